@@ -1,0 +1,1 @@
+"""On-phone-style demos, served from bundles."""

@@ -1,0 +1,1 @@
+"""Plants and animals: one module a task."""

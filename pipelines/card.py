@@ -1,0 +1,156 @@
+"""datasets/<task>/card.yaml -> `DatasetCard`: what is true of a data set, whoever trains on it.
+
+What changes a result is in params.yaml instead. Called by the stages, the report and the apps.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from pipelines.errors import ConfigError
+from pipelines.strict_yaml import Strict, read_yaml, validate
+
+Domain = Literal["medical", "agriculture", "safety", "reference"]
+Text = Annotated[str, Field(min_length=1)]
+Slug = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
+
+
+class Source(Strict):
+    """Who publishes the data."""
+
+    publisher: Text
+    url: Text
+    version: Text
+    #: Day of the look at the source, as YYYY-MM-DD.
+    retrieved: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+
+
+class Licence(Strict):
+    """What may be done with the data."""
+
+    #: SPDX identifier, or ``NOASSERTION`` where the publisher states none.
+    spdx: Text
+    url: Text
+    #: May the images be handed on? One sentence.
+    redistribution: Text
+
+
+class Citation(Strict):
+    """How to cite the data."""
+
+    text: Text
+    doi: str | None = None
+
+
+class ClassEntry(Strict):
+    """One class."""
+
+    label: Slug
+    #: What a person sees, in one sentence.
+    meaning: Text
+    #: Folder names that mean this class in published copies, besides the label itself.
+    source_names: tuple[Text, ...] = Field(default=(), strict=False)
+
+
+class ImageFacts(Strict):
+    """What kind of picture it is."""
+
+    #: e.g. ``chest radiograph (PA or AP)``.
+    modality: Text
+    channels: Literal[1, 3]
+    bit_depth: Literal[8, 12, 16]
+
+
+class DatasetCard(Strict):
+    """A data set, described for people and for the pipeline."""
+
+    title: Text
+    task: Slug
+    domain: Domain
+    source: Source
+    licence: Licence
+    citation: Citation
+    classes: tuple[ClassEntry, ...] = Field(min_length=2, strict=False)
+    #: What one image shows, e.g. ``one leaf on a plain background``.
+    unit_of_observation: Text
+    #: What must not straddle splits, e.g. ``patient``.
+    group_key: Text
+    #: Regular expression with one group named ``group``, searched in the path relative to raw/;
+    #: null where the file name does not carry the group.
+    group_pattern: str | None = None
+    #: Images in the published set; null if unknown.
+    n_images: Annotated[int, Field(ge=1)] | None = None
+    image: ImageFacts
+    #: ``given`` by the publisher or ``made`` by `prepare`.
+    splits: Literal["given", "made"]
+    known_biases: tuple[Text, ...] = Field(min_length=1, strict=False)
+    consent_and_privacy: Text
+    intended_use: Text
+    not_for: tuple[Text, ...] = Field(min_length=1, strict=False)
+    #: What a user of the app should do next, by label; shown under the answer.
+    next_steps: dict[str, Text] = Field(default_factory=dict)
+
+    @field_validator("group_pattern")
+    @classmethod
+    def _names_one_group(cls, pattern: str | None) -> str | None:
+        if pattern is not None:
+            try:
+                compiled = re.compile(pattern)
+            except re.error as err:
+                raise ValueError(f"not a regular expression: {err}") from err
+            if "group" not in compiled.groupindex:
+                raise ValueError("needs a named group, e.g. (?P<group>patient\\d+)")
+        return pattern
+
+    @model_validator(mode="after")
+    def _class_names_are_distinct(self) -> DatasetCard:
+        seen: dict[str, str] = {}
+        for entry in self.classes:
+            for name in (entry.label, *entry.source_names):
+                owner = seen.setdefault(name.casefold(), entry.label)
+                if owner != entry.label:
+                    raise ValueError(f"the name {name!r} stands for both {owner} and {entry.label}")
+        if len({entry.label for entry in self.classes}) != len(self.classes):
+            raise ValueError("a label stands twice in classes")
+        unknown = set(self.next_steps) - {entry.label for entry in self.classes}
+        if unknown:
+            raise ValueError(f"next_steps names no class: {', '.join(sorted(unknown))}")
+        return self
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Labels in the order of the card."""
+        return tuple(entry.label for entry in self.classes)
+
+    def label_of(self, folder_name: str) -> str | None:
+        """The label that a folder name stands for, or None; letter case does not matter.
+
+        Args:
+            folder_name: a label, or one of a class's source names.
+        """
+        wanted = folder_name.casefold()
+        for entry in self.classes:
+            if wanted in {name.casefold() for name in (entry.label, *entry.source_names)}:
+                return entry.label
+        return None
+
+
+def load_card(path: Path) -> DatasetCard:
+    """The card at ``path``.
+
+    Args:
+        path: datasets/<task>/card.yaml.
+
+    Raises:
+        ConfigError: if the file is absent or breaks a rule, or its ``task`` is not its folder.
+    """
+    card = validate(DatasetCard, read_yaml(path), path)
+    if card.task != path.parent.name:
+        raise ConfigError(
+            f"{path}: task: expected the folder's name {path.parent.name!r} (got {card.task!r})."
+        )
+    return card

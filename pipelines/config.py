@@ -1,0 +1,292 @@
+"""params.yaml -> frozen, checked `Params`; the only reader of that file.
+
+params.yaml holds every number that a result depends on. What is true of a data set is in its card;
+what is true of a machine (MLFLOW_TRACKING_URI, FIELDLENS_WORKERS, ...) is in the environment.
+Parsing touches neither network nor data.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, model_validator
+
+from pipelines.card import Domain, Slug
+from pipelines.errors import ConfigError
+from pipelines.strict_yaml import Strict, read_yaml, validate
+
+Share = Annotated[float, Field(ge=0.0, le=1.0, strict=False)]
+Positive = Annotated[float, Field(gt=0.0, strict=False)]
+NotNegative = Annotated[float, Field(ge=0.0, strict=False)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+
+
+# -- fetch ----------------------------------------------------------------------------------------
+class SampleSource(Strict):
+    """Painted images: they prove the plumbing and are never quoted as a result."""
+
+    kind: Literal["sample"]
+    #: Images a class before faults are planted.
+    images_per_class: Annotated[int, Field(ge=4, le=10_000)] = 40
+    #: Images of one subject (patient, leaf, fish, ...).
+    images_per_group: Annotated[int, Field(ge=1, le=100)] = 4
+    #: Shorter side of a painted image, in px.
+    side_px: Annotated[int, Field(ge=64, le=2048)] = 320
+
+
+class FolderSource(Strict):
+    """A folder on this machine: a folder a class, or records.csv."""
+
+    kind: Literal["folder"]
+    #: Absolute, or relative to the project root.
+    path: str
+
+
+class ArchiveSource(Strict):
+    """A zip or tar archive, local or behind http(s)."""
+
+    kind: Literal["archive"]
+    #: A path, or an http(s) URL.
+    location: str
+    sha256: Sha256 | None = None
+    #: Folder inside the archive that holds the class folders.
+    subfolder: str = ""
+    max_bytes: Annotated[int, Field(ge=1)] = 20_000_000_000
+
+
+class GitSource(Strict):
+    """A folder of a git repository at a revision, fetched partially and sparsely."""
+
+    kind: Literal["git"]
+    repository: str
+    revision: str
+    subfolder: str = ""
+    max_bytes: Annotated[int, Field(ge=1)] = 20_000_000_000
+
+
+class UrlListSource(Strict):
+    """A CSV file with the columns url, path and optionally sha256, a row an image."""
+
+    kind: Literal["urls"]
+    #: Absolute, or relative to the project root.
+    list: str
+    max_bytes: Annotated[int, Field(ge=1)] = 20_000_000_000
+
+
+AnySource = SampleSource | FolderSource | ArchiveSource | GitSource | UrlListSource
+
+
+class FetchParams(Strict):
+    """Where the images come from."""
+
+    source: Annotated[AnySource, Field(discriminator="kind")]
+
+
+# -- prepare --------------------------------------------------------------------------------------
+class PrepareParams(Strict):
+    """What may enter, and how it is split."""
+
+    #: Labels to use, in this order; null for all labels of the card.
+    classes: tuple[Slug, ...] | None = Field(default=None, strict=False)
+    val_fraction: Annotated[float, Field(gt=0, lt=0.5)]
+    test_fraction: Annotated[float, Field(gt=0, lt=0.5)]
+    #: Two images whose 64-bit perceptual hashes differ in at most so many bits are near duplicates.
+    near_duplicate_bits: Annotated[int, Field(ge=0, le=16)]
+    #: A larger share of refused files stops the stage: the source is broken, not a file.
+    max_quarantine_fraction: Share
+    #: Images with a shorter side below this are refused.
+    min_side_px: Annotated[int, Field(ge=2)]
+
+    @model_validator(mode="after")
+    def _classes_are_distinct(self) -> PrepareParams:
+        if self.classes is not None:
+            if len(self.classes) < 2:
+                raise ValueError("classes needs at least 2 labels: one class cannot be told apart")
+            if len(set(self.classes)) != len(self.classes):
+                raise ValueError("classes names a label twice")
+        return self
+
+
+# -- train ----------------------------------------------------------------------------------------
+class AugmentParams(Strict):
+    """Random views of a training image; each amount is the end of a symmetric range."""
+
+    #: Smallest share of the image's area that a random crop keeps.
+    min_area: Annotated[float, Field(gt=0, le=1, strict=False)]
+    #: Widest aspect ratio of a random crop; the narrowest is its inverse.
+    max_aspect: Annotated[float, Field(ge=1, le=3, strict=False)]
+    horizontal_flip: bool
+    vertical_flip: bool
+    rotate_deg: Annotated[float, Field(ge=0, le=180, strict=False)]
+    #: Relative change of brightness and of contrast.
+    brightness: Share
+    contrast: Share
+    #: Relative change of saturation; hue shift as a share of the colour circle.
+    saturation: Share
+    hue: Annotated[float, Field(ge=0, le=0.5, strict=False)]
+    #: Probabilities of Gaussian blur, of Gaussian noise and of JPEG re-encoding.
+    blur: Share
+    noise: Share
+    jpeg: Share
+
+
+class HeadParams(Strict):
+    """What stands on the pooled features."""
+
+    #: Widths of hidden layers; empty for a linear head. The two-class transfer study has [320, 320].
+    hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(), strict=False)
+    dropout: Annotated[float, Field(ge=0, lt=1, strict=False)]
+
+
+class PhaseParams(Strict):
+    """One phase of training: head alone, then head and tail."""
+
+    #: 0 leaves the phase out.
+    epochs: Annotated[int, Field(ge=0)]
+    learning_rate: Positive
+    schedule: Literal["cosine", "one_cycle", "constant"]
+    #: Share of the phase's steps in which the learning rate rises from 0.
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1, strict=False)]
+    #: Epochs without a better `monitor` after which the phase ends; 0 never ends it.
+    patience: Annotated[int, Field(ge=0)]
+
+
+class TrainParams(Strict):
+    """How a float model is made from the train split, chosen by the val split."""
+
+    backbone: str
+    #: ``imagenet`` (a table entry with providers and hashes), or ``none`` to train from scratch.
+    weights: Literal["imagenet", "none"]
+    #: Side of the model's input.
+    image_px: Annotated[int, Field(ge=32, le=1024, multiple_of=32)]
+    #: Share of the resized shorter side that the central crop keeps.
+    crop_fraction: Annotated[float, Field(gt=0.5, le=1, strict=False)]
+    #: ``cached``: frozen trunk through ONNX Runtime once, then head and tail on stored activations.
+    #: ``full``: the ordinary loop over images, every layer trained in the second phase.
+    strategy: Literal["cached", "full"]
+    #: First block of the tail; null for the backbone's default. Blocks before it are the trunk.
+    cut: Annotated[int, Field(ge=0)] | None = None
+    #: Augmented views of each training image that go through the trunk (``cached`` only); the plain
+    #: view always goes besides.
+    views: Annotated[int, Field(ge=0, le=64)]
+    #: Share of the views that go through the int8 trunk, so that the tail learns on the activations
+    #: that it will see on the phone (``cached`` only).
+    int8_views: Share
+    #: Most bytes of activations on disk; more is an error that says which knob to turn.
+    max_cache_bytes: Annotated[int, Field(ge=1)]
+    batch_size: Annotated[int, Field(ge=2)]
+    head: HeadParams
+    head_phase: PhaseParams
+    tail_phase: PhaseParams
+    #: Factor of the learning rate from each block to the one before it, in the tail phase.
+    layer_decay: Annotated[float, Field(gt=0, le=1, strict=False)]
+    optimizer: str
+    weight_decay: NotNegative
+    #: Momentum of SGD and RMSprop.
+    momentum: Annotated[float, Field(ge=0, lt=1, strict=False)]
+    label_smoothing: Annotated[float, Field(ge=0, lt=1, strict=False)]
+    balance: Literal["none", "class_weights", "sampling"]
+    #: Beta parameter of mixup; 0 is off. On cached activations this is manifold mixup at the cut.
+    mixup_alpha: NotNegative
+    #: Decay of the exponential moving average of the weights; 0 is off.
+    ema_decay: Annotated[float, Field(ge=0, lt=1, strict=False)]
+    #: Metric of the val split that picks the epoch.
+    monitor: Literal["val_macro_f1", "val_accuracy", "val_loss"]
+    augment: AugmentParams
+
+
+# -- export ---------------------------------------------------------------------------------------
+class ExportParams(Strict):
+    """How the float model becomes a phone-sized one; bounds are tried on the val split."""
+
+    #: Images of the train split that calibrate, stratified by label.
+    calibration_images: Annotated[int, Field(ge=8)]
+    #: Tried in this order until the bounds hold on val.
+    remedies: tuple[str, ...] = Field(strict=False)
+    #: Share of val images on which int8 and fp32 give the same label, at least.
+    min_agreement: Share
+    #: Largest drop of val accuracy and of val macro-F1 from fp32 to int8.
+    max_accuracy_drop: Share
+    max_macro_f1_drop: Share
+    max_int8_bytes: Annotated[int, Field(ge=1)]
+    #: int8 is served if it holds the bounds and is at least so many times as fast as fp32, on one
+    #: thread in one run; fp32 otherwise.
+    min_speedup: Positive
+
+
+# -- evaluate, gate -------------------------------------------------------------------------------
+class EvaluateParams(Strict):
+    """How the test split is measured."""
+
+    #: Bins of the expected calibration error.
+    calibration_bins: Annotated[int, Field(ge=2)]
+
+
+class GateParams(Strict):
+    """What a model must reach on the test split to be released; metrics of the served file."""
+
+    min_accuracy: Share
+    min_macro_f1: Share
+    min_agreement: Share
+    max_accuracy_drop: Share
+    #: Largest drop of one class's recall from fp32 to int8.
+    max_recall_drop: Share
+    max_int8_bytes: Annotated[int, Field(ge=1)]
+
+
+class TaskParams(Strict):
+    """One task: its domain, and a section a stage."""
+
+    domain: Domain
+    fetch: FetchParams
+    prepare: PrepareParams
+    train: TrainParams
+    export: ExportParams
+    evaluate: EvaluateParams
+    gate: GateParams
+
+
+class Params(Strict):
+    """The whole of params.yaml."""
+
+    #: Seed of everything random: painting, splits, augmentation, initial heads, order of batches.
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
+    tasks: dict[Slug, TaskParams] = Field(min_length=1)
+    #: By task, sections laid over ``tasks`` by `make real`, for folders of real images.
+    real: dict[Slug, dict[str, Any]] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _real_names_tasks(self) -> Params:
+        unknown = set(self.real) - set(self.tasks)
+        if unknown:
+            raise ValueError(f"real names no task: {', '.join(sorted(unknown))}")
+        return self
+
+    def task(self, task: str) -> TaskParams:
+        """The section of one task.
+
+        Args:
+            task: slug.
+
+        Raises:
+            ConfigError: if there is no such task; lists those that are.
+        """
+        if task not in self.tasks:
+            raise ConfigError(
+                f"params.yaml: tasks: there is no task {task!r}. "
+                f"Expected one of {', '.join(self.tasks)}."
+            )
+        return self.tasks[task]
+
+
+def load_params(path: Path) -> Params:
+    """params.yaml, checked.
+
+    Args:
+        path: the file.
+
+    Raises:
+        ConfigError: names the file, the key, the rule and the value.
+    """
+    return validate(Params, read_yaml(path), path)

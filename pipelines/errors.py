@@ -1,0 +1,92 @@
+"""Everything that a user can act on, in one tree.
+
+PipelineError                 root; one line, exit code 2
+├── ConfigError               params.yaml, card.yaml or a command line: file, key, rule, value
+├── DataError                 a data set as a whole: too few classes, too many bad files
+│   ├── MissingDataError      what an earlier command makes is not there; names the command
+│   ├── CorruptImageError     one file is not an image that may enter: path and reason
+│   ├── SourceError           a source cannot be fetched, or what arrived is not what was promised
+│   └── LeakageError          a group or the same bytes in two splits: the first three, and how many
+├── WeightsError              no provider gave the weights: what was tried, where to put the file
+├── BundleError               missing file, wrong hash, unknown schema_version
+├── ParityError               two forms of one model disagree: gap, tolerance, worst example
+├── BusyError                 another process works on the same task: its process id and lock file
+├── StorageError              the disk is full or may not be written: path and the system's reason
+└── GateError                 metric, value, bound; exit code 3
+
+A message reads: what, where, expected, got, next step. Nothing else in the project prints an error;
+`pipelines.cli` shows the message of a `PipelineError` as one line on stderr.
+"""
+
+from __future__ import annotations
+
+
+class PipelineError(Exception):
+    """Something that the user can mend; the message is one line that says how."""
+
+    exit_code = 2
+
+
+class ConfigError(PipelineError):
+    """A configuration file or a command line breaks a rule."""
+
+
+class DataError(PipelineError):
+    """A data set as a whole cannot be used."""
+
+
+class MissingDataError(DataError):
+    """A file that an earlier command makes is not there."""
+
+
+class CorruptImageError(DataError):
+    """One file is not an image that may enter the pipeline."""
+
+    def __init__(self, name: str, reason: str) -> None:
+        """Keep the reason apart, so that quarantine.csv can list it.
+
+        Args:
+            name: the file as the user knows it.
+            reason: what is wrong, without the name, e.g. ``truncated: 512 bytes are missing``.
+        """
+        super().__init__(f"{name!r} cannot be used as an image: {reason}.")
+        self.name = name
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type[CorruptImageError], tuple[str, str]]:
+        """Rebuild from both arguments: the error crosses process boundaries in `prepare`."""
+        return (type(self), (self.name, self.reason))
+
+
+class SourceError(DataError):
+    """A source cannot be fetched, or what arrived is not what was promised."""
+
+
+class LeakageError(DataError):
+    """The same group, or the same bytes, stand in two splits."""
+
+
+class WeightsError(PipelineError):
+    """No provider gave the named weights."""
+
+
+class BundleError(PipelineError):
+    """A model bundle is incomplete, changed or of an unknown schema."""
+
+
+class ParityError(PipelineError):
+    """Two forms of one model disagree by more than the tolerance."""
+
+
+class BusyError(PipelineError):
+    """Another process works on the same task."""
+
+
+class StorageError(PipelineError):
+    """The disk is full, or a path may not be written."""
+
+
+class GateError(PipelineError):
+    """A model misses a floor or a bound, and is not released."""
+
+    exit_code = 3

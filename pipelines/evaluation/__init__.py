@@ -1,0 +1,1 @@
+"""Metrics and figures; pure functions on arrays."""

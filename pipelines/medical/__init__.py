@@ -1,0 +1,1 @@
+"""Clinical images: one module a task."""

@@ -1,0 +1,1 @@
+"""The phone-sized model: export, quantisation, bundle, predictor."""

@@ -1,0 +1,211 @@
+"""bundle.json: the contract between making a model and using it.
+
+A model never travels without its labels, preprocessing and provenance. An unknown schema, a missing
+file or a wrong hash is a `BundleError`, never a guess. Read by the predictor, the apps, `gate`,
+`report` and `doctor`; written by `export` (as candidate.json, without metrics) and `evaluate`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipelines.data.images import Preprocess
+from pipelines.errors import BundleError
+
+SCHEMA_VERSION = 1
+
+Precision = Literal["fp32", "int8"]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileRef(_Part):
+    """One model file beside bundle.json."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size_bytes: Annotated[int, Field(ge=1)]
+
+
+class TensorSpec(_Part):
+    """One input or output; -1 in a shape is the batch."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Literal["uint8", "float32"]
+    meaning: str
+
+
+class PreprocessSpec(_Part):
+    """`Preprocess`, written down; pixels are upright RGB in [0, 255], normalised in the model."""
+
+    resize_px: Annotated[int, Field(ge=1)]
+    crop_px: Annotated[int, Field(ge=1)]
+    interpolation: Literal["bilinear"] = "bilinear"
+
+    def build(self) -> Preprocess:
+        """The function that it describes."""
+        return Preprocess(self.resize_px, self.crop_px)
+
+
+class Provenance(_Part):
+    """Where the model comes from; no clock, host, run id or absolute path."""
+
+    backbone: str
+    #: Table entry and provider of the initial weights, e.g. ``imagenet``, or ``none``.
+    weights: str
+    weights_sha256: str | None
+    weights_licence: str | None
+    float_sha256: str
+    data_sha256: str
+    params_sha256: str
+    #: ``sample`` is shown wherever the model is.
+    data_source: str
+    n_images: dict[str, int]
+    n_groups: dict[str, int]
+
+
+class Candidate(_Part):
+    """One quantisation that was tried, and what it reached on the val split."""
+
+    remedy: str
+    calibrator: str
+    float_nodes: tuple[str, ...]
+    agreement: float
+    accuracy: float
+    macro_f1: float
+    #: Signal-to-noise ratio of the logits against fp32.
+    sqnr_db: float
+    size_bytes: int
+
+
+class Serving(_Part):
+    """Which file an app should run, and why."""
+
+    precision: Precision
+    reason: str
+
+
+class Bundle(_Part):
+    """A model with all that its use needs."""
+
+    schema_version: Literal[1]
+    task: str
+    domain: str
+    title: str
+    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    label_meanings: dict[str, str]
+    preprocess: PreprocessSpec
+    input: TensorSpec
+    logits: TensorSpec
+    embedding: TensorSpec
+    files: dict[Precision, FileRef]
+    served: Serving
+    #: Every quantisation tried, in order; the last is the one in ``files``.
+    int8_path: tuple[Candidate, ...]
+    #: Logits are divided by it before the softmax; 1 until it is fitted.
+    temperature: Annotated[float, Field(gt=0)] = 1.0
+    #: Operating points by label, in [0, 1]; empty until they are chosen.
+    thresholds: dict[str, float] = Field(default_factory=dict)
+    #: Statistics of the embedding by which foreign images are refused; null until they are fitted.
+    abstention: dict[str, Any] | None = None
+    provenance: Provenance
+    #: Metrics of the test split by precision; null in a candidate.
+    metrics: dict[Precision, dict[str, Any]] | None = None
+    #: Verdict of the audit; null until there is one.
+    audit: dict[str, Any] | None = None
+    intended_use: str
+    not_for: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Bundle:
+        if set(self.files) != {"fp32", "int8"}:
+            raise ValueError(f"files needs fp32 and int8, got {sorted(self.files)}")
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("a label stands twice")
+        return self
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether the model was trained on painted images."""
+        return self.provenance.data_source == "sample"
+
+    def to_json(self) -> str:
+        """The text of bundle.json."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+
+
+def read_bundle(path: Path, *, verify: bool = True) -> Bundle:
+    """The bundle in a JSON file, with the model files beside it checked.
+
+    Args:
+        path: bundle.json or candidate.json.
+        verify: also read the model files and compare their hashes.
+
+    Raises:
+        BundleError: if a file is missing or changed, or the schema is unknown.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(
+            f"{path}: there is no bundle. Run `dvc repro`, or `fieldlens doctor` to see what is "
+            f"missing."
+        ) from None
+    except (OSError, ValueError, RecursionError) as err:
+        raise BundleError(f"{path}: is not readable JSON ({err}). Run `dvc repro` again.") from err
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            f"{path}: schema_version: expected {SCHEMA_VERSION}, got {version!r}. "
+            f"Use the Fieldlens version that made it, or make it again with `dvc repro`."
+        )
+    try:
+        bundle = Bundle.model_validate(document)
+    except ValidationError as err:
+        fault = err.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in fault["loc"])
+        raise BundleError(
+            f"{path}: {key}: {fault['msg']}. Make it again with `dvc repro`."
+        ) from err
+    if verify:
+        for precision in ("fp32", "int8"):
+            read_model(bundle, path.parent, precision)
+    return bundle
+
+
+def read_model(bundle: Bundle, folder: Path, precision: Precision) -> bytes:
+    """The bytes of one model file, proven to be those that the bundle names.
+
+    Args:
+        bundle: names file, size and hash.
+        folder: where bundle.json lies.
+        precision: which file.
+
+    Raises:
+        BundleError: if the file is missing or changed.
+    """
+    ref = bundle.files[precision]
+    path = folder / ref.name
+    try:
+        data = path.read_bytes()
+    except OSError as err:
+        raise BundleError(
+            f"{path}: the bundle's {precision} model cannot be read ({err.strerror}). "
+            f"Run `dvc repro export@{bundle.task}`."
+        ) from err
+    got = hashlib.sha256(data).hexdigest()
+    if got != ref.sha256:
+        raise BundleError(
+            f"{path}: the file is not the one that the bundle names: expected sha256 "
+            f"{ref.sha256[:12]}… and {ref.size_bytes:,} bytes, got {got[:12]}… and {len(data):,}. "
+            f"Restore it with `dvc checkout`, or make it again with `dvc repro`."
+        )
+    return data

@@ -1,0 +1,216 @@
+"""Where every file of the pipeline lies; the only module that spells file names.
+
+Pure: nothing here looks at the disk. Called by the command line and by every stage.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPaths:
+    """The files of one task below a project root."""
+
+    root: Path
+    task: str
+
+    # -- datasets/<task> -----------------------------------------------------------------------
+    @property
+    def card(self) -> Path:
+        """Dataset card, in Git."""
+        return self.root / "datasets" / self.task / "card.yaml"
+
+    @property
+    def raw_dir(self) -> Path:
+        """Images as they were fetched; immutable after `fetch`."""
+        return self.root / "datasets" / self.task / "raw"
+
+    @property
+    def prepared_dir(self) -> Path:
+        """What `prepare` found out about the raw images; holds no pixels but contact sheets."""
+        return self.root / "datasets" / self.task / "prepared"
+
+    @property
+    def manifest(self) -> Path:
+        """One row an accepted image, with its split."""
+        return self.prepared_dir / "manifest.csv"
+
+    @property
+    def prepare_summary(self) -> Path:
+        """Labels, counts and hashes of the prepared set."""
+        return self.prepared_dir / "summary.json"
+
+    @property
+    def quarantine(self) -> Path:
+        """One row a refused file, with the reason."""
+        return self.prepared_dir / "quarantine.csv"
+
+    @property
+    def contact_dir(self) -> Path:
+        """One contact sheet a class."""
+        return self.prepared_dir / "contact"
+
+    # -- models/<task> -------------------------------------------------------------------------
+    @property
+    def float_dir(self) -> Path:
+        """The trained float model."""
+        return self.root / "models" / self.task / "float"
+
+    @property
+    def float_weights(self) -> Path:
+        """Weights of the float model."""
+        return self.float_dir / "weights.safetensors"
+
+    @property
+    def float_meta(self) -> Path:
+        """All that is needed to rebuild the float model and to say where it comes from."""
+        return self.float_dir / "model.json"
+
+    @property
+    def mobile_dir(self) -> Path:
+        """The phone-sized model: what an app needs is here, and nothing else."""
+        return self.root / "models" / self.task / "mobile"
+
+    @property
+    def candidate(self) -> Path:
+        """The bundle as `export` wrote it: everything but the metrics of the test split."""
+        return self.mobile_dir / "candidate.json"
+
+    @property
+    def bundle(self) -> Path:
+        """The finished bundle, written by `evaluate`."""
+        return self.mobile_dir / "bundle.json"
+
+    @property
+    def onnx_fp32(self) -> Path:
+        """The float ONNX file."""
+        return self.mobile_dir / "model_fp32.onnx"
+
+    @property
+    def onnx_int8(self) -> Path:
+        """The quantised ONNX file."""
+        return self.mobile_dir / "model_int8.onnx"
+
+    # -- reports/<task> ------------------------------------------------------------------------
+    @property
+    def reports_dir(self) -> Path:
+        """All that a person reads about one task."""
+        return self.root / "reports" / self.task
+
+    @property
+    def history(self) -> Path:
+        """One row an epoch."""
+        return self.reports_dir / "history.csv"
+
+    @property
+    def training_figures_dir(self) -> Path:
+        """Curves, validation confusion and sample predictions, drawn by `train`."""
+        return self.reports_dir / "training"
+
+    @property
+    def quantization(self) -> Path:
+        """One row a quantisation candidate that `export` tried, with what it reached."""
+        return self.reports_dir / "quantization.csv"
+
+    @property
+    def metrics(self) -> Path:
+        """Metrics of the test split, in Git."""
+        return self.reports_dir / "metrics.json"
+
+    @property
+    def confusion(self) -> Path:
+        """Actual and predicted label of each test image, in DVC's confusion format."""
+        return self.reports_dir / "confusion.csv"
+
+    @property
+    def predictions(self) -> Path:
+        """One row a test image: path, group, label, answers and probabilities of fp32 and int8."""
+        return self.reports_dir / "predictions.csv"
+
+    @property
+    def test_figures_dir(self) -> Path:
+        """Confusion, ROC and reliability figures, drawn by `evaluate`."""
+        return self.reports_dir / "test"
+
+    # -- .cache --------------------------------------------------------------------------------
+    @property
+    def lock(self) -> Path:
+        """Held by the one process that works on this task."""
+        return self.root / ".cache" / "locks" / f"{self.task}.lock"
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        """The checkpoint of a training that has not finished."""
+        return self.root / ".cache" / "checkpoints" / self.task
+
+
+@dataclass(frozen=True, slots=True)
+class Paths:
+    """The files of a project root."""
+
+    root: Path
+
+    @property
+    def params(self) -> Path:
+        """Every number that a result depends on."""
+        return self.root / "params.yaml"
+
+    @property
+    def dvc_yaml(self) -> Path:
+        """The pipeline."""
+        return self.root / "dvc.yaml"
+
+    @property
+    def dvc_lock(self) -> Path:
+        """What last ran."""
+        return self.root / "dvc.lock"
+
+    @property
+    def datasets_dir(self) -> Path:
+        """One folder a task: its card, and DVC's data."""
+        return self.root / "datasets"
+
+    @property
+    def models_dir(self) -> Path:
+        """One folder a task."""
+        return self.root / "models"
+
+    @property
+    def reports_dir(self) -> Path:
+        """One folder a task, and the report on all of them."""
+        return self.root / "reports"
+
+    @property
+    def results_page(self) -> Path:
+        """The report as Markdown."""
+        return self.reports_dir / "RESULTS.md"
+
+    @property
+    def html_page(self) -> Path:
+        """The report as one self-contained page."""
+        return self.reports_dir / "index.html"
+
+    @property
+    def cache_dir(self) -> Path:
+        """What can be made again: downloads, trunk activations, checkpoints, locks."""
+        return self.root / ".cache"
+
+    @property
+    def mlflow_db(self) -> Path:
+        """MLflow's default store."""
+        return self.root / "mlflow.db"
+
+    @property
+    def mlflow_artifacts_dir(self) -> Path:
+        """MLflow's default artifact root."""
+        return self.root / "mlartifacts"
+
+    def task(self, task: str) -> TaskPaths:
+        """The files of one task.
+
+        Args:
+            task: slug, as in params.yaml.
+        """
+        return TaskPaths(self.root, task)

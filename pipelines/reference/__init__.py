@@ -1,0 +1,1 @@
+"""Well-known tasks that show whether the pipeline works at all."""

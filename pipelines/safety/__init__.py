@@ -1,0 +1,1 @@
+"""Workplaces and products: one module a task."""

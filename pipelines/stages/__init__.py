@@ -1,0 +1,1 @@
+"""One file a DVC verb: reads files, calls pure functions, writes files."""
