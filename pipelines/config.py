@@ -134,7 +134,7 @@ class AugmentParams(Strict):
 class HeadParams(Strict):
     """What stands on the pooled features."""
 
-    #: Widths of hidden layers; empty for a linear head. The two-class transfer study has [320, 320].
+    #: Widths of hidden layers; empty for a linear head, [320, 320] for the two-class study's.
     hidden: tuple[Annotated[int, Field(ge=1)], ...] = Field(default=(), strict=False)
     dropout: Annotated[float, Field(ge=0, lt=1, strict=False)]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from pipelines.errors import CorruptImageError
 
@@ -89,7 +89,7 @@ def open_image(source: Path | bytes, *, name: str | None = None) -> OpenedImage:
         raise CorruptImageError(
             name, f"it declares more pixels than the {MAX_PIXELS:,} that are decoded"
         ) from None
-    except Image.UnidentifiedImageError:
+    except UnidentifiedImageError:
         allowed = ", ".join(ALLOWED_FORMATS)
         raise CorruptImageError(name, f"not an image of a known format ({allowed})") from None
     except MemoryError:
