@@ -70,7 +70,10 @@ def validate(model: type[M], document: object, path: Path, prefix: str = "") -> 
     try:
         return model.model_validate(document)
     except ValidationError as err:
-        faults = err.errors(include_url=False)
+        # A misspelt key is two faults, and the unknown key says more than the one that is missing.
+        faults = sorted(
+            err.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden"
+        )
         first = faults[0]
         key = ".".join([*([prefix] if prefix else []), *(str(part) for part in first["loc"])])
         got = repr(first["input"])

@@ -1,4 +1,4 @@
-"""A few brushes for the sample painters: soft shapes, textures, light, sensor noise.
+"""The sample painters' box: colour, light and camera, and the shapes of `pipelines.data.shapes`.
 
 A picture is a float array (side_px, side_px, 3) in [0, 1]; a mask is (side_px, side_px) in [0, 1].
 Every brush is pure: what varies comes in as a random generator. Only task modules call this.
@@ -6,31 +6,57 @@ Every brush is pure: what varies comes in as a random generator. Only task modul
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw, ImageFilter
+from PIL import Image
+
+from pipelines.data.shapes import (
+    Mask,
+    Point,
+    axes,
+    blob,
+    blur,
+    cells,
+    ellipse,
+    honeycomb,
+    polygon,
+    rounded,
+    soft_filter,
+    spots,
+    stroke,
+    strokes,
+    texture,
+)
+
+__all__ = [
+    "Colour",
+    "Mask",
+    "Picture",
+    "Point",
+    "axes",
+    "blob",
+    "blur",
+    "cells",
+    "ellipse",
+    "expose",
+    "fill",
+    "finish",
+    "honeycomb",
+    "light",
+    "move",
+    "paint",
+    "polygon",
+    "rounded",
+    "spots",
+    "stroke",
+    "strokes",
+    "texture",
+]
 
 Picture = NDArray[np.float32]
-Mask = NDArray[np.float32]
 Colour = tuple[float, float, float]
-#: A place in units of half the picture's side, from (-1, -1) top left to (1, 1) bottom right: (x, y).
-Point = tuple[float, float]
-
-
-def axes(side_px: int) -> tuple[Mask, Mask]:
-    """Coordinates of each pixel's centre.
-
-    Args:
-        side_px: side of the picture.
-
-    Returns:
-        x and y, each (side_px, side_px) in (-1, 1).
-    """
-    line = ((np.arange(side_px, dtype=np.float32) + 0.5) / side_px) * 2 - 1
-    x, y = np.meshgrid(line, line)
-    return x, y
 
 
 def fill(side_px: int, colour: Colour) -> Picture:
@@ -43,107 +69,6 @@ def fill(side_px: int, colour: Colour) -> Picture:
     return np.tile(np.asarray(colour, dtype=np.float32), (side_px, side_px, 1))
 
 
-def texture(
-    rng: np.random.Generator, side_px: int, cells: float, *, octaves: int = 3, stretch: float = 1.0
-) -> Mask:
-    """Smooth value noise, as of soil, skin or cloth.
-
-    Args:
-        rng: draws the noise.
-        side_px: side of the picture.
-        cells: patches along the picture's width in the coarsest octave.
-        octaves: each has twice the patches and half the weight of the one before.
-        stretch: > 1 draws the patches out along x.
-
-    Returns:
-        (side_px, side_px), from 0 to 1.
-    """
-    total = np.zeros((side_px, side_px), dtype=np.float32)
-    for octave in range(octaves):
-        rows = max(2, round(cells * 2**octave))
-        columns = max(2, round(cells * 2**octave / stretch))
-        coarse = Image.fromarray(rng.random((rows, columns), dtype=np.float32))
-        fine = coarse.resize((side_px, side_px), Image.Resampling.BICUBIC)
-        total += np.asarray(fine, dtype=np.float32) / 2**octave
-    low, high = float(total.min()), float(total.max())
-    return (total - low) / max(high - low, 1e-6)
-
-
-def ellipse(
-    side_px: int,
-    centre: Point,
-    radii: tuple[float, float],
-    *,
-    turn_deg: float = 0.0,
-    softness: float = 0.03,
-) -> Mask:
-    """An ellipse with a soft rim.
-
-    Args:
-        side_px: side of the picture.
-        centre: of the ellipse.
-        radii: along x and y before the turn, in units of half the side.
-        turn_deg: clockwise turn in degrees.
-        softness: width of the rim, as a share of the radius.
-    """
-    x, y = axes(side_px)
-    angle = np.deg2rad(turn_deg)
-    dx, dy = x - centre[0], y - centre[1]
-    along = (dx * np.cos(angle) + dy * np.sin(angle)) / radii[0]
-    across = (-dx * np.sin(angle) + dy * np.cos(angle)) / radii[1]
-    distance = np.sqrt(along**2 + across**2)
-    mask: Mask = np.clip((1 - distance) / max(softness, 1e-3) + 0.5, 0, 1).astype(np.float32)
-    return mask
-
-
-def polygon(side_px: int, points: Sequence[Point], *, blur_px: float = 0.8) -> Mask:
-    """A filled polygon with a soft edge.
-
-    Args:
-        side_px: side of the picture.
-        points: its corners, in order.
-        blur_px: standard deviation of the edge.
-    """
-    canvas = Image.new("L", (side_px, side_px))
-    ImageDraw.Draw(canvas).polygon(_to_px(side_px, points), fill=255)
-    return _soften(canvas, blur_px)
-
-
-def stroke(side_px: int, points: Sequence[Point], width: float, *, blur_px: float = 0.8) -> Mask:
-    """A line through points.
-
-    Args:
-        side_px: side of the picture.
-        points: at least two.
-        width: in units of half the side.
-        blur_px: standard deviation of the edge.
-    """
-    canvas = Image.new("L", (side_px, side_px))
-    width_px = max(1, round(width * side_px / 2))
-    ImageDraw.Draw(canvas).line(_to_px(side_px, points), fill=255, width=width_px, joint="curve")
-    return _soften(canvas, blur_px)
-
-
-def _to_px(side_px: int, points: Sequence[Point]) -> list[tuple[float, float]]:
-    return [((x + 1) / 2 * side_px, (y + 1) / 2 * side_px) for x, y in points]
-
-
-def _soften(canvas: Image.Image, blur_px: float) -> Mask:
-    if blur_px > 0:
-        canvas = canvas.filter(ImageFilter.GaussianBlur(blur_px))
-    return np.asarray(canvas, dtype=np.float32) / 255
-
-
-def blur(mask: Mask, blur_px: float) -> Mask:
-    """A mask, softened.
-
-    Args:
-        mask: (side_px, side_px) in [0, 1].
-        blur_px: standard deviation in px.
-    """
-    return _soften(Image.fromarray(np.rint(mask * 255).astype(np.uint8)), blur_px)
-
-
 def paint(picture: Picture, mask: Mask, colour: Colour | Picture) -> Picture:
     """The picture with a colour laid over it where the mask is.
 
@@ -152,10 +77,22 @@ def paint(picture: Picture, mask: Mask, colour: Colour | Picture) -> Picture:
         mask: opacity in [0, 1].
         colour: RGB in [0, 1], or a picture.
     """
+    rows, columns = _touched(mask)
+    painted: Picture = np.array(picture, dtype=np.float32)
+    below = painted[rows, columns]
     top = np.asarray(colour, dtype=np.float32)
-    opacity = mask[..., np.newaxis]
-    mixed: Picture = picture * (1 - opacity) + top * opacity
-    return mixed
+    top = top[rows, columns] if top.ndim == 3 else top
+    painted[rows, columns] = below + (top - below) * mask[rows, columns, np.newaxis]
+    return painted
+
+
+def _touched(mask: Mask) -> tuple[slice, slice]:
+    # Most masks are small: only the window in which they are not 0 needs work.
+    rows = np.flatnonzero(mask.any(axis=1))
+    columns = np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return slice(0, 0), slice(0, 0)
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
 
 
 def move(
@@ -171,15 +108,31 @@ def move(
     """
     side_px = picture.shape[0]
     margin = side_px // 2
-    padded = np.pad(picture, ((margin, margin), (margin, margin), (0, 0)), mode="reflect")
-    image = Image.fromarray(np.rint(np.clip(padded, 0, 1) * 255).astype(np.uint8))
-    image = image.rotate(-turn_deg, Image.Resampling.BILINEAR)
-    half = side_px / 2 / zoom
-    x = image.width / 2 - shift[0] * half
-    y = image.height / 2 - shift[1] * half
-    box = (x - half, y - half, x + half, y + half)
-    moved = image.resize((side_px, side_px), Image.Resampling.BILINEAR, box=box)
-    return np.asarray(moved, dtype=np.float32) / 255
+    padding = ((margin, margin), (margin, margin), (0, 0))
+    image = Image.fromarray(np.pad(_to_bytes(picture), padding, mode="reflect"))
+    angle = math.radians(turn_deg)
+    cosine, sine = math.cos(angle) / zoom, math.sin(angle) / zoom
+    middle = side_px / 2
+    # Where the middle of the moved picture lies in the padded one: the shift comes after the turn.
+    x = -middle * (1 + shift[0])
+    y = -middle * (1 + shift[1])
+    matrix = (
+        cosine,
+        sine,
+        margin + middle + x * cosine + y * sine,
+        -sine,
+        cosine,
+        margin + middle - x * sine + y * cosine,
+    )
+    moved = image.transform(
+        (side_px, side_px), Image.Transform.AFFINE, matrix, Image.Resampling.BILINEAR
+    )
+    return np.asarray(moved, dtype=np.float32) / np.float32(255)
+
+
+def _to_bytes(picture: Picture) -> NDArray[np.uint8]:
+    data: NDArray[np.uint8] = np.rint(np.clip(picture, 0, 1) * np.float32(255)).astype(np.uint8)
+    return data
 
 
 def light(
@@ -202,13 +155,30 @@ def light(
         vignette: largest relative darkening of the corners.
     """
     x, y = axes(picture.shape[0])
-    angle = rng.uniform(0, 2 * np.pi)
-    field = 1 + rng.uniform(-gain, gain)
-    field = field + rng.uniform(0, slope) / 2 * (x * np.cos(angle) + y * np.sin(angle))
-    field = field - rng.uniform(0, vignette) / 2 * (x**2 + y**2)
-    colour = 1 + rng.uniform(-tint, tint, size=3)
-    lit: Picture = np.clip(picture * field[..., np.newaxis] * colour, 0, 1).astype(np.float32)
+    angle = rng.uniform(0, 2 * math.pi)
+    field = x * 0 + (1 + rng.uniform(-gain, gain))
+    tilt = rng.uniform(0, slope) / 2
+    field += x * (tilt * math.cos(angle)) + y * (tilt * math.sin(angle))
+    field -= (x * x + y * y) * (rng.uniform(0, vignette) / 2)
+    colour = (1 + rng.uniform(-tint, tint, size=3)).astype(np.float32)
+    lit: Picture = np.clip(picture * field[..., np.newaxis] * colour, 0, 1)
     return lit
+
+
+def expose(picture: Picture, mean: float | Colour) -> Picture:
+    """The picture with a given mean, so that brightness or colour as a whole tells nothing.
+
+    Args:
+        picture: what is exposed; not all black.
+        mean: wanted mean over all pixels, of all channels together or of each, in (0, 1), before
+            clipping.
+    """
+    if isinstance(mean, tuple):
+        gain = np.asarray(mean, dtype=np.float32) / np.maximum(picture.mean(axis=(0, 1)), 1e-6)
+    else:
+        gain = np.asarray(mean / max(float(picture.mean()), 1e-6), dtype=np.float32)
+    exposed: Picture = np.clip(picture * gain, 0, 1).astype(np.float32, copy=False)
+    return exposed
 
 
 def finish(
@@ -225,9 +195,10 @@ def finish(
     Returns:
         Mode RGB.
     """
-    image = Image.fromarray(np.rint(np.clip(picture, 0, 1) * 255).astype(np.uint8))
+    image = Image.fromarray(_to_bytes(picture))
     if blur_px > 0:
-        image = image.filter(ImageFilter.GaussianBlur(blur_px))
-    values = np.asarray(image, dtype=np.float32) / 255
-    values = values + rng.normal(0, noise, size=values.shape).astype(np.float32)
-    return Image.fromarray(np.rint(np.clip(values, 0, 1) * 255).astype(np.uint8))
+        image = image.filter(soft_filter(blur_px))
+    values = np.asarray(image, dtype=np.float32) / np.float32(255)
+    grain = rng.standard_normal(values.shape, dtype=np.float32)
+    values = values + grain * np.float32(noise)
+    return Image.fromarray(_to_bytes(values))

@@ -89,12 +89,14 @@ def read_raw(raw_dir: Path, card: DatasetCard) -> list[Record]:
         card: maps folder names to labels.
 
     Returns:
-        Records sorted by path. Labels outside the card are an error; files outside a class folder
-        and files without an image suffix are not looked at.
+        Records sorted by path. Labels outside the card are an error; files outside a class folder,
+        files without an image suffix and hidden names (``.git``, ``._photo.jpg``) are not looked
+        at.
 
     Raises:
         MissingDataError: if the folder is not there.
-        DataError: if a folder or a row names a class that the card does not know.
+        DataError: if a folder or a row names a class that the card does not know, or records.csv
+            is not CSV text in UTF-8.
     """
     if not raw_dir.is_dir():
         raise MissingDataError(
@@ -111,7 +113,17 @@ def read_raw(raw_dir: Path, card: DatasetCard) -> list[Record]:
 
 
 def _read_table(table: Path, card: DatasetCard) -> list[Record]:
-    with table.open(encoding="utf-8", newline="") as stream:
+    try:
+        return _read_rows(table, card)
+    except (UnicodeDecodeError, csv.Error) as err:
+        raise DataError(
+            f"{table}: expected CSV text in UTF-8 ({err}). Save it again as UTF-8."
+        ) from err
+
+
+def _read_rows(table: Path, card: DatasetCard) -> list[Record]:
+    # Spreadsheets put a byte order mark before the first column's name.
+    with table.open(encoding="utf-8-sig", newline="") as stream:
         reader = csv.DictReader(stream)
         columns = set(reader.fieldnames or ())
         absent = {"path", "label"} - columns
@@ -144,12 +156,16 @@ def _inside(path: str, where: str) -> str:
 def _read_folders(raw_dir: Path, card: DatasetCard) -> list[Record]:
     records = []
     for folder in sorted(entry for entry in raw_dir.iterdir() if entry.is_dir()):
+        if folder.name.startswith("."):
+            continue
         label = card.label_of(folder.name)
         if label is None:
             raise DataError(_unknown_class(str(folder), folder.name, card))
         for file in sorted(folder.rglob("*")):
-            if file.suffix.lower() in IMAGE_SUFFIXES and not file.is_dir():
-                path = file.relative_to(raw_dir).as_posix()
+            relative = file.relative_to(raw_dir)
+            is_hidden = any(part.startswith(".") for part in relative.parts)
+            if file.suffix.lower() in IMAGE_SUFFIXES and not is_hidden and not file.is_dir():
+                path = relative.as_posix()
                 records.append(Record(path, label, _group_of(path, card)))
     return records
 
@@ -175,8 +191,10 @@ def write_manifest(entries: Sequence[Entry]) -> str:
         entries: in any order.
     """
     buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    buffer.write(",".join(_COLUMNS) + "\n")
+    # Quoted always: left to itself, the writer leaves a carriage return in a name bare, and the
+    # reader takes it for the end of the row.
+    writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     for entry in sorted(entries, key=lambda entry: entry.path):
         writer.writerow([getattr(entry, column) for column in _COLUMNS])
     return buffer.getvalue()
@@ -197,7 +215,8 @@ def read_manifest(path: Path) -> list[Entry]:
         raise MissingDataError(
             f"{path}: there is no manifest. Run `fieldlens prepare {task}` first."
         )
-    with path.open(encoding="utf-8", newline="") as stream:
+    # A file name need not be UTF-8; what `atomic.write_text` let through comes back the same.
+    with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
         reader = csv.DictReader(stream)
         if reader.fieldnames != _COLUMNS:
             raise DataError(

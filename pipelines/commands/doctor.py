@@ -1,0 +1,229 @@
+"""`fieldlens doctor`: is all there, is all sound, and what should be run next?
+
+Looks, and changes nothing; with ``fix`` it records in MLflow the bundles that have no run. Loads no
+torch. Each check gives findings; a finding that needs the user makes the exit code 2.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from importlib import metadata
+from typing import Literal
+
+from pipelines.commands.answer import Answer, table
+from pipelines.config import Params, load_params
+from pipelines.errors import BundleError
+from pipelines.mobile.bundle import Bundle, read_bundle
+from pipelines.paths import Paths
+
+_SERVING = ("numpy", "onnxruntime", "pillow", "pydantic", "ruamel.yaml")
+_TRAINING = (
+    "torch",
+    "torchvision",
+    "timm",
+    "onnx",
+    "albumentations",
+    "scikit-learn",
+    "matplotlib",
+    "mlflow",
+    "dvc",
+)
+#: Long enough for seven tasks on a slow disk; a hanging DVC must not hang the doctor.
+_DVC_TIMEOUT_S = 120
+_NAMED_STAGES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One row.
+
+    Attributes:
+        state: ``ok``; ``note`` for what may stay as it is; ``mend`` for what needs the user.
+        what: the thing looked at.
+        found: what is the case.
+        next_step: a command or an action; empty if there is nothing to do.
+    """
+
+    state: Literal["ok", "note", "mend"]
+    what: str
+    found: str
+    next_step: str = ""
+
+
+def run(paths: Paths, *, fix: bool = False) -> Answer:
+    """All findings as a table, and what to do next.
+
+    Args:
+        paths: the project.
+        fix: record in MLflow the bundles that have no run there.
+
+    Raises:
+        ConfigError: if params.yaml breaks a rule.
+    """
+    params = load_params(paths.params)
+    bundles, findings = _bundles(paths, params)
+    findings = [
+        *_versions(),
+        *_weights(paths),
+        *_dvc(paths),
+        *findings,
+        *_tracking(paths, params, bundles, fix=fix),
+    ]
+    rows = [(finding.state, finding.what, finding.found) for finding in findings]
+    steps = list(dict.fromkeys(finding.next_step for finding in findings if finding.next_step))
+    lines = [table(("STATE", "WHAT", "FOUND"), rows), ""]
+    lines += ["Next:", *(f"  {step}" for step in steps)] if steps else ["All is well."]
+    needs_user = any(finding.state == "mend" for finding in findings)
+    return Answer("\n".join(lines), exit_code=2 if needs_user else 0)
+
+
+def _versions() -> Iterable[Finding]:
+    yield Finding("ok", "python", platform.python_version())
+    for name in _SERVING:
+        version = _version(name)
+        if version is None:
+            yield Finding("mend", name, "not installed; serving needs it", "make setup")
+        else:
+            yield Finding("ok", name, version)
+    versions = {name: _version(name) for name in _TRAINING}
+    absent = [name for name, version in versions.items() if version is None]
+    present = ", ".join(f"{name} {version}" for name, version in versions.items() if version)
+    if present:
+        yield Finding("ok", "training", present)
+    if absent:
+        found = f"not installed: {', '.join(absent)} (serving does without)"
+        yield Finding("note", "training", found, "pip install 'fieldlens[train]' to train")
+
+
+def _version(distribution: str) -> str | None:
+    try:
+        return metadata.version(distribution)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _weights(paths: Paths) -> Iterable[Finding]:
+    from pipelines.backbones import weights
+
+    rows = weights.status(paths.cache_dir / "weights")
+    for name in dict.fromkeys(row[0] for row in rows):
+        providers = [row for row in rows if row[0] == name]
+        found = next((row for row in providers if row[2]), None)
+        if found is not None:
+            yield Finding("ok", f"weights {name}", f"{found[1]}: {found[3]}")
+        else:
+            tried = ", ".join(str(row[1]) for row in providers)
+            yield Finding("note", f"weights {name}", f"not here yet; `train` will ask {tried}")
+
+
+def _dvc(paths: Paths) -> Iterable[Finding]:
+    if not (paths.root / ".dvc").is_dir():
+        yield Finding(
+            "mend", "dvc", f"{paths.root.resolve()} is no DVC workspace", "git clone it anew"
+        )
+        return
+    try:
+        status = subprocess.run(
+            [sys.executable, "-m", "dvc", "status", "--json"],
+            cwd=paths.root,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=_DVC_TIMEOUT_S,
+        )
+        stale = json.loads(status.stdout)
+    except (OSError, subprocess.TimeoutExpired, ValueError):
+        yield Finding("mend", "dvc", "`dvc status` does not answer", "dvc status -v")
+        return
+    if not stale:
+        yield Finding("ok", "dvc", "every stage is up to date")
+        return
+    names = ", ".join(list(stale)[:_NAMED_STAGES])
+    more = f" and {len(stale) - _NAMED_STAGES} more" if len(stale) > _NAMED_STAGES else ""
+    found = f"{len(stale)} stages are out of date: {names}{more}"
+    yield Finding("mend", "dvc", found, "make repro (or `dvc repro <stage>@<task>`)")
+
+
+def _bundles(paths: Paths, params: Params) -> tuple[dict[str, Bundle], list[Finding]]:
+    bundles, findings = {}, []
+    for task in params.tasks:
+        path, what = paths.task(task).bundle, f"bundle {task}"
+        if not path.exists():
+            step = f"dvc repro evaluate@{task}"
+            findings.append(Finding("note", what, "not made yet", step))
+            continue
+        try:
+            bundle = read_bundle(path)
+        except BundleError as err:
+            findings.append(Finding("mend", what, str(err), f"dvc repro -f export@{task}"))
+            continue
+        bundles[task] = bundle
+        sizes = ", ".join(f"{name} {ref.size_bytes:,} bytes" for name, ref in bundle.files.items())
+        found = (
+            f"hashes hold; {sizes}; serves {bundle.served.precision}; "
+            f"data: {bundle.provenance.data_source}"
+        )
+        findings.append(Finding("ok", what, found))
+    return bundles, findings
+
+
+def _tracking(
+    paths: Paths, params: Params, bundles: dict[str, Bundle], *, fix: bool
+) -> Iterable[Finding]:
+    from pipelines.training import tracking
+
+    tracker = tracking.Tracker(paths)
+    if not tracker.is_on:
+        yield Finding("note", "mlflow", "off (FIELDLENS_TRACKING)")
+        return
+    if tracker.artifacts_dir is not None and not paths.mlflow_db.exists() and not fix:
+        # Asking would make the store; the doctor only looks.
+        state: Literal["note", "mend"] = "mend" if bundles else "note"
+        step = "fieldlens doctor --fix" if bundles else ""
+        yield Finding(state, "mlflow", "no store yet: nothing was trained here", step)
+        return
+    if tracker.call(lambda client: client.search_experiments(max_results=1)) is None:
+        step = "mend MLFLOW_TRACKING_URI, or start the server"
+        yield Finding("mend", "mlflow", "the store does not answer", step)
+        return
+    yield Finding("ok", "mlflow", "the store answers")
+    for task, bundle in bundles.items():
+        weights_sha256 = bundle.provenance.float_sha256
+        if tracking.find_run(paths, task, weights_sha256, tracker=tracker) is not None:
+            version = tracking.champion_version(tracker, task)
+            champion = f"champion is version {version}" if version else "no champion yet"
+            yield Finding("ok", f"run {task}", f"found by the weights' hash; {champion}")
+        elif fix:
+            _record(paths, params, task, bundle)
+            yield Finding("ok", f"run {task}", "was missing; recorded now")
+        else:
+            found = "the bundle has no MLflow run"
+            yield Finding("mend", f"run {task}", found, "fieldlens doctor --fix")
+
+
+def _record(paths: Paths, params: Params, task: str, bundle: Bundle) -> None:
+    """Write the run that DVC's run cache, or a server that was away, has cost."""
+    from pipelines.training import tracking
+
+    train = params.task(task).train
+    made_of = bundle.provenance
+    tracking.record_training(
+        paths,
+        task,
+        name=f"{made_of.backbone}-{train.strategy}",
+        params=train.model_dump(mode="json"),
+        tags=tracking.training_tags(
+            paths,
+            task,
+            bundle.domain,
+            weights_sha256=made_of.float_sha256,
+            data_sha256=made_of.data_sha256,
+            params_sha256=made_of.params_sha256,
+            data_source=made_of.data_source,
+        ),
+    )

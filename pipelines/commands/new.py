@@ -1,0 +1,260 @@
+"""`fieldlens new`: a task for a folder of the user's own images, ready for `dvc repro`.
+
+Writes exactly what a task takes: a card, a line in params.yaml, a task module and its test. All or
+nothing. What only the user can know (licence, groups, purpose) is written as not stated, never
+guessed.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import keyword
+import re
+from pathlib import Path
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from pipelines import atomic
+from pipelines.card import Domain, load_card
+from pipelines.commands.answer import Answer
+from pipelines.commands.first_card import first_card, tally
+from pipelines.commands.survey import Survey, look
+from pipelines.config import Params, load_params
+from pipelines.errors import ConfigError
+from pipelines.paths import Paths
+from pipelines.strict_yaml import validate
+
+_SLUG = re.compile(r"[a-z][a-z0-9_]{0,59}")
+_SECTIONS = ("prepare", "train", "export", "evaluate", "gate")
+
+_MODULE = '''\
+"""{task}: {n_classes} classes of the user's own images.
+
+Source: a folder ({n_images} images when `fieldlens new` looked at it). A raw item: {example}.
+The trap: not known yet. Look at the contact sheets in datasets/{task}/prepared/contact for what
+tells the classes apart without being what they are about (background, device, file format).
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipelines.card import DatasetCard
+from pipelines.data.manifest import Record, read_raw
+
+
+def records(raw_dir: Path, card: DatasetCard) -> list[Record]:
+    """The records of a raw folder.
+
+    Args:
+        raw_dir: datasets/{task}/raw.
+        card: maps folder names to labels.
+    """
+    return read_raw(raw_dir, card)
+'''
+
+_TEST = """\
+from __future__ import annotations
+
+from pathlib import Path
+
+from pipelines.card import load_card
+from pipelines.tasks import load_task
+
+CARD = Path(__file__).resolve().parents[2] / "datasets" / "{task}" / "card.yaml"
+
+
+def test_records_folder_a_class_gives_label_and_group(tmp_path):
+    card = load_card(CARD)
+    for entry in card.classes:
+        folder = tmp_path / (entry.source_names or (entry.label,))[0]
+        folder.mkdir()
+        (folder / "0001.png").write_bytes(b"not looked at")
+
+    records = load_task("{domain}", "{task}").records(tmp_path, card)
+
+    assert sorted(record.label for record in records) == sorted(card.labels)
+    assert len({{record.group for record in records}}) == len(card.labels)
+"""
+
+
+def run(paths: Paths, task: str, domain: Domain, source: Path) -> Answer:
+    """Write the four files of a task, and say what they rest on.
+
+    Args:
+        paths: the project.
+        task: slug of the new task.
+        domain: of the task.
+        source: the folder of images.
+
+    Raises:
+        ConfigError: if the slug is not one or is taken, a file is in the way, or params.yaml
+            cannot be added to.
+        DataError: if the folder cannot be a data set.
+    """
+    params = load_params(paths.params)
+    folder = source.expanduser().resolve()
+    if not str(folder).isprintable():
+        raise ConfigError(f"--from: the path must be printable text (got {str(folder)!r}).")
+    files = _targets(paths, task, domain)
+    _check_name(task, params, files)
+    survey = look(folder)
+    card_path, module_path, test_path = files
+    before = paths.params.read_bytes()
+    after = _with_task(before.decode("utf-8"), params, task, _block(params, domain, folder))
+    _check_added(after, params, task, paths.params)
+    facts = {
+        "task": task,
+        "domain": domain,
+        "n_classes": len(survey.classes),
+        "n_images": survey.n_images,
+        "example": _example(survey),
+    }
+    texts = {
+        card_path: first_card(task, domain, survey, card_path),
+        module_path: _MODULE.format(**facts),
+        test_path: _TEST.format(**facts),
+        # Last: a task exists once params.yaml names it.
+        paths.params: after,
+    }
+    _write_all(texts, before, paths)
+    return Answer(_summary(task, folder, survey, [*files, paths.params]))
+
+
+def _targets(paths: Paths, task: str, domain: Domain) -> tuple[Path, Path, Path]:
+    return (
+        paths.task(task).card,
+        paths.root / "pipelines" / domain / f"{task}.py",
+        paths.root / "tests" / domain / f"test_{task}.py",
+    )
+
+
+def _check_name(task: str, params: Params, files: tuple[Path, ...]) -> None:
+    if not _SLUG.fullmatch(task) or keyword.iskeyword(task):
+        raise ConfigError(
+            f"new: the task's name must be at most 60 lower-case letters, digits and _, a letter "
+            f"first, and no word of Python (got {task!r})."
+        )
+    if task in params.tasks:
+        raise ConfigError(f"params.yaml: tasks: {task!r} is there already. Choose another name.")
+    for file in files:
+        if file.exists():
+            raise ConfigError(
+                f"{file}: is there already, and is not overwritten. Choose another name, or remove "
+                f"the file if it is a left-over."
+            )
+
+
+def _example(survey: Survey) -> str:
+    if survey.has_records:
+        return "a row of records.csv"
+    return json.dumps(f"{survey.classes[0].name}/<file>", ensure_ascii=True)
+
+
+def _block(params: Params, domain: Domain, folder: Path) -> dict[str, object]:
+    """The task's sections; those that others share are taken from the first task."""
+    pattern = next(iter(params.tasks.values())).model_dump(mode="json")
+    source = {"kind": "folder", "path": str(folder)}
+    sections = {section: pattern[section] for section in _SECTIONS}
+    # Another task's choice of classes is no default.
+    sections["prepare"] = {**sections["prepare"], "classes": None}
+    return {"domain": domain, "fetch": {"source": source}, **sections}
+
+
+def _with_task(text: str, params: Params, task: str, block: dict[str, object]) -> str:
+    """params.yaml with one more line at the end of ``tasks``; every other byte stays.
+
+    Where the file has an anchor called like a section (``&train``), the line refers to it, so that
+    a shared default stays shared.
+    """
+    parts = []
+    for key, value in block.items():
+        anchored = key in _SECTIONS and re.search(rf"^_{key}: *&{key}\b", text, flags=re.MULTILINE)
+        parts.append(f"{key}: *{key}" if anchored else f"{key}: {_flow(value)}")
+    line = f"  {task}: {{{', '.join(parts)}}}"
+    lines = text.splitlines()
+    start = next((n for n, old in enumerate(lines) if re.match(r"tasks: *(#.*)?$", old)), None)
+    if start is None:
+        raise ConfigError(
+            f"params.yaml: expected a block `tasks:` with a line a task; add this one by hand: "
+            f"{line.strip()}"
+        )
+    end = start + 1
+    for number, old in enumerate(lines[start + 1 :], start + 1):
+        if not old.strip() or old.lstrip().startswith("#"):
+            continue
+        if not old.startswith(" "):
+            break
+        end = number + 1
+    return "\n".join([*lines[:end], line, *lines[end:]]) + "\n"
+
+
+def _flow(value: object) -> str:
+    """A value on one line, as the other tasks' lines are written."""
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = True
+    yaml.width = 10**6
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    buffer = io.StringIO()
+    yaml.dump({"v": value}, buffer)
+    return buffer.getvalue().strip().removeprefix("{v: ").removesuffix("}")
+
+
+def _check_added(text: str, params: Params, task: str, path: Path) -> None:
+    """Prove on the text that only one task came, before anything is written."""
+    by_hand = f"{path}: its layout is not understood; add the task {task} by hand."
+    try:
+        document = YAML(typ="safe", pure=True).load(text)
+    except YAMLError as err:
+        raise ConfigError(by_hand) from err
+    visible = {key: value for key, value in document.items() if not str(key).startswith("_")}
+    added = validate(Params, visible, path)
+    others = {name: section for name, section in added.tasks.items() if name != task}
+    if others != params.tasks or task not in added.tasks or added.seed != params.seed:
+        raise ConfigError(by_hand)
+
+
+def _write_all(texts: dict[Path, str], params_before: bytes, paths: Paths) -> None:
+    """Write all files or leave none, and read back what the pipeline will read."""
+    written: list[Path] = []
+    is_done = False
+    try:
+        for path, text in texts.items():
+            atomic.write_text(path, text)
+            written.append(path)
+        load_params(paths.params)
+        load_card(written[0])
+        is_done = True
+    finally:
+        if not is_done:
+            for path in written:
+                if path == paths.params:
+                    atomic.write_bytes(path, params_before)
+                else:
+                    path.unlink(missing_ok=True)
+
+
+def _summary(task: str, folder: Path, survey: Survey, files: list[Path]) -> str:
+    counts = ", ".join(f"{found.label} ({found.n_images})" for found in survey.classes)
+    lines = [
+        f"{folder}: {survey.n_images} images of {len(survey.classes)} classes: {counts}.",
+        f"Seen in their headers: {tally(survey.formats)}; modes {tally(survey.modes)}; "
+        f"{survey.smallest_px} to {survey.largest_px} px; {survey.n_unreadable} unreadable.",
+        "",
+        "Written:",
+        *(f"  {file}" for file in files),
+        "",
+    ]
+    if not survey.has_groups:
+        lines += [
+            "NO GROUPS ARE KNOWN: each file counts as a subject of its own. If several pictures",
+            "show one patient, plant or part, the figures will be too good. Add records.csv with",
+            "the columns path, label, group, or a group_pattern in the card.",
+            "",
+        ]
+    lines += [
+        f"Next: fill in datasets/{task}/card.yaml, then run `dvc repro gate@{task}`.",
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,71 @@
+"""`fieldlens tasks`: what there is, and how far each task has come."""
+
+from __future__ import annotations
+
+from pipelines.card import load_card
+from pipelines.commands.answer import Answer, table
+from pipelines.config import load_params
+from pipelines.errors import ConfigError
+from pipelines.paths import Paths, TaskPaths
+
+_HEADER = (
+    "TASK",
+    "DOMAIN",
+    "CLASSES",
+    "SOURCE",
+    "RAW",
+    "PREPARED",
+    "FLOAT",
+    "MOBILE",
+    "METRICS",
+    "TITLE",
+)
+
+
+def run(paths: Paths) -> Answer:
+    """One row a task of params.yaml.
+
+    Args:
+        paths: the project.
+
+    Raises:
+        ConfigError: if params.yaml breaks a rule. A card that breaks one is complained about, and
+            the other tasks are still shown.
+    """
+    rows, complaints = [], []
+    for task, section in load_params(paths.params).tasks.items():
+        of_task = paths.task(task)
+        try:
+            card = load_card(of_task.card)
+        except ConfigError as err:
+            complaints.append(str(err))
+            n_classes, title = "?", "(its card cannot be read)"
+        else:
+            n_classes = str(len(section.prepare.classes or card.labels))
+            title = card.title
+        rows.append(
+            (
+                task,
+                section.domain,
+                n_classes,
+                section.fetch.source.kind,
+                *("yes" if done else "-" for done in progress(of_task)),
+                title,
+            )
+        )
+    return Answer(table(_HEADER, rows), tuple(complaints), exit_code=2 if complaints else 0)
+
+
+def progress(of_task: TaskPaths) -> tuple[bool, ...]:
+    """Whether raw, prepared, float, mobile and metrics are there, in this order.
+
+    Args:
+        of_task: the task's files.
+    """
+    return (
+        of_task.raw_dir.is_dir(),
+        of_task.manifest.is_file(),
+        of_task.float_weights.is_file(),
+        of_task.bundle.is_file(),
+        of_task.metrics.is_file(),
+    )

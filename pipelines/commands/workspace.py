@@ -1,0 +1,192 @@
+"""`fieldlens workspace`: a second DVC workspace, for folders of real images (`make real`).
+
+The same pipeline and code on other data, with a lock, outputs and MLflow store of its own, so that
+the sample run's are not touched. The copy of pipelines/ is there for DVC to watch; what runs is the
+installed package.
+"""
+
+from __future__ import annotations
+
+import copy
+import io
+import subprocess
+import sys
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+from ruamel.yaml import YAML
+
+from pipelines import atomic
+from pipelines.card import DatasetCard, load_card
+from pipelines.commands.answer import Answer, table
+from pipelines.commands.survey import files_by_class
+from pipelines.config import Params, load_params
+from pipelines.errors import ConfigError, DataError, MissingDataError, PipelineError
+from pipelines.paths import Paths
+from pipelines.strict_yaml import read_yaml, validate
+
+_HEADER = (
+    "# Written by `fieldlens workspace` from the project's params.yaml: the tasks that the data\n"
+    "# folder has, with the overlays below `real:`. Edit that file, not this one.\n"
+)
+
+
+def run(paths: Paths, folder: Path, data: Path) -> Answer:
+    """Make the workspace, or bring it up to date; outputs that it has stay.
+
+    Args:
+        paths: the project.
+        folder: the workspace.
+        data: holds a folder a task, each as `FolderSource` takes it.
+
+    Raises:
+        ConfigError: if ``folder`` is the project itself or holds something else.
+        MissingDataError: if ``data`` has a folder for none of the tasks.
+        DataError: if a task's folder has fewer than two of the card's classes.
+    """
+    params = load_params(paths.params)
+    own = Paths(folder)
+    _check_place(paths, own)
+    if not data.is_dir():
+        raise MissingDataError(f"--data: there is no folder {data}.")
+    present = [task for task in params.tasks if (data / task).is_dir()]
+    if not present:
+        raise MissingDataError(
+            f"{data}: expected a folder named after a task ({', '.join(params.tasks)}), found none."
+        )
+    labels = {task: _labels(load_card(paths.task(task).card), data / task) for task in present}
+    document = _params(paths, present, labels, data.resolve())
+    validate(Params, document, own.params)
+    _mirror(paths, own, present)
+    _write(own.params, (_HEADER + _dump(document)).encode())
+    _share_weights(paths, own)
+    _init_dvc(own)
+    rows = [(task, str(len(labels[task])), ", ".join(labels[task])) for task in present]
+    absent = [task for task in params.tasks if task not in present]
+    lines = [f"{folder}: {len(present)} tasks with images in {data}.", ""]
+    lines.append(table(("TASK", "CLASSES", "LABELS"), rows))
+    if absent:
+        lines += ["", f"Left out, having no folder in {data}: {', '.join(absent)}."]
+    return Answer("\n".join(lines))
+
+
+def _check_place(paths: Paths, own: Paths) -> None:
+    root, target = paths.root.resolve(), own.root.resolve()
+    if root == target or target in root.parents:
+        raise ConfigError(f"workspace: {own.root}: expected a folder other than the project's.")
+    if own.root.is_dir() and any(own.root.iterdir()) and not _is_ours(own):
+        raise ConfigError(
+            f"workspace: {own.root}: is no workspace, and not empty. Choose another folder."
+        )
+
+
+def _is_ours(own: Paths) -> bool:
+    return own.params.is_file() and own.params.read_text(encoding="utf-8").startswith(_HEADER)
+
+
+def _labels(card: DatasetCard, folder: Path) -> tuple[str, ...]:
+    """Labels of the card that a folder has images of, in the card's order."""
+    by_name, _ = files_by_class(folder)
+    known = {card.label_of(name) for name in by_name}
+    labels = tuple(label for label in card.labels if label in known)
+    if len(labels) < 2:
+        raise DataError(
+            f"{folder}: expected images of at least 2 classes of the card "
+            f"({', '.join(card.labels)}), got {', '.join(by_name) or 'none'}."
+        )
+    return labels
+
+
+def _params(
+    paths: Paths, present: Iterable[str], labels: Mapping[str, tuple[str, ...]], data: Path
+) -> dict[str, Any]:
+    source = read_yaml(paths.params)
+    overlays = source.get("real") or {}
+    tasks = {}
+    for task in present:
+        # Copied one by one: what an anchor shares must not change for all.
+        block = copy.deepcopy(source["tasks"][task])
+        block = overlay(block, copy.deepcopy(overlays.get(task) or {}))
+        block["fetch"] = {"source": {"kind": "folder", "path": str(data / task)}}
+        card = load_card(paths.task(task).card)
+        wanted = block["prepare"].get("classes")
+        found = labels[task]
+        if wanted is None and found != card.labels:
+            block["prepare"]["classes"] = list(found)
+        tasks[task] = block
+    return {"seed": source["seed"], "tasks": tasks}
+
+
+def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """One mapping laid over another: mappings are joined, anything else is replaced.
+
+    Args:
+        below: what holds where ``above`` says nothing.
+        above: what holds where it says something.
+    """
+    joined = dict(below)
+    for key, value in above.items():
+        under = joined.get(key)
+        both_map = isinstance(value, Mapping) and isinstance(under, Mapping)
+        joined[key] = overlay(under, value) if both_map else value  # type: ignore[arg-type]
+    return joined
+
+
+def _dump(document: Mapping[str, Any]) -> str:
+    yaml = YAML(typ="safe", pure=True)
+    yaml.default_flow_style = False
+    yaml.sort_base_mapping_type_on_output = False  # type: ignore[assignment]
+    # No anchors: a shared value would be written as a reference.
+    yaml.representer.ignore_aliases = lambda _: True
+    buffer = io.StringIO()
+    yaml.dump(document, buffer)
+    return buffer.getvalue()
+
+
+def _mirror(paths: Paths, own: Paths, present: Iterable[str]) -> None:
+    """Copy what DVC watches; a file that is the same is not touched, one that went goes."""
+    wanted = [path for path in sorted((paths.root / "pipelines").rglob("*.py"))]
+    wanted += [paths.dvc_yaml, paths.root / ".dvcignore"]
+    wanted += [paths.task(task).card for task in present]
+    kept = {path.relative_to(paths.root) for path in wanted}
+    for relative in sorted(kept):
+        if (paths.root / relative).is_file():
+            _write(own.root / relative, (paths.root / relative).read_bytes())
+    for path in sorted((own.root / "pipelines").rglob("*.py")):
+        if path.relative_to(own.root) not in kept:
+            path.unlink()
+
+
+def _write(path: Path, data: bytes) -> None:
+    if not path.is_file() or path.read_bytes() != data:
+        atomic.write_bytes(path, data)
+
+
+def _share_weights(paths: Paths, own: Paths) -> None:
+    """Let the workspace see the project's downloads, so that nothing is fetched twice."""
+    target = paths.cache_dir.resolve() / "weights"
+    link = own.cache_dir / "weights"
+    with atomic.storage_errors(link):
+        target.mkdir(parents=True, exist_ok=True)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        if link.is_symlink() and link.readlink() != target:
+            link.unlink()
+        if not link.exists():
+            link.symlink_to(target, target_is_directory=True)
+
+
+def _init_dvc(own: Paths) -> None:
+    if not (own.root / ".dvc" / "config").is_file():
+        made = subprocess.run(
+            [sys.executable, "-m", "dvc", "init", "--no-scm", "--quiet", "--force"],
+            cwd=own.root,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if made.returncode != 0:
+            reason = " ".join(made.stderr.split())[-300:]
+            raise PipelineError(f"{own.root}: `dvc init --no-scm` failed: {reason}")
+    config = "[core]\n    no_scm = True\n    analytics = false\n    check_update = false\n"
+    _write(own.root / ".dvc" / "config", config.encode())

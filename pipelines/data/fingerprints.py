@@ -1,0 +1,118 @@
+"""A picture -> 64 bits and a thumbnail, by which near duplicates are found.
+
+The hash alone collides on pictures with little texture (two dark photographs, two chest
+radiographs), so a pair counts only if the thumbnails agree too. Called by the decoding pass;
+`pipelines.data.duplicates` compares.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+#: Side of the grey picture that is transformed, and of the block of coefficients that is kept.
+#: References: C. Zauner, Implementation and Benchmarking of Perceptual Image Hash Functions (2010),
+#: section 3.2.1: 32 × 32, DCT-II, rows and columns 1 to 8, one bit a coefficient: above the median.
+_SIDE_PX = 32
+_BLOCK = 8
+_THUMBNAIL_PX = 16
+
+#: Sides that `fingerprint` wants at least; twice its own, so that the reduction averages.
+GLANCE_PX = 2 * _SIDE_PX
+
+#: Least correlation of two thumbnails of one picture. Measured on eight sets of photographs, at
+#: 4 bits: 0.98 and more for the same picture stored twice, 0.84 and less for two pictures whose
+#: hashes collide (radiographs, skin lesions), 0.96 to 0.98 for neighbouring frames of a video.
+_MIN_CORRELATION = 0.95
+
+#: Standard deviation, in grey levels, below which a thumbnail has no texture to correlate; such
+#: two are alike if their mean levels differ by no more than this.
+_FLAT_LEVELS = 2.0
+
+_WAVES: NDArray[np.float64] = np.cos(
+    np.pi
+    * np.arange(1, _BLOCK + 1)[:, None]
+    * (2 * np.arange(_SIDE_PX)[None, :] + 1)
+    / (2 * _SIDE_PX)
+)  # (8, 32)
+
+
+class Fingerprint(NamedTuple):
+    """What is kept of a picture to compare it with others."""
+
+    #: The 64-bit perceptual hash.
+    bits: int
+    #: 16 × 16 grey levels, row by row.
+    thumbnail: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Fingerprints:
+    """The fingerprints of n pictures.
+
+    Attributes:
+        bits: (n,) perceptual hashes.
+        thumbnails: (n, 256) grey levels.
+    """
+
+    bits: NDArray[np.uint64]
+    thumbnails: NDArray[np.uint8]
+
+
+def fingerprint(grey: Image.Image) -> Fingerprint:
+    """Hash and thumbnail of a picture; both forget its size and aspect.
+
+    Args:
+        grey: mode L, upright.
+    """
+    small = grey.resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BILINEAR)
+    levels = np.asarray(small, dtype=np.float64)  # (32, 32)
+    # Rounding keeps the noise of floating point out of pictures without texture.
+    block = np.round(_WAVES @ levels @ _WAVES.T, 3)  # (8, 8)
+    bits = np.packbits(block > np.median(block)).tobytes()
+    return Fingerprint(int.from_bytes(bits, "big"), small.reduce(2).tobytes())
+
+
+def stack(prints: Iterable[Fingerprint]) -> Fingerprints:
+    """Fingerprints as arrays.
+
+    Args:
+        prints: one a picture.
+    """
+    listed = list(prints)
+    thumbnails = np.frombuffer(b"".join(each.thumbnail for each in listed), dtype=np.uint8)
+    return Fingerprints(
+        np.array([each.bits for each in listed], dtype=np.uint64),
+        thumbnails.reshape(len(listed), _THUMBNAIL_PX * _THUMBNAIL_PX),
+    )
+
+
+def are_alike(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[np.bool_]:
+    """Which pairs of thumbnails may show one picture.
+
+    Args:
+        left: (k, 256) grey levels.
+        right: (k, 256) grey levels.
+
+    Returns:
+        (k,) True where they correlate, or where both are flat and equally bright. Correlation does
+        not see a change of brightness or contrast.
+    """
+    first, second = left.astype(np.float32), right.astype(np.float32)
+    first_mean, second_mean = first.mean(axis=1), second.mean(axis=1)
+    first -= first_mean[:, None]
+    second -= second_mean[:, None]
+    first_std = np.sqrt((first**2).mean(axis=1))
+    second_std = np.sqrt((second**2).mean(axis=1))
+    product = (first * second).mean(axis=1)
+    correlate = product >= _MIN_CORRELATION * np.maximum(first_std * second_std, 1e-6)
+    is_flat = np.maximum(first_std, second_std) < _FLAT_LEVELS
+    is_level = np.abs(first_mean - second_mean) <= _FLAT_LEVELS
+    has_texture = np.minimum(first_std, second_std) >= _FLAT_LEVELS
+    alike: NDArray[np.bool_] = (is_flat & is_level) | (has_texture & correlate)
+    return alike

@@ -1,0 +1,143 @@
+"""Pixels for training, decoded by a few threads, in a fixed order and with bounded memory."""
+
+from __future__ import annotations
+
+import collections
+import os
+import threading
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.config import AugmentParams
+from pipelines.data.augment import Views
+from pipelines.data.images import Preprocess, open_image
+from pipelines.data.manifest import Entry
+
+A = TypeVar("A")
+B = TypeVar("B")
+
+
+def n_workers() -> int:
+    """How many threads decode: ``FIELDLENS_WORKERS``, or one a core."""
+    return int(os.environ.get("FIELDLENS_WORKERS") or os.cpu_count() or 1)
+
+
+def ordered_map(work: Callable[[A], B], items: Iterable[A], *, window: int) -> Iterator[B]:
+    """Results in the order of the items, computed by a few threads ahead of their use.
+
+    Args:
+        work: releases the interpreter lock for most of its time, as decoding does.
+        items: what to work on.
+        window: most results that wait or are in work at one time.
+    """
+    pending: collections.deque[Future[B]] = collections.deque()
+    with ThreadPoolExecutor(n_workers()) as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(work, item))
+                if len(pending) >= window:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()
+
+
+def draw_seed(seed: int, path: str, view: int) -> int:
+    """The seed of one view of one image: its own, whatever the order of work.
+
+    Args:
+        seed: of the run.
+        path: of the image, relative to raw/.
+        view: number of the view.
+
+    Returns:
+        In [0, 2**32).
+    """
+    return zlib.crc32(f"{seed}/{path}/{view}".encode())
+
+
+@dataclass(slots=True)
+class Pictures:
+    """The images of one split, as pixels.
+
+    Attributes:
+        raw_dir: what the entries' paths are relative to.
+        entries: rows of the manifest.
+        preprocess: the plain view.
+        augment: random views; None where only plain ones are asked for.
+        seed: of the run.
+    """
+
+    raw_dir: Path
+    entries: Sequence[Entry]
+    preprocess: Preprocess
+    augment: AugmentParams | None
+    seed: int
+    _threads: threading.local = field(default_factory=threading.local, repr=False)
+
+    def plain(self, entry: Entry) -> NDArray[np.uint8]:
+        """An image as val, test and the app see it.
+
+        Args:
+            entry: which one.
+
+        Returns:
+            (crop_px, crop_px, 3), in [0, 255].
+        """
+        return self.preprocess(open_image(self.raw_dir / entry.path, name=entry.path).rgb)
+
+    def views(
+        self, entry: Entry, numbers: Sequence[int], *, plain: bool = True
+    ) -> NDArray[np.uint8]:
+        """An image's plain view (if asked for) and random ones, decoded once.
+
+        Args:
+            entry: which image.
+            numbers: of the random views; the same number gives the same view.
+            plain: whether the plain view comes first.
+
+        Returns:
+            (plain + len(numbers), crop_px, crop_px, 3), in [0, 255].
+        """
+        image = open_image(self.raw_dir / entry.path, name=entry.path).rgb
+        pixels = [self.preprocess(image)] if plain else []
+        if numbers:
+            seeds = [draw_seed(self.seed, entry.path, number) for number in numbers]
+            pixels += self._views_of_this_thread().many(image, seeds)
+        return np.stack(pixels)
+
+    def _views_of_this_thread(self) -> Views:
+        views: Views | None = getattr(self._threads, "views", None)
+        if views is None:
+            if self.augment is None:
+                raise ValueError("these pictures have no augmentation")
+            views = Views(self.augment, self.preprocess.crop_px)
+            self._threads.views = views
+        return views
+
+    def batches(self, batch_size: int) -> Iterator[NDArray[np.uint8]]:
+        """Plain views of all entries, in their order.
+
+        Args:
+            batch_size: pictures in each batch but the last.
+
+        Yields:
+            (n, crop_px, crop_px, 3), in [0, 255].
+        """
+        batch: list[NDArray[np.uint8]] = []
+        for pixels in ordered_map(self.plain, self.entries, window=2 * batch_size):
+            batch.append(pixels)
+            if len(batch) == batch_size:
+                yield np.stack(batch)
+                batch = []
+        if batch:
+            yield np.stack(batch)

@@ -1,0 +1,235 @@
+"""The one door into a raw folder: safe names, images and records.csv only, bounded.
+
+A source is not trusted: its file names are checked by `safe_path`, its bytes are counted, and
+nothing that it holds is opened or run here.
+"""
+
+from __future__ import annotations
+
+import errno
+import itertools
+import re
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Protocol
+
+from pipelines.data.manifest import IMAGE_SUFFIXES, RECORDS_FILE
+from pipelines.errors import SourceError
+from pipelines.progress import track
+
+#: What a source tells about itself for SOURCE.json.
+Facts = dict[str, str | int]
+
+#: Bytes moved at a time; also the unit of progress bars.
+CHUNK_BYTES = 1 << 20
+#: More files than any public set of images has; a larger number is an attack or a mistake.
+MAX_FILES = 2_000_000
+#: Deeper trees would meet the limit of recursive functions, such as the one that removes a folder.
+MAX_DEPTH = 64
+#: Linux's limit for one name, and room for a project root below PATH_MAX (4,096).
+_MAX_NAME_BYTES = 255
+_MAX_PATH_BYTES = 2_048
+_DRIVE = re.compile(r"[A-Za-z]:")
+
+
+class Readable(Protocol):
+    """A stream of bytes."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most so many bytes; none at the end."""
+
+
+def safe_path(name: str, where: str) -> PurePosixPath:
+    r"""A file name from outside as a relative path that cannot leave its folder.
+
+    A backslash separates, as in archives made on Windows. Empty parts and ``.`` are dropped.
+
+    Args:
+        name: as the source spells it.
+        where: the source, for the message.
+
+    Returns:
+        A path without ``..``; without parts if ``name`` means the folder itself.
+
+    Raises:
+        SourceError: if it is absolute, holds ``..``, a drive letter or NUL, or is too long.
+    """
+    unified = name.replace("\\", "/")
+    parts = [part for part in unified.split("/") if part not in {"", "."}]
+    try:
+        lengths = [len(part.encode("utf-8", "surrogateescape")) for part in parts]
+    except UnicodeEncodeError:
+        raise _unsafe(name, where, "is not a name that a file can have") from None
+    if unified.startswith("/"):
+        raise _unsafe(name, where, "is absolute")
+    if ".." in parts:
+        raise _unsafe(name, where, "climbs out of its folder")
+    if parts and _DRIVE.match(parts[0]):
+        raise _unsafe(name, where, "names a drive")
+    if "\0" in name:
+        raise _unsafe(name, where, "holds a NUL")
+    if max(lengths, default=0) > _MAX_NAME_BYTES or sum(lengths) + len(parts) > _MAX_PATH_BYTES:
+        raise _unsafe(f"{name[:40]}...", where, "is too long")
+    return PurePosixPath(*parts)
+
+
+def _unsafe(name: str, where: str, fault: str) -> SourceError:
+    return SourceError(
+        f"{where}: the file name {name!r} {fault}. Expected relative names inside the source; "
+        f"nothing was taken from it."
+    )
+
+
+class Intake:
+    """A raw folder that is being filled.
+
+    Attributes:
+        folder: where files go.
+        what: the source, for messages.
+        skipped: files that were not taken, by reason: hidden, link, special, other.
+        n_files: taken so far.
+        n_bytes: taken so far.
+    """
+
+    def __init__(
+        self, folder: Path, what: str, *, max_bytes: int, max_files: int = MAX_FILES
+    ) -> None:
+        self.folder = folder
+        self.what = what
+        self.skipped: Counter[str] = Counter()
+        self.n_files = 0
+        self.n_bytes = 0
+        self._max_bytes = max_bytes
+        self._max_files = max_files
+
+    def wants(self, path: PurePosixPath) -> bool:
+        """Whether a file is an image by its suffix, or the records.csv at the top.
+
+        Args:
+            path: relative, from `safe_path`. What is not wanted is counted.
+        """
+        if any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
+            self.skipped["hidden"] += 1
+            return False
+        if path.suffix.lower() in IMAGE_SUFFIXES or path.parts == (RECORDS_FILE,):
+            return True
+        self.skipped["other"] += 1
+        return False
+
+    def add(self, path: PurePosixPath, chunks: Iterable[bytes]) -> None:
+        """Write one file.
+
+        Args:
+            path: relative, from `safe_path`.
+            chunks: its bytes.
+
+        Raises:
+            SourceError: if the name is taken already, or a bound is passed.
+            OSError: if the disk is full; `atomic.new_folder` says so.
+        """
+        self.n_files += 1
+        if self.n_files > self._max_files:
+            raise SourceError(
+                f"{self.what}: more than {self._max_files:,} files. Split the source, or name a "
+                f"part of it."
+            )
+        if len(path.parts) > MAX_DEPTH:
+            raise SourceError(
+                f"{self.what}: the file {path.name!r} lies more than {MAX_DEPTH} folders deep. "
+                f"Expected a folder a class."
+            )
+        target = self.folder.joinpath(*path.parts)
+        try:
+            target.parent.mkdir(parents=True, exist_ok=True)
+            stream = target.open("xb")
+        except (FileExistsError, NotADirectoryError, IsADirectoryError):
+            raise SourceError(
+                f"{self.what}: two entries are called {str(path)!r}, or one is a folder of the "
+                f"other. Expected each name once; repack the source."
+            ) from None
+        except OSError as err:
+            # A file system may allow less than `safe_path` does.
+            if err.errno != errno.ENAMETOOLONG:
+                raise
+            raise SourceError(
+                f"{self.what}: the file name {str(path)!r} is too long for this disk. Shorten it "
+                f"in the source."
+            ) from err
+        with stream:
+            for chunk in chunks:
+                self.check_room(len(chunk))
+                self.n_bytes += len(chunk)
+                stream.write(chunk)
+
+    def check_room(self, n_bytes: int) -> None:
+        """Nothing, if so many bytes more may come in.
+
+        Args:
+            n_bytes: on top of what is there.
+
+        Raises:
+            SourceError: if that passes the bound.
+        """
+        if self.n_bytes + n_bytes > self._max_bytes:
+            raise SourceError(
+                f"{self.what}: holds more than {self._max_bytes:,} bytes. If that is right, raise "
+                f"`max_bytes` of the source in params.yaml, or take a part of it."
+            )
+
+
+def read_chunks(
+    stream: Readable, fault: str, errors: tuple[type[Exception], ...]
+) -> Iterator[bytes]:
+    """The bytes of a stream, so that a fault of the source is not taken for one of our disk.
+
+    Args:
+        stream: to read to its end.
+        fault: what to say if reading fails, e.g. ``a.zip: 'b.jpg' is damaged``.
+        errors: what its ``read`` may raise.
+
+    Raises:
+        SourceError: in place of any of ``errors``.
+    """
+    while True:
+        try:
+            chunk = stream.read(CHUNK_BYTES)
+        except errors as err:
+            raise SourceError(f"{fault} ({reason(err)}).") from err
+        if not chunk:
+            return
+        yield chunk
+
+
+def reason(err: BaseException) -> str:
+    """An exception's own words, on one line.
+
+    Args:
+        err: of the system or a library.
+    """
+    words = (err.strerror if isinstance(err, OSError) else None) or str(err)
+    return " ".join(words.split()) or type(err).__name__
+
+
+@contextmanager
+def byte_bar(what: str, n_bytes: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar that counts MiB.
+
+    Args:
+        what: a few words, e.g. ``fish_species: unpacking``.
+        n_bytes: how many there are.
+
+    Yields:
+        A function to call with the bytes done so far.
+    """
+    shown = 0
+    bar = iter(track(itertools.count(), f"{what} (MiB)", -(-n_bytes // CHUNK_BYTES)))
+
+    def advance_to(done: int) -> None:
+        nonlocal shown
+        for _ in range(shown, done // CHUNK_BYTES):
+            next(bar)
+        shown = max(shown, done // CHUNK_BYTES)
+
+    yield advance_to

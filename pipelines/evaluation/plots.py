@@ -1,0 +1,260 @@
+"""Figures as PNG bytes: the same data gives the same bytes, and a phone can show them.
+
+Colours are Okabe and Ito's, which people with any colour vision tell apart; a second sign (dash,
+marker, number) always says the same. Nothing here touches pyplot's global state or a file.
+Called by `train` and `evaluate`.
+
+References:
+    Okabe and Ito 2008, "Color Universal Design".
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from itertools import cycle
+from typing import Any
+
+import matplotlib
+import numpy as np
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from numpy.typing import NDArray
+
+from pipelines.evaluation.metrics import confusion_counts, reliability_bins
+
+_BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#6B6B6B"
+_COLOURS = (_BLUE, _ORANGE, _GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+_DASHES = ("-", "--", "-.", ":")
+#: A figure 6 inches wide has 900 px: sharp on a phone, small in a report.
+_DPI = 150
+_STYLE = {
+    "font.size": 12,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": False,
+    "legend.frameon": False,
+    "figure.facecolor": "white",
+    "figure.constrained_layout.use": True,
+}
+#: More classes than this: numbers in the cells would not be legible.
+_MAX_NUMBERED_CLASSES = 12
+
+
+@contextmanager
+def _style() -> Iterator[None]:
+    """Our settings on top of matplotlib's own, whatever the user's matplotlibrc says."""
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(_STYLE)
+        yield
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    # matplotlib would write its version into the file.
+    figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
+    return buffer.getvalue()
+
+
+def training_curves(history: Sequence[Mapping[str, Any]], title: str = "") -> bytes:
+    """Losses on the left, metrics of the val split on the right, over the epochs.
+
+    Args:
+        history: one mapping an epoch, as in history.csv: columns whose name holds ``loss`` go to
+            the left, other ``val_`` columns to the right; a change of ``phase`` is marked.
+        title: of the figure.
+    """
+    columns = list(history[0]) if history else []
+    losses = [column for column in columns if "loss" in column]
+    metrics = [c for c in columns if c.startswith("val_") and "loss" not in c]
+    epochs = np.arange(1, len(history) + 1)
+    phases = [str(row.get("phase", "")) for row in history]
+    changes = [index for index in range(1, len(phases)) if phases[index] != phases[index - 1]]
+    with _style():
+        figure = Figure(figsize=(8, 3.6))
+        for axes, names, heading in zip(
+            figure.subplots(1, 2), (losses, metrics), ("loss", "val split"), strict=True
+        ):
+            for name, colour, dash in zip(names, cycle(_COLOURS), cycle(_DASHES), strict=False):
+                values = [_as_float(row.get(name)) for row in history]
+                axes.plot(epochs, values, dash, color=colour, marker="o", ms=3.5, label=name)
+            for index in changes:
+                axes.axvline(index + 0.5, color=_GREY, lw=1, ls=":")
+                axes.annotate(
+                    phases[index],
+                    (index + 0.5, 0.02),
+                    xycoords=("data", "axes fraction"),
+                    xytext=(3, 0),
+                    textcoords="offset points",
+                    color=_GREY,
+                    fontsize=10,
+                )
+            axes.set_xlabel("epoch")
+            axes.set_title(heading)
+            axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+            if names:
+                axes.legend(fontsize=10)
+        if title:
+            figure.suptitle(title)
+        return _png(figure)
+
+
+def _as_float(cell: Any) -> float:
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        return float("nan")
+
+
+def confusion(
+    class_index: NDArray[np.integer[Any]],
+    predicted: NDArray[np.integer[Any]],
+    labels: Sequence[str],
+    title: str = "",
+) -> bytes:
+    """Actual labels down, answers across; shades are shares of a row, numbers are images.
+
+    Args:
+        class_index: (n,) true classes.
+        predicted: (n,) answers.
+        labels: in the order of the classes.
+        title: of the figure.
+    """
+    counts = confusion_counts(class_index, predicted, len(labels))
+    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
+    side = max(4.8, 1.8 + 0.62 * len(labels))
+    with _style():
+        figure = Figure(figsize=(side, side))
+        axes = figure.subplots()
+        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
+        places = range(len(labels))
+        axes.set_xticks(places, labels, rotation=40, ha="right", rotation_mode="anchor")
+        axes.set_yticks(places, labels)
+        axes.tick_params(length=0)
+        axes.spines[:].set_visible(False)
+        axes.set_xlabel("answer")
+        axes.set_ylabel("actual")
+        if len(labels) <= _MAX_NUMBERED_CLASSES:
+            for row in places:
+                for column in places:
+                    colour = "white" if shares[row, column] > 0.5 else "black"
+                    text = str(counts[row, column])
+                    axes.text(column, row, text, ha="center", va="center", color=colour)
+        if title:
+            axes.set_title(title)
+        return _png(figure)
+
+
+def reliability(
+    class_index: NDArray[np.integer[Any]],
+    probabilities: NDArray[np.floating[Any]],
+    bins: int,
+    title: str = "",
+) -> bytes:
+    """How often the model is right (dots) when it says that it is so sure; the diagonal is honest.
+
+    Args:
+        class_index: (n,) true classes.
+        probabilities: (n, c).
+        bins: as in the expected calibration error.
+        title: of the figure.
+    """
+    found = reliability_bins(class_index, probabilities, bins)
+    said = [entry.probability for entry in found]
+    right = [entry.accuracy for entry in found]
+    counts = np.asarray([entry.n for entry in found])
+    with _style():
+        figure = Figure(figsize=(5, 5))
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], ls="--", color=_GREY, lw=1.2, label="honest")
+        axes.plot(said, right, color=_BLUE, lw=1.5, zorder=2)
+        areas = 30 + 220 * counts / counts.max()
+        axes.scatter(said, right, s=areas, color=_BLUE, zorder=3, label="model")
+        for entry in found:
+            axes.annotate(
+                str(entry.n),
+                (entry.probability, entry.accuracy),
+                xytext=(12, -18 if entry.accuracy > 0.1 else 12),
+                textcoords="offset points",
+                ha="center",
+                fontsize=10,
+                color=_GREY,
+            )
+        axes.set(xlim=(0, 1.03), ylim=(0, 1.05), aspect="equal")
+        axes.set_xlabel("probability of the answer")
+        axes.set_ylabel("share that is right")
+        axes.legend(loc="upper left", markerscale=0.6)
+        axes.set_title(title or "reliability (numbers: images)")
+        return _png(figure)
+
+
+def roc(
+    class_index: NDArray[np.integer[Any]],
+    probabilities: NDArray[np.floating[Any]],
+    labels: Sequence[str],
+    title: str = "",
+) -> bytes:
+    """One curve a class against the rest; classes for which it is not defined are left out.
+
+    Args:
+        class_index: (n,) true classes.
+        probabilities: (n, c).
+        labels: in the order of the classes.
+        title: of the figure.
+    """
+    from sklearn.metrics import roc_auc_score, roc_curve
+
+    with _style():
+        figure = Figure(figsize=(5.4, 5.4))
+        axes = figure.subplots()
+        axes.plot([0, 1], [0, 1], ls=":", color=_GREY, lw=1.2)
+        for index, colour, dash in zip(
+            range(len(labels)), cycle(_COLOURS), cycle(_DASHES), strict=False
+        ):
+            is_class = class_index == index
+            if not is_class.any() or is_class.all():
+                continue
+            alarms, hits, _ = roc_curve(is_class, probabilities[:, index])
+            area = roc_auc_score(is_class, probabilities[:, index])
+            name = f"{labels[index]} ({area:.3f})"
+            axes.plot(alarms, hits, dash, color=colour, lw=2, label=name)
+        axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
+        axes.set_xlabel("false alarms (share of the others)")
+        axes.set_ylabel("found (share of the class)")
+        axes.legend(loc="lower right", fontsize=10, title="area under the curve")
+        axes.set_title(title or "one class against the rest")
+        return _png(figure)
+
+
+def sample_grid(
+    images: Sequence[NDArray[np.uint8]],
+    titles: Sequence[str],
+    is_right: Sequence[bool] | None = None,
+    n_columns: int = 4,
+) -> bytes:
+    """Pictures in rows, each with a line above it.
+
+    Args:
+        images: (h, w, 3) each, RGB in [0, 255].
+        titles: one an image.
+        is_right: marks each line with a tick in blue or a cross in orange.
+        n_columns: pictures in a row.
+    """
+    n_columns = max(1, min(n_columns, len(images)))
+    n_rows = max(1, -(-len(images) // n_columns))
+    with _style():
+        figure = Figure(figsize=(2.1 * n_columns, 2.45 * n_rows))
+        grid = figure.subplots(n_rows, n_columns, squeeze=False)
+        for axes in grid.flat:
+            axes.set_axis_off()
+        for place, (image, line) in enumerate(zip(images, titles, strict=True)):
+            axes = grid.flat[place]
+            axes.imshow(image, interpolation="nearest")
+            colour = "black"
+            if is_right is not None:
+                colour = _BLUE if is_right[place] else _ORANGE
+                line = f"{'✓' if is_right[place] else '✗'} {line}"
+            axes.set_title(line, fontsize=9, color=colour, pad=3)
+        return _png(figure)

@@ -1,0 +1,240 @@
+"""evaluate: the test split through the very Predictor that the app runs, fp32 and int8.
+
+Each picture is decoded once and goes through both files alone, as it will on a phone. How long that
+takes is not written: a DVC output must not depend on the machine.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.atomic import new_folder, write_bytes, write_text
+from pipelines.config import EvaluateParams
+from pipelines.data.manifest import Entry, content_sha256, in_split, read_manifest
+from pipelines.errors import DataError, LeakageError
+from pipelines.evaluation import plots
+from pipelines.evaluation.metrics import (
+    agreement,
+    classification_metrics,
+    max_recall_drop,
+    rounded,
+)
+from pipelines.mobile.bundle import Bundle, Precision, read_bundle
+from pipelines.mobile.predictor import Predictor
+from pipelines.paths import Paths, TaskPaths
+from pipelines.progress import track
+from pipelines.training import tracking
+
+_LOG = logging.getLogger(__name__)
+
+PRECISIONS: tuple[Precision, ...] = ("fp32", "int8")
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """What the two files say about the test split.
+
+    Attributes:
+        class_index: (n,) true classes.
+        logits: (n, c) by precision.
+        probabilities: (n, c) by precision, rows add up to 1.
+    """
+
+    class_index: NDArray[np.int64]
+    logits: dict[Precision, NDArray[np.float32]]
+    probabilities: dict[Precision, NDArray[np.float32]]
+
+
+def run(task: str, params: EvaluateParams, paths: Paths) -> None:
+    """Write metrics.json, predictions.csv, confusion.csv, figures, and the finished bundle.json.
+
+    Args:
+        task: slug.
+        params: the task's ``evaluate`` section.
+        paths: of the project.
+
+    Raises:
+        BundleError: if `export` has not run, or its files were changed.
+        MissingDataError: if there is no manifest.
+        LeakageError: if the splits are not those that the model was trained with.
+        DataError: if the test split is empty or holds a label that the model does not know.
+        CorruptImageError: if a picture was damaged after `prepare`.
+    """
+    files = paths.task(task)
+    bundle = read_bundle(files.candidate)
+    entries = _test_split(bundle, files)
+    answers = _answer(bundle, entries, files)
+    metrics = rounded(_metrics(bundle, entries, answers, params))
+    figures = _figures(bundle, answers, params)
+    served = bundle.served.precision
+    write_text(files.metrics, json.dumps(metrics, indent=2) + "\n")
+    write_text(files.predictions, _predictions_csv(bundle, entries, answers))
+    write_text(files.confusion, _confusion_csv(bundle, entries, answers))
+    with new_folder(files.test_figures_dir) as folder:
+        for name, png in figures.items():
+            write_bytes(folder / name, png)
+    finished = bundle.model_copy(update={"metrics": {key: metrics[key] for key in PRECISIONS}})
+    write_text(files.bundle, Bundle.model_validate(finished.model_dump()).to_json())
+    _LOG.info(
+        "%s: %d test images, %s accuracy %.3f, macro-F1 %.3f, agreement of int8 and fp32 %.3f",
+        task,
+        len(entries),
+        served,
+        metrics[served]["accuracy"],
+        metrics[served]["macro_f1"],
+        metrics["agreement"],
+    )
+    _tell_mlflow(bundle, metrics, figures, paths)
+
+
+def _test_split(bundle: Bundle, files: TaskPaths) -> list[Entry]:
+    """The test split, if it is the one that the training has never seen."""
+    entries = read_manifest(files.manifest)
+    found, expected = content_sha256(entries), bundle.provenance.data_sha256
+    if found != expected:
+        raise LeakageError(
+            f"{files.manifest}: the splits are not those that the model was trained with, so test "
+            f"images may have been train images: expected data_sha256 {expected[:12]}…, got "
+            f"{found[:12]}…. Run `dvc repro evaluate@{bundle.task}` to train on the new splits."
+        )
+    test = in_split(entries, "test")
+    if not test:
+        raise DataError(
+            f"{files.manifest}: the test split is empty. Raise test_fraction in params.yaml."
+        )
+    unknown = sorted({entry.label for entry in test} - set(bundle.labels))
+    if unknown:
+        raise DataError(
+            f"{files.manifest}: the model knows no label {', '.join(unknown)}; expected "
+            f"{', '.join(bundle.labels)}. Run `dvc repro export@{bundle.task}`."
+        )
+    return test
+
+
+def _answer(bundle: Bundle, entries: Sequence[Entry], files: TaskPaths) -> Answers:
+    n_threads = os.cpu_count() or 1
+    predictors = {
+        precision: Predictor.load(files.candidate, precision, n_threads=n_threads)
+        for precision in PRECISIONS
+    }
+    rows: dict[Precision, list[NDArray[np.float32]]] = {precision: [] for precision in PRECISIONS}
+    for entry in track(entries, f"{bundle.task}: testing", len(entries)):
+        pixels = predictors["fp32"].pixels(files.raw_dir / entry.path)[np.newaxis]
+        for precision, predictor in predictors.items():
+            rows[precision].append(predictor.run(pixels)[0])
+    logits = {precision: np.concatenate(found) for precision, found in rows.items()}  # (n, c)
+    return Answers(
+        class_index=np.asarray([bundle.labels.index(entry.label) for entry in entries]),
+        logits=logits,
+        probabilities={key: predictors[key].probabilities(logits[key]) for key in PRECISIONS},
+    )
+
+
+def _metrics(
+    bundle: Bundle, entries: Sequence[Entry], answers: Answers, params: EvaluateParams
+) -> dict[str, Any]:
+    by_precision: dict[str, dict[str, Any]] = {
+        precision: classification_metrics(
+            answers.class_index,
+            answers.probabilities[precision],
+            bundle.labels,
+            params.calibration_bins,
+        )
+        for precision in PRECISIONS
+    }
+    fp32, int8 = by_precision["fp32"], by_precision["int8"]
+    return {
+        **by_precision,
+        "agreement": agreement(answers.logits["fp32"], answers.logits["int8"]),
+        "accuracy_drop": fp32["accuracy"] - int8["accuracy"],
+        "max_recall_drop": max_recall_drop(fp32, int8),
+        "served": bundle.served.precision,
+        "n_images": len(entries),
+        "n_groups": len({entry.group for entry in entries}),
+        "bytes": {key: bundle.files[key].size_bytes for key in PRECISIONS},
+        "data_source": bundle.provenance.data_source,
+    }
+
+
+def _figures(bundle: Bundle, answers: Answers, params: EvaluateParams) -> dict[str, bytes]:
+    served = bundle.served.precision
+    true, probabilities = answers.class_index, answers.probabilities[served]
+    title = f"{bundle.task}, {served}, test split"
+    return {
+        "confusion.png": plots.confusion(true, probabilities.argmax(axis=1), bundle.labels, title),
+        "reliability.png": plots.reliability(true, probabilities, params.calibration_bins),
+        "roc.png": plots.roc(true, probabilities, bundle.labels),
+    }
+
+
+def _predictions_csv(bundle: Bundle, entries: Sequence[Entry], answers: Answers) -> str:
+    header = ["path", "group", "label"]
+    for precision in PRECISIONS:
+        header.append(f"{precision}_answer")
+        header += [f"{precision}_{label}" for label in bundle.labels]
+    lines: list[list[str]] = []
+    for place, entry in enumerate(entries):
+        line = [entry.path, entry.group, entry.label]
+        for precision in PRECISIONS:
+            row = answers.probabilities[precision][place]
+            line.append(bundle.labels[int(row.argmax())])
+            line += [f"{float(value):.6f}" for value in row]
+        lines.append(line)
+    return _csv_text(header, lines)
+
+
+def _confusion_csv(bundle: Bundle, entries: Sequence[Entry], answers: Answers) -> str:
+    predicted = answers.probabilities[bundle.served.precision].argmax(axis=1)
+    lines = [
+        [entry.label, bundle.labels[int(index)]]
+        for entry, index in zip(entries, predicted, strict=True)
+    ]
+    return _csv_text(["actual", "predicted"], lines)
+
+
+def _csv_text(header: list[str], lines: list[list[str]]) -> str:
+    buffer = io.StringIO()
+    # Quoted always: a file name may hold a lone carriage return.
+    writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    writer.writerow(header)
+    writer.writerows(lines)
+    return buffer.getvalue()
+
+
+def _tell_mlflow(
+    bundle: Bundle, metrics: dict[str, Any], figures: dict[str, bytes], paths: Paths
+) -> None:
+    made_of = bundle.provenance
+    files = paths.task(bundle.task)
+    document = (
+        json.loads(files.float_meta.read_text(encoding="utf-8"))
+        if files.float_meta.is_file()
+        else {}
+    )
+    run = tracking.find_or_record(
+        paths,
+        bundle.task,
+        made_of.float_sha256,
+        name=made_of.backbone,
+        params=document,
+        tags=tracking.training_tags(
+            paths,
+            bundle.task,
+            bundle.domain,
+            weights_sha256=made_of.float_sha256,
+            data_sha256=made_of.data_sha256,
+            params_sha256=made_of.params_sha256,
+            data_source=made_of.data_source,
+        ),
+    )
+    tracking.log_test(run, metrics, figures, files.mobile_dir)

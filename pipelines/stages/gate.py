@@ -1,0 +1,166 @@
+"""gate: floors and bounds on the test split; a model that passes becomes MLflow's `champion`.
+
+Nothing is written to the project, so that a model cannot pass today on yesterday's verdict.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from pipelines.config import GateParams
+from pipelines.errors import BundleError, GateError, MissingDataError
+from pipelines.mobile.bundle import Bundle, read_bundle
+from pipelines.paths import Paths, TaskPaths
+from pipelines.training import tracking
+
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One demand on a model.
+
+    Attributes:
+        metric: what is looked at, e.g. ``accuracy (int8)``.
+        value: what the model reached; None where it is not defined, which never passes.
+        bound: what is asked.
+        sense: whether the value must be at least or at most the bound.
+    """
+
+    metric: str
+    value: float | None
+    bound: float
+    sense: Literal["at least", "at most"]
+
+    @property
+    def passed(self) -> bool:
+        """Whether the demand is met; equality is enough."""
+        if self.value is None:
+            return False
+        return self.value >= self.bound if self.sense == "at least" else self.value <= self.bound
+
+
+def check(metrics: Mapping[str, Any], bundle: Bundle, params: GateParams) -> list[Check]:
+    """What the gate asks of a model, with what the model reached.
+
+    The floors count for the file that the bundle serves. The bounds on int8 (agreement, drops,
+    bytes) count while int8 is served. Where fp32 is served they do not: `export` found that int8 is
+    not worth its loss and kept it only as a second file, and nobody would be harmed by it.
+
+    Args:
+        metrics: metrics.json.
+        bundle: says which file is served.
+        params: the task's ``gate`` section.
+    """
+    served = bundle.served.precision
+    of_served = metrics[served]
+    floors = [
+        Check(f"accuracy ({served})", of_served["accuracy"], params.min_accuracy, "at least"),
+        Check(f"macro_f1 ({served})", of_served["macro_f1"], params.min_macro_f1, "at least"),
+    ]
+    if served != "int8":
+        return floors
+    n_bytes = bundle.files["int8"].size_bytes
+    return [
+        *floors,
+        Check("agreement", metrics["agreement"], params.min_agreement, "at least"),
+        Check("accuracy_drop", metrics["accuracy_drop"], params.max_accuracy_drop, "at most"),
+        Check("max_recall_drop", metrics["max_recall_drop"], params.max_recall_drop, "at most"),
+        Check("int8 bytes", n_bytes, params.max_int8_bytes, "at most"),
+    ]
+
+
+def run(task: str, params: GateParams, paths: Paths) -> None:
+    """Let a model pass and move the alias `champion` to it, or refuse it.
+
+    Args:
+        task: slug.
+        params: the task's ``gate`` section.
+        paths: of the project.
+
+    Raises:
+        MissingDataError: if `evaluate` has not run.
+        BundleError: if the bundle is incomplete or changed, or has other metrics.
+        GateError: if a demand is not met; lists every one that is not.
+    """
+    files = paths.task(task)
+    metrics = read_metrics(files)
+    bundle = read_bundle(files.bundle)
+    if bundle.metrics is None or any(bundle.metrics[key] != metrics[key] for key in bundle.metrics):
+        raise BundleError(
+            f"{files.metrics}: the metrics are not those in {files.bundle.name}, so one of the two "
+            f"speaks of another model. Run `dvc repro evaluate@{task}` again."
+        )
+    checks = check(metrics, bundle, params)
+    failed = [entry for entry in checks if not entry.passed]
+    if failed:
+        raise GateError(refusal(task, failed))
+    version = tracking.release(
+        paths,
+        task,
+        weights_sha256=bundle.provenance.float_sha256,
+        onnx_path=files.mobile_dir / bundle.files[bundle.served.precision].name,
+        bundle_path=files.bundle,
+        tags={
+            "domain": bundle.domain,
+            "served": bundle.served.precision,
+            "data_source": bundle.provenance.data_source,
+        },
+    )
+    where = f"champion is version {version}" if version is not None else "not registered"
+    _LOG.info("%s: passed %d checks; %s", task, len(checks), where)
+
+
+def read_metrics(files: TaskPaths) -> dict[str, Any]:
+    """metrics.json of a task.
+
+    Args:
+        files: of the task.
+
+    Raises:
+        MissingDataError: if it is not there or is not what `evaluate` writes.
+    """
+    advice = f"Run `dvc repro evaluate@{files.task}` first."
+    try:
+        document = json.loads(files.metrics.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingDataError(f"{files.metrics}: there are no metrics. {advice}") from None
+    except (OSError, ValueError) as err:
+        raise MissingDataError(f"{files.metrics}: is not readable JSON ({err}). {advice}") from err
+    needed = {"fp32", "int8", "served", "agreement"}
+    if not isinstance(document, dict) or not needed <= set(document):
+        raise MissingDataError(f"{files.metrics}: expected {', '.join(sorted(needed))}. {advice}")
+    return document
+
+
+def refusal(task: str, failed: list[Check]) -> str:
+    """One line, and a table of what failed.
+
+    Args:
+        task: slug.
+        failed: not empty.
+    """
+    first = failed[0]
+    rows = [("metric", "value", "bound")]
+    rows += [(e.metric, _number(e.value), f"{e.sense} {_number(e.bound)}") for e in failed]
+    widths = [max(len(row[column]) for row in rows) for column in range(3)]
+    lines = [
+        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True))
+        for row in rows
+    ]
+    table = "\n".join(f"  {line.rstrip()}" for line in lines)
+    return (
+        f"{task} is not released: {first.metric} is {_number(first.value)}, expected {first.sense} "
+        f"{_number(first.bound)}; {len(failed)} of its demands failed. Improve the model, or argue "
+        f"for another bound in params.yaml (tasks.{task}.gate).\n{table}"
+    )
+
+
+def _number(value: float | None) -> str:
+    if value is None:
+        return "undefined"
+    return f"{value:,}" if isinstance(value, int) else f"{value:.4f}"

@@ -1,0 +1,292 @@
+"""What MLflow is told of a training, of its test and of its release.
+
+MLflow is a witness, not a wire: nothing in the pipeline reads from it, and with
+``FIELDLENS_TRACKING=off`` the results are the same bytes. A store that does not answer costs one
+warning line, and then nothing more. One experiment a task, one run a training, one registered
+model a task. Called by `train`, `evaluate`, `gate` and `doctor`; MLflow itself is behind
+`mlflow_store`.
+"""
+
+from __future__ import annotations
+
+import csv
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal
+
+from pipelines.paths import Paths
+from pipelines.training.lineage import TRAINING_KEY_TAG, WEIGHTS_TAG, flatten, training_tags
+from pipelines.training.mlflow_store import (
+    Kind,
+    Tracker,
+    champion_version,
+    register,
+    set_champion,
+)
+
+__all__ = [
+    "Run",
+    "Tracker",
+    "champion_version",
+    "find_or_record",
+    "find_run",
+    "log_test",
+    "record_training",
+    "release",
+    "start",
+    "training_tags",
+]
+
+#: MLflow takes at most so many characters of a parameter's value.
+_MAX_VALUE = 500
+
+
+class Run:
+    """One training, as MLflow sees it; where tracking is off every call does nothing."""
+
+    def __init__(self, tracker: Tracker, run_id: str | None, name: str) -> None:
+        """Take over the run with MLflow's ``run_id``, or none at all where that is None."""
+        self.run_id = run_id
+        self._tracker = tracker
+        self._name = name
+
+    def _do(self, action: Callable[[Any], object]) -> None:
+        if self.run_id is not None:
+            self._tracker.call(action)
+
+    def _log(self, kind: Kind, rows: Sequence[tuple[Any, ...]]) -> None:
+        if self.run_id is not None:
+            self._tracker.log(self.run_id, kind, rows)
+
+    def params(self, values: Mapping[str, object]) -> None:
+        """Record what was asked for.
+
+        Args:
+            values: nested mappings become dotted names.
+        """
+        self._log("params", [(key, str(v)[:_MAX_VALUE]) for key, v in flatten(values).items()])
+
+    def epoch(self, step: int, metrics: Mapping[str, object]) -> None:
+        """Record the metrics of one epoch; what is not a number is left out.
+
+        Args:
+            step: epoch, counted through all phases.
+            metrics: nested mappings become dotted names.
+        """
+        now_ms = int(time.time() * 1000)
+        numbers = {key: v for key, v in flatten(metrics).items() if isinstance(v, int | float)}
+        self._log("metrics", [(key, v, now_ms, step) for key, v in numbers.items()])
+
+    def tags(self, values: Mapping[str, str]) -> None:
+        """Tag the run; the weights' hash also becomes part of its name.
+
+        Args:
+            values: by name, see `lineage.training_tags`.
+        """
+        self._log("tags", list(values.items()))
+        if WEIGHTS_TAG in values:
+            name = f"{self._name}-{values[WEIGHTS_TAG][:8]}"
+            self._do(lambda client: client.update_run(self.run_id, name=name))
+
+    def figure(self, name: str, png: bytes) -> None:
+        """Keep a figure.
+
+        Args:
+            name: file name, e.g. ``curves.png``.
+            png: its bytes.
+        """
+        with tempfile.TemporaryDirectory() as temporary:
+            path = Path(temporary) / name
+            path.write_bytes(png)
+            self.artifact(path, "figures")
+
+    def artifact(self, path: Path, folder: str | None = None) -> None:
+        """Keep a file, or a folder with all that it holds.
+
+        Args:
+            path: the file or folder.
+            folder: where in the run; the top by default.
+        """
+        self._do(lambda client: client.log_artifact(self.run_id, str(path), folder))
+
+    def close(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
+        """End the run.
+
+        Args:
+            status: anything but FINISHED lets `start` go on with it.
+        """
+        self._do(lambda client: client.set_terminated(self.run_id, status))
+
+
+@contextmanager
+def start(paths: Paths, task: str, domain: str, *, name: str, training_key: str) -> Iterator[Run]:
+    """A run for the length of a training: FINISHED when the block ends well, FAILED if it raises.
+
+    A killed training leaves a run that is not FINISHED; the next one with the same key goes on
+    with it, so that one training stays one run.
+
+    Args:
+        paths: the project.
+        task: slug.
+        domain: of the task.
+        name: backbone and strategy, e.g. ``mobilenet_v2-cached``.
+        training_key: hash of all that the training depends on.
+
+    Yields:
+        The run. Its calls never raise because of MLflow.
+    """
+    tracker = Tracker(paths)
+    found = tracker.newest_run(task, TRAINING_KEY_TAG, training_key, unfinished=True)
+    if found is not None:
+        run = Run(tracker, found.info.run_id, name)
+        tracker.call(lambda client: client.update_run(run.run_id, status="RUNNING"))
+    else:
+        tags = {"task": task, "domain": domain, TRAINING_KEY_TAG: training_key}
+        run = Run(tracker, tracker.new_run(task, name, tags), name)
+    try:
+        yield run
+    except BaseException as err:
+        run.close("FAILED" if isinstance(err, Exception) else "KILLED")
+        raise
+    run.close("FINISHED")
+
+
+def find_run(
+    paths: Paths, task: str, weights_sha256: str, *, tracker: Tracker | None = None
+) -> Run | None:
+    """The newest run that made these weights; None if there is none, or no tracking.
+
+    Args:
+        paths: the project.
+        task: slug.
+        weights_sha256: of the float weights.
+        tracker: the line to the store, if there is one already.
+    """
+    tracker = tracker or Tracker(paths)
+    found = tracker.newest_run(task, WEIGHTS_TAG, weights_sha256)
+    return None if found is None else Run(tracker, found.info.run_id, found.info.run_name)
+
+
+def find_or_record(
+    paths: Paths,
+    task: str,
+    weights_sha256: str,
+    *,
+    name: str,
+    params: Mapping[str, object],
+    tags: Mapping[str, str],
+) -> Run:
+    """The run that made these weights, written after the fact if there is none.
+
+    Args:
+        paths: the project.
+        task: slug.
+        weights_sha256: of the float weights.
+        name: see `record_training`.
+        params: see `record_training`.
+        tags: see `record_training`.
+    """
+    tracker = Tracker(paths)
+    found = find_run(paths, task, weights_sha256, tracker=tracker)
+    if found is not None:
+        return found
+    return record_training(paths, task, name=name, params=params, tags=tags, tracker=tracker)
+
+
+def record_training(
+    paths: Paths,
+    task: str,
+    *,
+    name: str,
+    params: Mapping[str, object],
+    tags: Mapping[str, str],
+    tracker: Tracker | None = None,
+) -> Run:
+    """A run written after the fact, where DVC's run cache gave the weights without a training.
+
+    Args:
+        paths: the project; history.csv and the training's figures are read from it.
+        task: slug.
+        name: backbone and strategy, e.g. ``mobilenet_v2-cached``.
+        params: what the training was asked to do.
+        tags: see `training_tags`.
+        tracker: the line to the store, if there is one already.
+    """
+    tracker = tracker or Tracker(paths)
+    files = paths.task(task)
+    made = tracker.new_run(task, name, {"fieldlens.recorded_from": files.history.name})
+    run = Run(tracker, made, name)
+    run.params(params)
+    run.tags(tags)
+    if files.history.is_file():
+        with files.history.open(encoding="utf-8", newline="") as stream:
+            for step, row in enumerate(csv.DictReader(stream), start=1):
+                run.epoch(step, {key: _number(cell) for key, cell in row.items()})
+    if files.training_figures_dir.is_dir():
+        run.artifact(files.training_figures_dir, "figures")
+    run.close("FINISHED")
+    return run
+
+
+def _number(cell: str) -> float | str:
+    try:
+        return float(cell)
+    except (TypeError, ValueError):
+        return cell
+
+
+def log_test(
+    run: Run, metrics: Mapping[str, object], figures: Mapping[str, bytes], bundle_dir: Path
+) -> None:
+    """Add what `evaluate` found to the run of the training.
+
+    Args:
+        run: as `find_run` or `record_training` gave it.
+        metrics: of the test split; nested mappings become dotted names below ``test``.
+        figures: PNG bytes by file name.
+        bundle_dir: the finished bundle, kept whole.
+    """
+    run.epoch(0, {"test": metrics})
+    for name, png in figures.items():
+        run.figure(f"test_{name}", png)
+    run.artifact(bundle_dir)
+
+
+def release(
+    paths: Paths,
+    task: str,
+    *,
+    weights_sha256: str,
+    onnx_path: Path,
+    bundle_path: Path,
+    tags: Mapping[str, str],
+) -> str | None:
+    """Register a bundle and point the alias ``champion`` at it.
+
+    Args:
+        paths: the project.
+        task: slug; the registered model's name.
+        weights_sha256: of the float weights, to find the run.
+        onnx_path: the served ONNX file.
+        bundle_path: bundle.json, kept beside the model.
+        tags: of the version.
+
+    Returns:
+        The version, e.g. ``3``; None where tracking is off or has failed.
+    """
+    tracker = Tracker(paths)
+    run = find_run(paths, task, weights_sha256, tracker=tracker)
+    version = register(
+        tracker,
+        task,
+        run_id=None if run is None else run.run_id,
+        onnx_path=onnx_path,
+        bundle_path=bundle_path,
+        tags=tags,
+    )
+    if version is not None:
+        set_champion(tracker, task, version)
+    return version if tracker.is_on else None

@@ -1,0 +1,245 @@
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines import cli
+from pipelines.config import load_params
+from pipelines.errors import GateError, MissingDataError
+from pipelines.paths import Paths
+from pipelines.stages import fetch, gate, prepare
+
+ROOT = Path(__file__).resolve().parents[2]
+HEAVY = ("torch", "torchvision", "mlflow", "dvc", "numpy", "onnxruntime", "sklearn", "pydantic")
+
+
+def run_python(code: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        cwd=cwd,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=120,
+    )
+
+
+# -- help and usage -------------------------------------------------------------------------------
+def test_help_loads_nothing_heavy_and_shows_examples():
+    code = (
+        "import sys\nfrom pipelines.cli import main\n"
+        "try: main(['--help'])\nexcept SystemExit as end: assert end.code == 0\n"
+        f"loaded = [name for name in {HEAVY!r} if name in sys.modules]\n"
+        "assert not loaded, loaded"
+    )
+    done = run_python(code)
+    assert done.returncode == 0, done.stderr
+    assert "fieldlens predict leaf.jpg" in done.stdout
+    for verb in ("fetch", "gate", "report", "predict", "new", "doctor", "tasks", "workspace"):
+        assert f"\n    {verb}" in done.stdout
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        [],  # no verb
+        ["fly"],  # no such verb
+        ["train"],  # no task
+        ["train", "toy", "--epochs", "3"],  # hyperparameters are no options
+        ["new", "x", "--domain", "music", "--from", "."],
+    ],
+)
+def test_usage_error_is_exit_code_2(arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main(arguments)
+    assert end.value.code == 2
+    assert "usage: fieldlens" in capsys.readouterr().err
+
+
+# -- exit codes -----------------------------------------------------------------------------------
+def test_stage_gets_its_own_section_and_the_lock(toy_project, monkeypatch):
+    seen = []
+
+    def fake(task, domain, params, seed, paths):
+        seen.append((task, domain, params, seed, paths.task(task).lock.read_text()))
+
+    monkeypatch.setattr(prepare, "run", fake)
+    assert cli.main(["prepare", "toy", "--root", str(toy_project)]) == 0
+    params = load_params(toy_project / "params.yaml")
+    [(task, domain, section, seed, lock)] = seen
+    assert (task, domain, section, seed) == (
+        "toy",
+        "agriculture",
+        params.task("toy").prepare,
+        params.seed,
+    )
+    assert f"process {os.getpid()} (prepare toy)" in lock
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "says"),
+    [
+        (MissingDataError("no raw images.\nRun fetch."), 2, "fieldlens: no raw images. Run fetch."),
+        (GateError("toy misses:\n  accuracy 0.5 < 0.8"), 3, "toy misses:\n  accuracy 0.5 < 0.8"),
+        (OSError(errno.ENOSPC, "No space left on device", "a.bin"), 2, "a.bin: cannot be read or"),
+        (OSError(errno.EACCES, "Permission denied", "b.bin"), 2, "Permission denied"),
+        (OSError(errno.ENOENT, "No such file", "c.bin"), 1, "Traceback"),
+        (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1, "Traceback"),  # in a stage it is a bug
+        (ZeroDivisionError("oh"), 1, "this is a bug"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_exit_code_and_message(error, code, says, toy_project, monkeypatch, capsys):
+    def fail(*_arguments):
+        raise error
+
+    monkeypatch.setattr(gate, "run", fail)
+    assert cli.main(["gate", "toy", "--root", str(toy_project)]) == code
+    captured = capsys.readouterr()
+    assert says in captured.err
+    assert captured.out == ""
+    if code == 2:
+        assert captured.err.count("\n") == 1, "one line"
+
+
+def test_verbose_shows_where_an_error_came_from(toy_project, monkeypatch, capsys):
+    def fail(*_arguments):
+        raise MissingDataError("no raw images.")
+
+    monkeypatch.setattr(fetch, "run", fail)
+    assert cli.main(["fetch", "toy", "--root", str(toy_project), "--verbose"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+def test_unknown_task_lists_those_that_are_and_leaves_no_lock(toy_project, capsys):
+    assert cli.main(["train", "toyy", "--root", str(toy_project)]) == 2
+    assert "no task 'toyy'. Expected one of toy, other" in capsys.readouterr().err
+    assert not (toy_project / ".cache").exists()
+
+
+def test_no_project_here_names_the_root_option(tmp_path, capsys):
+    assert cli.main(["train", "toy", "--root", str(tmp_path)]) == 2
+    assert "--root" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "says"),
+    [
+        ("val_fraction: 0.2", "val_fractoin: 0.2", "prepare.val_fractoin"),  # a misspelt key
+        ("batch_size: 32", "batch_size: many", "train.batch_size"),  # a string for a number
+        ("batch_size: 32", "batch_size: '32'", "train.batch_size"),
+        ("val_fraction: 0.2", "val_fraction: 0.9", "prepare.val_fraction"),  # out of range
+        ("strategy: cached", "strategy: magic", "train.strategy"),
+        ("seed: 20261122", "seed: -1", "seed"),
+        ("kind: sample", "kind: telepathy", "fetch.source"),
+        ("tasks:", "tasks: [", "not valid YAML"),
+    ],
+)
+def test_bad_params_is_one_line_and_exit_code_2(old, new, says, toy_project, capsys):
+    path = toy_project / "params.yaml"
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    assert cli.main(["prepare", "toy", "--root", str(toy_project)]) == 2
+    message = capsys.readouterr().err
+    assert says in message
+    assert "params.yaml" in message
+    assert message.count("\n") == 1
+
+
+def test_unknown_backbone_is_one_line_that_lists_the_known(toy_project, capsys):
+    path = toy_project / "params.yaml"
+    path.write_text(path.read_text().replace("backbone: mobilenet_v2", "backbone: resnet_9000"))
+    assert cli.main(["train", "toy", "--root", str(toy_project)]) == 2
+    message = capsys.readouterr().err
+    assert "resnet_9000" in message
+    assert "mobilenet_v2" in message
+    assert message.count("\n") == 1
+
+
+def test_two_at_once_second_is_refused_with_the_first_ones_process_id(toy_project):
+    code = (
+        "import sys, time\nfrom pathlib import Path\nfrom pipelines import locks\n"
+        "with locks.hold(Path(sys.argv[1]), 'train toy'):\n"
+        "    print('held', flush=True)\n    time.sleep(60)"
+    )
+    lock = Paths(toy_project).task("toy").lock
+    first = subprocess.Popen(
+        [sys.executable, "-c", code, str(lock)], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert first.stdout is not None
+        assert first.stdout.readline() == "held\n"
+        start = time.monotonic()
+        second = subprocess.run(
+            [sys.executable, "-m", "pipelines.cli", "train", "toy", "--root", str(toy_project)],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=60,
+        )
+        assert second.returncode == 2
+        assert f"process {first.pid} (train toy)" in second.stderr
+        assert second.stderr.count("\n") == 1
+        assert time.monotonic() - start < 30, "refused, not waited for"
+    finally:
+        first.kill()
+        first.communicate()
+    # A killed holder leaves no lock behind: the next is stopped by what is missing, not by it.
+    after = run_python(
+        "import sys\nfrom pathlib import Path\nfrom pipelines import locks\n"
+        "with locks.hold(Path(sys.argv[1]), 'train toy'): print('free')",
+        str(lock),
+    )
+    assert after.stdout == "free\n"
+
+
+# -- streams --------------------------------------------------------------------------------------
+def test_reader_that_stops_early_is_no_error(toy_project):
+    command = f"{sys.executable} -m pipelines.cli tasks --root {toy_project} | true"
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.stderr == ""
+    assert done.returncode == 0
+
+
+def test_undecodable_file_name_is_shown_with_escapes(toy_bundle):
+    name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
+    root = toy_bundle.parents[3]
+    (root / name).write_bytes(b"")
+    done = subprocess.run(
+        [sys.executable, "-m", "pipelines.cli", "predict", name, "--root", str(root)],
+        cwd=root,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 2
+    assert "empty (0 bytes)" in done.stderr
+
+
+def test_logs_go_to_stderr_and_are_not_doubled_by_a_second_call(toy_project, monkeypatch, capsys):
+    import logging
+
+    def tell(*_arguments):
+        logging.getLogger("pipelines.stages.fetch").info("painting")
+
+    monkeypatch.setattr(fetch, "run", tell)
+    for _ in range(2):
+        assert cli.main(["fetch", "toy", "--root", str(toy_project)]) == 0
+        captured = capsys.readouterr()
+        assert captured.err == "painting\n"
+        assert captured.out == ""

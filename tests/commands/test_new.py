@@ -1,0 +1,257 @@
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines import atomic, cli
+from pipelines.card import load_card
+from pipelines.config import load_params
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    """Two classes of four small pictures, in folders named as people name them."""
+    folder = tmp_path / "photos"
+    for number, name in enumerate(("Late blight", "healthy")):
+        (folder / name).mkdir(parents=True)
+        for shot in range(4):
+            pixels = np.full((40 + shot, 60, 3), 40 * number, dtype=np.uint8)
+            suffix = "png" if shot else "jpg"
+            Image.fromarray(pixels).save(folder / name / f"{shot}.{suffix}")
+    (folder / "notes.txt").write_text("not an image")
+    return folder
+
+
+def new(root: Path, source: Path, task: str = "rice_leaf") -> int:
+    arguments = ["new", task, "--domain", "agriculture", "--from", str(source)]
+    return cli.main([*arguments, "--root", str(root)])
+
+
+def tree(root: Path) -> dict[str, bytes]:
+    return {
+        file.relative_to(root).as_posix(): file.read_bytes()
+        for file in root.rglob("*")
+        if file.is_file()
+    }
+
+
+def test_new_writes_four_files_that_the_pipeline_reads(toy_project, photos, capsys):
+    before = tree(toy_project)
+    assert new(toy_project, photos) == 0
+    after = tree(toy_project)
+    written = {name for name in after if after[name] != before.get(name)}
+    assert written == {
+        "params.yaml",
+        "datasets/rice_leaf/card.yaml",
+        "pipelines/agriculture/rice_leaf.py",
+        "tests/agriculture/test_rice_leaf.py",
+    }
+    params = load_params(toy_project / "params.yaml")
+    section = params.task("rice_leaf")
+    assert section.fetch.source.kind == "folder"
+    assert section.fetch.source.path == str(photos)
+    assert section.train == params.task("toy").train
+    card = load_card(toy_project / "datasets/rice_leaf/card.yaml")
+    assert card.labels == ("healthy", "late_blight")
+    assert card.label_of("Late blight") == "late_blight"
+    assert card.group_key == "image"
+    assert card.n_images == 8
+    assert card.licence.spdx == "NOASSERTION"
+    assert "fill in" in card.licence.url
+    out = capsys.readouterr().out
+    assert "NO GROUPS ARE KNOWN" in out
+    assert "late_blight (4)" in out
+    assert "PNG 6, JPEG 2" in out
+    assert "dvc repro gate@rice_leaf" in out
+
+
+def test_new_keeps_every_byte_of_params_and_shares_its_anchors(toy_project, photos):
+    before = (toy_project / "params.yaml").read_text()
+    assert new(toy_project, photos) == 0
+    after = (toy_project / "params.yaml").read_text()
+    [line] = set(after.splitlines()) - set(before.splitlines())
+    assert after.replace(line + "\n", "") == before
+    assert line.startswith("  rice_leaf: {domain: agriculture, fetch: {")
+    assert "train: *train" in line
+    lines = after.splitlines()
+    assert lines[lines.index(line) - 1].startswith("  other:"), "beside the other tasks"
+
+
+def test_new_without_anchors_writes_the_sections_out(toy_project, photos):
+    from ruamel.yaml import YAML
+
+    path = toy_project / "params.yaml"
+    document = YAML(typ="safe", pure=True).load(path.read_text())
+    yaml = YAML(typ="safe", pure=True)
+    yaml.representer.ignore_aliases = lambda _: True
+    yaml.default_flow_style = False
+    with path.open("w") as stream:
+        yaml.dump({key: document[key] for key in ("seed", "tasks")}, stream)
+    old = load_params(path)
+    assert new(toy_project, photos) == 0
+    params = load_params(path)
+    assert params.task("rice_leaf").train == old.task("toy").train
+    assert {name: params.task(name) for name in old.tasks} == old.tasks
+
+
+def test_new_module_and_test_pass_the_checks_and_work(toy_project, photos):
+    assert new(toy_project, photos) == 0
+    module = toy_project / "pipelines/agriculture/rice_leaf.py"
+    test = toy_project / "tests/agriculture/test_rice_leaf.py"
+    ruff = [sys.executable, "-m", "ruff"]
+    # Docstrings are asked of the package alone, by a path relative to the repository's root.
+    for check in (["check", "--ignore", "D"], ["format", "--check"]):
+        command = [*ruff, *check, "--config", str(ROOT / "pyproject.toml"), str(module), str(test)]
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, done.stdout
+    spec = importlib.util.spec_from_file_location("rice_leaf", module)
+    assert spec is not None
+    assert spec.loader is not None
+    task = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(task)
+    card = load_card(toy_project / "datasets/rice_leaf/card.yaml")
+    records = task.records(photos, card)
+    assert sorted(record.label for record in records) == ["healthy"] * 4 + ["late_blight"] * 4
+    # The written test runs as it is, on the written module.
+    (toy_project / "conftest.py").write_text(
+        "import pipelines.agriculture\n"
+        f"pipelines.agriculture.__path__.append({str(module.parent)!r})\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-P", "-m", "pytest", "-q", "-p", "no:cacheprovider", str(test)],
+        cwd=toy_project,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert "1 passed" in done.stdout, done.stdout
+
+
+def test_new_believes_records_csv(toy_project, photos, capsys):
+    rows = ["path,label,group"]
+    rows += [f"Late blight/{n}.png,Late,plant{n}" for n in (1, 2, 3)]
+    rows += [f"healthy/{n}.png,OK,plant{n}" for n in (1, 2, 3)]
+    (photos / "records.csv").write_text("\n".join(rows))
+    assert new(toy_project, photos) == 0
+    card = load_card(toy_project / "datasets/rice_leaf/card.yaml")
+    assert card.labels == ("late", "ok")
+    assert card.n_images == 6
+    assert "records.csv" in card.group_key
+    assert "NO GROUPS" not in capsys.readouterr().out
+
+
+def test_new_grey_16_bit_pictures_are_seen(toy_project, photos):
+    for file in photos.rglob("*.*g"):
+        file.unlink()
+    for name in ("Late blight", "healthy"):
+        for shot in range(3):
+            pixels = np.full((30, 30), 40_000, dtype=np.uint16)
+            Image.fromarray(pixels).save(photos / name / f"{shot}.png")
+        (photos / name / "broken.png").write_bytes(b"no picture")
+    assert new(toy_project, photos) == 0
+    image = load_card(toy_project / "datasets/rice_leaf/card.yaml").image
+    assert (image.channels, image.bit_depth) == (1, 16)
+
+
+@pytest.mark.parametrize(
+    ("task", "says"),
+    [
+        ("toy", "there already"),
+        ("Rice", "lower-case"),
+        ("9lives", "lower-case"),
+        ("../evil", "lower-case"),
+        ("import", "word of Python"),
+        ("x" * 61, "at most 60"),
+    ],
+)
+def test_new_bad_name_is_refused_and_nothing_written(task, says, toy_project, photos, capsys):
+    before = tree(toy_project)
+    assert new(toy_project, photos, task) == 2
+    assert says in capsys.readouterr().err
+    assert tree(toy_project) == before
+
+
+def one_class(photos: Path) -> None:
+    for file in (photos / "healthy").iterdir():
+        file.unlink()
+
+
+def two_images(photos: Path) -> None:
+    for file in sorted((photos / "healthy").iterdir())[:2]:
+        file.unlink()
+
+
+def same_label(photos: Path) -> None:
+    (photos / "healthy").rename(photos / "late-BLIGHT")
+
+
+def no_letters(photos: Path) -> None:
+    (photos / "healthy").rename(photos / "123")
+
+
+def bad_table(photos: Path) -> None:
+    (photos / "records.csv").write_text("file,kind\na,b\n")
+
+
+def binary_table(photos: Path) -> None:
+    (photos / "records.csv").write_bytes(b"path,label\n\xff\xfe,a\n")
+
+
+@pytest.mark.parametrize(
+    ("spoil", "says"),
+    [
+        (one_class, "at least 2 classes"),
+        (two_images, "at least 3 images"),
+        (same_label, "would both be the label 'late_blight'"),
+        (no_letters, "no label can be made"),
+        (bad_table, "expected the columns path, label"),
+        (binary_table, "not a CSV table in UTF-8"),
+    ],
+)
+def test_new_bad_folder_is_refused_and_nothing_written(spoil, says, toy_project, photos, capsys):
+    spoil(photos)
+    before = tree(toy_project)
+    assert new(toy_project, photos) == 2
+    message = capsys.readouterr().err
+    assert says in message
+    assert message.count("\n") == 1
+    assert tree(toy_project) == before
+
+
+def test_new_no_such_folder(toy_project, tmp_path, capsys):
+    assert new(toy_project, tmp_path / "absent") == 2
+    assert "no such folder" in capsys.readouterr().err
+
+
+def test_new_overwrites_no_file(toy_project, photos, capsys):
+    test = toy_project / "tests/agriculture/test_rice_leaf.py"
+    test.parent.mkdir(parents=True)
+    test.write_text("mine")
+    before = tree(toy_project)
+    assert new(toy_project, photos) == 2
+    assert "is not overwritten" in capsys.readouterr().err
+    assert tree(toy_project) == before
+
+
+def test_new_disk_full_on_the_last_file_leaves_none(toy_project, photos, monkeypatch, capsys):
+    write = atomic.write_text
+
+    def fail_on_params(path: Path, text: str) -> None:
+        if path.name == "params.yaml":
+            raise OSError(28, "No space left on device", str(path))
+        write(path, text)
+
+    monkeypatch.setattr(atomic, "write_text", fail_on_params)
+    before = tree(toy_project)
+    assert new(toy_project, photos) == 2
+    assert "No space left" in capsys.readouterr().err
+    assert tree(toy_project) == before

@@ -1,0 +1,164 @@
+"""A tiny project: three labels that are colours, and a real ONNX bundle that sees them."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from pipelines.atomic import file_sha256
+from pipelines.data.manifest import Entry, content_sha256, write_manifest
+from pipelines.mobile.bundle import Bundle
+from pipelines.paths import Paths
+
+TASK = "tiny"
+LABELS = ("red_tile", "green_tile", "blue_tile")
+SIDE_PX = 32
+#: Images of a label in each split; groups hold two.
+N_IMAGES = {"train": 4, "val": 4, "test": 12}
+
+
+@pytest.fixture(autouse=True)
+def _untracked(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No test writes to an MLflow store unless it asks for one."""
+    monkeypatch.setenv("FIELDLENS_TRACKING", "off")
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture
+def tiny_project(tmp_path: Path) -> Paths:
+    """A project root with raw images, manifest.csv and candidate.json of the task ``tiny``."""
+    paths = Paths(tmp_path / "project")
+    files = paths.task(TASK)
+    entries = _paint(files.raw_dir)
+    files.prepared_dir.mkdir(parents=True)
+    files.manifest.write_text(write_manifest(entries), encoding="utf-8")
+    files.mobile_dir.mkdir(parents=True)
+    # The int8 file is the same model with a rounder weight matrix: it errs a little more.
+    for path, step in ((files.onnx_fp32, 0.0), (files.onnx_int8, 0.75)):
+        onnx.save_model(colour_model(step), path)
+    files.candidate.write_text(colour_bundle(paths, entries).to_json(), encoding="utf-8")
+    return paths
+
+
+@pytest.fixture(scope="session")
+def mlflow_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """An empty MLflow store; making one takes seconds, copying it does not."""
+    from mlflow import MlflowClient
+
+    path = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    MlflowClient(tracking_uri=f"sqlite:///{path}").search_experiments()
+    return path
+
+
+@pytest.fixture
+def tracked_project(
+    tiny_project: Paths, mlflow_template: Path, monkeypatch: pytest.MonkeyPatch
+) -> Paths:
+    """The tiny project, with tracking on and a store of its own."""
+    monkeypatch.delenv("FIELDLENS_TRACKING")
+    shutil.copyfile(mlflow_template, tiny_project.mlflow_db)
+    return tiny_project
+
+
+def _paint(raw_dir: Path) -> list[Entry]:
+    rng = np.random.default_rng(7)
+    entries = []
+    for channel, label in enumerate(LABELS):
+        (raw_dir / label).mkdir(parents=True)
+        for split, n_images in N_IMAGES.items():
+            for number in range(n_images):
+                path = f"{label}/{split}_{number:02d}.png"
+                colour = rng.uniform(60, 160, size=3)
+                colour[channel] += 50
+                pixels = np.clip(colour + rng.normal(0, 12, size=(40, 36, 3)), 0, 255)
+                Image.fromarray(pixels.astype(np.uint8)).save(raw_dir / path)
+                group = f"{label}-{split}-{number // 2}"
+                sha256 = file_sha256(raw_dir / path)
+                entries.append(Entry(path, label, group, "", split, sha256, 36, 40))  # type: ignore[arg-type]
+    return entries
+
+
+def colour_model(step: float = 0.0) -> onnx.ModelProto:
+    """uint8 (n, h, w, 3) -> mean colour as embedding (n, 3) -> logits (n, 3)."""
+    weights = 12 * (np.eye(3) - 1 / 3) + np.array([[0, 1, -1], [0, 0, 0], [1, 0, 0]])
+    if step:
+        weights = np.round(weights / step / 4) * step * 4
+    constants = [
+        numpy_helper.from_array(np.float32(255), "full"),
+        numpy_helper.from_array(weights.astype(np.float32), "weights"),
+        numpy_helper.from_array(np.zeros(3, np.float32), "bias"),
+    ]
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["values"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["values", "full"], ["scaled"]),
+        helper.make_node("ReduceMean", ["scaled"], ["embedding"], axes=[1, 2], keepdims=0),
+        helper.make_node("Gemm", ["embedding", "weights", "bias"], ["logits"]),
+    ]
+    shape = ["n", SIDE_PX, SIDE_PX, 3]
+    graph = helper.make_graph(
+        nodes,
+        "colours",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, shape)],
+        [
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 3]),
+            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", 3]),
+        ],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 10
+    onnx.checker.check_model(model)
+    return model
+
+
+def colour_bundle(paths: Paths, entries: list[Entry]) -> Bundle:
+    """The candidate for the two files that lie in the task's mobile folder."""
+    files = paths.task(TASK)
+    models = {"fp32": files.onnx_fp32, "int8": files.onnx_int8}
+    image = {"shape": [-1, SIDE_PX, SIDE_PX, 3], "dtype": "uint8", "meaning": "RGB pixels"}
+    floats = {"shape": [-1, 3], "dtype": "float32"}
+    splits = tuple(N_IMAGES)
+    return Bundle.model_validate(
+        {
+            "schema_version": 1,
+            "task": TASK,
+            "domain": "reference",
+            "title": "Tiny tiles",
+            "labels": LABELS,
+            "label_meanings": {label: label.replace("_", " ") for label in LABELS},
+            "preprocess": {"resize_px": 36, "crop_px": SIDE_PX},
+            "input": {"name": "pixels", **image},
+            "logits": {"name": "logits", "meaning": "one a label", **floats},
+            "embedding": {"name": "embedding", "meaning": "mean colour", **floats},
+            "files": {
+                precision: {
+                    "name": path.name,
+                    "sha256": file_sha256(path),
+                    "size_bytes": path.stat().st_size,
+                }
+                for precision, path in models.items()
+            },
+            "served": {"precision": "int8", "reason": "smaller"},
+            "int8_path": [],
+            "provenance": {
+                "backbone": "mobilenet_v2",
+                "weights": "imagenet",
+                "weights_sha256": "aa" * 32,
+                "weights_licence": "BSD-3-Clause",
+                "float_sha256": "bb" * 32,
+                "data_sha256": content_sha256(entries),
+                "params_sha256": "cc" * 32,
+                "data_source": "sample",
+                "n_images": {s: sum(e.split == s for e in entries) for s in splits},
+                "n_groups": {s: len({e.group for e in entries if e.split == s}) for s in splits},
+            },
+            "intended_use": "tests",
+            "not_for": ["anything else"],
+        }
+    )

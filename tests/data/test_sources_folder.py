@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.config import FolderSource
+from pipelines.data.sources.folder import fetch_folder
+from pipelines.data.sources.intake import Intake
+from pipelines.errors import SourceError
+
+
+def _fetch(path: str | Path, tmp_path: Path, max_bytes: int = 10_000) -> Intake:
+    raw_dir = tmp_path / "raw"
+    raw_dir.mkdir(exist_ok=True)
+    intake = Intake(raw_dir, "fish", max_bytes=max_bytes)
+    assert fetch_folder(FolderSource(kind="folder", path=str(path)), intake, tmp_path) == {
+        "folder": "set"
+    }
+    return intake
+
+
+def _make(path: Path, data: bytes = b"1") -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(data)
+    return path
+
+
+def _taken(tmp_path: Path) -> list[bytes]:
+    raw_dir = tmp_path / "raw"
+    return sorted(
+        os.fsencode(path.relative_to(raw_dir)) for path in raw_dir.rglob("*") if path.is_file()
+    )
+
+
+def test_fetch_folder_keeps_odd_names_and_leaves_the_rest(tmp_path: Path) -> None:
+    top = tmp_path / "set"
+    odd = [b"cats/gr\xc3\xb6\xc3\x9fe.jpg", b"cats/new\nline.JPG", b"dogs/no\xfftext.png"]
+    for name in odd:
+        _make(top / os.fsdecode(name), name)
+    _make(top / "records.csv")
+    for name in ("readme.txt", "cats/.hidden.jpg", ".git/a.jpg", "cats/notes.csv", "Thumbs.db"):
+        _make(top / name)
+    intake = _fetch("set", tmp_path)
+    assert _taken(tmp_path) == sorted([*odd, b"records.csv"])
+    assert (tmp_path / "raw" / os.fsdecode(odd[2])).read_bytes() == odd[2]
+    assert intake.skipped == {"hidden": 2, "other": 3}
+
+
+def test_fetch_folder_never_follows_links(tmp_path: Path) -> None:
+    top = tmp_path / "set"
+    _make(top / "cats/a.jpg")
+    secret = _make(tmp_path / "secret.jpg", b"secret")
+    (top / "cats/loop").symlink_to(top)
+    (top / "cats/escape.jpg").symlink_to(secret)
+    (top / "cats/inside.jpg").symlink_to("a.jpg")
+    (top / "cats/nothing.jpg").symlink_to("absent")
+    (top / "dogs").symlink_to(tmp_path)
+    intake = _fetch(top, tmp_path)
+    assert _taken(tmp_path) == [b"cats/a.jpg"]
+    assert intake.skipped == {"link": 5}
+
+
+def test_fetch_folder_pipe_is_left_alone(tmp_path: Path) -> None:
+    top = tmp_path / "set"
+    _make(top / "cats/a.jpg")
+    os.mkfifo(top / "cats/b.jpg")
+    assert _fetch(top, tmp_path).skipped == {"special": 1}
+    assert _taken(tmp_path) == [b"cats/a.jpg"]
+
+
+def test_fetch_folder_that_is_itself_a_link_is_taken(tmp_path: Path) -> None:
+    _make(tmp_path / "disk/set/cats/a.jpg")
+    (tmp_path / "here").symlink_to(tmp_path / "disk/set")
+    _fetch("here", tmp_path)
+    assert _taken(tmp_path) == [b"cats/a.jpg"]
+
+
+def test_fetch_folder_deeper_than_pythons_stack(tmp_path: Path) -> None:
+    here = tmp_path / "set"
+    here.mkdir()
+    # Made step by step: the whole path is longer than one system call takes.
+    handle = os.open(here, os.O_RDONLY)
+    for _ in range(2200):
+        os.mkdir("d", dir_fd=handle)  # noqa: PTH102 - relative to a descriptor
+        inner = os.open("d", os.O_RDONLY, dir_fd=handle)
+        os.close(handle)
+        handle = inner
+    os.close(handle)
+    try:
+        with pytest.raises(SourceError, match="cannot be read"):
+            _fetch(here, tmp_path)
+    finally:
+        # pytest's own cleaning calls itself for each level, and would fail.
+        subprocess.run(["rm", "-rf", str(here)], check=True)
+
+
+def test_fetch_folder_image_below_too_many_folders_is_an_error(tmp_path: Path) -> None:
+    _make(tmp_path / "set" / Path(*"d" * 63) / "a.jpg")
+    _fetch("set", tmp_path)
+    _make(tmp_path / "set" / Path(*"e" * 64) / "a.jpg")
+    (tmp_path / "raw").rename(tmp_path / "first")
+    with pytest.raises(SourceError, match="more than 64 folders deep"):
+        _fetch("set", tmp_path)
+
+
+def test_fetch_folder_bound_holds(tmp_path: Path) -> None:
+    _make(tmp_path / "set/cats/a.jpg", bytes(600))
+    _make(tmp_path / "set/cats/b.jpg", bytes(600))
+    _fetch("set", tmp_path, 1200)
+    (tmp_path / "raw").rename(tmp_path / "first")
+    with pytest.raises(SourceError, match="more than 1,199 bytes"):
+        _fetch("set", tmp_path, 1199)
+
+
+@pytest.mark.parametrize("path", ["absent", "a.jpg"])
+def test_fetch_folder_that_is_none_is_an_error(tmp_path: Path, path: str) -> None:
+    _make(tmp_path / "a.jpg")
+    with pytest.raises(SourceError, match="there is no folder"):
+        _fetch(path, tmp_path)
+
+
+_AS_NOBODY = """
+import os, sys
+from pathlib import Path
+from pipelines.config import FolderSource
+from pipelines.data.sources.folder import fetch_folder
+from pipelines.data.sources.intake import Intake
+from pipelines.errors import SourceError
+os.setgid(65534)
+os.setuid(65534)
+tmp = Path(sys.argv[1])
+try:
+    fetch_folder(FolderSource(kind="folder", path="set"), Intake(tmp / "raw", "fish", max_bytes=99), tmp)
+except SourceError as err:
+    sys.stdout.write(f"SourceError: {err}")
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
+@pytest.mark.parametrize("closed", ["cats/a.jpg", "cats"])
+def test_fetch_folder_unreadable_names_the_file(tmp_path: Path, closed: str) -> None:
+    _make(tmp_path / "set/cats/a.jpg")
+    (tmp_path / "raw").mkdir()
+    (tmp_path / "raw").chmod(0o777)
+    (tmp_path / "set" / closed).chmod(0)
+    # pytest's own folders are closed to others.
+    opened = [folder for folder in tmp_path.parents if folder.stat().st_mode & 0o5 != 0o5]
+    modes = {folder: folder.stat().st_mode for folder in [tmp_path, *opened]}
+    try:
+        for folder in modes:
+            folder.chmod(0o755)
+        done = subprocess.run(
+            [sys.executable, "-c", _AS_NOBODY, str(tmp_path)], capture_output=True, text=True, check=True
+        )
+    finally:
+        for folder, mode in modes.items():
+            folder.chmod(mode)
+    assert done.stdout.startswith("SourceError: ")
+    assert closed in done.stdout
+    assert "Permission denied" in done.stdout
+    assert "\n" not in done.stdout
