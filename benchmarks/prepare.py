@@ -20,7 +20,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -107,11 +107,18 @@ def own_pass(folder: Path, paths: Sequence[str], n_workers: int) -> None:
         _LOG.info("%d files were refused: the two ways did not do the same work", n_refused)
 
 
-def seconds(work: object, *arguments: object) -> float:
+def seconds(work: Callable[[], None]) -> float:
     """Wall time of one call."""
     start = time.perf_counter()
-    work(*arguments)  # type: ignore[operator]
+    work()
     return time.perf_counter() - start
+
+
+def cpu_ms(paths: Sequence[str], work: Callable[[], None]) -> float:
+    """Processor time an image on one core, which other users of the machine do not stretch."""
+    start = time.process_time()
+    work()
+    return (time.process_time() - start) / len(paths) * 1000
 
 
 def compare(folder: Path, n_workers: int, repeat: int) -> None:
@@ -121,14 +128,17 @@ def compare(folder: Path, n_workers: int, repeat: int) -> None:
     own_pass(folder, paths[:200], n_workers)
     plain, own = [], []
     for _ in range(repeat):
-        plain.append(seconds(plain_loop, folder, paths))
-        own.append(seconds(own_pass, folder, paths, n_workers))
+        plain.append(seconds(lambda: plain_loop(folder, paths)))
+        own.append(seconds(lambda: own_pass(folder, paths, n_workers)))
     ratios = [one / other for one, other in zip(plain, own, strict=True)]
+    sample = paths[:300]
+    plain_cpu = cpu_ms(sample, lambda: plain_loop(folder, sample))
+    own_cpu = cpu_ms(sample, lambda: own_pass(folder, sample, 1))
     command = [sys.executable, __file__, "--peak-of", str(folder), "--workers", str(n_workers)]
     peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     _LOG.info(
         "%6d images, %d workers: plain %.0f/s, prepare %.0f/s, ratio %.2f (%.2f to %.2f), "
-        "peak memory of all processes %.0f MB",
+        "processor time %.2f and %.2f ms an image, peak memory of all processes %.0f MB",
         len(paths),
         n_workers,
         len(paths) / statistics.median(plain),
@@ -136,6 +146,8 @@ def compare(folder: Path, n_workers: int, repeat: int) -> None:
         statistics.median(ratios),
         min(ratios),
         max(ratios),
+        plain_cpu,
+        own_cpu,
         int(peak) / 1e6,
     )
 

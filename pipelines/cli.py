@@ -231,7 +231,7 @@ def _run_stage(verb: str, task: str, params: Params, paths: Paths) -> None:
         case "train":
             from pipelines.stages import train
 
-            train.run(task, section.train, params.seed, paths)
+            train.run(task, section.domain, section.train, params.seed, paths)
         case "export":
             from pipelines.stages import export
 

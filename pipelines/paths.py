@@ -198,6 +198,21 @@ class Paths:
         return self.root / ".cache"
 
     @property
+    def weights_dir(self) -> Path:
+        """Pretrained weights that were fetched."""
+        return self.cache_dir / "weights"
+
+    @property
+    def trunks_dir(self) -> Path:
+        """Frozen trunks as ONNX; tasks with the same backbone share them."""
+        return self.cache_dir / "trunks"
+
+    @property
+    def activations_dir(self) -> Path:
+        """Activations of frozen trunks."""
+        return self.cache_dir / "activations"
+
+    @property
     def mlflow_db(self) -> Path:
         """MLflow's default store."""
         return self.root / "mlflow.db"

@@ -141,13 +141,10 @@ _FISHES: dict[str, _Fish] = {
 
 #: Water as cameras of that kind show it: at the top and at the bottom of the picture.
 _WATERS: tuple[tuple[RGB8, RGB8], ...] = (
-    ((96, 216, 196), (52, 158, 142)),
-    ((122, 206, 232), (58, 142, 190)),
-    ((190, 234, 240), (118, 196, 214)),
-    ((66, 120, 134), (30, 62, 80)),
-    ((120, 152, 128), (62, 96, 84)),
-    ((60, 126, 188), (24, 62, 116)),
-)
+    ((96, 216, 196), (52, 158, 142)), ((122, 206, 232), (58, 142, 190)),
+    ((190, 234, 240), (118, 196, 214)), ((66, 120, 134), (30, 62, 80)),
+    ((120, 152, 128), (62, 96, 84)), ((60, 126, 188), (24, 62, 116)),
+)  # fmt: skip
 _REEFS: tuple[RGB8, ...] = ((134, 110, 74), (150, 96, 92), (92, 88, 70), (170, 158, 138))
 
 
@@ -283,7 +280,12 @@ def _skin(
     skin = Image.fromarray(np.clip(colours * blotches * tone, 0, 255).astype(np.uint8))
     pen = ImageDraw.Draw(skin)
     if species.scales is not None:
-        _net(pen, *species.scales, frame, subject, side_px)
+        n_rows, colour = species.scales
+        step, start = depth / n_rows / frame.length, subject.uniform(0, 0.03)
+        for row, along in np.ndindex(n_rows + 1, int(0.78 / step)):
+            at, lift = start + (along + row % 2 / 2) * step, (row - n_rows / 2) * step
+            box = cutout.box(frame.at(at, 0, lift)[0], step * frame.length / 2, side_px)
+            pen.arc(box, 100, 260, fill=colour, width=cutout.line_px(0.012, side_px))
     if species.lines is not None:
         count, width, colour = species.lines
         for place in (np.arange(count) + subject.uniform(0.3, 0.7)) / count:
@@ -298,44 +300,21 @@ def _skin(
         band = [frame.at(at - half, 0, rows / 2), frame.at(at + half, 0, rows / 2)[::-1]]
         pen.polygon(cutout.to_px(np.concatenate(band), side_px), fill=colour)
     for place, height, colour in species.dots:
-        pen.ellipse(_box(frame.at(place, height), 0.034, side_px), fill=colour)
+        pen.ellipse(cutout.box(frame.at(place, height)[0], 0.034, side_px), fill=colour)
     return skin
 
 
-def _net(
-    pen: ImageDraw.ImageDraw,
-    n_rows: int,
-    colour: RGB8,
-    frame: _Frame,
-    subject: np.random.Generator,
-    side_px: int,
-) -> None:
-    step = 2 * frame.half_heights.max() / n_rows / frame.length
-    start, width_px = subject.uniform(0, step), cutout.line_px(0.012, side_px)
-    for row in range(n_rows + 1):
-        for along in np.arange(start + (row % 2) * step / 2, 0.8, step):
-            centre = frame.at(along, 0, (row - n_rows / 2) * step)
-            box = _box(centre, step * frame.length / 2, side_px)
-            pen.arc(box, 100, 260, fill=colour, width=width_px)
-
-
 def _face(picture: Image.Image, species: _Fish, frame: _Frame) -> None:
-    """Eye, gill cover, mouth and breast fin."""
+    """Eye, gill cover and breast fin."""
     side_px, pen = picture.width, ImageDraw.Draw(picture, "RGBA")
-    pen.ellipse(_box(frame.at(0.86, -0.22), species.eye, side_px), fill=(214, 208, 190))
-    pen.ellipse(_box(frame.at(0.86, -0.22), 0.68 * species.eye, side_px), fill=(14, 14, 18))
+    eye = frame.at(0.86, -0.22)[0]
+    pen.ellipse(cutout.box(eye, species.eye, side_px), fill=(214, 208, 190))
+    pen.ellipse(cutout.box(eye, 0.68 * species.eye, side_px), fill=(14, 14, 18))
     rows, width_px = np.linspace(-1, 1, 7), cutout.line_px(0.016, side_px)
     gill = frame.at(0.72 - 0.05 * rows**2, 0.43 * rows + 0.08)
-    mouth, flap = frame.at([1, 0.95], [0.3, 0.35]), [0.66, 0.54, 0.5, 0.56, 0.64]
     pen.line(cutout.to_px(gill, side_px), fill=(20, 16, 20, 90), width=width_px)
-    pen.line(cutout.to_px(mouth, side_px), fill=(30, 20, 24, 150), width=width_px)
-    breast = cutout.to_px(frame.at(flap, [0.14, 0.05, 0.3, 0.5, 0.3]), side_px)
-    pen.polygon(breast, fill=(*shade(species.fin, 1.15), 130))
-
-
-def _box(centre: Points, radius: float, side_px: int) -> tuple[float, float, float, float]:
-    (x, y), r = cutout.to_px(centre, side_px)[0], radius * side_px / 2
-    return x - r, y - r, x + r, y + r
+    breast = frame.at([0.66, 0.54, 0.5, 0.56, 0.64], [0.14, 0.05, 0.3, 0.5, 0.3])
+    pen.polygon(cutout.to_px(breast, side_px), fill=(*shade(species.fin, 1.15), 130))
 
 
 def _water(shot: np.random.Generator, side_px: int) -> tuple[Image.Image, RGB8]:

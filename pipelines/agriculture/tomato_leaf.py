@@ -29,12 +29,9 @@ Ring = tuple[float, RGB8, int]
 
 #: Colours of a whole leaf, dark and light; every class draws from all of them.
 _GREENS: tuple[tuple[RGB8, RGB8], ...] = (
-    ((28, 66, 34), (58, 104, 52)),
-    ((52, 88, 34), (96, 132, 52)),
-    ((62, 92, 66), (112, 140, 104)),
-    ((84, 112, 36), (138, 156, 62)),
-    ((40, 84, 58), (84, 128, 84)),
-)
+    ((28, 66, 34), (58, 104, 52)), ((52, 88, 34), (96, 132, 52)), ((62, 92, 66), (112, 140, 104)),
+    ((84, 112, 36), (138, 156, 62)), ((40, 84, 58), (84, 128, 84)),
+)  # fmt: skip
 #: What the leaf lies on: colour, how rough it is (0 to 1), and patches along the picture's width.
 _GROUNDS: tuple[tuple[RGB8, float, int], ...] = (
     ((150, 140, 150), 0.1, 90),

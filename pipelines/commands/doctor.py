@@ -1,7 +1,8 @@
 """`fieldlens doctor`: is all there, is all sound, and what should be run next?
 
-Looks, and changes nothing; with ``fix`` it records in MLflow the bundles that have no run. Loads no
-torch. Each check gives findings; a finding that needs the user makes the exit code 2.
+Looks, and changes nothing; with ``fix`` it records in MLflow the bundles that have no run. Each
+check gives findings; a finding that needs the user makes the exit code 2. Works where only serving
+is installed.
 """
 
 from __future__ import annotations
@@ -20,6 +21,8 @@ from pipelines.config import Params, load_params
 from pipelines.errors import BundleError
 from pipelines.mobile.bundle import Bundle, read_bundle
 from pipelines.paths import Paths
+
+State = Literal["ok", "note", "mend"]
 
 _SERVING = ("numpy", "onnxruntime", "pillow", "pydantic", "ruamel.yaml")
 _TRAINING = (
@@ -49,7 +52,7 @@ class Finding:
         next_step: a command or an action; empty if there is nothing to do.
     """
 
-    state: Literal["ok", "note", "mend"]
+    state: State
     what: str
     found: str
     next_step: str = ""
@@ -108,6 +111,8 @@ def _version(distribution: str) -> str | None:
 
 
 def _weights(paths: Paths) -> Iterable[Finding]:
+    if _version("torch") is None:
+        return  # serving needs no initial weights
     from pipelines.backbones import weights
 
     rows = weights.status(paths.cache_dir / "weights")
@@ -154,8 +159,7 @@ def _bundles(paths: Paths, params: Params) -> tuple[dict[str, Bundle], list[Find
     for task in params.tasks:
         path, what = paths.task(task).bundle, f"bundle {task}"
         if not path.exists():
-            step = f"dvc repro evaluate@{task}"
-            findings.append(Finding("note", what, "not made yet", step))
+            findings.append(Finding("note", what, "not made yet"))
             continue
         try:
             bundle = read_bundle(path)
@@ -183,7 +187,7 @@ def _tracking(
         return
     if tracker.artifacts_dir is not None and not paths.mlflow_db.exists() and not fix:
         # Asking would make the store; the doctor only looks.
-        state: Literal["note", "mend"] = "mend" if bundles else "note"
+        state: State = "mend" if bundles else "note"
         step = "fieldlens doctor --fix" if bundles else ""
         yield Finding(state, "mlflow", "no store yet: nothing was trained here", step)
         return
@@ -199,20 +203,22 @@ def _tracking(
             champion = f"champion is version {version}" if version else "no champion yet"
             yield Finding("ok", f"run {task}", f"found by the weights' hash; {champion}")
         elif fix:
-            _record(paths, params, task, bundle)
-            yield Finding("ok", f"run {task}", "was missing; recorded now")
+            is_recorded = _record(paths, params, task, bundle)
+            state = "ok" if is_recorded else "mend"
+            found = "was missing; recorded now" if is_recorded else "missing; MLflow took nothing"
+            yield Finding(state, f"run {task}", found)
         else:
             found = "the bundle has no MLflow run"
             yield Finding("mend", f"run {task}", found, "fieldlens doctor --fix")
 
 
-def _record(paths: Paths, params: Params, task: str, bundle: Bundle) -> None:
-    """Write the run that DVC's run cache, or a server that was away, has cost."""
+def _record(paths: Paths, params: Params, task: str, bundle: Bundle) -> bool:
+    """Write the run that DVC's run cache, or a server that was away, has cost; whether it is in."""
     from pipelines.training import tracking
 
     train = params.task(task).train
     made_of = bundle.provenance
-    tracking.record_training(
+    run = tracking.record_training(
         paths,
         task,
         name=f"{made_of.backbone}-{train.strategy}",
@@ -227,3 +233,4 @@ def _record(paths: Paths, params: Params, task: str, bundle: Bundle) -> None:
             data_source=made_of.data_source,
         ),
     )
+    return run.run_id is not None

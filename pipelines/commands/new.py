@@ -1,6 +1,6 @@
 """`fieldlens new`: a task for a folder of the user's own images, ready for `dvc repro`.
 
-Writes exactly what a task takes: a card, a line in params.yaml, a task module and its test. All or
+Writes exactly what a task takes: a card, a block in params.yaml, a task module and its test. All or
 nothing. What only the user can know (licence, groups, purpose) is written as not stated, never
 guessed.
 """
@@ -103,7 +103,7 @@ def run(paths: Paths, task: str, domain: Domain, source: Path) -> Answer:
     survey = look(folder)
     card_path, module_path, test_path = files
     before = paths.params.read_bytes()
-    after = _with_task(before.decode("utf-8"), params, task, _block(params, domain, folder))
+    after = _with_task(before.decode("utf-8"), params, task, domain, folder)
     _check_added(after, params, task, paths.params)
     facts = {
         "task": task,
@@ -153,33 +153,15 @@ def _example(survey: Survey) -> str:
     return json.dumps(f"{survey.classes[0].name}/<file>", ensure_ascii=True)
 
 
-def _block(params: Params, domain: Domain, folder: Path) -> dict[str, object]:
-    """The task's sections; those that others share are taken from the first task."""
-    pattern = next(iter(params.tasks.values())).model_dump(mode="json")
-    source = {"kind": "folder", "path": str(folder)}
-    sections = {section: pattern[section] for section in _SECTIONS}
-    # Another task's choice of classes is no default.
-    sections["prepare"] = {**sections["prepare"], "classes": None}
-    return {"domain": domain, "fetch": {"source": source}, **sections}
-
-
-def _with_task(text: str, params: Params, task: str, block: dict[str, object]) -> str:
-    """params.yaml with one more line at the end of ``tasks``; every other byte stays.
-
-    Where the file has an anchor called like a section (``&train``), the line refers to it, so that
-    a shared default stays shared.
-    """
-    parts = []
-    for key, value in block.items():
-        anchored = key in _SECTIONS and re.search(rf"^_{key}: *&{key}\b", text, flags=re.MULTILINE)
-        parts.append(f"{key}: *{key}" if anchored else f"{key}: {_flow(value)}")
-    line = f"  {task}: {{{', '.join(parts)}}}"
+def _with_task(text: str, params: Params, task: str, domain: Domain, folder: Path) -> str:
+    """params.yaml with one more block at the end of ``tasks``; every other byte stays."""
+    block = _block(text, params, task, domain, folder)
     lines = text.splitlines()
     start = next((n for n, old in enumerate(lines) if re.match(r"tasks: *(#.*)?$", old)), None)
     if start is None:
         raise ConfigError(
-            f"params.yaml: expected a block `tasks:` with a line a task; add this one by hand: "
-            f"{line.strip()}"
+            "params.yaml: expected a block `tasks:` with a block a task; add this one by hand: "
+            + " ".join(block)
         )
     end = start + 1
     for number, old in enumerate(lines[start + 1 :], start + 1):
@@ -188,7 +170,37 @@ def _with_task(text: str, params: Params, task: str, block: dict[str, object]) -
         if not old.startswith(" "):
             break
         end = number + 1
-    return "\n".join([*lines[:end], line, *lines[end:]]) + "\n"
+    gap = [""] if "" in lines[start:end] else []
+    return "\n".join([*lines[:end], *gap, *block, *lines[end:]]) + "\n"
+
+
+def _block(text: str, params: Params, task: str, domain: Domain, folder: Path) -> list[str]:
+    """The task's lines in params.yaml.
+
+    Where the file has an anchor called like a section (``&train``), it is merged, so that a shared
+    default stays shared; else the first task's values are written out.
+    """
+    pattern = next(iter(params.tasks.values())).model_dump(mode="json")
+    source = {"kind": "folder", "path": str(folder)}
+    lines = [f"  {task}:", f"    domain: {domain}", f"    fetch: {_flow({'source': source})}"]
+    anchors = set(re.findall(r"^_\w+: *&(\w+)", text, flags=re.MULTILINE))
+    for section in _SECTIONS:
+        values = pattern[section]
+        if section not in anchors:
+            # Another task's choice of classes is no default.
+            values = {**values, "classes": None} if section == "prepare" else values
+            lines.append(f"    {section}: {_flow(values)}")
+            continue
+        nested = [key for key, value in values.items() if isinstance(value, dict)]
+        merged = [f"{key}: {{<<: *{key}}}" for key in nested if key in anchors]
+        if merged:
+            lines += [
+                f"    {section}:",
+                *(f"      {line}" for line in (f"<<: *{section}", *merged)),
+            ]
+        else:
+            lines.append(f"    {section}: {{<<: *{section}}}")
+    return lines
 
 
 def _flow(value: object) -> str:

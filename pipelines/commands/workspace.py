@@ -146,16 +146,26 @@ def _dump(document: Mapping[str, Any]) -> str:
 
 def _mirror(paths: Paths, own: Paths, present: Iterable[str]) -> None:
     """Copy what DVC watches; a file that is the same is not touched, one that went goes."""
-    wanted = [path for path in sorted((paths.root / "pipelines").rglob("*.py"))]
-    wanted += [paths.dvc_yaml, paths.root / ".dvcignore"]
+    wanted = [*(paths.root / "pipelines").rglob("*.py"), paths.root / ".dvcignore"]
     wanted += [paths.task(task).card for task in present]
     kept = {path.relative_to(paths.root) for path in wanted}
     for relative in sorted(kept):
         if (paths.root / relative).is_file():
             _write(own.root / relative, (paths.root / relative).read_bytes())
+    _write(own.dvc_yaml, _watching(paths.dvc_yaml.read_text(encoding="utf-8")).encode())
     for path in sorted((own.root / "pipelines").rglob("*.py")):
         if path.relative_to(own.root) not in kept:
             path.unlink()
+
+
+def _watching(dvc_yaml: str) -> str:
+    """dvc.yaml whose `fetch` also depends on the folder: here every source is one."""
+    head = "cmd: fieldlens fetch ${key}\n      deps:\n"
+    if head not in dvc_yaml:
+        raise ConfigError(
+            "dvc.yaml: stages.fetch: expected `cmd: fieldlens fetch ${key}` and `deps:` below it."
+        )
+    return dvc_yaml.replace(head, f"{head}        - ${{item.fetch.source.path}}\n")
 
 
 def _write(path: Path, data: bytes) -> None:

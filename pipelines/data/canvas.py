@@ -27,7 +27,6 @@ from pipelines.data.shapes import (
     spots,
     stroke,
     strokes,
-    texture,
 )
 
 __all__ = [
@@ -67,6 +66,32 @@ def fill(side_px: int, colour: Colour) -> Picture:
         colour: RGB in [0, 1].
     """
     return np.tile(np.asarray(colour, dtype=np.float32), (side_px, side_px, 1))
+
+
+def texture(
+    rng: np.random.Generator, side_px: int, cells: float, *, octaves: int = 3, stretch: float = 1.0
+) -> Mask:
+    """Smooth value noise, as of soil, skin or cloth.
+
+    Args:
+        rng: draws the noise.
+        side_px: side of the picture.
+        cells: patches along the picture's width in the coarsest octave.
+        octaves: each has twice the patches and half the weight of the one before.
+        stretch: > 1 draws the patches out along x.
+
+    Returns:
+        (side_px, side_px), from 0 to 1.
+    """
+    total = np.zeros((side_px, side_px), dtype=np.float32)
+    for octave in range(octaves):
+        rows = max(2, round(cells * 2**octave))
+        columns = max(2, round(cells * 2**octave / stretch))
+        coarse = Image.fromarray(rng.random((rows, columns), dtype=np.float32))
+        fine = coarse.resize((side_px, side_px), Image.Resampling.BICUBIC)
+        total += np.asarray(fine, dtype=np.float32) / 2**octave
+    low, high = float(total.min()), float(total.max())
+    return (total - low) / max(high - low, 1e-6)
 
 
 def paint(picture: Picture, mask: Mask, colour: Colour | Picture) -> Picture:
@@ -131,8 +156,10 @@ def move(
 
 
 def _to_bytes(picture: Picture) -> NDArray[np.uint8]:
-    data: NDArray[np.uint8] = np.rint(np.clip(picture, 0, 1) * np.float32(255)).astype(np.uint8)
-    return data
+    levels: Picture = picture * np.float32(255)
+    np.clip(levels, 0, 255, out=levels)
+    np.rint(levels, out=levels)
+    return levels.astype(np.uint8)
 
 
 def light(
@@ -198,7 +225,7 @@ def finish(
     image = Image.fromarray(_to_bytes(picture))
     if blur_px > 0:
         image = image.filter(soft_filter(blur_px))
-    values = np.asarray(image, dtype=np.float32) / np.float32(255)
-    grain = rng.standard_normal(values.shape, dtype=np.float32)
-    values = values + grain * np.float32(noise)
+    values = rng.standard_normal((image.height, image.width, 3), dtype=np.float32)
+    values *= np.float32(noise)
+    values += np.asarray(image, dtype=np.float32) / np.float32(255)
     return Image.fromarray(_to_bytes(values))

@@ -41,6 +41,19 @@ def line_px(width: float, side_px: int) -> int:
     return max(1, round(width * side_px / 2))
 
 
+def box(centre: Numbers, radius: float, side_px: int) -> tuple[float, float, float, float]:
+    """Left, top, right and bottom of a circle, as Pillow draws it.
+
+    Args:
+        centre: (2,).
+        radius: in units of half the picture's side.
+        side_px: side of the picture.
+    """
+    x, y = ((centre + 1) * (side_px / 2)).tolist()
+    radius_px = radius * side_px / 2
+    return x - radius_px, y - radius_px, x + radius_px, y + radius_px
+
+
 def polygons(side_px: int, outlines: Iterable[Points], opacity: int = 255) -> Image.Image:
     """A mask with all outlines filled, mode L.
 

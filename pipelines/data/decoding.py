@@ -7,6 +7,7 @@ not grow with the images. A bad file becomes a `Refused`; it never stops the oth
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import multiprocessing
 import os
@@ -28,8 +29,9 @@ from pipelines.errors import ConfigError, CorruptImageError, DataError
 _CHUNK = 16
 #: Chunks in flight for each worker: one at work, one waiting, one on its way.
 _WINDOW = 3
-#: Below so many images, starting processes costs more than they save.
-_MIN_PARALLEL = 64
+#: Below both, starting processes (about half a second) costs more than they save.
+_MIN_PARALLEL_IMAGES = 1000
+_MIN_PARALLEL_BYTES = 16_000_000
 
 RefusalKind = Literal["missing", "unreadable", "too_small"]
 
@@ -100,12 +102,12 @@ def look_at_all(
         raw_dir: folder that the paths are relative to.
         paths: POSIX paths.
         min_side_px: as for `look`.
-        n_workers: processes; with 1, or with few images, this process does the work.
+        n_workers: processes; with 1, or with little to do, this process does the work.
 
     Raises:
         DataError: if the system ends a worker process.
     """
-    if n_workers == 1 or len(paths) < _MIN_PARALLEL:
+    if n_workers == 1 or not _is_much(raw_dir, paths):
         for path in paths:
             yield look(raw_dir, path, min_side_px)
         return
@@ -148,6 +150,17 @@ def n_workers_of(environment: str | None) -> int:
             f"Unset it to use every processor core."
         )
     return int(environment)
+
+
+def _is_much(raw_dir: Path, paths: Sequence[str]) -> bool:
+    if len(paths) >= _MIN_PARALLEL_IMAGES:
+        return True
+    n_bytes = 0
+    for path in paths:
+        # What is not there is refused later, with its reason.
+        with contextlib.suppress(OSError):
+            n_bytes += (raw_dir / path).stat().st_size
+    return n_bytes >= _MIN_PARALLEL_BYTES
 
 
 def _look_at(raw_dir: Path, paths: Sequence[str], min_side_px: int) -> list[Seen | Refused]:

@@ -76,15 +76,14 @@ def drop_exact(records: Sequence[Record], sha256s: Sequence[str]) -> list[Droppe
     dropped = []
     for same in copies.values():
         first = records[same[0]]
-        is_conflict = len({records[index].label for index in same}) > 1
-        for index in same if is_conflict else same[1:]:
-            other = first if index != same[0] else records[same[1]]
-            reason = (
-                f"conflicting labels: the same bytes as {other.path!r} ({other.label})"
-                if is_conflict
-                else f"exact duplicate of {first.path!r}"
-            )
-            dropped.append(Dropped(index, is_conflict, reason))
+        other = next((records[i] for i in same if records[i].label != first.label), None)
+        for index in same[1:] if other is None else same:
+            if other is None:
+                reason = f"exact duplicate of {first.path!r}"
+            else:
+                rival = other if records[index].label == first.label else first
+                reason = f"conflicting labels: the same bytes as {rival.path!r} ({rival.label})"
+            dropped.append(Dropped(index, other is not None, reason))
     return dropped
 
 

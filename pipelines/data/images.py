@@ -25,6 +25,7 @@ from pipelines.errors import CorruptImageError
 
 #: Decoders that may run. Short on purpose: each one is attack surface.
 ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
+_FORMATS = ", ".join(ALLOWED_FORMATS)
 
 #: 64 megapixels: above any phone's ordinary photo (50 MP), and 192 MB once decoded as RGB.
 MAX_PIXELS = 64_000_000
@@ -59,7 +60,8 @@ class _Facts:
         width_px: stored width, before the EXIF rotation.
         height_px: stored height, before the EXIF rotation.
         n_bytes: size of the file.
-        is_exif_rotated: whether an EXIF orientation other than upright was applied.
+        is_exif_rotated: whether an EXIF orientation was applied; not told of a TIFF, which Pillow
+            turns itself, the sizes above too.
     """
 
     format: str
@@ -95,8 +97,7 @@ def open_image(source: Path | bytes, *, name: str | None = None) -> OpenedImage:
         name: what to call it in messages; the path by default.
 
     Raises:
-        CorruptImageError: if it is empty, too large, of a format that is not allowed, truncated,
-            animated, or declares more than `MAX_PIXELS`.
+        CorruptImageError: if it is empty, too large, truncated, animated or of another format.
     """
     with _guarded(source, name) as (image, n_bytes):
         (width_px, height_px), mode = image.size, image.mode
@@ -154,8 +155,7 @@ def _guarded(source: Path | bytes, name: str | None) -> Iterator[tuple[Image.Ima
     _refuse_by_size(len(data), name)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            warnings.filterwarnings("ignore", category=UserWarning, module="PIL")
+            warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=ALLOWED_FORMATS) as image:
                 _refuse_by_header(image, name)
                 yield image, len(data)
@@ -166,8 +166,7 @@ def _guarded(source: Path | bytes, name: str | None) -> Iterator[tuple[Image.Ima
             name, f"it declares more pixels than the {MAX_PIXELS:,} that are decoded"
         ) from None
     except UnidentifiedImageError:
-        allowed = ", ".join(ALLOWED_FORMATS)
-        raise CorruptImageError(name, f"not an image of a known format ({allowed})") from None
+        raise CorruptImageError(name, f"not an image of a known format ({_FORMATS})") from None
     except MemoryError:
         raise CorruptImageError(name, "there is not enough memory to decode it") from None
     except _DECODER_ERRORS as err:
@@ -187,8 +186,7 @@ def read_file(path: Path, name: str) -> bytes:
     """
     try:
         status = path.stat()
-        # A named pipe would block for ever.
-        if not stat.S_ISREG(status.st_mode):
+        if not stat.S_ISREG(status.st_mode):  # a named pipe would block for ever
             raise CorruptImageError(name, "not a regular file")
         _refuse_by_size(status.st_size, name)
         return path.read_bytes()
@@ -207,10 +205,8 @@ def _refuse_by_size(n_bytes: int, name: str) -> None:
 
 def _refuse_by_header(image: Image.Image, name: str) -> None:
     if image.width * image.height > MAX_PIXELS:
-        size = f"{image.width:,} x {image.height:,}"
-        raise CorruptImageError(
-            name, f"it declares {size} pixels; at most {MAX_PIXELS:,} are decoded"
-        )
+        size = f"{image.width:,} x {image.height:,} pixels"
+        raise CorruptImageError(name, f"it declares {size}; at most {MAX_PIXELS:,} are decoded")
     n_frames = getattr(image, "n_frames", 1)
     # MPO is how phones store a JPEG with a depth map or a preview: its first frame is the photo.
     if n_frames > 1 and image.format != "MPO":
@@ -239,8 +235,7 @@ def _to_rgb(image: Image.Image) -> Image.Image:
         return _grey_to_rgb(image)
     if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
         rgba = image.convert("RGBA")
-        canvas = Image.new("RGBA", rgba.size, (255, 255, 255, 255))
-        return Image.alpha_composite(canvas, rgba).convert("RGB")
+        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     return image.convert("RGB")
 
 

@@ -1,9 +1,9 @@
 """A raw folder of painted images: groups, nuisance variation and a few planted faults.
 
-Generic: what an image shows comes from the task module's ``paint``. Everything about a file (size,
-aspect, format, JPEG quality, source, planted fault) is drawn without looking at the label, with the
-same draws in each class, so that nothing but the picture tells the class. Painted images prove
-the pipeline; they are never quoted as a result. Called by `fetch` for ``source: {kind: sample}``.
+Generic: what an image shows comes from the task module's ``paint``. What a file is (size, aspect,
+format, JPEG quality, source, planted fault) follows one rule in all classes, so that nothing but
+the picture tells the class. Painted images prove the pipeline; they are never quoted as a result.
+Called by `fetch` for ``source: {kind: sample}``.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import ModuleType
-from typing import Literal
 
 import numpy as np
 from PIL import Image
@@ -31,6 +30,7 @@ from pipelines.atomic import write_bytes, write_text
 from pipelines.card import DatasetCard
 from pipelines.config import SampleSource
 from pipelines.data.manifest import RECORDS_FILE
+from pipelines.data.sample_files import IN_PLACE, Form, encode, frame, suffix_of
 from pipelines.errors import ConfigError
 
 _LOG = logging.getLogger(__name__)
@@ -41,21 +41,10 @@ PLANTED_FILE = "planted.json"
 #: ``paint(label, subject, shot, side_px)`` of a task module.
 Painter = Callable[[str, np.random.Generator, np.random.Generator, int], Image.Image]
 
-#: How a painted picture becomes a file.
-Form = Literal[
-    "jpeg", "png", "wrong_suffix", "exif_rotated", "cmyk", "grey16", "near_duplicate", "truncated"
-]
-#: Forms that replace an ordinary file; the picture in it is sound and must be accepted.
-_IN_PLACE: tuple[Form, ...] = ("wrong_suffix", "exif_rotated", "cmyk", "grey16")
-_SUFFIX: dict[Form, str] = {"png": ".png", "grey16": ".png"}
-
 #: A smaller class stays clean: faults would be more than a tenth of it.
 MIN_IMAGES_FOR_FAULTS = 20
 _SOURCES = ("camera_a", "camera_b")
 _PNG_SHARE = 0.15
-#: A picture loses at most this share of one side, so that not every file is a square.
-_MAX_CROP = 0.15
-_MAX_ENLARGE = 0.1
 #: Below so many pictures a worker costs more to start than it saves.
 _MIN_PER_WORKER = 24
 
@@ -182,7 +171,7 @@ def plan(
         faults += found
         carried.append(ordinary)
     if len(carried) > 1:
-        victim = carried[0][_order(seed, card.task, source)[-4]]
+        victim = carried[0][_order(seed, card.task, labels[0], source)[-4]]
         copy = _copy(card, source, victim, labels[1], nth=2)
         sheets.append(copy)
         faults.append(Fault("conflicting_duplicate", copy.path, victim.path))
@@ -191,12 +180,15 @@ def plan(
 
 def _ordinary(card: DatasetCard, source: SampleSource, seed: int, label: str) -> list[Sheet]:
     sheets = []
+    # As many PNG files in each class; in the middle of the order, away from the planted faults.
+    order = _order(seed, card.task, label, source)
+    n_png = round(_PNG_SHARE * source.images_per_class)
+    pngs = set(order[len(IN_PLACE) : len(IN_PLACE) + n_png])
     for index in range(source.images_per_class):
         subject, shot = divmod(index, source.images_per_group)
-        draw = _rng(seed, card.task, "form", subject, shot)
-        form: Form = "png" if draw.random() < _PNG_SHARE else "jpeg"
+        form: Form = "png" if index in pngs else "jpeg"
         group = group_id(card, label, subject)
-        path = f"{label}/{group}_{shot}{_SUFFIX.get(form, '.jpg')}"
+        path = f"{label}/{group}_{shot}{suffix_of(form)}"
         origin = _SOURCES[(subject + shot) % len(_SOURCES)]
         sheets.append(Sheet(path, label, group, origin, subject, shot, form))
     return sheets
@@ -205,15 +197,15 @@ def _ordinary(card: DatasetCard, source: SampleSource, seed: int, label: str) ->
 def _with_faults(
     card: DatasetCard, source: SampleSource, seed: int, ordinary: Sequence[Sheet]
 ) -> tuple[list[Sheet], list[Sheet], list[Fault]]:
-    order = _order(seed, card.task, source)
+    label = ordinary[0].label
+    order = _order(seed, card.task, label, source)
     changed = list(ordinary)
     faults = []
-    for index, form in zip(order, _IN_PLACE, strict=False):
+    for index, form in zip(order, IN_PLACE, strict=False):
         stem = changed[index].path.rpartition(".")[0]
-        path = stem + _SUFFIX.get(form, ".jpg")
+        path = stem + suffix_of(form)
         changed[index] = replace(changed[index], path=path, form=form)
         faults.append(Fault(form, path))
-    label = changed[0].label
     copy = _copy(card, source, changed[order[-1]], label, nth=0)
     origin = changed[order[-2]]
     group = group_id(card, label, _n_subjects(source) + 1)
@@ -236,8 +228,10 @@ def _copy(card: DatasetCard, source: SampleSource, of: Sheet, label: str, *, nth
     )
 
 
-def _order(seed: int, task: str, source: SampleSource) -> list[int]:
-    order: list[int] = _rng(seed, task, "faults").permutation(source.images_per_class).tolist()
+def _order(seed: int, task: str, label: str, source: SampleSource) -> list[int]:
+    """Indices of a class's images: the first carry faults, the last are repeated."""
+    draw = _rng(seed, task, "order", label)
+    order: list[int] = draw.permutation(source.images_per_class).tolist()
     return order
 
 
@@ -269,67 +263,9 @@ def render(paint: Painter, sheet: Sheet, *, task: str, seed: int, side_px: int) 
     """
     subject = _rng(seed, task, "subject", sheet.label, sheet.subject)
     shot = _rng(seed, task, "shot", sheet.label, sheet.subject, sheet.shot)
-    facts = _rng(seed, task, "file", sheet.subject, sheet.shot)
+    facts = _rng(seed, task, "file", sheet.label, sheet.subject, sheet.shot)
     picture = frame(paint(sheet.label, subject, shot, side_px), facts, side_px)
     return encode(picture, sheet.form, quality=int(facts.integers(90, 96)))
-
-
-def frame(picture: Image.Image, rng: np.random.Generator, side_px: int) -> Image.Image:
-    """The picture with a little cut off one pair of sides, enlarged again.
-
-    Args:
-        picture: a square.
-        rng: draws how much; must not depend on the label.
-        side_px: shorter side of the result, at least.
-    """
-    width_px, height_px = picture.size
-    keep = 1 - rng.uniform(0, _MAX_CROP)
-    offset = rng.uniform(0, 1 - keep)
-    if rng.random() < 0.5:
-        box = (offset * width_px, 0.0, (offset + keep) * width_px, float(height_px))
-    else:
-        box = (0.0, offset * height_px, float(width_px), (offset + keep) * height_px)
-    shorter = side_px * rng.uniform(1, 1 + _MAX_ENLARGE)
-    scale = shorter / min(box[2] - box[0], box[3] - box[1])
-    size = (
-        max(side_px, round((box[2] - box[0]) * scale)),
-        max(side_px, round((box[3] - box[1]) * scale)),
-    )
-    return picture.resize(size, Image.Resampling.BICUBIC, box=box)
-
-
-def encode(picture: Image.Image, form: Form, *, quality: int) -> bytes:
-    """A picture as the bytes of a file.
-
-    Args:
-        picture: mode RGB.
-        form: see `Form`.
-        quality: of a JPEG, 1 to 95.
-    """
-    if form in {"png", "wrong_suffix"}:
-        return _bytes(picture, "PNG", compress_level=3)
-    if form == "grey16":
-        grey = np.asarray(picture.convert("L"), dtype=np.uint16) * np.uint16(257)
-        return _bytes(Image.fromarray(grey), "PNG", compress_level=3)
-    if form == "cmyk":
-        return _bytes(picture.convert("CMYK"), "JPEG", quality=quality)
-    if form == "exif_rotated":
-        exif = Image.Exif()
-        # Orientation 6: the camera was held upright, the file must be turned clockwise to show it.
-        exif[0x0112] = 6
-        turned = picture.transpose(Image.Transpose.ROTATE_90)
-        return _bytes(turned, "JPEG", quality=quality, exif=exif)
-    if form == "near_duplicate":
-        size = (round(picture.width * 0.92), round(picture.height * 0.92))
-        return _bytes(picture.resize(size, Image.Resampling.BICUBIC), "JPEG", quality=85)
-    data = _bytes(picture, "JPEG", quality=quality)
-    return data[: len(data) * 3 // 5] if form == "truncated" else data
-
-
-def _bytes(picture: Image.Image, file_format: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, file_format, **options)
-    return buffer.getvalue()
 
 
 def _rng(seed: int, *key: str | int) -> np.random.Generator:

@@ -1,4 +1,4 @@
-"""Shapes for the sample painters: masks of ellipses, polygons, lines and smooth noise.
+"""Shapes for the sample painters: masks of ellipses, polygons, spots, cells and lines.
 
 A mask is (side_px, side_px) in [0, 1]. Pure: what varies comes in as a random generator. Task
 modules reach these through `pipelines.data.canvas`.
@@ -30,32 +30,6 @@ def axes(side_px: int) -> tuple[Mask, Mask]:
     line = ((np.arange(side_px, dtype=np.float32) + 0.5) / side_px) * 2 - 1
     x, y = np.meshgrid(line, line)
     return x.astype(np.float32, copy=False), y.astype(np.float32, copy=False)
-
-
-def texture(
-    rng: np.random.Generator, side_px: int, cells: float, *, octaves: int = 3, stretch: float = 1.0
-) -> Mask:
-    """Smooth value noise, as of soil, skin or cloth.
-
-    Args:
-        rng: draws the noise.
-        side_px: side of the picture.
-        cells: patches along the picture's width in the coarsest octave.
-        octaves: each has twice the patches and half the weight of the one before.
-        stretch: > 1 draws the patches out along x.
-
-    Returns:
-        (side_px, side_px), from 0 to 1.
-    """
-    total = np.zeros((side_px, side_px), dtype=np.float32)
-    for octave in range(octaves):
-        rows = max(2, round(cells * 2**octave))
-        columns = max(2, round(cells * 2**octave / stretch))
-        coarse = Image.fromarray(rng.random((rows, columns), dtype=np.float32))
-        fine = coarse.resize((side_px, side_px), Image.Resampling.BICUBIC)
-        total += np.asarray(fine, dtype=np.float32) / 2**octave
-    low, high = float(total.min()), float(total.max())
-    return (total - low) / max(high - low, 1e-6)
 
 
 def ellipse(
@@ -275,11 +249,16 @@ def soft_filter(blur_px: float) -> ImageFilter.BoxBlur | ImageFilter.GaussianBlu
     """A blur of a given width, by the cheapest filter that looks the same.
 
     Args:
-        blur_px: standard deviation; a box of width w has the variance (w**2 - 1) / 12.
+        blur_px: standard deviation.
     """
     if blur_px > 1.5:
         return ImageFilter.GaussianBlur(blur_px)
-    return ImageFilter.BoxBlur((math.sqrt(12 * blur_px**2 + 1) - 1) / 2)
+    # A box of 2k + 1 whole pixels and a share f of one more at each end has the variance
+    # (k (k + 1) (2k + 1) / 3 + 2 f (k + 1)^2) / (2k + 1 + 2 f), here solved for f.
+    variance = blur_px**2
+    whole = max(k for k in range(3) if k * (k + 1) / 3 <= variance)
+    missing = (2 * whole + 1) * (variance - whole * (whole + 1) / 3)
+    return ImageFilter.BoxBlur(whole + missing / (2 * ((whole + 1) ** 2 - variance)))
 
 
 def _soften(canvas: Image.Image, blur_px: float) -> Mask:

@@ -90,6 +90,7 @@ def summarise(
         "n_images": _count(labels, {(e.path, e.label, e.split) for e in entries}),
         "n_groups": _count(labels, {(e.group, e.label, e.split) for e in entries}),
         "n_groups_of_several_labels": n_mixed,
+        "n_images_of_largest_group": max(Counter(entry.group for entry in entries).values()),
         "quarantine": {
             "missing": kinds["missing"],
             "unreadable": kinds["unreadable"],

@@ -209,7 +209,7 @@ def roc(
     with _style():
         figure = Figure(figsize=(5.4, 5.4))
         axes = figure.subplots()
-        axes.plot([0, 1], [0, 1], ls=":", color=_GREY, lw=1.2)
+        axes.plot([0, 1], [0, 1], ls=":", color=_GREY, lw=1.2, label="chance (0.500)")
         for index, colour, dash in zip(
             range(len(labels)), cycle(_COLOURS), cycle(_DASHES), strict=False
         ):

@@ -84,6 +84,9 @@ class Candidate(_Part):
     #: Signal-to-noise ratio of the logits against fp32.
     sqnr_db: float
     size_bytes: int
+    holds_bounds: bool
+    #: Whether this is the one in the bundle's ``files``.
+    is_chosen: bool
 
 
 class Serving(_Part):
@@ -108,7 +111,7 @@ class Bundle(_Part):
     embedding: TensorSpec
     files: dict[Precision, FileRef]
     served: Serving
-    #: Every quantisation tried, in order; the last is the one in ``files``.
+    #: Every quantisation tried, in order; one of them is chosen.
     int8_path: tuple[Candidate, ...]
     #: Logits are divided by it before the softmax; 1 until it is fitted.
     temperature: Annotated[float, Field(gt=0)] = 1.0

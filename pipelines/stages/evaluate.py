@@ -6,6 +6,7 @@ takes is not written: a DVC output must not depend on the machine.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import io
 import json
@@ -216,16 +217,15 @@ def _tell_mlflow(
 ) -> None:
     made_of = bundle.provenance
     files = paths.task(bundle.task)
-    document = (
-        json.loads(files.float_meta.read_text(encoding="utf-8"))
-        if files.float_meta.is_file()
-        else {}
-    )
+    document: dict[str, Any] = {}
+    # It only feeds MLflow, so its absence is no fault of this stage.
+    with contextlib.suppress(OSError, ValueError):
+        document = dict(json.loads(files.float_meta.read_text(encoding="utf-8")))
     run = tracking.find_or_record(
         paths,
         bundle.task,
         made_of.float_sha256,
-        name=made_of.backbone,
+        name="-".join(filter(None, (made_of.backbone, document.get("strategy")))),
         params=document,
         tags=tracking.training_tags(
             paths,

@@ -88,13 +88,7 @@ def run(task: str, params: GateParams, paths: Paths) -> None:
         GateError: if a demand is not met; lists every one that is not.
     """
     files = paths.task(task)
-    metrics = read_metrics(files)
-    bundle = read_bundle(files.bundle)
-    if bundle.metrics is None or any(bundle.metrics[key] != metrics[key] for key in bundle.metrics):
-        raise BundleError(
-            f"{files.metrics}: the metrics are not those in {files.bundle.name}, so one of the two "
-            f"speaks of another model. Run `dvc repro evaluate@{task}` again."
-        )
+    bundle, metrics = read_tested(files)
     checks = check(metrics, bundle, params)
     failed = [entry for entry in checks if not entry.passed]
     if failed:
@@ -115,15 +109,27 @@ def run(task: str, params: GateParams, paths: Paths) -> None:
     _LOG.info("%s: passed %d checks; %s", task, len(checks), where)
 
 
-def read_metrics(files: TaskPaths) -> dict[str, Any]:
-    """metrics.json of a task.
+def read_tested(files: TaskPaths) -> tuple[Bundle, dict[str, Any]]:
+    """The finished bundle of a task and its metrics.json, which must speak of one model.
 
     Args:
         files: of the task.
 
     Raises:
-        MissingDataError: if it is not there or is not what `evaluate` writes.
+        MissingDataError: if there are no metrics.
+        BundleError: if the bundle is incomplete or changed, or has other metrics.
     """
+    metrics = _read_metrics(files)
+    bundle = read_bundle(files.bundle)
+    if bundle.metrics is None or any(bundle.metrics[key] != metrics[key] for key in bundle.metrics):
+        raise BundleError(
+            f"{files.metrics}: the metrics are not those in {files.bundle.name}, so one of the two "
+            f"speaks of another model. Run `dvc repro evaluate@{files.task}` again."
+        )
+    return bundle, metrics
+
+
+def _read_metrics(files: TaskPaths) -> dict[str, Any]:
     advice = f"Run `dvc repro evaluate@{files.task}` first."
     try:
         document = json.loads(files.metrics.read_text(encoding="utf-8"))

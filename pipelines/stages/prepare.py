@@ -34,7 +34,7 @@ from pipelines.data.summary import (
     summarise,
     write_quarantine,
 )
-from pipelines.errors import DataError
+from pipelines.errors import ConfigError, DataError
 from pipelines.paths import Paths, TaskPaths
 from pipelines.progress import track
 from pipelines.tasks import load_task
@@ -57,6 +57,7 @@ def run(task: str, domain: str, params: PrepareParams, seed: int, paths: Paths) 
 
     Raises:
         MissingDataError: if nothing was fetched.
+        ConfigError: if ``classes`` names a label that the card does not have.
         DataError: if the data set as a whole cannot be used: a class without images or with too few
             groups, too many refused files, a path listed twice.
         LeakageError: if, against all care, two splits share something.
@@ -64,11 +65,8 @@ def run(task: str, domain: str, params: PrepareParams, seed: int, paths: Paths) 
     files = paths.task(task)
     card = load_card(files.card)
     labels = _labels(params, card, files)
-    records = [
-        record
-        for record in load_task(domain, task).records(files.raw_dir, card)
-        if record.label in set(labels)
-    ]
+    listed = load_task(domain, task).records(files.raw_dir, card)
+    records = [record for record in listed if record.label in labels]
     _check_records(records, labels, files)
     findings = _examine(task, records, params, seed, files)
     summary = summarise(task, labels, _data_source(files.raw_dir), findings)
@@ -97,7 +95,7 @@ def _labels(params: PrepareParams, card: DatasetCard, files: TaskPaths) -> tuple
         return card.labels
     unknown = [label for label in params.classes if label not in card.labels]
     if unknown:
-        raise DataError(
+        raise ConfigError(
             f"params.yaml: tasks.{files.task}.prepare.classes: {', '.join(unknown)} is not in "
             f"{files.card}. Expected some of {', '.join(card.labels)}."
         )

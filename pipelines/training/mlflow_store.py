@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import re
+import sqlite3
 import tempfile
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
@@ -27,6 +30,7 @@ _ENVIRONMENT = {
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
     "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
     "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
 }
 #: MLflow takes at most so many parameters or tags in one request.
 _BATCH = 100
@@ -59,18 +63,28 @@ class Tracker:
             logging.getLogger(name).setLevel(logging.ERROR)
         failures: tuple[type[Exception], ...] = (ImportError,)
         try:
-            failures = _failures()
-            if self._client is None:
-                from mlflow import MlflowClient
-
-                self._client = MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
-            return action(self._client)
+            # What MLflow warns of is between it and its own libraries.
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", module=r"mlflow\b")
+                failures = _failures()
+                if self._client is None:
+                    self._client = self._connect()
+                return action(self._client)
         except failures as err:
             self.is_on = False
             reason = (str(err).strip().splitlines() or [type(err).__name__])[0]
             line = f"MLflow at {self.uri} cannot be used ({reason:.300}): going on untracked."
             _LOG.warning("%s", re.sub(r"//[^/@\s]*@", "//", line))
             return None
+
+    def _connect(self) -> Any:
+        from mlflow import MlflowClient
+
+        if self.uri.startswith("sqlite:///"):
+            # Where a file cannot be opened, MLflow would try for 100 s.
+            with contextlib.closing(sqlite3.connect(self.uri.removeprefix("sqlite:///"))) as store:
+                store.execute("PRAGMA schema_version")
+        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     def experiment_id(self, client: Any, task: str) -> str:
         """The experiment of a task, made if it is not there.
@@ -151,7 +165,15 @@ def _failures() -> tuple[type[Exception], ...]:
     from sqlalchemy.exc import SQLAlchemyError
 
     # ImportError: an artifact store whose client (boto3, ...) is not installed.
-    return (MlflowException, SQLAlchemyError, CommandError, RequestException, OSError, ImportError)
+    return (
+        MlflowException,
+        SQLAlchemyError,
+        sqlite3.Error,
+        CommandError,
+        RequestException,
+        OSError,
+        ImportError,
+    )
 
 
 def register(
@@ -191,9 +213,9 @@ def register(
             save_onnx(folder, model, run_id=run_id, onnx_path=onnx_path, bundle_path=bundle_path)
             client.log_model_artifacts(model.model_id, str(folder))
         client.finalize_logged_model(model.model_id, "READY")
-        source = f"models:/{model.model_id}"
+        # Not models:/<id>: MLflow looks that up in the store of the process, not of this client.
         made = client.create_model_version(
-            task, source, run_id=run_id, tags=tags, model_id=model.model_id
+            task, model.artifact_location, run_id=run_id, tags=tags, model_id=model.model_id
         )
         return str(made.version)
 

@@ -13,6 +13,9 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
+import pipelines.agriculture
+from pipelines import cli
+
 ROOT = Path(__file__).resolve().parents[2]
 
 CARD = """\
@@ -45,9 +48,9 @@ def toy_project(tmp_path: Path) -> Path:
     text = (ROOT / "params.yaml").read_text(encoding="utf-8")
     # Everything above the tasks is kept: the seed and the anchors.
     head = re.split(r"^(?:tasks|real):", text, maxsplit=1, flags=re.MULTILINE)[0]
-    sections = ("fetch", "prepare", "train", "export", "evaluate", "gate")
-    block = ", ".join(f"{section}: *{section}" for section in sections)
-    tasks = "".join(f"  {task}: {{domain: agriculture, {block}}}\n" for task in ("toy", "other"))
+    block = re.search(r"^  tomato_leaf:\n((?:    .*\n)+)", text, re.MULTILINE)
+    assert block is not None
+    tasks = "\n".join(f"  {task}:\n{block[1]}" for task in ("toy", "other"))
     real = "\n# Overlays for real images.\nreal:\n  toy: {train: {views: 7}}\n"
     (root / "params.yaml").write_text(f"{head}tasks:\n{tasks}{real}", encoding="utf-8")
     for task in ("toy", "other"):
@@ -143,3 +146,23 @@ def colour_images(tmp_path: Path) -> dict[str, Path]:
         images[label] = tmp_path / f"{label}.png"
         Image.fromarray(pixels).save(images[label])
     return images
+
+
+@pytest.fixture
+def prepared_task(toy_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A task that `fieldlens new` made of a folder, fetched and prepared; its name."""
+    rng = np.random.default_rng(5)
+    for label in ("calm", "rough"):
+        (tmp_path / "own" / label).mkdir(parents=True)
+        for shot in range(12):
+            pixels = rng.integers(0, 255, size=(40, 40, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(tmp_path / "own" / label / f"{shot}.png")
+    name, root = "surface", ["--root", str(toy_project)]
+    folder = str(tmp_path / "own")
+    assert cli.main(["new", name, "--domain", "agriculture", "--from", folder, *root]) == 0
+    # The new module is in the toy project and not in the installed package.
+    own = str(toy_project / "pipelines/agriculture")
+    monkeypatch.setattr(pipelines.agriculture, "__path__", [*pipelines.agriculture.__path__, own])
+    for verb in ("fetch", "prepare"):
+        assert cli.main([verb, name, *root]) == 0
+    return name

@@ -153,10 +153,11 @@ def test_bad_params_is_one_line_and_exit_code_2(old, new, says, toy_project, cap
     assert message.count("\n") == 1
 
 
-def test_unknown_backbone_is_one_line_that_lists_the_known(toy_project, capsys):
+def test_unknown_backbone_is_one_line_that_lists_the_known(toy_project, prepared_task, capsys):
     path = toy_project / "params.yaml"
     path.write_text(path.read_text().replace("backbone: mobilenet_v2", "backbone: resnet_9000"))
-    assert cli.main(["train", "toy", "--root", str(toy_project)]) == 2
+    capsys.readouterr()
+    assert cli.main(["train", prepared_task, "--root", str(toy_project)]) == 2
     message = capsys.readouterr().err
     assert "resnet_9000" in message
     assert "mobilenet_v2" in message

@@ -12,6 +12,8 @@ from PIL import Image
 from pipelines import atomic, cli
 from pipelines.card import load_card
 from pipelines.config import load_params
+from pipelines.data.manifest import read_manifest
+from pipelines.paths import Paths
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -77,12 +79,15 @@ def test_new_keeps_every_byte_of_params_and_shares_its_anchors(toy_project, phot
     before = (toy_project / "params.yaml").read_text()
     assert new(toy_project, photos) == 0
     after = (toy_project / "params.yaml").read_text()
-    [line] = set(after.splitlines()) - set(before.splitlines())
-    assert after.replace(line + "\n", "") == before
-    assert line.startswith("  rice_leaf: {domain: agriculture, fetch: {")
-    assert "train: *train" in line
-    lines = after.splitlines()
-    assert lines[lines.index(line) - 1].startswith("  other:"), "beside the other tasks"
+    start = after.index("\n  rice_leaf:\n")
+    end = after.index("\n\n", start + 1)
+    block = after[start:end]
+    assert after.replace(block + "\n", "") == before
+    assert before[start - 1] == "\n", "set off from the task before it"
+    assert "    prepare: {<<: *prepare}\n" in block
+    assert "      <<: *train\n" in block
+    assert "      tail_phase: {<<: *tail_phase}\n" in block
+    assert start < after.index("# Overlays for real images.")
 
 
 def test_new_without_anchors_writes_the_sections_out(toy_project, photos):
@@ -134,6 +139,13 @@ def test_new_module_and_test_pass_the_checks_and_work(toy_project, photos):
         timeout=60,
     )
     assert "1 passed" in done.stdout, done.stdout
+
+
+def test_new_task_goes_through_fetch_and_prepare_at_once(toy_project, prepared_task):
+    manifest = read_manifest(Paths(toy_project).task(prepared_task).manifest)
+    assert len(manifest) == 24
+    assert {entry.label for entry in manifest} == {"calm", "rough"}
+    assert {entry.split for entry in manifest} == {"train", "val", "test"}
 
 
 def test_new_believes_records_csv(toy_project, photos, capsys):

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -82,6 +83,31 @@ def test_workspace_is_a_dvc_project_without_git_that_reports_nothing(made):
     ).stdout.split()
     assert "train@toy" in stages
     assert not [stage for stage in stages if stage.endswith("@other")]
+
+
+def test_workspace_watches_the_folder_of_images(made, toy_project, data):
+    def stale() -> set[str]:
+        command = [sys.executable, "-m", "dvc", "status", "--json", "fetch@toy"]
+        done = subprocess.run(
+            command, cwd=made, capture_output=True, text=True, check=True, timeout=60
+        )
+        return set(json.loads(done.stdout))
+
+    (made / "dvc.yaml").write_text(_without_other_deps((made / "dvc.yaml").read_text()))
+    command = [sys.executable, "-m", "dvc", "commit", "-q", "-f", "fetch@toy"]
+    (made / "datasets/toy/raw").mkdir()
+    subprocess.run(command, cwd=made, capture_output=True, check=True, timeout=60)
+    assert stale() == set()
+    (data / "toy/blue/new.png").write_bytes(b"one more")
+    assert stale() == {"fetch@toy"}
+
+
+def _without_other_deps(dvc_yaml: str) -> str:
+    """Only the stage's own module is in the toy project."""
+    lines = dvc_yaml.splitlines(keepends=True)
+    return "".join(
+        line for line in lines if "- pipelines/" not in line or "pipelines/stages/fetch.py" in line
+    )
 
 
 def test_workspace_shares_the_weights_and_nothing_else(made, toy_project):

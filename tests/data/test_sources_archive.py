@@ -27,7 +27,9 @@ def _intake(folder: Path, max_bytes: int = 10_000_000) -> Intake:
 
 
 def _taken(folder: Path) -> list[str]:
-    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+    return sorted(
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
+    )
 
 
 def _zip(path: Path, *members: tuple[str | zipfile.ZipInfo, bytes]) -> Path:
@@ -59,7 +61,12 @@ def _zip_mode(name: str, mode: int) -> zipfile.ZipInfo:
     return info
 
 
-SOUND = [("cats/a.jpg", b"A" * 3000), ("cats/sub/größe\n.png", b"B"), ("dogs/c.JPG", b""), ("x.txt", b"x")]
+SOUND = [
+    ("cats/a.jpg", b"A" * 3000),
+    ("cats/sub/größe\n.png", b"B"),
+    ("dogs/c.JPG", b""),
+    ("x.txt", b"x"),
+]
 SOUND_NAMES = ["cats/a.jpg", "cats/sub/größe\n.png", "dogs/c.JPG"]
 
 
@@ -102,7 +109,14 @@ def test_extract_absent_subfolder_says_what_there_is(
 @pytest.mark.parametrize("pack", [_zip, _tar])
 @pytest.mark.parametrize(
     "name",
-    ["../evil.jpg", "cats/../../evil.jpg", "/evil.jpg", "C:\\evil.jpg", "..\\evil.jpg", "cats/../x.jpg"],
+    [
+        "../evil.jpg",
+        "cats/../../evil.jpg",
+        "/evil.jpg",
+        "C:\\evil.jpg",
+        "..\\evil.jpg",
+        "cats/../x.jpg",
+    ],
 )
 def test_extract_name_that_leads_elsewhere_is_refused(
     tmp_path: Path, pack: Callable[..., Path], name: str
@@ -232,7 +246,7 @@ def test_extract_cut_archive_is_never_a_smaller_set(
     # A plain tar ends in 10,240 bytes of zeros, whose loss does no harm.
     length = len(data) if kind != "tar" else 40 * 1536
     path.write_bytes(data[: int(length * share)])
-    with pytest.raises(SourceError, match="damaged|not an archive|incomplete"):
+    with pytest.raises(SourceError, match=r"damaged|not an archive|incomplete"):
         extract(path, _intake(tmp_path / "raw"), "")
 
 
@@ -349,6 +363,9 @@ def test_fetch_archive_refusals(
     _zip(tmp_path / "set.zip", ("cats/a.jpg", b"1"))
     with pytest.raises(SourceError, match=match):
         fetch_archive(
-            _source(location, **options), _intake(tmp_path / "raw"), tmp_path, tmp_path / "downloads"
+            _source(location, **options),
+            _intake(tmp_path / "raw"),
+            tmp_path,
+            tmp_path / "downloads",
         )
     assert _taken(tmp_path / "raw") == []

@@ -59,8 +59,9 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
             for name, value in headers.items():
                 self.send_header(name, value)
             self.send_header("Content-Length", "0")
-            self.end_headers()
+            # Noted before it is sent: the test may look as soon as it has arrived.
             site.answers.append((self.path, self.headers.get("Range"), status, 0))
+            self.end_headers()
 
         def do_GET(self) -> None:
             if site.refusals:
@@ -92,9 +93,9 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
                     self.send_header(name, value)
             self.end_headers()
             body = body[: site.cuts.pop(0)] if site.cuts else body
-            self.wfile.write(body)
             status = 200 if start is None else 206
             site.answers.append((self.path, self.headers.get("Range"), status, len(body)))
+            self.wfile.write(body)
             self.close_connection = True
             return None
 
@@ -344,7 +345,9 @@ def test_fetch_urls_without_labels_writes_no_records(site: Site, tmp_path: Path)
 def test_fetch_urls_failures_are_counted_and_the_rest_is_kept(site: Site, tmp_path: Path) -> None:
     rows = [f"{site.url}/absent{index},a/{index}.jpg" for index in range(5)]
     text = "\n".join(["url,path", f"{site.url}/set.bin,a/z.jpg", *rows])
-    with pytest.raises(SourceError, match=r"5 of 6 images .*absent0.*absent1.*absent2.* and 2 more"):
+    with pytest.raises(
+        SourceError, match=r"5 of 6 images .*absent0.*absent1.*absent2.* and 2 more"
+    ):
         _fetch_urls(tmp_path, text)
     assert not list((tmp_path / "raw").iterdir())
     n_sent = site.n_sent

@@ -63,7 +63,10 @@ def test_safe_path_any_name_stays_inside_or_is_refused(name: str) -> None:
 @pytest.mark.parametrize(
     ("location", "expected"),
     [
-        ("https://user:secret@example.org:8443/a/set.zip?token=x#y", "https://example.org:8443/a/set.zip"),
+        (
+            "https://user:secret@example.org:8443/a/set.zip?token=x#y",
+            "https://example.org:8443/a/set.zip",
+        ),
         ("/home/somebody/set.zip", "set.zip"),
         ("../sets/set.zip", "set.zip"),
         ("/", "folder"),
@@ -107,7 +110,10 @@ def test_intake_takes_images_and_top_records_only(tmp_path: Path) -> None:
     intake = Intake(tmp_path, "fish", max_bytes=100)
     names = ["a/1.JPG", "records.csv", "a/records.csv", "readme.txt", ".git/1.jpg", "a/._1.jpg"]
     names += ["__MACOSX/a/1.jpg", "SOURCE.json"]
-    assert [name for name in names if intake.wants(PurePosixPath(name))] == ["a/1.JPG", "records.csv"]
+    assert [name for name in names if intake.wants(PurePosixPath(name))] == [
+        "a/1.JPG",
+        "records.csv",
+    ]
     assert intake.skipped == {"hidden": 3, "other": 3}
 
 

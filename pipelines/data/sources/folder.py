@@ -48,10 +48,10 @@ def fetch_folder(source: FolderSource, intake: Intake, root: Path) -> Facts:
 
 def _walk(top: Path, intake: Intake) -> Iterator[PurePosixPath]:
     """Regular files below a folder, in sorted order; counts links and special files."""
-    # A stack, not recursion: a hostile tree can be deeper than Python's own stack.
     waiting = [PurePosixPath()]
     while waiting:
         here = waiting.pop()
+        intake.check_depth(here)
         try:
             with os.scandir(top / here) as found:
                 entries = sorted(found, key=lambda entry: entry.name)

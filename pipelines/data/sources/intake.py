@@ -135,11 +135,7 @@ class Intake:
                 f"{self.what}: more than {self._max_files:,} files. Split the source, or name a "
                 f"part of it."
             )
-        if len(path.parts) > MAX_DEPTH:
-            raise SourceError(
-                f"{self.what}: the file {path.name!r} lies more than {MAX_DEPTH} folders deep. "
-                f"Expected a folder a class."
-            )
+        self.check_depth(path)
         target = self.folder.joinpath(*path.parts)
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
@@ -162,6 +158,21 @@ class Intake:
                 self.check_room(len(chunk))
                 self.n_bytes += len(chunk)
                 stream.write(chunk)
+
+    def check_depth(self, path: PurePosixPath) -> None:
+        """Nothing, if a path may lie so deep.
+
+        Args:
+            path: relative, of a file or a folder.
+
+        Raises:
+            SourceError: if it lies deeper than `MAX_DEPTH`.
+        """
+        if len(path.parts) > MAX_DEPTH:
+            raise SourceError(
+                f"{self.what}: {path.name!r} lies more than {MAX_DEPTH} folders deep. Expected a "
+                f"folder a class."
+            )
 
     def check_room(self, n_bytes: int) -> None:
         """Nothing, if so many bytes more may come in.

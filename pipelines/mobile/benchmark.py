@@ -1,0 +1,45 @@
+"""How fast models run against each other: in turn, in one process, on one thread."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+
+import numpy as np
+
+#: Runs before counting: the first ones allocate and page in.
+_N_WARM_UP = 5
+
+
+def paired_ms(
+    calls: Mapping[str, Callable[[], object]], n_runs: int = 30
+) -> dict[str, list[float]]:
+    """Wall time of each call, taken in turn, so that the machine's moods hit all alike.
+
+    Args:
+        calls: by name.
+        n_runs: counted runs of each.
+
+    Returns:
+        By name, n_runs times in ms, in the order of the runs.
+    """
+    for call in calls.values():
+        for _ in range(_N_WARM_UP):
+            call()
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for _ in range(n_runs):
+        for name, call in calls.items():
+            start = time.perf_counter()
+            call()
+            times[name].append((time.perf_counter() - start) * 1000)
+    return times
+
+
+def speedup(slow_ms: Sequence[float], fast_ms: Sequence[float]) -> float:
+    """How many times as fast the second is: the median of the pairs' ratios.
+
+    Args:
+        slow_ms: as `paired_ms` gives them.
+        fast_ms: of the same runs.
+    """
+    return float(np.median(np.asarray(slow_ms) / np.asarray(fast_ms)))

@@ -1,0 +1,311 @@
+"""int8, remedied step by step until it keeps its bounds on the val split.
+
+Each remedy builds on those before it. Every attempt is measured through ONNX Runtime, as the app
+will run it, and written into the bundle, so that the path to the released file can be read.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from pipelines.config import ExportParams
+from pipelines.data.loaders import n_workers
+from pipelines.errors import ConfigError
+from pipelines.evaluation.metrics import accuracy, agreement, macro_f1, sqnr_db
+from pipelines.mobile.bundle import Candidate
+from pipelines.mobile.equalize import equalized
+from pipelines.mobile.export import INPUT_NAME, LOGITS_NAME
+from pipelines.mobile.predictor import make_session
+from pipelines.mobile.quantize import CALIBRATORS, StaticQuantizer
+
+_LOG = logging.getLogger(__name__)
+
+#: Blocks that may be left in float32, at most.
+_MAX_FLOAT_BLOCKS = 4
+#: Calibration pictures by which a block's sensitivity is measured.
+_SENSITIVITY_IMAGES = 32
+#: Pictures that go through a session at once.
+_BATCH = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How an int8 file is made.
+
+    Attributes:
+        model: float ONNX bytes, rewritten by the remedies so far.
+        calibrator: name of the calibrator.
+        float_nodes: nodes that stay in float32.
+    """
+
+    model: bytes
+    calibrator: str = "minmax"
+    float_nodes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An int8 file, how it was made, and what it reached.
+
+    Attributes:
+        candidate: what goes into the bundle.
+        recipe: how it was made.
+        model: int8 ONNX bytes.
+    """
+
+    candidate: Candidate
+    recipe: Recipe
+    model: bytes
+
+
+class Search:
+    """Tries remedies on one model; holds the pictures that they are measured on."""
+
+    def __init__(
+        self,
+        fp32: bytes,
+        calibration: Sequence[NDArray[np.uint8]],
+        val_pixels: NDArray[np.uint8],
+        val_class_index: NDArray[np.int64],
+        params: ExportParams,
+        folder: Path,
+    ) -> None:
+        """Measure the float model once.
+
+        Args:
+            fp32: ONNX bytes.
+            calibration: batches of train pictures.
+            val_pixels: (n, h, w, 3).
+            val_class_index: (n,).
+            params: remedies and bounds.
+            folder: for temporary files.
+        """
+        self._fp32 = fp32
+        self._calibration = calibration
+        self._pixels = val_pixels
+        self._truth = val_class_index
+        self._params = params
+        self._folder = folder
+        self._quantizers: dict[bytes, StaticQuantizer] = {}
+        self._reference = logits_of(fp32, val_pixels)
+
+    def run(self) -> list[Attempt]:
+        """Every attempt in order; exactly one is chosen.
+
+        Raises:
+            ConfigError: if a remedy is unknown.
+        """
+        unknown = [name for name in self._params.remedies if name not in REMEDIES]
+        if unknown:
+            raise ConfigError(
+                f"params.yaml: export.remedies: there is no remedy {unknown[0]!r}. "
+                f"Expected some of {', '.join(REMEDIES)}."
+            )
+        attempts: list[Attempt] = []
+        for name in self._params.remedies:
+            best = best_of(attempts)
+            start = best.recipe if best else Recipe(self._fp32)
+            for recipe in REMEDIES[name](self, start):
+                attempt = self._attempt(name, recipe)
+                attempts.append(attempt)
+                if attempt.candidate.holds_bounds:
+                    return _with_choice(attempts, attempt)
+        chosen = best_of(attempts)
+        if chosen is None:
+            raise ConfigError("params.yaml: export.remedies: expected at least one calibrator.")
+        return _with_choice(attempts, chosen)
+
+    def int8(self, recipe: Recipe) -> bytes:
+        """The file that a recipe makes.
+
+        Args:
+            recipe: what to do.
+        """
+        if recipe.model not in self._quantizers:
+            self._quantizers[recipe.model] = StaticQuantizer(
+                recipe.model, self._calibration, self._folder
+            )
+        return self._quantizers[recipe.model].int8(recipe.calibrator, recipe.float_nodes)
+
+    def _attempt(self, remedy: str, recipe: Recipe) -> Attempt:
+        model = self.int8(recipe)
+        logits = logits_of(model, self._pixels)
+        truth, n_classes = self._truth, logits.shape[1]
+        answers, reference = logits.argmax(axis=1), self._reference.argmax(axis=1)
+        candidate = Candidate(
+            remedy=remedy,
+            calibrator=recipe.calibrator,
+            float_nodes=recipe.float_nodes,
+            agreement=round(agreement(self._reference, logits), 6),
+            accuracy=round(accuracy(truth, answers), 6),
+            macro_f1=round(macro_f1(truth, answers, n_classes), 6),
+            sqnr_db=round(sqnr_db(self._reference, logits), 3),
+            size_bytes=len(model),
+            holds_bounds=False,
+            is_chosen=False,
+        )
+        bounds = self._params
+        holds = (
+            candidate.agreement >= bounds.min_agreement
+            and accuracy(truth, reference) - candidate.accuracy <= bounds.max_accuracy_drop
+            and macro_f1(truth, reference, n_classes) - candidate.macro_f1
+            <= bounds.max_macro_f1_drop
+            and candidate.size_bytes <= bounds.max_int8_bytes
+        )
+        _LOG.info(
+            "int8 by %s: agreement %.4f, accuracy %.4f, %.1f dB, %d bytes%s",
+            remedy,
+            candidate.agreement,
+            candidate.accuracy,
+            candidate.sqnr_db,
+            candidate.size_bytes,
+            "; holds the bounds" if holds else "",
+        )
+        return Attempt(candidate.model_copy(update={"holds_bounds": holds}), recipe, model)
+
+    # -- remedies --------------------------------------------------------------------------------
+    def calibrate(self, recipe: Recipe, calibrator: str) -> Iterator[Recipe]:
+        """Another way to choose the ranges of activations."""
+        yield replace(recipe, calibrator=calibrator)
+
+    def equalize(self, recipe: Recipe) -> Iterator[Recipe]:
+        """Cross-layer equalisation, see `pipelines.mobile.equalize`."""
+        yield replace(recipe, model=equalized(recipe.model, self._calibration))
+
+    def leave_out(self, recipe: Recipe) -> Iterator[Recipe]:
+        """The most sensitive blocks in float32: one, then two, and so on.
+
+        A block's sensitivity is how many dB the logits gain when it alone stays in float32.
+        """
+        pixels = np.concatenate(list(self._calibration))[:_SENSITIVITY_IMAGES]
+        reference = logits_of(self._fp32, pixels)
+        blocks = blocks_of(recipe.model)
+
+        def gain(block: tuple[str, ...]) -> float:
+            trial = replace(recipe, float_nodes=(*recipe.float_nodes, *block))
+            return sqnr_db(reference, logits_of(self.int8(trial), pixels))
+
+        ranked = sorted(blocks, key=gain, reverse=True)
+        for n_blocks in range(1, _MAX_FLOAT_BLOCKS + 1):
+            left_out = [node for block in ranked[:n_blocks] for node in block]
+            yield replace(recipe, float_nodes=(*recipe.float_nodes, *left_out))
+
+    def correct_bias(self, recipe: Recipe) -> Iterator[Recipe]:
+        """The mean error of the logits on calibration pictures, taken off the head's bias.
+
+        References:
+            Nagel et al. 2019, "Data-free quantization through weight equalization and bias
+            correction", section 4.2, at the last layer, where it can be measured directly.
+        """
+        pixels = np.concatenate(list(self._calibration))
+        error = logits_of(self._fp32, pixels) - logits_of(self.int8(recipe), pixels)
+        yield replace(recipe, model=_add_to_logits(recipe.model, error.mean(axis=0)))
+
+
+def _calibrator(name: str) -> Callable[[Search, Recipe], Iterator[Recipe]]:
+    return lambda search, recipe: search.calibrate(recipe, name)
+
+
+#: By name: what to try next, from the best recipe so far.
+REMEDIES: dict[str, Callable[[Search, Recipe], Iterator[Recipe]]] = {
+    **{name: _calibrator(name) for name in CALIBRATORS},
+    "equalize": Search.equalize,
+    "leave_out": Search.leave_out,
+    "bias_correction": Search.correct_bias,
+}
+
+
+def search_int8(
+    fp32: bytes,
+    calibration: Sequence[NDArray[np.uint8]],
+    val_pixels: NDArray[np.uint8],
+    val_class_index: NDArray[np.int64],
+    params: ExportParams,
+) -> list[Attempt]:
+    """Every quantisation tried, in order, one of them chosen: the first that holds the bounds.
+
+    Args:
+        fp32: ONNX bytes of the float model.
+        calibration: batches of train pictures, each (n, h, w, 3).
+        val_pixels: (n, h, w, 3).
+        val_class_index: (n,).
+        params: remedies and bounds.
+
+    Raises:
+        ConfigError: if a remedy is unknown, or there is none.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        return Search(fp32, calibration, val_pixels, val_class_index, params, Path(folder)).run()
+
+
+def best_of(attempts: Sequence[Attempt]) -> Attempt | None:
+    """The attempt that agrees best with fp32; the signal-to-noise ratio settles ties.
+
+    Args:
+        attempts: in any order.
+    """
+    return max(attempts, key=lambda a: (a.candidate.agreement, a.candidate.sqnr_db), default=None)
+
+
+def _with_choice(attempts: Sequence[Attempt], chosen: Attempt) -> list[Attempt]:
+    return [
+        replace(a, candidate=a.candidate.model_copy(update={"is_chosen": a is chosen}))
+        for a in attempts
+    ]
+
+
+def logits_of(model: bytes, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Logits of pictures.
+
+    Args:
+        model: ONNX bytes.
+        pixels: (n, h, w, 3).
+
+    Returns:
+        (n, n_classes).
+    """
+    session = make_session(model, n_workers())
+    parts = [
+        session.run([LOGITS_NAME], {INPUT_NAME: pixels[start : start + _BATCH]})[0]
+        for start in range(0, len(pixels), _BATCH)
+    ]
+    return np.concatenate(parts)
+
+
+def blocks_of(model: bytes) -> list[tuple[str, ...]]:
+    """Node names by the network's block, in order; what stands before the first belongs to it.
+
+    Args:
+        model: ONNX bytes, whose weights are named ``….blocks.<number>.…``.
+    """
+    blocks: dict[str, list[str]] = {}
+    current = "0"
+    for node in onnx.load_from_string(model).graph.node:
+        for name in node.input:
+            head, marker, rest = name.partition("blocks.")
+            if marker and "." in rest and not head.replace(".", "").isdigit():
+                current = rest.split(".", 1)[0]
+        blocks.setdefault(current, []).append(node.name)
+    return [tuple(names) for names in blocks.values()]
+
+
+def _add_to_logits(model: bytes, shift: NDArray[np.float32]) -> bytes:
+    proto = onnx.load_from_string(model)
+    writer = next(node for node in proto.graph.node if LOGITS_NAME in node.output)
+    for tensor in proto.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if tensor.name in writer.input and values.shape == shift.shape:
+            corrected = (values + shift).astype(values.dtype)
+            tensor.CopyFrom(numpy_helper.from_array(corrected, tensor.name))
+            data: bytes = proto.SerializeToString(deterministic=True)
+            return data
+    raise ValueError("the head's last layer has no bias of the logits' size")

@@ -1,0 +1,217 @@
+"""models/<task>/float/ -> ONNX, int8 and candidate.json: a bundle without its test metrics."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.atomic import write_bytes, write_text
+from pipelines.card import DatasetCard, load_card
+from pipelines.config import ExportParams
+from pipelines.data.images import Preprocess
+from pipelines.data.loaders import Pictures
+from pipelines.data.manifest import Entry, content_sha256, in_split, read_manifest
+from pipelines.errors import LeakageError
+from pipelines.mobile.benchmark import paired_ms, speedup
+from pipelines.mobile.bundle import (
+    Bundle,
+    Candidate,
+    FileRef,
+    PreprocessSpec,
+    Provenance,
+    Serving,
+    TensorSpec,
+)
+from pipelines.mobile.calibration import calibration_batches, stratified_sample
+from pipelines.mobile.export import (
+    EMBEDDING_NAME,
+    INPUT_NAME,
+    LOGITS_NAME,
+    check_parity,
+    classifier_onnx,
+)
+from pipelines.mobile.predictor import make_session
+from pipelines.mobile.remedies import Attempt, search_int8
+from pipelines.paths import Paths, TaskPaths
+from pipelines.training.float_model import FloatModel, load_float_model
+
+_LOG = logging.getLogger(__name__)
+
+#: Val pictures on which the ONNX file must agree with torch.
+_PARITY_IMAGES = 32
+#: Val pictures on which int8 is measured; bounds the memory, not the honesty: a stratified sample.
+_MAX_VAL_IMAGES = 1000
+
+
+def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
+    """Write model_fp32.onnx, model_int8.onnx, candidate.json and quantization.csv.
+
+    Args:
+        task: slug.
+        params: the task's ``export`` section.
+        seed: draws the calibration pictures.
+        paths: of the project.
+
+    Raises:
+        MissingDataError: if `train` has not run.
+        BundleError: if the float model is damaged.
+        LeakageError: if the manifest is not the one that the model was trained with.
+        ParityError: if the ONNX file disagrees with the float model.
+        StorageError: if the disk is full.
+    """
+    files = paths.task(task)
+    meta, model, float_sha256 = load_float_model(files.float_dir)
+    card = load_card(files.card)
+    entries = read_manifest(files.manifest)
+    if content_sha256(entries) != meta.data_sha256:
+        raise LeakageError(
+            f"{files.manifest}: the split is not the one that the model was trained with, so its "
+            f"val and test images may have been trained on. Run `dvc repro train@{task}`."
+        )
+    _LOG.info("%s: exporting", task)
+    fp32 = classifier_onnx(model, meta.image_px, meta.mean, meta.std)
+    val_pixels, val_class_index = _val_split(entries, meta, seed, files)
+    gap = check_parity(model, fp32, val_pixels[:_PARITY_IMAGES], meta.mean, meta.std)
+    _LOG.info("%s: ONNX agrees with torch within %.1e", task, gap)
+    chosen = stratified_sample(in_split(entries, "train"), params.calibration_images, seed)
+    calibration = calibration_batches(_pictures(chosen, meta, seed, files))
+    attempts = search_int8(fp32, calibration, val_pixels, val_class_index, params)
+    best = next(attempt for attempt in attempts if attempt.candidate.is_chosen)
+    served = _serving(fp32, best, meta.image_px, params)
+    _LOG.info("%s: serves %s: %s", task, served.precision, served.reason)
+    bundle = _bundle(meta, card, float_sha256, fp32, attempts, best.model, served, files)
+    write_bytes(files.onnx_fp32, fp32)
+    write_bytes(files.onnx_int8, best.model)
+    write_text(files.quantization, _table([attempt.candidate for attempt in attempts]))
+    # Last: it names the files above, and a reader checks them.
+    write_text(files.candidate, bundle.to_json())
+
+
+def _pictures(entries: Sequence[Entry], meta: FloatModel, seed: int, files: TaskPaths) -> Pictures:
+    preprocess = Preprocess(meta.resize_px, meta.image_px)
+    return Pictures(files.raw_dir, entries, preprocess, None, seed)
+
+
+def _val_split(
+    entries: Sequence[Entry], meta: FloatModel, seed: int, files: TaskPaths
+) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
+    val = stratified_sample(in_split(entries, "val"), _MAX_VAL_IMAGES, seed)
+    number = {label: index for index, label in enumerate(meta.labels)}
+    class_index = np.array([number[entry.label] for entry in val], dtype=np.int64)
+    return np.concatenate(list(_pictures(val, meta, seed, files).batches(16))), class_index
+
+
+def _serving(fp32: bytes, best: Attempt, image_px: int, params: ExportParams) -> Serving:
+    """int8 if it keeps its bounds and is not slower. No time is written: it is the machine's."""
+    if not best.candidate.holds_bounds:
+        return Serving(
+            precision="fp32",
+            reason=f"no int8 file kept its bounds on the val split; the best agreed with fp32 on "
+            f"{best.candidate.agreement:.1%} of the images (bound {params.min_agreement:.1%})",
+        )
+    pixels = np.zeros((1, image_px, image_px, 3), dtype=np.uint8)
+    sessions = {"fp32": make_session(fp32), "int8": make_session(best.model)}
+    times = paired_ms(
+        {
+            name: lambda session=session: session.run(None, {INPUT_NAME: pixels})  # type: ignore[misc]
+            for name, session in sessions.items()
+        }
+    )
+    ratio = speedup(times["fp32"], times["int8"])
+    _LOG.info("int8 is %.2f times as fast as fp32 on one thread here", ratio)
+    if ratio < params.min_speedup:
+        return Serving(
+            precision="fp32",
+            reason=f"int8 kept its bounds but was not {params.min_speedup:g} times as fast as fp32 "
+            f"on one thread of the machine that exported it",
+        )
+    return Serving(
+        precision="int8",
+        reason=f"it kept its bounds on the val split (agreement {best.candidate.agreement:.1%}) "
+        f"and was at least {params.min_speedup:g} times as fast as fp32 on one thread",
+    )
+
+
+def _bundle(
+    meta: FloatModel,
+    card: DatasetCard,
+    float_sha256: str,
+    fp32: bytes,
+    attempts: Sequence[Attempt],
+    int8: bytes,
+    served: Serving,
+    files: TaskPaths,
+) -> Bundle:
+    meanings = {entry.label: entry.meaning for entry in card.classes}
+    n_features = int(np.prod(make_session(fp32).get_outputs()[1].shape[1:]))
+    return Bundle(
+        schema_version=1,
+        task=meta.task,
+        domain=meta.domain,
+        title=card.title,
+        labels=meta.labels,
+        label_meanings={label: meanings[label] for label in meta.labels},
+        preprocess=PreprocessSpec(resize_px=meta.resize_px, crop_px=meta.image_px),
+        input=TensorSpec(
+            name=INPUT_NAME,
+            shape=(-1, meta.image_px, meta.image_px, 3),
+            dtype="uint8",
+            meaning="upright RGB pictures in [0, 255]; normalisation is in the model",
+        ),
+        logits=TensorSpec(
+            name=LOGITS_NAME,
+            shape=(-1, len(meta.labels)),
+            dtype="float32",
+            meaning="one a label; softmax after division by the temperature gives probabilities",
+        ),
+        embedding=TensorSpec(
+            name=EMBEDDING_NAME,
+            shape=(-1, n_features),
+            dtype="float32",
+            meaning="pooled features of the last block",
+        ),
+        files={
+            "fp32": _ref(files.onnx_fp32.name, fp32),
+            "int8": _ref(files.onnx_int8.name, int8),
+        },
+        served=served,
+        int8_path=tuple(attempt.candidate for attempt in attempts),
+        provenance=Provenance(
+            backbone=meta.backbone,
+            weights=f"{meta.weights} ({meta.weights_provider})"
+            if meta.weights_provider
+            else meta.weights,
+            weights_sha256=meta.weights_sha256,
+            weights_licence=meta.weights_licence,
+            float_sha256=float_sha256,
+            data_sha256=meta.data_sha256,
+            params_sha256=meta.params_sha256,
+            data_source=meta.data_source,
+            n_images=meta.n_images,
+            n_groups=meta.n_groups,
+        ),
+        intended_use=card.intended_use,
+        not_for=card.not_for,
+    )
+
+
+def _ref(name: str, data: bytes) -> FileRef:
+    return FileRef(name=name, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
+
+
+def _table(candidates: Sequence[Candidate]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([*Candidate.model_fields])
+    for candidate in candidates:
+        row = candidate.model_dump()
+        row["float_nodes"] = json.dumps(row["float_nodes"])
+        writer.writerow(row.values())
+    return buffer.getvalue()

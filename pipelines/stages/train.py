@@ -1,0 +1,294 @@
+"""prepared/ and raw/ -> models/<task>/float/, history.csv and figures; MLflow watches.
+
+The test split is never opened here.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import logging
+import os
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipelines.atomic import new_folder, write_bytes, write_text
+from pipelines.backbones.heads import Classifier, make_classifier
+from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD, LoadedWeights, load_imagenet
+from pipelines.config import TrainParams
+from pipelines.data.images import Preprocess
+from pipelines.data.loaders import Pictures
+from pipelines.data.manifest import SPLITS, Entry, content_sha256, in_split, read_manifest
+from pipelines.data.manifest import Split as SplitName
+from pipelines.data.prepared import read_summary
+from pipelines.evaluation import plots
+from pipelines.mobile.bundle import Precision
+from pipelines.mobile.calibration import calibration_batches, stratified_sample
+from pipelines.mobile.export import trunk_onnx
+from pipelines.mobile.quantize import quantized_trunk
+from pipelines.paths import Paths, TaskPaths
+from pipelines.training import tracking
+from pipelines.training.checkpoints import drop_checkpoint
+from pipelines.training.fit import EpochLog, Phase, fit
+from pipelines.training.float_model import FloatModel, save_float_model
+from pipelines.training.strategies import Split, cached_phases, full_phases
+
+_LOG = logging.getLogger(__name__)
+
+#: What training may look at.
+_SEEN_SPLITS: tuple[SplitName, ...] = ("train", "val")
+#: Pictures that calibrate the int8 trunk of the cached strategy.
+_TRUNK_CALIBRATION_IMAGES = 128
+#: Val pictures in the figure of sample predictions.
+_N_SAMPLES = 12
+
+
+def run(task: str, domain: str, params: TrainParams, seed: int, paths: Paths) -> None:
+    """Train the float model of a task.
+
+    Args:
+        task: slug.
+        domain: of the task.
+        params: the task's ``train`` section.
+        seed: of the run.
+        paths: of the project.
+
+    Raises:
+        MissingDataError: if `prepare` has not run.
+        ConfigError: if the backbone or the optimiser is unknown, or the cache bound too small.
+        WeightsError: if pretrained weights cannot be had.
+        StorageError: if the disk is full.
+    """
+    files = paths.task(task)
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_num_threads(os.cpu_count() or 1)
+    summary = read_summary(files.prepare_summary)
+    entries = read_manifest(files.manifest)
+    preprocess = Preprocess(round(params.image_px / params.crop_fraction), params.image_px)
+    model, weights = _start_model(params, len(summary.labels), seed, paths)
+    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    train, val = (
+        _split(in_split(entries, name), summary.labels, params, preprocess, seed, files)
+        for name in _SEEN_SPLITS
+    )
+    key = _training_key(params, seed, content_sha256(entries), weights)
+    phases = _phases(task, model, params, train, val, weights, seed, paths)
+    name = f"{params.backbone}-{params.strategy}"
+    with tracking.start(paths, task, domain, name=name, training_key=key) as tracked:
+        tracked.params({"seed": seed, **params.model_dump(mode="json")})
+        history = fit(
+            model,
+            phases,
+            params,
+            train_class_index=train.class_index,
+            n_classes=len(summary.labels),
+            seed=seed,
+            checkpoint_dir=files.checkpoint_dir,
+            key=key,
+            on_epoch=lambda log: tracked.epoch(log.epoch, asdict(log)),
+            what=task,
+        )
+        meta = FloatModel(
+            task=task,
+            domain=domain,
+            labels=summary.labels,
+            backbone=params.backbone,
+            cut=model.cut,
+            hidden=params.head.hidden,
+            dropout=params.head.dropout,
+            resize_px=preprocess.resize_px,
+            image_px=preprocess.crop_px,
+            mean=IMAGENET_MEAN,
+            std=IMAGENET_STD,
+            strategy=params.strategy,
+            weights=params.weights,
+            weights_provider=weights.provider if weights else None,
+            weights_sha256=weights.sha256 if weights else None,
+            weights_licence=weights.licence if weights else None,
+            data_sha256=content_sha256(entries),
+            data_source=summary.data_source,
+            n_images={split: len(in_split(entries, split)) for split in SPLITS},
+            n_groups={split: len({e.group for e in in_split(entries, split)}) for split in SPLITS},
+            params_sha256=_params_sha256(params, seed),
+            val=_kept(history, params.monitor),
+        )
+        figures = _figures(history, phases[-1], val, summary.labels)
+        with new_folder(files.training_figures_dir) as folder:
+            for file_name, png in figures.items():
+                write_bytes(folder / file_name, png)
+        write_text(files.history, _history_csv(history))
+        with new_folder(files.float_dir) as folder:
+            weights_sha256 = save_float_model(folder, meta, model)
+        tracked.tags(
+            tracking.training_tags(
+                paths,
+                task,
+                domain,
+                weights_sha256=weights_sha256,
+                data_sha256=meta.data_sha256,
+                params_sha256=meta.params_sha256,
+                data_source=meta.data_source,
+            )
+        )
+        tracked.artifact(files.training_figures_dir, "figures")
+        drop_checkpoint(files.checkpoint_dir)
+    _LOG.info(
+        "%s: val accuracy %.3f, macro-F1 %.3f",
+        task,
+        meta.val["val_accuracy"],
+        meta.val["val_macro_f1"],
+    )
+
+
+def _start_model(
+    params: TrainParams, n_classes: int, seed: int, paths: Paths
+) -> tuple[Classifier, LoadedWeights | None]:
+    model = make_classifier(
+        params.backbone,
+        n_classes=n_classes,
+        hidden=params.head.hidden,
+        dropout=params.head.dropout,
+        cut=params.cut,
+        seed=seed,
+    )
+    if params.weights == "none":
+        return model, None
+    weights = load_imagenet(params.backbone, paths.weights_dir)
+    model.blocks.load_state_dict(weights.tensors)
+    return model, weights
+
+
+def _split(
+    entries: Sequence[Entry],
+    labels: Sequence[str],
+    params: TrainParams,
+    preprocess: Preprocess,
+    seed: int,
+    files: TaskPaths,
+) -> Split:
+    pictures = Pictures(files.raw_dir, entries, preprocess, params.augment, seed)
+    number = {label: index for index, label in enumerate(labels)}
+    return Split(pictures, np.array([number[e.label] for e in entries], dtype=np.int64))
+
+
+def _phases(
+    task: str,
+    model: Classifier,
+    params: TrainParams,
+    train: Split,
+    val: Split,
+    weights: LoadedWeights | None,
+    seed: int,
+    paths: Paths,
+) -> list[Phase]:
+    if params.strategy == "full":
+        return full_phases(model, params, train, val, _normalise, seed=seed)
+    trunks = _trunks(model, params, train.pictures, weights, seed, paths)
+    return cached_phases(
+        model, params, train, val, trunks, paths.activations_dir, seed=seed, what=task
+    )
+
+
+def _normalise(pixels: Tensor) -> Tensor:
+    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    normalised: Tensor = ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+    return normalised.contiguous(memory_format=torch.channels_last)
+
+
+def _trunks(
+    model: Classifier,
+    params: TrainParams,
+    pictures: Pictures,
+    weights: LoadedWeights | None,
+    seed: int,
+    paths: Paths,
+) -> dict[Precision, bytes]:
+    """The frozen trunk as ONNX; the float one is kept, since tasks share it."""
+    identity = (
+        params.backbone,
+        model.cut,
+        params.image_px,
+        weights and weights.sha256,
+        None if weights else seed,
+        torch.__version__,
+    )
+    kept = paths.trunks_dir / f"{hashlib.sha256(repr(identity).encode()).hexdigest()[:24]}.onnx"
+    if not kept.is_file():
+        _LOG.info("exporting the frozen trunk of %s", params.backbone)
+        write_bytes(kept, trunk_onnx(model, params.image_px, IMAGENET_MEAN, IMAGENET_STD))
+    trunk = kept.read_bytes()
+    trunks: dict[Precision, bytes] = {}
+    if params.int8_views < 1:
+        trunks["fp32"] = trunk
+    if params.int8_views > 0:
+        chosen = stratified_sample(pictures.entries, _TRUNK_CALIBRATION_IMAGES, seed)
+        sample = Pictures(pictures.raw_dir, chosen, pictures.preprocess, None, seed)
+        trunks["int8"] = quantized_trunk(trunk, calibration_batches(sample))
+    return trunks
+
+
+def _params_sha256(params: TrainParams, seed: int) -> str:
+    text = json.dumps({"seed": seed, **params.model_dump(mode="json")}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _training_key(
+    params: TrainParams, seed: int, data_sha256: str, weights: LoadedWeights | None
+) -> str:
+    parts = (_params_sha256(params, seed), data_sha256, weights.sha256 if weights else "none")
+    return hashlib.sha256("/".join(parts).encode()).hexdigest()
+
+
+def _kept(history: Sequence[EpochLog], monitor: str) -> dict[str, float]:
+    """Val metrics of the best epoch, with the order that `fit` keeps."""
+    sign = -1 if monitor == "val_loss" else 1
+    best = max(history, key=lambda log: (sign * getattr(log, monitor), -log.val_loss))
+    return {name: getattr(best, name) for name in ("val_loss", "val_accuracy", "val_macro_f1")}
+
+
+def _history_csv(history: Sequence[EpochLog]) -> str:
+    buffer = io.StringIO()
+    names = [field.name for field in fields(EpochLog)]
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(names)
+    for log in history:
+        row = [getattr(log, name) for name in names]
+        writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in row])
+    return buffer.getvalue()
+
+
+def _figures(
+    history: Sequence[EpochLog], phase: Phase, val: Split, labels: Sequence[str]
+) -> dict[str, bytes]:
+    with torch.inference_mode():
+        logits = phase.val_logits().float().cpu()
+    # A cached val split holds each picture once a precision; the first is enough for a figure.
+    logits = logits[:: len(logits) // len(val.class_index)]
+    probabilities = torch.softmax(logits, dim=1).numpy()
+    predicted = probabilities.argmax(axis=1)
+    return {
+        "curves.png": plots.training_curves([asdict(log) for log in history]),
+        "val_confusion.png": plots.confusion(val.class_index, predicted, labels, "val split"),
+        "val_samples.png": _samples(val, labels, predicted, probabilities),
+    }
+
+
+def _samples(
+    val: Split,
+    labels: Sequence[str],
+    predicted: NDArray[np.int64],
+    probabilities: NDArray[np.float32],
+) -> bytes:
+    rows = np.linspace(0, len(predicted) - 1, min(_N_SAMPLES, len(predicted))).round().astype(int)
+    return plots.sample_grid(
+        [val.pictures.plain(val.pictures.entries[row]) for row in rows],
+        [f"{labels[predicted[row]]} {probabilities[row].max():.0%}" for row in rows],
+        [bool(predicted[row] == val.class_index[row]) for row in rows],
+    )

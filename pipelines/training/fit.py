@@ -1,0 +1,362 @@
+"""The one training loop: phases of epochs, the best epoch kept, every epoch a checkpoint.
+
+It knows neither images nor caches: a `Phase` brings its batches, its forward pass and its val
+logits. Both strategies run through here, so that they share optimisers, schedules, losses, early
+stopping and resumption.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.nn import functional
+
+from pipelines.config import PhaseParams, TrainParams
+from pipelines.evaluation.metrics import accuracy, macro_f1
+from pipelines.progress import track
+from pipelines.training.checkpoints import (
+    Checkpoint,
+    load_checkpoint,
+    optimizer_tensors,
+    restore_optimizer,
+    save_checkpoint,
+)
+from pipelines.training.schedules import make_optimizer, parameter_groups, rate_factor
+
+_LOG = logging.getLogger(__name__)
+
+#: Norm to which gradients are clipped, so that one odd batch of a small data set undoes little.
+_MAX_GRADIENT_NORM = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class EpochLog:
+    """One row of history.csv; losses are means over images, in nats.
+
+    Attributes:
+        epoch: from 1, through all phases.
+        phase: ``head`` or ``tail``.
+        learning_rate: the head's, at the end of the epoch.
+        train_loss: with label smoothing, class weights and mixup as asked for.
+        val_loss: plain cross-entropy.
+        val_accuracy: in [0, 1].
+        val_macro_f1: in [0, 1].
+    """
+
+    epoch: int
+    phase: str
+    learning_rate: float
+    train_loss: float
+    val_loss: float
+    val_accuracy: float
+    val_macro_f1: float
+
+
+@dataclass(frozen=True, slots=True)
+class Phase:
+    """What differs between training a head and training a tail.
+
+    Attributes:
+        name: ``head`` or ``tail``.
+        params: epochs, learning rate, schedule.
+        modules: what is trained, each with its share of the learning rate.
+        batches: of an epoch: inputs and class indices; the same for the same epoch.
+        n_batches: of every epoch.
+        forward: logits of a batch's inputs.
+        val_logits: (n, n_classes) for the val split.
+        val_class_index: (n,) to go with them.
+        train_mode: puts the network into the state in which this phase trains it.
+    """
+
+    name: str
+    params: PhaseParams
+    modules: Sequence[tuple[nn.Module, float]]
+    batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]]
+    n_batches: int
+    forward: Callable[[Tensor], Tensor]
+    val_logits: Callable[[], Tensor]
+    val_class_index: NDArray[np.int64]
+    train_mode: Callable[[], None]
+
+
+@dataclass(slots=True)
+class _State:
+    """What a checkpoint holds, alive."""
+
+    phase: int = 0
+    epoch: int = 0
+    best: dict[str, Tensor] = field(default_factory=dict)
+    best_value: float = -math.inf
+    stale: int = 0
+    average: dict[str, Tensor] = field(default_factory=dict)
+    history: list[EpochLog] = field(default_factory=list)
+
+
+def class_weights(class_index: NDArray[np.int64], n_classes: int) -> Tensor:
+    """Weights that let each class count the same; their mean over images is 1.
+
+    Args:
+        class_index: (n,) of the train split.
+        n_classes: number of classes, each of which occurs.
+
+    References:
+        scikit-learn, ``compute_class_weight("balanced")``: n / (n_classes * count).
+    """
+    counts = np.bincount(class_index, minlength=n_classes)
+    return torch.tensor(len(class_index) / (n_classes * np.maximum(counts, 1)), dtype=torch.float32)
+
+
+def mixed(
+    inputs: Tensor, targets: Tensor, alpha: float, generator: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """A batch in which each example is blended with another one.
+
+    Args:
+        inputs: (n, ...).
+        targets: (n, n_classes) probabilities.
+        alpha: of the Beta distribution that draws the share; > 0.
+        generator: draws share and partners.
+
+    References:
+        Zhang et al. 2018, "mixup"; at a hidden layer, Verma et al. 2019, "Manifold mixup".
+    """
+    share = float(generator.beta(alpha, alpha))
+    partner = torch.from_numpy(generator.permutation(len(inputs)))
+    return (
+        share * inputs + (1 - share) * inputs[partner],
+        share * targets + (1 - share) * targets[partner],
+    )
+
+
+def fit(
+    model: nn.Module,
+    phases: Sequence[Phase],
+    params: TrainParams,
+    *,
+    train_class_index: NDArray[np.int64],
+    n_classes: int,
+    seed: int,
+    checkpoint_dir: Path,
+    key: str,
+    on_epoch: Callable[[EpochLog], None],
+    what: str,
+) -> list[EpochLog]:
+    """Train through the phases and leave the best epoch's weights in the model.
+
+    A run that was killed goes on from its last epoch and ends with the same bytes.
+
+    Args:
+        model: holds all that the phases train; its state dict is what is kept.
+        phases: in order.
+        params: losses, optimiser, monitor.
+        train_class_index: (n,) of the train split, for class weights.
+        n_classes: number of logits.
+        seed: of the run.
+        checkpoint_dir: of the task.
+        key: hash of all that the training depends on; another key starts anew.
+        on_epoch: told of each epoch, those before a resumption included.
+        what: for the progress bar.
+
+    Returns:
+        A row an epoch.
+
+    Raises:
+        StorageError: if a checkpoint cannot be written.
+    """
+    weights = (
+        class_weights(train_class_index, n_classes) if params.balance == "class_weights" else None
+    )
+    state, optimizer_state = _resume(model, checkpoint_dir, key)
+    if state.history:
+        _LOG.info("%s: going on after epoch %d", what, state.history[-1].epoch)
+    for log in state.history:
+        on_epoch(log)
+    for index in range(state.phase, len(phases)):
+        phase = phases[index]
+        if index > state.phase:
+            state.phase, state.epoch, state.stale = index, 0, 0
+            state.average, optimizer_state = {}, {}
+            if state.best:
+                model.load_state_dict(state.best)
+        phase.train_mode()
+        groups = parameter_groups(phase.modules, phase.params.learning_rate, params.weight_decay)
+        optimizer = make_optimizer(groups, params)
+        if optimizer_state:
+            restore_optimizer(optimizer, optimizer_state)
+        while state.epoch < phase.params.epochs and not _is_stale(phase, state):
+            train_loss = _train_epoch(
+                phase, state, params, optimizer, weights, n_classes, (seed, index), model, what
+            )
+            log = _close_epoch(model, phase, state, params, optimizer, train_loss)
+            _LOG.info(
+                "%s: epoch %d (%s): train loss %.3f, val loss %.3f, accuracy %.3f, macro-F1 %.3f",
+                what,
+                log.epoch,
+                log.phase,
+                log.train_loss,
+                log.val_loss,
+                log.val_accuracy,
+                log.val_macro_f1,
+            )
+            on_epoch(log)
+            save_checkpoint(checkpoint_dir, key, _checkpoint(model, state, optimizer))
+    if state.best:
+        model.load_state_dict(state.best)
+    return state.history
+
+
+def _is_stale(phase: Phase, state: _State) -> bool:
+    return 0 < phase.params.patience <= state.stale
+
+
+def _train_epoch(
+    phase: Phase,
+    state: _State,
+    params: TrainParams,
+    optimizer: torch.optim.Optimizer,
+    weights: Tensor | None,
+    n_classes: int,
+    seed: tuple[int, int],
+    model: nn.Module,
+    what: str,
+) -> float:
+    phase.train_mode()
+    generator = np.random.default_rng([*seed, state.epoch, 1])
+    # Dropout draws from torch's global generator; its state must not outlive the epoch.
+    torch.manual_seed(int(generator.integers(2**31)))
+    n_steps = phase.n_batches * phase.params.epochs
+    total, n_images = 0.0, 0
+    batches = phase.batches(state.epoch)
+    title = f"{what}: {phase.name} {state.epoch + 1}/{phase.params.epochs}"
+    for i, (inputs, class_index) in enumerate(track(batches, title, phase.n_batches)):
+        factor = rate_factor(
+            state.epoch * phase.n_batches + i,
+            n_steps,
+            phase.params.schedule,
+            phase.params.warmup_fraction,
+        )
+        for group in optimizer.param_groups:
+            group["lr"] = group["peak_lr"] * factor
+        targets = functional.one_hot(class_index, n_classes).float()
+        if params.mixup_alpha > 0:
+            inputs, targets = mixed(inputs, targets, params.mixup_alpha, generator)
+        device = next(model.parameters()).device
+        on_gpu = device.type == "cuda"
+        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=on_gpu):
+            logits = phase.forward(inputs.to(device))
+        loss = functional.cross_entropy(
+            logits.float(),
+            targets.to(device),
+            label_smoothing=params.label_smoothing,
+            weight=None if weights is None else weights.to(device),
+        )
+        optimizer.zero_grad(set_to_none=True)
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(
+            [p for group in optimizer.param_groups for p in group["params"]], _MAX_GRADIENT_NORM
+        )
+        optimizer.step()
+        if params.ema_decay > 0:
+            _average(model, state, params.ema_decay)
+        total += loss.item() * len(class_index)
+        n_images += len(class_index)
+    return total / max(n_images, 1)
+
+
+def _average(model: nn.Module, state: _State, decay: float) -> None:
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        value = parameter.detach()
+        if name not in state.average:
+            state.average[name] = value.clone()
+        else:
+            state.average[name].lerp_(value, 1 - decay)
+
+
+def _close_epoch(
+    model: nn.Module,
+    phase: Phase,
+    state: _State,
+    params: TrainParams,
+    optimizer: torch.optim.Optimizer,
+    train_loss: float,
+) -> EpochLog:
+    """Measure on val, with the averaged weights where they are kept, and remember the best."""
+    raw = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    if state.average:
+        model.load_state_dict(raw | state.average)
+    model.eval()
+    with torch.inference_mode():
+        logits = phase.val_logits().float().cpu()
+    truth = phase.val_class_index
+    predicted = logits.argmax(dim=1).numpy()
+    values = {
+        "val_loss": functional.cross_entropy(logits, torch.from_numpy(truth)).item(),
+        "val_accuracy": accuracy(truth, predicted),
+        "val_macro_f1": macro_f1(truth, predicted, logits.shape[1]),
+    }
+    value = -values["val_loss"] if params.monitor == "val_loss" else values[params.monitor]
+    # Small val splits tie often; the lower loss then decides, by less than one image can count.
+    value -= 1e-4 * math.tanh(values["val_loss"])
+    if value > state.best_value:
+        state.best_value, state.stale = value, 0
+        state.best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    else:
+        state.stale += 1
+    model.load_state_dict(raw)
+    state.epoch += 1
+    log = EpochLog(
+        epoch=len(state.history) + 1,
+        phase=phase.name,
+        learning_rate=max(group["lr"] for group in optimizer.param_groups),
+        train_loss=train_loss,
+        **values,
+    )
+    state.history.append(log)
+    return log
+
+
+def _checkpoint(model: nn.Module, state: _State, optimizer: torch.optim.Optimizer) -> Checkpoint:
+    progress: dict[str, Any] = {
+        "best_value": state.best_value,
+        "stale": state.stale,
+        "history": [asdict(log) for log in state.history],
+    }
+    return Checkpoint(
+        state.phase,
+        state.epoch,
+        dict(model.state_dict()),
+        state.best,
+        state.average,
+        optimizer_tensors(optimizer),
+        progress,
+    )
+
+
+def _resume(model: nn.Module, checkpoint_dir: Path, key: str) -> tuple[_State, dict[str, Tensor]]:
+    found = load_checkpoint(checkpoint_dir, key)
+    if found is None:
+        return _State(), {}
+    model.load_state_dict(found.model)
+    progress = found.progress
+    history = [EpochLog(**row) for row in progress["history"]]
+    state = _State(
+        found.phase,
+        found.epoch,
+        found.best,
+        progress["best_value"],
+        progress["stale"],
+        found.average,
+        history,
+    )
+    return state, found.optimizer

@@ -1,0 +1,152 @@
+"""The rooms of the house: what may lie where, and who may load whom."""
+
+from __future__ import annotations
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+DOMAINS = ("agriculture", "medical", "reference", "safety")
+ROOMS = {
+    *DOMAINS,
+    *("backbones", "commands", "data", "evaluation", "mobile", "stages", "training"),
+}
+FORBIDDEN_STEMS = {"utils", "util", "helpers", "helper", "common", "misc", "base", "manager"}
+MAX_LINES = 300
+#: What a task module may import of this project: its contract, and the painters' brushes.
+FOR_TASK_MODULES = {
+    "pipelines.card",
+    "pipelines.errors",
+    *(f"pipelines.data.{name}" for name in ("manifest", "images", "canvas", "cutout", "pen")),
+}
+
+
+def tracked_or_new() -> list[Path]:
+    """Files that are in Git or would be added to it."""
+    listing = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    return [ROOT / name for name in listing.split("\0") if name and (ROOT / name).is_file()]
+
+
+def package_files() -> list[Path]:
+    return [
+        file
+        for package in ("pipelines", "apps")
+        for file in sorted((ROOT / package).rglob("*.py"))
+        if "__pycache__" not in file.parts
+    ]
+
+
+def task_files() -> list[Path]:
+    return [
+        file
+        for file in package_files()
+        if file.parent.name in DOMAINS and file.name != "__init__.py"
+    ]
+
+
+def test_datasets_hold_no_python():
+    assert not [file for file in (ROOT / "datasets").rglob("*") if file.suffix == ".py"]
+
+
+def test_packages_are_the_rooms():
+    packages = {file.parent.name for file in (ROOT / "pipelines").glob("*/__init__.py")}
+    assert packages == ROOMS
+
+
+@pytest.mark.parametrize("file", package_files(), ids=lambda file: str(file.relative_to(ROOT)))
+def test_module_has_a_telling_name_and_a_readable_length(file):
+    assert file.stem not in FORBIDDEN_STEMS
+    assert len(file.read_text(encoding="utf-8").splitlines()) < MAX_LINES
+
+
+def test_only_the_command_line_prints():
+    printing = [
+        file.relative_to(ROOT).as_posix()
+        for file in package_files()
+        if re.search(r"^\s*print\(", file.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert printing == ["pipelines/cli.py"]
+
+
+@pytest.mark.parametrize("file", task_files(), ids=lambda file: file.stem)
+def test_task_module_imports_its_contract_and_the_brushes_alone(file):
+    modules = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "pipelines.data":
+            modules |= {f"pipelines.data.{alias.name}" for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            modules.add(node.module)
+        elif isinstance(node, ast.Import):
+            modules |= {alias.name for alias in node.names}
+    assert {name for name in modules if name.startswith("pipelines")} <= FOR_TASK_MODULES
+
+
+def test_repository_holds_no_large_file_and_no_picture_but_documentation():
+    for file in tracked_or_new():
+        assert file.stat().st_size < 500_000, file
+        if file.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif"}:
+            assert file.relative_to(ROOT).parts[0] in {"docs", "tests"}, file
+        assert file.suffix not in {".pkl", ".pickle", ".pt", ".pth", ".onnx", ".safetensors"}, file
+
+
+def test_import_rules_hold():
+    program = Path(sys.executable).with_name("lint-imports")
+    if not program.is_file():
+        pytest.skip("import-linter is not installed")
+    done = subprocess.run(
+        [program, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stdout
+
+
+@pytest.mark.parametrize(
+    ("module", "forbidden"),
+    [
+        ("pipelines.cli", {"torch", "mlflow", "dvc", "numpy", "onnxruntime"}),
+        ("pipelines.config", {"torch", "mlflow", "dvc", "numpy", "onnxruntime"}),
+        ("pipelines.mobile.predictor", {"torch", "mlflow", "dvc", "onnx", "sklearn", "cv2"}),
+        ("pipelines.commands.predict", {"torch", "mlflow", "dvc", "onnx", "sklearn", "cv2"}),
+        ("pipelines.stages.fetch", {"torch", "mlflow", "sklearn", "matplotlib"}),
+        ("pipelines.stages.prepare", {"torch", "mlflow", "sklearn", "matplotlib"}),
+        ("pipelines.stages.evaluate", {"torch", "mlflow", "torchvision"}),
+        ("pipelines.stages.gate", {"torch", "mlflow", "torchvision"}),
+        ("pipelines.commands.doctor", {"torch", "mlflow", "dvc"}),
+    ],
+)
+def test_module_loads_nothing_heavy(module, forbidden):
+    code = (
+        f"import importlib, sys\nimportlib.import_module({module!r})\n"
+        f"print(*sorted({forbidden!r} & set(sys.modules)))"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.split() == []
+
+
+def test_make_alone_shows_every_target():
+    if shutil.which("make") is None:
+        pytest.skip("make is not installed")
+    shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    targets = "setup repro test test-all check fix ui bench clean real"
+    for target in targets.split(" "):
+        assert re.search(rf"^  make {target} +\S", shown, re.MULTILINE), target
+
+
+def test_ci_runs_what_a_person_runs():
+    script = ROOT / ".ci/run"
+    assert script.stat().st_mode & 0o111
+    assert "make check test repro" in script.read_text()

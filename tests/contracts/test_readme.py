@@ -1,0 +1,175 @@
+"""The commands that README.md shows are run: the quick ones here and now, the others when asked.
+
+Blocks marked ```console hold commands after `$ ` and what they print. Every command must be in one
+of the lists below, so that a new one cannot go untried.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+VENV_BIN = Path(sys.executable).parent
+#: Answer at once, on any checkout. 2: the doctor of a fresh clone has something to say.
+QUICK = {"make": 0, "fieldlens --help": 0, "fieldlens tasks": 0}
+#: Run in order, in a copy of the checkout; together some ten minutes.
+HEAVY_STARTS = (
+    "make repro",
+    "fieldlens doctor",
+    "fieldlens predict",
+    "dvc repro",
+    "dvc metrics",
+    "dvc plots",
+    "dvc exp",
+    "FIELDLENS_WEIGHTS=",
+)
+SERVER = "make ui"
+SHELL_ONLY = {"source .venv/bin/activate"}
+
+
+def blocks(name: str = "README.md") -> list[tuple[str, list[str]]]:
+    """Each command with the lines that are shown below it."""
+    text = (ROOT / name).read_text(encoding="utf-8")
+    found: list[tuple[str, list[str]]] = []
+    for block in re.findall(r"^```console\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for line in block.splitlines():
+            if line.startswith("$ "):
+                found.append((line[2:], []))
+            else:
+                found[-1][1].append(line)
+    return found
+
+
+def run(command: str, cwd: Path, timeout_s: int = 120) -> subprocess.CompletedProcess[str]:
+    environ = {**os.environ, "PATH": f"{VENV_BIN}:{os.environ['PATH']}", "COLUMNS": "100"}
+    # What pytest set for itself must not reach the command.
+    environ.pop("FIELDLENS_TRACKING", None)
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=cwd,
+        env=environ,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=timeout_s,
+    )
+
+
+def test_every_command_is_in_a_list():
+    for command, _ in blocks():
+        assert (
+            command in QUICK
+            or command in SHELL_ONLY
+            or command == SERVER
+            or command.startswith(HEAVY_STARTS)
+        ), command
+
+
+@pytest.mark.parametrize("command", QUICK)
+def test_quick_command_runs_and_prints_what_is_shown(command):
+    shown = dict(blocks())[command]
+    done = run(command, ROOT)
+    assert done.returncode == QUICK[command], done.stderr
+    assert done.stdout.strip()
+    printed = done.stdout.splitlines()
+    for line in shown:
+        assert line in printed or line.strip() in {"", "..."}
+
+
+def test_contributing_names_targets_that_exist():
+    makefile = (ROOT / "Makefile").read_text()
+    for command, _ in blocks("CONTRIBUTING.md"):
+        target = command.removeprefix("make ")
+        assert re.search(rf"^{target}:", makefile, re.MULTILINE), command
+
+
+def test_links_lead_somewhere():
+    for name in ("README.md", "CONTRIBUTING.md", "docs/architecture.md"):
+        for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / name).read_text(encoding="utf-8")):
+            if not target.startswith("http"):
+                assert ((ROOT / name).parent / target).exists(), f"{name}: {target}"
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    """A copy of what is in Git, with the checkout's own .venv and downloads."""
+    if not (ROOT / ".venv/.stamp").exists() or not (ROOT / ".cache/weights/.stamp").exists():
+        pytest.skip("needs `make setup`")
+    folder = tmp_path / "clone"
+    folder.mkdir()
+    names = run("git ls-files -z --cached --others --exclude-standard", ROOT).stdout.split("\0")
+    for name in filter(None, names):
+        if (ROOT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / name, folder / name)
+    (folder / ".venv").symlink_to(ROOT / ".venv")
+    (folder / ".cache").mkdir()
+    shutil.copytree(ROOT / ".cache/weights", folder / ".cache/weights", symlinks=True)
+    # Older than the stamp: this copy must never install itself into the checkout's .venv.
+    long_ago = (ROOT / ".venv/.stamp").stat().st_mtime - 3600
+    for name in ("pyproject.toml", "constraints.txt", "pipelines/backbones/weights.py"):
+        os.utime(folder / name, (long_ago, long_ago))
+    (folder / ".cache/weights/.stamp").touch()
+    identity = "git config user.email readme@example.org && git config user.name readme"
+    done = run(f"git init -q && {identity} && git add -A && git commit -qm start", folder)
+    assert done.returncode == 0, done.stderr
+    return folder
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(3600)
+def test_heavy_commands_run_in_order(clone):
+    for command, _ in blocks():
+        if command in SHELL_ONLY or command == SERVER:
+            continue
+        done = run(command, clone, timeout_s=3000)
+        assert done.returncode == 0, f"$ {command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        if command == "make repro":
+            # As the owner of a checkout would, so that experiments start from a commit.
+            done = run("git add -A && git commit -qm repro", clone)
+            again = run("make repro", clone)
+            assert "Running stage" not in again.stdout, "nothing changed, nothing runs"
+
+
+@pytest.mark.slow
+def test_ui_answers_on_this_machine_alone(clone):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    environ = {**os.environ, "PATH": f"{VENV_BIN}:{os.environ['PATH']}"}
+    server = subprocess.Popen(
+        ["make", "ui", f"PORT={port}"],
+        cwd=clone,
+        env=environ,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        start_new_session=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://127.0.0.1:{port}/", timeout=5) as page:
+                    assert b"MLflow" in page.read()
+                break
+            except (urllib.error.URLError, ConnectionError):
+                assert server.poll() is None, "the server ended"
+                assert time.monotonic() < deadline, "no answer within two minutes"
+                time.sleep(1)
+        listing = Path("/proc/net/tcp").read_text()
+        everywhere = f" 00000000:{port:04X} "
+        assert everywhere not in listing, "it listens on other interfaces, too"
+    finally:
+        os.killpg(server.pid, 15)
+        server.wait(30)

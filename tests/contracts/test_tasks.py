@@ -1,0 +1,83 @@
+"""A task is a block in params.yaml, a card, a module and a test; nothing else, and nothing less."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from pipelines.backbones.registry import BACKBONES
+from pipelines.card import load_card
+from pipelines.config import load_params
+from pipelines.tasks import load_task
+
+ROOT = Path(__file__).resolve().parents[2]
+PARAMS = load_params(ROOT / "params.yaml")
+TASKS = list(PARAMS.tasks)
+#: Labels that the seed documents name; a data set that lacks one says so by `classes:`.
+PROMISED = {
+    "chest_xray": {"covid19", "no_finding", "pneumonia"},
+    "mask_detection": {"with_mask", "without_mask", "mask_worn_incorrectly"},
+    "weld_defect": {"crack", "lack_of_penetration", "no_defect", "porosity"},
+}
+N_CLASSES = {"skin_lesion": 7, "tomato_leaf": 10, "fish_species": 10, "cats_dogs": 2}
+
+
+def test_the_seven_tasks_are_there():
+    assert set(PROMISED) | set(N_CLASSES) <= set(TASKS)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_task_has_card_module_and_test(task):
+    domain = PARAMS.task(task).domain
+    card = load_card(ROOT / "datasets" / task / "card.yaml")
+    assert card.domain == domain
+    assert callable(load_task(domain, task).records)
+    assert (ROOT / "tests" / domain / f"test_{task}.py").is_file()
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_card_says_whose_the_data_are(task):
+    card = load_card(ROOT / "datasets" / task / "card.yaml")
+    assert card.source.url.startswith("http")
+    assert card.licence.spdx
+    assert card.licence.redistribution
+    assert len(card.citation.text) > 20
+    assert card.known_biases
+    assert card.intended_use
+    assert card.not_for
+    if card.domain == "medical":
+        words = " ".join([card.intended_use, *card.not_for]).casefold()
+        assert "not a medical device" in words
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_card_has_the_classes_that_were_promised(task):
+    labels = load_card(ROOT / "datasets" / task / "card.yaml").labels
+    assert PROMISED.get(task, set(labels)) == set(labels)
+    assert len(labels) == N_CLASSES.get(task, len(labels))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_params_name_what_exists(task):
+    section = PARAMS.task(task)
+    card = load_card(ROOT / "datasets" / task / "card.yaml")
+    assert set(section.prepare.classes or ()) <= set(card.labels)
+    assert section.train.backbone in BACKBONES
+    assert section.fetch.source.kind == "sample", "a clean clone must run without anybody's data"
+
+
+def test_cards_are_those_of_the_tasks():
+    assert {path.parent.name for path in (ROOT / "datasets").glob("*/card.yaml")} == set(TASKS)
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_real_overlay_gives_valid_params(task, tmp_path):
+    from pipelines.commands.workspace import overlay
+    from pipelines.config import TaskParams
+    from pipelines.strict_yaml import read_yaml, validate
+
+    document = read_yaml(ROOT / "params.yaml")
+    above = (document.get("real") or {}).get(task, {})
+    block = overlay(document["tasks"][task], above)
+    validate(TaskParams, block, ROOT / "params.yaml", f"real.{task}")

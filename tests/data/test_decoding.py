@@ -1,0 +1,155 @@
+"""The decoding pass: order, verdicts, processes, and what happens when one is killed."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import psutil
+import pytest
+from PIL import Image
+
+from pipelines.data import decoding
+from pipelines.data.decoding import Refused, Seen, look, look_at_all, n_workers_of
+from pipelines.errors import ConfigError, DataError
+
+
+def paint(path: Path, seed: int, side_px: int = 24) -> None:
+    levels = np.random.default_rng(seed).integers(0, 256, (side_px, side_px, 3), dtype=np.uint8)
+    Image.fromarray(levels).save(path)
+
+
+def test_sound_image_is_seen(tmp_path: Path) -> None:
+    paint(tmp_path / "a.png", 0, 40)
+    seen = look(tmp_path, "a.png", 40)
+    assert isinstance(seen, Seen)
+    assert seen.sha256 == hashlib.sha256((tmp_path / "a.png").read_bytes()).hexdigest()
+    assert (seen.format, seen.width_px, seen.height_px) == ("PNG", 40, 40)
+    assert len(seen.fingerprint.thumbnail) == 256
+
+
+def test_bad_files_are_refused_with_kind_and_reason(tmp_path: Path) -> None:
+    (tmp_path / "text.png").write_text("hello", encoding="utf-8")
+    paint(tmp_path / "small.png", 0, 15)
+    (tmp_path / "dangling.png").symlink_to(tmp_path / "nowhere.png")
+    found = [look(tmp_path, name, 16) for name in ("absent.png", "text.png", "small.png")]
+    assert all(isinstance(each, Refused) for each in found)
+    assert [
+        (each.kind, each.reason.split(" (")[0]) for each in found if isinstance(each, Refused)
+    ] == [
+        ("missing", "the file is listed but is not there"),
+        ("unreadable", "not an image of a known format"),
+        ("too_small", "15 x 15 px; the shorter side must have at least 16 px"),
+    ]
+    dangling = look(tmp_path, "dangling.png", 16)
+    assert isinstance(dangling, Refused)
+    assert dangling.kind == "unreadable"
+
+
+@pytest.fixture
+def _always_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(decoding, "_MIN_PARALLEL_IMAGES", 1)
+
+
+@pytest.mark.usefixtures("_always_parallel")
+def test_processes_give_the_same_as_one_in_the_same_order(tmp_path: Path) -> None:
+    names = [f"{index}.png" for index in range(70)]
+    for index, name in enumerate(names):
+        paint(tmp_path / name, index)
+    (tmp_path / "33.png").write_bytes(b"")
+    alone = list(look_at_all(tmp_path, names, min_side_px=2, n_workers=1))
+    together = list(look_at_all(tmp_path, names, min_side_px=2, n_workers=2))
+    assert together == alone
+    assert [each.path for each in alone] == names
+    assert isinstance(alone[33], Refused)
+
+
+def workers() -> list[psutil.Process]:
+    """Processes that decode: the children of the server that forks them."""
+    below = psutil.Process().children(recursive=True)
+    servers = {process.ppid() for process in below} - {os.getpid()}
+    return [process for process in below if process.ppid() in servers]
+
+
+@pytest.mark.usefixtures("_always_parallel")
+def test_worker_killed_by_the_system_is_one_clear_error(tmp_path: Path) -> None:
+    paint(tmp_path / "one.png", 0)
+    looks = look_at_all(tmp_path, ["one.png"] * 3000, min_side_px=2, n_workers=2)
+    next(looks)
+    killed = workers()
+    assert killed
+    for process in killed:
+        process.send_signal(signal.SIGKILL)
+    with pytest.raises(DataError, match=r"at or after 'one.png'.*FIELDLENS_WORKERS=1") as caught:
+        list(looks)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.usefixtures("_always_parallel")
+def test_no_more_than_a_window_is_in_flight(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paint(tmp_path / "one.png", 0)
+    submitted: list[int] = []
+    pool = decoding.ProcessPoolExecutor
+    submit = pool.submit
+
+    def counting(self: object, *arguments: object) -> object:
+        submitted.append(1)
+        return submit(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(pool, "submit", counting)
+    looks = look_at_all(tmp_path, ["one.png"] * 1600, min_side_px=2, n_workers=2)
+    next(looks)
+    assert len(submitted) <= decoding._WINDOW * 2
+    looks.close()
+    assert len(submitted) <= decoding._WINDOW * 2
+
+
+def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
+    paint(tmp_path / "one.png", 0)
+    program = (
+        "import sys, time; from pathlib import Path; from pipelines.data.decoding import *\n"
+        "looks = look_at_all(Path(sys.argv[1]), ['one.png'] * 5000, min_side_px=2, n_workers=2)\n"
+        "next(looks); print('begun', flush=True); time.sleep(60)\n"
+    )
+    root = Path(__file__).parent.parent.parent
+    with subprocess.Popen(
+        [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, cwd=root
+    ) as parent:
+        assert parent.stdout is not None
+        assert parent.stdout.readline() == b"begun\n"
+        below = psutil.Process(parent.pid).children(recursive=True)
+        assert len(below) >= 3
+        parent.kill()
+    _, alive = psutil.wait_procs(below, timeout=10)
+    # A process whose parent is gone may stay as an entry that nobody has asked for.
+    assert [p for p in alive if p.status() != psutil.STATUS_ZOMBIE] == []
+
+
+def test_much_work_is_told_by_count_and_by_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paint(tmp_path / "one.png", 0)
+    assert not decoding._is_much(tmp_path, ["one.png", "absent.png"])
+    assert decoding._is_much(tmp_path, ["absent.png"] * 1000)
+    monkeypatch.setattr(decoding, "_MIN_PARALLEL_BYTES", 2000)
+    assert decoding._is_much(tmp_path, ["one.png", "one.png"])
+
+
+@pytest.mark.parametrize(
+    ("environment", "expected"), [(None, os.cpu_count()), ("", os.cpu_count()), ("3", 3)]
+)
+def test_workers_come_from_the_environment(environment: str | None, expected: int) -> None:
+    assert n_workers_of(environment) == expected
+
+
+@pytest.mark.parametrize("environment", ["0", "-1", "two", "1.5", " "])
+def test_bad_number_of_workers_is_refused(environment: str) -> None:
+    with pytest.raises(ConfigError, match="FIELDLENS_WORKERS"):
+        n_workers_of(environment)

@@ -1,0 +1,94 @@
+"""Perceptual hash and thumbnail: what they forgive and what they do not."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pytest
+from PIL import Image, ImageEnhance
+
+from pipelines.data.fingerprints import Fingerprint, are_alike, fingerprint, stack
+
+
+def scene(seed: int, side_px: int = 128) -> Image.Image:
+    coarse = np.random.default_rng(seed).integers(0, 256, (8, 8), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((side_px, side_px), Image.Resampling.BICUBIC)
+
+
+def distance(one: Image.Image, other: Image.Image) -> int:
+    return (fingerprint(one).bits ^ fingerprint(other).bits).bit_count()
+
+
+def alike(one: Image.Image, other: Image.Image) -> bool:
+    prints = stack([fingerprint(one), fingerprint(other)])
+    return bool(are_alike(prints.thumbnails[:1], prints.thumbnails[1:])[0])
+
+
+def jpeg(image: Image.Image, quality: int) -> Image.Image:
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=quality)
+    return Image.open(buffer).convert("L")
+
+
+COPIES = [
+    ("encoded again", lambda image: jpeg(image, 40)),
+    ("smaller", lambda image: image.resize((50, 50), Image.Resampling.BILINEAR)),
+    ("another aspect", lambda image: image.resize((160, 90))),
+    ("darker", lambda image: ImageEnhance.Brightness(image).enhance(0.8)),
+    ("less contrast", lambda image: ImageEnhance.Contrast(image).enhance(0.8)),
+]
+
+
+@pytest.mark.parametrize("copy", [row[1] for row in COPIES], ids=[row[0] for row in COPIES])
+def test_copies_of_a_picture_are_near(copy) -> None:
+    for seed in range(5):
+        one, other = scene(seed), copy(scene(seed))
+        assert distance(one, other) <= 4
+        assert alike(one, other)
+
+
+def test_other_pictures_are_far() -> None:
+    for seed in range(20):
+        one, other = scene(seed), scene(seed + 100)
+        assert distance(one, other) > 12
+        assert not alike(one, other)
+
+
+def test_a_turned_picture_is_another() -> None:
+    turned = scene(1).transpose(Image.Transpose.ROTATE_90)
+    assert distance(scene(1), turned) > 12
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "expected"),
+    [(0, 0, True), (200, 201, True), (0, 255, False), (90, 110, False)],
+)
+def test_flat_pictures_are_told_apart_by_their_level(one: int, other: int, expected: bool) -> None:
+    # Their hashes collide, which is why the thumbnails are asked.
+    flat = [Image.new("L", (64, 64), level) for level in (one, other)]
+    assert distance(*flat) == 0
+    assert alike(*flat) == expected
+
+
+def test_flat_and_textured_are_not_alike() -> None:
+    assert not alike(Image.new("L", (64, 64), 128), scene(3))
+
+
+def test_hash_is_pinned() -> None:
+    # One wave, of two periods down and three across: by hand, coefficient (2, 3) and no other.
+    y, x = np.mgrid[0:32, 0:32]
+    wave = np.cos(np.pi * 2 * (2 * y + 1) / 64) * np.cos(np.pi * 3 * (2 * x + 1) / 64)
+    grey = Image.fromarray(np.rint(127.5 + 120 * wave).astype(np.uint8))
+    bits = fingerprint(grey).bits
+    # Row 2 and column 3, counted from 1 and from the highest bit.
+    assert bits >> (63 - (1 * 8 + 2)) & 1
+    inverse = fingerprint(Image.fromarray(255 - np.asarray(grey))).bits
+    assert not inverse >> (63 - (1 * 8 + 2)) & 1
+
+
+def test_stack_of_nothing_is_empty() -> None:
+    assert stack([]).thumbnails.shape == (0, 256)
+    prints = stack([Fingerprint(2**64 - 1, bytes(range(256)))])
+    assert prints.bits[0] == 2**64 - 1
+    assert prints.thumbnails[0, 7] == 7

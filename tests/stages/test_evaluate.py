@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+import csv
+import json
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+from PIL import Image
+from sklearn import metrics as sk
+
+from pipelines.atomic import file_sha256
+from pipelines.config import EvaluateParams
+from pipelines.data.manifest import content_sha256, read_manifest, write_manifest
+from pipelines.errors import BundleError, CorruptImageError, DataError, LeakageError
+from pipelines.mobile.bundle import read_bundle
+from pipelines.mobile.predictor import Predictor
+from pipelines.paths import Paths, TaskPaths
+from pipelines.stages import evaluate
+
+PARAMS = EvaluateParams(calibration_bins=10)
+
+
+def tree(folder: Path) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+@pytest.fixture
+def files(tiny_project: Paths) -> TaskPaths:
+    return tiny_project.task("tiny")
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def test_evaluate_measures_what_the_app_would_answer(tiny_project, files):
+    evaluate.run("tiny", PARAMS, tiny_project)
+    metrics = json.loads(files.metrics.read_text())
+    test = [entry for entry in read_manifest(files.manifest) if entry.split == "test"]
+    answers = {}
+    for precision in ("fp32", "int8"):
+        predictor = Predictor.load(files.candidate, precision)
+        found = [predictor.predict(files.raw_dir / entry.path) for entry in test]
+        answers[precision] = [prediction.label for prediction in found]
+        true = [entry.label for entry in test]
+        assert metrics[precision]["accuracy"] == round(
+            sk.accuracy_score(true, answers[precision]), 6
+        )
+        f1 = sk.f1_score(true, answers[precision], average="macro")
+        assert metrics[precision]["macro_f1"] == round(f1, 6)
+        lines = rows_of(files.predictions)
+        assert [line[f"{precision}_answer"] for line in lines] == answers[precision]
+        assert [line["path"] for line in lines] == [entry.path for entry in test]
+        for line, prediction in zip(lines, found, strict=True):
+            for label, probability in prediction.probabilities.items():
+                assert float(line[f"{precision}_{label}"]) == pytest.approx(probability, abs=2e-6)
+    same = np.mean(np.array(answers["fp32"]) == np.array(answers["int8"]))
+    assert metrics["agreement"] == round(float(same), 6)
+    # The fixture is made so that the two files differ; else the comparisons above are empty.
+    assert metrics["agreement"] < 1
+    assert metrics["accuracy_drop"] == pytest.approx(
+        metrics["fp32"]["accuracy"] - metrics["int8"]["accuracy"], abs=2e-6
+    )
+    assert metrics["n_images"] == 36
+    assert metrics["n_groups"] == 18
+    assert metrics["served"] == "int8"
+    assert metrics["data_source"] == "sample"
+    assert metrics["bytes"]["int8"] == files.onnx_int8.stat().st_size
+    confusion = rows_of(files.confusion)
+    assert [line["actual"] for line in confusion] == true
+    assert [line["predicted"] for line in confusion] == answers["int8"]
+
+
+def test_evaluate_finishes_the_bundle_and_leaves_the_candidate(tiny_project, files):
+    before = files.candidate.read_bytes()
+    evaluate.run("tiny", PARAMS, tiny_project)
+    assert files.candidate.read_bytes() == before
+    bundle = read_bundle(files.bundle)
+    metrics = json.loads(files.metrics.read_text())
+    assert bundle.metrics == {key: metrics[key] for key in ("fp32", "int8")}
+    assert bundle.model_copy(update={"metrics": None}) == read_bundle(files.candidate)
+    names = {path.name for path in files.test_figures_dir.iterdir()}
+    assert names == {"confusion.png", "reliability.png", "roc.png"}
+
+
+def test_evaluate_twice_and_elsewhere_gives_the_same_bytes(tiny_project, files, tmp_path):
+    evaluate.run("tiny", PARAMS, tiny_project)
+    first = tree(tiny_project.root)
+    assert not [name for name in first if ".tmp-" in name]
+    evaluate.run("tiny", PARAMS, tiny_project)
+    assert tree(tiny_project.root) == first
+    moved = Paths(tmp_path / "moved")
+    tiny_project.root.rename(moved.root)
+    evaluate.run("tiny", PARAMS, moved)
+    assert tree(moved.root) == first
+    assert str(tmp_path).encode() not in b"".join(first.values())
+
+
+def test_evaluate_splits_made_after_the_training_are_refused(tiny_project, files):
+    entries = read_manifest(files.manifest)
+    swapped = {"train": "test", "test": "train", "val": "val"}
+    moved = [replace(entry, split=swapped[entry.split]) for entry in entries]
+    files.manifest.write_text(write_manifest(moved))
+    with pytest.raises(LeakageError, match="may have been train images"):
+        evaluate.run("tiny", PARAMS, tiny_project)
+    assert not files.metrics.exists()
+    assert not files.bundle.exists()
+
+
+def with_manifest(files: TaskPaths, entries: list) -> None:
+    files.manifest.write_text(write_manifest(entries))
+    text = files.candidate.read_text()
+    old = json.loads(text)["provenance"]["data_sha256"]
+    files.candidate.write_text(text.replace(old, content_sha256(entries)))
+
+
+def test_evaluate_empty_test_split(tiny_project, files):
+    with_manifest(files, [e for e in read_manifest(files.manifest) if e.split != "test"])
+    with pytest.raises(DataError, match="test split is empty"):
+        evaluate.run("tiny", PARAMS, tiny_project)
+
+
+def test_evaluate_label_that_the_model_does_not_know(tiny_project, files):
+    entries = read_manifest(files.manifest)
+    with_manifest(files, [replace(entries[0], label="mauve_tile", split="test"), *entries[1:]])
+    with pytest.raises(DataError, match="knows no label mauve_tile"):
+        evaluate.run("tiny", PARAMS, tiny_project)
+
+
+def test_evaluate_picture_damaged_after_prepare_is_named(tiny_project, files):
+    path = files.raw_dir / "green_tile/test_03.png"
+    path.write_bytes(path.read_bytes()[:60])
+    with pytest.raises(CorruptImageError, match=r"test_03\.png"):
+        evaluate.run("tiny", PARAMS, tiny_project)
+    assert not files.metrics.exists()
+
+
+def test_evaluate_changed_model_file(tiny_project, files):
+    files.onnx_int8.write_bytes(files.onnx_int8.read_bytes() + b"\0")
+    with pytest.raises(BundleError, match="not the one that the bundle names"):
+        evaluate.run("tiny", PARAMS, tiny_project)
+
+
+def test_evaluate_model_that_gives_nan_is_refused(tiny_project, files):
+    model = onnx.load(files.onnx_int8)
+    bias = next(entry for entry in model.graph.initializer if entry.name == "bias")
+    bias.CopyFrom(numpy_helper.from_array(np.float32([0, np.nan, 0]), "bias"))
+    onnx.save_model(model, files.onnx_int8)
+    document = json.loads(files.candidate.read_text())
+    document["files"]["int8"]["sha256"] = file_sha256(files.onnx_int8)
+    document["files"]["int8"]["size_bytes"] = files.onnx_int8.stat().st_size
+    files.candidate.write_text(json.dumps(document))
+    with pytest.raises(DataError, match="NaN or infinity for 36 of 36"):
+        evaluate.run("tiny", PARAMS, tiny_project)
+    assert not files.bundle.exists()
+
+
+def test_evaluate_counts_a_class_without_test_images_as_undefined(tiny_project, files):
+    entries = read_manifest(files.manifest)
+    kept = [e for e in entries if e.split != "test" or e.label != "blue_tile"]
+    with_manifest(files, kept)
+    evaluate.run("tiny", PARAMS, tiny_project)
+    metrics = json.loads(files.metrics.read_text())
+    assert metrics["int8"]["per_class"]["blue_tile"]["recall"] is None
+    assert metrics["int8"]["roc_auc_ovr"]["macro"] is None
+    assert "NaN" not in files.metrics.read_text()
+
+
+def test_evaluate_reads_odd_files_as_the_app_does(tiny_project, files):
+    # A grey palette picture under a .png name in the test split must not stop anything.
+    path = files.raw_dir / "red_tile/test_00.png"
+    Image.new("P", (90, 50), 3).save(path, format="GIF")
+    evaluate.run("tiny", PARAMS, tiny_project)
+    assert files.bundle.exists()
+
+
+def test_evaluate_imports_no_torch():
+    code = (
+        "import sys, pipelines.stages.evaluate;"
+        "sys.exit(bool({'torch', 'mlflow'} & set(sys.modules)))"
+    )
+    assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0

@@ -1,0 +1,306 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import pipelines.agriculture
+from pipelines.config import FetchParams
+from pipelines.errors import ConfigError, SourceError
+from pipelines.paths import Paths
+from pipelines.stages import fetch
+
+MODULE = """
+import numpy as np
+from PIL import Image
+from pipelines.data.manifest import read_raw
+
+def records(raw_dir, card):
+    return read_raw(raw_dir, card)
+
+def paint(label, subject, shot, side_px):
+    return Image.fromarray(shot.integers(0, 256, (side_px, side_px, 3), dtype=np.uint8))
+"""
+
+
+CARD = """
+title: Colours
+task: {task}
+domain: agriculture
+source: {{publisher: nobody, url: "https://example.org", version: "1", retrieved: "2026-01-31"}}
+licence: {{spdx: CC0-1.0, url: "https://example.org/licence", redistribution: Yes to all.}}
+citation: {{text: Nobody 2026}}
+classes:
+  - {{label: red, meaning: Red on the whole., source_names: [Rot]}}
+  - {{label: green, meaning: Green on the whole.}}
+  - {{label: blue, meaning: Blue on the whole.}}
+unit_of_observation: one colour
+group_key: image
+image: {{modality: colour field, channels: 3, bit_depth: 8}}
+splits: made
+known_biases: [Colours only.]
+consent_and_privacy: Nobody is shown.
+intended_use: Tests.
+not_for: [Anything else]
+"""
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    """A project whose task ``toy`` has a module, and whose task ``other`` has none."""
+    root = tmp_path / "project"
+    for task in ("toy", "other"):
+        (root / "datasets" / task).mkdir(parents=True)
+        (root / "datasets" / task / "card.yaml").write_text(CARD.format(task=task))
+    modules = root / "modules"
+    modules.mkdir()
+    (modules / "toy.py").write_text(MODULE)
+    monkeypatch.setattr(pipelines.agriculture, "__path__", [str(modules)])
+    monkeypatch.delitem(sys.modules, "pipelines.agriculture.toy", raising=False)
+    return Paths(root)
+
+
+def _params(**source: object) -> FetchParams:
+    return FetchParams.model_validate({"source": source})
+
+
+def _make_set(top: Path, *names: str) -> Path:
+    for name in names or ("red/1.jpg", "GREEN/2.png", "Rot/3.jpg"):
+        (top / name).parent.mkdir(parents=True, exist_ok=True)
+        (top / name).write_bytes(name.encode())
+    return top
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def _source_json(paths: Paths) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((paths.task("toy").raw_dir / "SOURCE.json").read_text())
+    return document
+
+
+def test_fetch_folder_fills_raw_and_says_from_where(project: Paths, tmp_path: Path) -> None:
+    top = _make_set(tmp_path / "my set")
+    (top / "readme.txt").write_text("hello")
+    fetch.run("toy", "agriculture", _params(kind="folder", path=str(top)), 1, project)
+    raw = _files(project.task("toy").raw_dir)
+    assert sorted(raw) == ["GREEN/2.png", "Rot/3.jpg", "SOURCE.json", "red/1.jpg"]
+    listed = "".join(
+        f"{hashlib.sha256(name.encode()).hexdigest()} {name}\0"
+        for name in ("GREEN/2.png", "Rot/3.jpg", "red/1.jpg")
+    )
+    assert _source_json(project) == {
+        "schema_version": 1,
+        "task": "toy",
+        "kind": "folder",
+        "publisher": "nobody",
+        "publisher_url": "https://example.org",
+        "version": "1",
+        "licence": "CC0-1.0",
+        "n_images": 3,
+        "n_files": 3,
+        "n_bytes": 29,
+        "content_sha256": hashlib.sha256(listed.encode()).hexdigest(),
+        "skipped": {"other": 1},
+        "source": {"folder": "my set"},
+    }
+
+
+def test_fetch_twice_gives_the_same_bytes_and_no_trace_of_this_machine(
+    project: Paths, tmp_path: Path
+) -> None:
+    _make_set(tmp_path / "set")
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        for name, data in _files(tmp_path / "set").items():
+            archive.writestr(f"data/{name}", data)
+    location = str(tmp_path / "set.zip")
+    params = _params(kind="archive", location=location, subfolder="data")
+    fetch.run("toy", "agriculture", params, 1, project)
+    first = _files(project.task("toy").raw_dir)
+    fetch.run("toy", "agriculture", params, 1, project)
+    assert _files(project.task("toy").raw_dir) == first
+    text = first["SOURCE.json"].decode()
+    assert str(tmp_path) not in text
+    assert socket.gethostname() not in text
+    assert [path.name for path in project.task("toy").raw_dir.parent.iterdir()] in (
+        ["card.yaml", "raw"],
+        ["raw", "card.yaml"],
+    )
+
+
+def test_fetch_sample_is_painted_and_never_credited_to_the_publisher(project: Paths) -> None:
+    params = _params(kind="sample", images_per_class=4, images_per_group=2, side_px=64)
+    fetch.run("toy", "agriculture", params, 5, project)
+    document = _source_json(project)
+    assert document["kind"] == "sample"
+    assert document["n_images"] == 12
+    assert document["source"]["seed"] == 5
+    assert "painted" in document["publisher"]
+    assert "nobody" not in json.dumps(document)
+
+
+def test_fetch_sample_of_a_task_that_cannot_paint_says_what_to_do(project: Paths) -> None:
+    text = MODULE.partition("def paint")[0]
+    (project.root / "modules/toy.py").write_text(text)
+    with pytest.raises(ConfigError, match=r"toy.py: has no paint.*tasks.toy.fetch.source"):
+        fetch.run("toy", "agriculture", _params(kind="sample"), 1, project)
+
+
+@pytest.mark.parametrize(
+    ("names", "match"),
+    [
+        (["readme.txt"], "no image was found"),
+        (["a.jpg"], "no image was found"),
+        (["red/1.jpg", "violet/2.jpg"], "no class of the card is called 'violet'.*subfolder"),
+        (["data/red/1.jpg", "data/blue/1.jpg"], "no class of the card is called 'data'"),
+    ],
+)
+def test_fetch_that_is_no_data_set_leaves_the_old_one(
+    project: Paths, tmp_path: Path, names: list[str], match: str
+) -> None:
+    good = _params(kind="folder", path=str(_make_set(tmp_path / "good")))
+    fetch.run("toy", "agriculture", good, 1, project)
+    before = _files(project.task("toy").raw_dir)
+    bad = _params(kind="folder", path=str(_make_set(tmp_path / "bad", *names)))
+    with pytest.raises(SourceError, match=match) as caught:
+        fetch.run("toy", "agriculture", bad, 1, project)
+    assert ".tmp" not in str(caught.value)
+    assert _files(project.task("toy").raw_dir) == before
+    assert sorted(path.name for path in project.task("toy").raw_dir.parent.iterdir()) == [
+        "card.yaml",
+        "raw",
+    ]
+
+
+def test_fetch_records_that_name_absent_images_only_is_an_error(
+    project: Paths, tmp_path: Path
+) -> None:
+    top = _make_set(tmp_path / "set", "red/1.jpg")
+    (top / "records.csv").write_text("path,label\nelsewhere/1.jpg,red\n")
+    with pytest.raises(SourceError, match="no image was fetched"):
+        fetch.run("toy", "agriculture", _params(kind="folder", path=str(top)), 1, project)
+
+
+def test_fetch_hostile_archive_leaves_nothing(project: Paths, tmp_path: Path) -> None:
+    with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
+        archive.writestr("red/1.jpg", b"1")
+        archive.writestr("../../../evil.jpg", b"evil")
+    params = _params(kind="archive", location=str(tmp_path / "set.zip"))
+    with pytest.raises(SourceError, match="climbs out"):
+        fetch.run("toy", "agriculture", params, 1, project)
+    assert not list(tmp_path.rglob("evil.jpg"))
+    assert not project.task("toy").raw_dir.exists()
+
+
+def test_fetch_without_a_task_module_names_the_file(project: Paths) -> None:
+    with pytest.raises(ConfigError, match=r"pipelines/agriculture/other\.py"):
+        fetch.run("other", "agriculture", _params(kind="sample"), 1, project)
+
+
+_SCRIPT = """
+import resource, signal, sys
+from pathlib import Path
+import pipelines.agriculture
+from pipelines.config import FetchParams
+from pipelines.errors import PipelineError
+from pipelines.paths import Paths
+from pipelines.stages import fetch
+root, location, max_file_bytes = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
+pipelines.agriculture.__path__ = [str(root / "modules")]
+if max_file_bytes:
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))
+params = FetchParams.model_validate({"source": {"kind": "archive", "location": location}})
+try:
+    fetch.run("toy", "agriculture", params, 1, Paths(root))
+except PipelineError as err:
+    sys.stdout.write(f"{type(err).__name__}: {err}")
+if "torch" in sys.modules:
+    sys.stdout.write("torch was imported")
+"""
+
+
+def _script(project: Paths, location: str, max_file_bytes: int = 0) -> list[str]:
+    return [sys.executable, "-c", _SCRIPT, str(project.root), location, str(max_file_bytes)]
+
+
+def _zip_of(path: Path, n_bytes: int) -> bytes:
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("red/1.jpg", os.urandom(n_bytes))
+        archive.writestr("blue/1.jpg", os.urandom(n_bytes))
+    return path.read_bytes()
+
+
+def test_fetch_on_a_full_disk_is_a_storage_error_and_keeps_the_old(
+    project: Paths, tmp_path: Path
+) -> None:
+    top = _make_set(tmp_path / "good")
+    fetch.run("toy", "agriculture", _params(kind="folder", path=str(top)), 1, project)
+    before = _files(project.task("toy").raw_dir)
+    _zip_of(tmp_path / "set.zip", 100_000)
+    # A limit on file size fails as a full disk does: in the middle of a write.
+    command = _script(project, str(tmp_path / "set.zip"), 60_000)
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("StorageError: ")
+    assert "raw: cannot be written (File too large)" in done.stdout
+    assert _files(project.task("toy").raw_dir) == before
+    done = subprocess.run(_script(project, str(tmp_path / "set.zip")), check=True)
+    assert sorted(_files(project.task("toy").raw_dir)) == ["SOURCE.json", "blue/1.jpg", "red/1.jpg"]
+
+
+def test_fetch_killed_in_the_middle_keeps_the_old_and_is_resumed(
+    project: Paths, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    top = _make_set(tmp_path / "good")
+    fetch.run("toy", "agriculture", _params(kind="folder", path=str(top)), 1, project)
+    before = _files(project.task("toy").raw_dir)
+    data = _zip_of(tmp_path / "set.zip", 100_000)
+    head = b'HTTP/1.1 %s\r\nETag: "a"\r\nContent-Length: %d\r\nConnection: close\r\n%s\r\n'
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(60)
+        location = f"http://127.0.0.1:{server.getsockname()[1]}/set.zip"
+        process = subprocess.Popen(_script(project, location))
+        connection, _ = server.accept()
+        with connection:
+            assert b"Range" not in connection.recv(65536)
+            connection.sendall(head % (b"200 OK", len(data), b"") + data[:150_000])
+            part = project.cache_dir / "downloads"
+            # The rest never comes; kill it once what was sent has been written.
+            while not any(path.stat().st_size > 100_000 for path in part.glob("*.part")):
+                assert process.poll() is None
+                time.sleep(0.01)
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+        assert _files(project.task("toy").raw_dir) == before
+
+        have = next(part.glob("*.part")).stat().st_size
+        process = subprocess.Popen(_script(project, location), stdout=subprocess.PIPE, text=True)
+        connection, _ = server.accept()
+        with connection:
+            request = connection.recv(65536)
+            assert b"Range: bytes=%d-" % have in request
+            assert b'If-Range: "a"' in request
+            stated = b"Content-Range: bytes %d-%d/%d\r\n" % (have, len(data) - 1, len(data))
+            connection.sendall(head % (b"206 OK", len(data) - have, stated) + data[have:])
+            said, _ = process.communicate()
+    assert said == ""
+    assert process.returncode == 0
+    assert sorted(_files(project.task("toy").raw_dir)) == ["SOURCE.json", "blue/1.jpg", "red/1.jpg"]
+    assert _source_json(project)["source"]["sha256"] == hashlib.sha256(data).hexdigest()
+    assert not list(project.task("toy").raw_dir.parent.glob(".tmp*"))

@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from pipelines.config import GateParams
+from pipelines.errors import BundleError, GateError, MissingDataError
+from pipelines.mobile.bundle import read_bundle
+from pipelines.stages import gate
+
+EASY = GateParams(
+    min_accuracy=0.0,
+    min_macro_f1=0.0,
+    min_agreement=0.0,
+    max_accuracy_drop=1.0,
+    max_recall_drop=1.0,
+    max_int8_bytes=10_000,
+)
+
+
+def bounds(**changes: float) -> GateParams:
+    return GateParams.model_validate(EASY.model_dump() | changes)
+
+
+@pytest.fixture
+def tested(tested_project):
+    return tested_project
+
+
+@pytest.mark.parametrize(
+    ("change", "metric"),
+    [
+        ({"min_accuracy": 0.99}, "accuracy (int8)"),
+        ({"min_macro_f1": 0.99}, "macro_f1 (int8)"),
+        ({"min_agreement": 0.99}, "agreement"),
+        ({"max_accuracy_drop": 0.0}, "accuracy_drop"),
+        ({"max_recall_drop": 0.0}, "max_recall_drop"),
+        ({"max_int8_bytes": 1}, "int8 bytes"),
+    ],
+)
+def test_gate_each_bound_holds_on_its_own(tested, change, metric):
+    gate.run("tiny", EASY, tested)
+    with pytest.raises(GateError) as caught:
+        gate.run("tiny", bounds(**change), tested)
+    assert caught.value.exit_code == 3
+    first, header, *rows = str(caught.value).splitlines()
+    assert first.startswith(f"tiny is not released: {metric} is ")
+    assert "1 of its demands failed" in first
+    assert header.split() == ["metric", "value", "bound"]
+    assert len(rows) == 1
+    assert rows[0].startswith(f"  {metric}")
+
+
+def metrics_of(tested) -> dict:
+    return json.loads(tested.task("tiny").metrics.read_text())
+
+
+def test_check_accuracy_drop_and_equality(tested):
+    bundle = read_bundle(tested.task("tiny").bundle)
+    metrics = metrics_of(tested)
+    metrics["accuracy_drop"] = 0.03
+    params = bounds(max_accuracy_drop=0.03, min_accuracy=metrics["int8"]["accuracy"])
+    assert all(entry.passed for entry in gate.check(metrics, bundle, params))
+    metrics["accuracy_drop"] = 0.030001
+    failed = [e.metric for e in gate.check(metrics, bundle, params) if not e.passed]
+    assert failed == ["accuracy_drop"]
+
+
+def test_check_fp32_served_is_not_held_to_the_bounds_of_int8(tested):
+    bundle = read_bundle(tested.task("tiny").bundle)
+    serving = bundle.served.model_copy(update={"precision": "fp32"})
+    params = bounds(min_agreement=1.0, max_int8_bytes=1, max_recall_drop=0.0)
+    assert not all(entry.passed for entry in gate.check(metrics_of(tested), bundle, params))
+    bundle = bundle.model_copy(update={"served": serving})
+    found = gate.check(metrics_of(tested), bundle, params)
+    assert [entry.metric for entry in found] == ["accuracy (fp32)", "macro_f1 (fp32)"]
+    assert all(entry.passed for entry in found)
+
+
+def test_check_undefined_value_never_passes():
+    assert not gate.Check("accuracy", None, 0.0, "at least").passed
+    assert not gate.Check("drop", None, 1.0, "at most").passed
+    failed = [gate.Check("drop", None, 1.0, "at most")]
+    assert "drop is undefined" in gate.refusal("tiny", failed)
+
+
+def test_gate_refusal_lists_all(tested):
+    with pytest.raises(GateError) as caught:
+        gate.run("tiny", bounds(min_accuracy=0.99, min_macro_f1=0.99, max_int8_bytes=1), tested)
+    assert len(str(caught.value).splitlines()) == 2 + 3
+
+
+def test_gate_before_evaluate_says_what_to_run(tiny_project):
+    with pytest.raises(MissingDataError, match="dvc repro evaluate@tiny"):
+        gate.run("tiny", EASY, tiny_project)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "{}", "{"])
+def test_gate_spoilt_metrics(tested, text):
+    tested.task("tiny").metrics.write_text(text)
+    with pytest.raises(MissingDataError, match=r"metrics\.json"):
+        gate.run("tiny", EASY, tested)
+
+
+def test_gate_metrics_written_by_hand_do_not_open_it(tested):
+    metrics = metrics_of(tested)
+    metrics["int8"]["accuracy"] = 1.0
+    tested.task("tiny").metrics.write_text(json.dumps(metrics))
+    with pytest.raises(BundleError, match="speaks of another model"):
+        gate.run("tiny", bounds(min_accuracy=0.99), tested)
+
+
+def test_gate_writes_nothing(tested):
+    before = {path: path.stat().st_mtime_ns for path in tested.root.rglob("*")}
+    gate.run("tiny", EASY, tested)
+    assert {path: path.stat().st_mtime_ns for path in tested.root.rglob("*")} == before

@@ -1,0 +1,379 @@
+"""prepare on painted folders: what is accepted, what is refused, and what stops the stage."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+import logging
+import os
+import shutil
+import sys
+import types
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines.card import load_card
+from pipelines.config import PrepareParams, SampleSource
+from pipelines.data.manifest import Entry, content_sha256, read_manifest, read_raw
+from pipelines.data.samples import write_sample
+from pipelines.errors import ConfigError, DataError, MissingDataError
+from pipelines.paths import Paths
+from pipelines.reference import cats_dogs
+from pipelines.stages import prepare
+
+SEED = 7
+CARD = """
+title: Tiles
+task: tiles
+domain: reference
+source: {publisher: nobody, url: none, version: "1", retrieved: "2026-01-01"}
+licence: {spdx: CC0-1.0, url: none, redistribution: Free.}
+citation: {text: none}
+classes:
+  - {label: oak, meaning: An oak., source_names: [Oak Tree]}
+  - {label: elm, meaning: An elm.}
+  - {label: ash, meaning: An ash.}
+unit_of_observation: one tile
+group_key: tree
+group_pattern: '(?P<group>t\\d+)_'
+image: {modality: painting, channels: 3, bit_depth: 8}
+splits: made
+known_biases: [painted]
+consent_and_privacy: none needed
+intended_use: tests
+not_for: [anything else]
+"""
+
+
+def params(**changes: Any) -> PrepareParams:
+    values: dict[str, Any] = {
+        "classes": None,
+        "val_fraction": 0.2,
+        "test_fraction": 0.2,
+        "near_duplicate_bits": 4,
+        "max_quarantine_fraction": 0.1,
+        "min_side_px": 16,
+    }
+    return PrepareParams.model_validate(values | changes)
+
+
+def scene(seed: int, side_px: int = 64) -> Image.Image:
+    coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
+    return Image.fromarray(coarse).resize((side_px, side_px), Image.Resampling.BICUBIC)
+
+
+@pytest.fixture
+def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
+    """Three labels with ten trees of two images each."""
+    module = types.ModuleType("pipelines.reference.tiles")
+    module.records = read_raw  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "pipelines.reference.tiles", module)
+    paths = Paths(tmp_path)
+    files = paths.task("tiles")
+    files.card.parent.mkdir(parents=True)
+    files.card.write_text(CARD, encoding="utf-8")
+    seed = 0
+    for folder in ("Oak Tree", "elm", "ash"):
+        (files.raw_dir / folder).mkdir(parents=True)
+        for _ in range(10):
+            for shot in "ab":
+                seed += 1
+                name = f"t{seed // 2 if shot == 'b' else (seed + 1) // 2:03d}_{shot}.jpg"
+                scene(seed).save(files.raw_dir / folder / name, quality=90)
+    return paths
+
+
+def raw(paths: Paths) -> Path:
+    return paths.task("tiles").raw_dir
+
+
+def run(paths: Paths, **changes: Any) -> tuple[list[Entry], dict[str, Any], dict[str, str]]:
+    prepare.run("tiles", "reference", params(**changes), SEED, paths)
+    files = paths.task("tiles")
+    summary = json.loads(files.prepare_summary.read_text(encoding="utf-8"))
+    with files.quarantine.open(encoding="utf-8", newline="") as stream:
+        refused = {row["path"]: row["reason"] for row in csv.DictReader(stream)}
+    return read_manifest(files.manifest), summary, refused
+
+
+def snapshot(folder: Path) -> dict[str, str]:
+    return {
+        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
+        for file in sorted(folder.rglob("*"))
+        if file.is_file()
+    }
+
+
+def test_clean_folder_is_split_by_group_and_summed_up(project: Paths) -> None:
+    entries, summary, refused = run(project)
+    assert refused == {}
+    assert len(entries) == 60
+    splits = {(entry.group, entry.split) for entry in entries}
+    assert len(splits) == len({entry.group for entry in entries}) == 30
+    assert Counter(entry.split for entry in entries) == {"train": 36, "val": 12, "test": 12}
+    for entry in entries:
+        data = (raw(project) / entry.path).read_bytes()
+        assert entry.sha256 == hashlib.sha256(data).hexdigest()
+        assert (entry.width_px, entry.height_px) == (64, 64)
+    assert summary["labels"] == ["oak", "elm", "ash"]
+    assert summary["n_images"]["by_split"] == {"train": 36, "val": 12, "test": 12}
+    assert summary["n_groups"]["by_label"]["oak"] == {"train": 6, "val": 2, "test": 2}
+    assert summary["n_images_of_largest_group"] == 2
+    assert summary["formats"] == {"JPEG": 60}
+    assert summary["data_sha256"] == content_sha256(entries)
+    assert summary["data_source"] == "folder"
+    assert set(summary["quarantine"].values()) == {0}
+    sheets = sorted(path.name for path in project.task("tiles").contact_dir.iterdir())
+    assert sheets == ["ash.png", "elm.png", "oak.png"]
+
+
+def test_second_run_writes_the_same_bytes_wherever_the_project_lies(
+    project: Paths, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    run(project)
+    first = snapshot(project.task("tiles").prepared_dir)
+    assert len(first) == 6
+    run(project)
+    assert snapshot(project.task("tiles").prepared_dir) == first
+    elsewhere = tmp_path_factory.mktemp("elsewhere") / "project"
+    shutil.copytree(project.root, elsewhere)
+    run(Paths(elsewhere))
+    assert snapshot(Paths(elsewhere).task("tiles").prepared_dir) == first
+    assert str(project.root) not in project.task("tiles").prepare_summary.read_text()
+
+
+def test_bad_files_are_quarantined_and_stop_nothing(project: Paths) -> None:
+    elm = raw(project) / "elm"
+    (elm / "t900_text.jpg").write_text("no image", encoding="utf-8")
+    (elm / "t901_empty.png").write_bytes(b"")
+    (elm / "t902_cut.jpg").write_bytes((elm / "t011_a.jpg").read_bytes()[:-200])
+    scene(900, 8).save(elm / "t903_small.png")
+    scene(901).save(elm / "t904_two\nlines.png")
+    (elm / "t905_loop.png").symlink_to(elm / "t905_loop.png")
+    os.mkfifo(elm / "t906_pipe.png")
+    scene(902).save(elm / "t907_naïve.jpg", "PNG")
+    entries, summary, refused = run(project, max_quarantine_fraction=0.2)
+    assert {path.partition("_")[2]: reason.split(" (")[0] for path, reason in refused.items()} == {
+        "text.jpg": "not an image of a known format",
+        "empty.png": "the file is empty",
+        "cut.jpg": "damaged or truncated",
+        "small.png": "8 x 8 px; the shorter side must have at least 16 px",
+        "loop.png": "cannot be read",
+        "pipe.png": "not a regular file",
+    }
+    assert {"elm/t904_two\nlines.png", "elm/t907_naïve.jpg"} <= {entry.path for entry in entries}
+    assert len(entries) == 62
+    assert summary["quarantine"]["unreadable"] == 5
+    assert summary["quarantine"]["too_small"] == 1
+    assert summary["n_suffix_mismatches"] == 1
+    assert all("\n" not in reason for reason in refused.values())
+
+
+def test_listed_file_that_is_not_there_is_quarantined(project: Paths) -> None:
+    rows = [
+        (path.relative_to(raw(project)).as_posix(), path.parent.name)
+        for path in sorted(raw(project).rglob("*.jpg"))
+    ]
+    lines = ["path,label,group"]
+    lines += [
+        f"{path},{label},{path.split('_')[0]}" for path, label in [*rows, ("gone.png", "elm")]
+    ]
+    (raw(project) / "records.csv").write_text("\n".join(lines), encoding="utf-8")
+    entries, summary, refused = run(project)
+    assert refused == {"gone.png": "the file is listed but is not there"}
+    assert summary["quarantine"]["missing"] == 1
+    assert len(entries) == 60
+
+
+def test_too_many_bad_files_stop_the_stage_and_leave_the_old_result(project: Paths) -> None:
+    run(project)
+    before = snapshot(project.task("tiles").prepared_dir)
+    for index in range(9):
+        (raw(project) / "ash" / f"t{900 + index}_x.jpg").write_bytes(b"x")
+    with pytest.raises(
+        DataError, match=r"9 of 69 images.*t900_x.*t901_x.*t902_x.*at most 10%"
+    ) as e:
+        run(project)
+    assert "t903_x" not in str(e.value)
+    assert snapshot(project.task("tiles").prepared_dir) == before
+    assert not list(project.task("tiles").prepared_dir.parent.glob(".tmp-*"))
+
+
+def test_copies_are_kept_once_and_join_their_groups(project: Paths) -> None:
+    elm = raw(project) / "elm"
+    shutil.copy(elm / "t011_a.jpg", elm / "t950_copy.jpg")
+    scene(950).save(elm / "t950_other.jpg")
+    entries, summary, refused = run(project, max_quarantine_fraction=0.0)
+    assert refused == {"elm/t950_copy.jpg": "exact duplicate of 'elm/t011_a.jpg'"}
+    group = {entry.path: entry.group for entry in entries}
+    assert group["elm/t950_other.jpg"] == group["elm/t011_a.jpg"] == "t011"
+    assert summary["quarantine"]["exact_duplicate"] == 1
+
+
+def test_copies_under_two_labels_are_both_left_out(project: Paths) -> None:
+    shutil.copy(raw(project) / "elm" / "t011_a.jpg", raw(project) / "ash" / "t951_a.jpg")
+    entries, summary, refused = run(project)
+    assert refused == {
+        "ash/t951_a.jpg": "conflicting labels: the same bytes as 'elm/t011_a.jpg' (elm)",
+        "elm/t011_a.jpg": "conflicting labels: the same bytes as 'ash/t951_a.jpg' (ash)",
+    }
+    assert not set(refused) & {entry.path for entry in entries}
+    assert summary["quarantine"]["conflicting_duplicate"] == 2
+
+
+def test_near_duplicates_are_kept_in_one_group(project: Paths) -> None:
+    scene(30).resize((50, 50)).save(raw(project) / "elm" / "t952_a.png")
+    scene(41).save(raw(project) / "elm" / "t953_a.jpg", quality=75)
+    entries, summary, refused = run(project)
+    group = {entry.path: entry.group for entry in entries}
+    source = {seed: f"t{(seed + 1) // 2:03d}" for seed in (30, 41)}
+    assert refused == {}
+    assert group["elm/t952_a.png"] == source[30]
+    assert group["elm/t953_a.jpg"] == source[41]
+    near = summary["near_duplicates"]
+    assert (near["n_joined_groups"], near["n_absorbed_groups"]) == (2, 2)
+    # Number 41 is an ash: its copy under elm is reported.
+    assert near["n_pairs_across_labels"] == 1
+    assert near["pairs_across_labels"] == [["ash/t021_a.jpg", "elm/t953_a.jpg"]]
+
+
+def test_group_of_two_labels_stays_together_and_is_warned_of(
+    project: Paths, caplog: pytest.LogCaptureFixture
+) -> None:
+    scene(960).save(raw(project) / "ash" / "t001_other.jpg")
+    with caplog.at_level(logging.WARNING):
+        entries, summary, _ = run(project)
+    assert len({entry.split for entry in entries if entry.group == "t001"}) == 1
+    assert summary["n_groups_of_several_labels"] == 1
+    assert "1 group(s) hold images of several labels" in caplog.text
+
+
+def test_classes_choose_the_labels_and_their_order(project: Paths) -> None:
+    entries, summary, _ = run(project, classes=("ash", "oak"))
+    assert summary["labels"] == ["ash", "oak"]
+    assert {entry.label for entry in entries} == {"ash", "oak"}
+    assert sorted(path.stem for path in project.task("tiles").contact_dir.iterdir()) == [
+        "ash",
+        "oak",
+    ]
+
+
+def keep(folder: Path, n: int) -> None:
+    for path in sorted(folder.iterdir())[n:]:
+        path.unlink()
+
+
+@pytest.mark.parametrize(
+    ("spoil", "changes", "message"),
+    [
+        (lambda d: shutil.rmtree(d / "elm"), {}, r"no image of class elm.*classes: \[oak, ash\]"),
+        (lambda d: keep(d / "elm", 1), {}, r"class 'elm' has 1 group\(s\) with 1 image"),
+        (lambda d: keep(d / "elm", 4), {}, r"class 'elm' has 2 group\(s\) with 4 image"),
+        (
+            lambda d: [shutil.rmtree(d / name) for name in ("elm", "ash")],
+            {},
+            "no image of class elm, ash",
+        ),
+        (lambda d: (d / "SOURCE.json").write_text("[]"), {}, "SOURCE.json: expected"),
+        (
+            lambda d: (d / "records.csv").write_text(
+                "path,label\nelm/1.png,elm\nelm/1.png,ash\na,oak\n"
+            ),
+            {},
+            r"1 path\(s\) are listed more than once \('elm/1.png'\)",
+        ),
+    ],
+)
+def test_data_set_that_cannot_be_used_is_refused(
+    project: Paths, spoil: Any, changes: dict[str, Any], message: str
+) -> None:
+    spoil(raw(project))
+    with pytest.raises(DataError, match=message) as caught:
+        run(project, **changes)
+    assert "\n" not in str(caught.value)
+    assert not project.task("tiles").prepared_dir.exists()
+
+
+def test_class_that_the_card_does_not_know_is_refused(project: Paths) -> None:
+    with pytest.raises(ConfigError, match=r"classes: yew is not in .*card.yaml.*oak, elm, ash"):
+        run(project, classes=("oak", "yew"))
+
+
+def test_nothing_fetched_names_the_command(project: Paths) -> None:
+    shutil.rmtree(raw(project))
+    with pytest.raises(MissingDataError, match="fieldlens fetch tiles"):
+        run(project)
+
+
+def test_data_source_comes_from_what_fetch_wrote(project: Paths) -> None:
+    (raw(project) / "SOURCE.json").write_text('{"kind": "sample"}', encoding="utf-8")
+    assert run(project)[1]["data_source"] == "sample"
+
+
+def test_exif_rotated_copy_is_a_near_duplicate_of_the_upright_one(project: Paths) -> None:
+    tags = Image.Exif()
+    tags[0x0112] = 6
+    turned = scene(25).transpose(Image.Transpose.ROTATE_90)
+    turned.save(raw(project) / "elm" / "t970_a.jpg", exif=tags, quality=90)
+    entries, summary, _ = run(project)
+    assert summary["n_exif_rotated"] == 1
+    assert {entry.group for entry in entries if "t970" in entry.path} == {"t013"}
+
+
+def test_stage_loads_no_heavy_library() -> None:
+    import subprocess
+
+    program = (
+        "import sys, pipelines.stages.prepare\n"
+        "print([m for m in ('torch', 'mlflow', 'sklearn', 'matplotlib', 'onnxruntime')"
+        " if m in sys.modules])"
+    )
+    root = Path(__file__).parent.parent.parent
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=root
+    )
+    assert done.stdout.strip() == "[]"
+
+
+def test_every_planted_fault_of_a_painted_sample_is_found(tmp_path: Path) -> None:
+    root = Path(__file__).parent.parent.parent
+    files = Paths(tmp_path).task("cats_dogs")
+    files.card.parent.mkdir(parents=True)
+    shutil.copy(root / "datasets" / "cats_dogs" / "card.yaml", files.card)
+    card = load_card(files.card)
+    source = SampleSource(kind="sample", images_per_class=24, images_per_group=4, side_px=96)
+    files.raw_dir.mkdir()
+    write_sample(files.raw_dir, cats_dogs, card, source, SEED, card.labels, workers=1)
+
+    prepare.run("cats_dogs", "reference", params(), SEED, Paths(tmp_path))
+
+    group = {entry.path: entry.group for entry in read_manifest(files.manifest)}
+    with files.quarantine.open(encoding="utf-8", newline="") as stream:
+        refused = {row["path"] for row in csv.DictReader(stream)}
+    planted = json.loads((files.raw_dir / "planted.json").read_text(encoding="utf-8"))
+    kinds = {fault["fault"] for fault in planted}
+    assert {"exact_duplicate", "near_duplicate", "conflicting_duplicate", "truncated"} <= kinds
+    explained = set()
+    for fault in planted:
+        path, of = fault["path"], fault["of"]
+        match fault["fault"]:
+            case "near_duplicate":
+                assert group[path] == group[of]
+            case "exact_duplicate":
+                assert (path in refused) != (of in refused)
+                explained |= {path, of}
+            case "conflicting_duplicate":
+                assert {path, of} <= refused
+                explained |= {path, of}
+            case "truncated":
+                assert path in refused
+                explained.add(path)
+            case _:
+                assert path in group
+    assert refused <= explained

@@ -1,0 +1,360 @@
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from pipelines.config import GateParams
+from pipelines.errors import GateError
+from pipelines.paths import Paths
+from pipelines.stages import evaluate, gate
+from pipelines.training import lineage, tracking
+
+WEIGHTS = "bb" * 32  # As in the bundle of the fixture.
+PNG = b"\x89PNG not really"
+
+
+def start(paths: Paths, key: str = "k1"):
+    return tracking.start(paths, "tiny", "reference", name="mobilenet_v2-cached", training_key=key)
+
+
+def tags_of(paths: Paths, weights_sha256: str = WEIGHTS) -> dict[str, str]:
+    return tracking.training_tags(
+        paths,
+        "tiny",
+        "reference",
+        weights_sha256=weights_sha256,
+        data_sha256="d",
+        params_sha256="p",
+        data_source="sample",
+    )
+
+
+def client_of(paths: Paths):
+    from mlflow import MlflowClient
+
+    return MlflowClient(tracking_uri=f"sqlite:///{paths.mlflow_db}")
+
+
+def runs_of(paths: Paths) -> list:
+    client = client_of(paths)
+    experiments = [found.experiment_id for found in client.search_experiments()]
+    return client.search_runs(experiments)
+
+
+def closed_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+def train(paths: Paths) -> None:
+    with start(paths) as run:
+        run.params({"backbone": "mobilenet_v2", "head": {"hidden": [], "dropout": 0.2}})
+        run.epoch(1, {"val_loss": 0.9, "val_accuracy": 0.5, "phase": "head"})
+        run.epoch(2, {"val_loss": 0.7, "val_accuracy": 0.75, "phase": "tail"})
+        run.figure("curves.png", PNG)
+        run.tags(tags_of(paths))
+
+
+def test_training_is_one_run_with_all_that_was_said(tracked_project):
+    train(tracked_project)
+    (run,) = runs_of(tracked_project)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "mobilenet_v2-cached-bbbbbbbb"
+    assert run.data.params == {
+        "backbone": "mobilenet_v2",
+        "head.hidden": "[]",
+        "head.dropout": "0.2",
+    }
+    assert run.data.metrics == {"val_loss": 0.7, "val_accuracy": 0.75}
+    expected = {
+        "task": "tiny",
+        "domain": "reference",
+        "fieldlens.weights_sha256": WEIGHTS,
+        "fieldlens.data_sha256": "d",
+        "fieldlens.params_sha256": "p",
+        "fieldlens.data_source": "sample",
+        "fieldlens.git_rev": "unknown",
+    }
+    assert expected.items() <= run.data.tags.items()
+    client = client_of(tracked_project)
+    history = client.get_metric_history(run.info.run_id, "val_loss")
+    assert [(entry.step, entry.value) for entry in history] == [(1, 0.9), (2, 0.7)]
+    figure = tracked_project.mlflow_artifacts_dir / "tiny" / run.info.run_id / "artifacts/figures"
+    assert (figure / "curves.png").read_bytes() == PNG
+
+
+def test_more_than_one_batch_and_long_values(tracked_project):
+    with start(tracked_project) as run:
+        run.params({f"p{number}": "x" * 2000 for number in range(130)})
+        run.epoch(1, {f"m{number}": number for number in range(130)})
+    (run,) = runs_of(tracked_project)
+    assert len(run.data.params) == 130
+    assert run.data.params["p0"] == "x" * 500
+    assert run.data.metrics["m129"] == 129
+
+
+@pytest.mark.parametrize(
+    ("ends_with", "status"), [(ValueError, "FAILED"), (KeyboardInterrupt, "KILLED")]
+)
+def test_training_that_stops_is_taken_up_again(tracked_project, ends_with, status):
+    def stop_in_the_middle() -> None:
+        with start(tracked_project) as run:
+            run.epoch(1, {"val_loss": 1.0})
+            raise ends_with
+
+    with pytest.raises(ends_with):
+        stop_in_the_middle()
+    (stopped,) = runs_of(tracked_project)
+    assert stopped.info.status == status
+    with start(tracked_project, key="another") as other:
+        assert other.run_id != stopped.info.run_id
+    with start(tracked_project) as again:
+        assert again.run_id == stopped.info.run_id
+        assert client_of(tracked_project).get_run(again.run_id).info.status == "RUNNING"
+        again.epoch(2, {"val_loss": 0.5})
+    assert client_of(tracked_project).get_run(again.run_id).info.status == "FINISHED"
+    # A training that has finished is not gone on with: the same key makes a run of its own.
+    with start(tracked_project) as fresh:
+        assert fresh.run_id != again.run_id
+
+
+def test_process_killed_in_the_middle_leaves_a_run_to_go_on_with(tracked_project):
+    code = (
+        "import sys, time; from pathlib import Path; from pipelines.paths import Paths;"
+        "from pipelines.training import tracking;"
+        "start = tracking.start(Paths(Path(sys.argv[1])), 'tiny', 'reference', name='n',"
+        " training_key='k1');"
+        "run = start.__enter__(); run.epoch(1, {'val_loss': 1.0});"
+        "print(run.run_id, flush=True); time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tracked_project.root)], stdout=subprocess.PIPE, text=True
+    )
+    with process:
+        run_id = process.stdout.readline().strip()
+        process.send_signal(signal.SIGKILL)
+    (killed,) = runs_of(tracked_project)
+    assert (killed.info.run_id, killed.info.status) == (run_id, "RUNNING")
+    with start(tracked_project) as run:
+        assert run.run_id == run_id
+    assert [found.info.status for found in runs_of(tracked_project)] == ["FINISHED"]
+
+
+def test_server_down_costs_one_line_and_little_time(tiny_project, monkeypatch, caplog):
+    monkeypatch.delenv("FIELDLENS_TRACKING")
+    uri = f"http://user:secret@127.0.0.1:{closed_port()}"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    started = time.monotonic()
+    with caplog.at_level(logging.INFO):
+        train(tiny_project)
+    assert time.monotonic() - started < 20
+    assert tracking.find_run(tiny_project, "tiny", WEIGHTS) is None
+    lines = [
+        record.getMessage() for record in caplog.records if record.name.startswith("pipelines")
+    ]
+    # One for the training, and one for the question after it.
+    assert len(lines) == 2
+    assert "going on untracked" in lines[0]
+    assert "\n" not in lines[0]
+    assert "127.0.0.1" in lines[0]
+    assert "secret" not in "".join(record.getMessage() for record in caplog.records)
+    assert not tiny_project.mlflow_db.exists()
+
+
+@pytest.mark.parametrize("spoil", [b"this is no database", None])
+def test_spoilt_store_does_not_stop_a_training(tracked_project, spoil, caplog):
+    tracked_project.mlflow_db.unlink()
+    if spoil is None:
+        tracked_project.mlflow_db.mkdir()
+    else:
+        tracked_project.mlflow_db.write_bytes(spoil)
+    train(tracked_project)
+    assert sum("going on untracked" in record.getMessage() for record in caplog.records) == 1
+
+
+def test_store_that_fails_later_does_not_stop_a_training(tracked_project, caplog):
+    with start(tracked_project) as run:
+        run.epoch(1, {"val_loss": 1.0})
+        # A file where the artifacts' folder should be.
+        tracked_project.mlflow_artifacts_dir.write_text("in the way")
+        run.figure("a.png", PNG)
+        run.epoch(2, {"val_loss": 0.5})
+    assert sum("going on untracked" in record.getMessage() for record in caplog.records) == 1
+    (left,) = runs_of(tracked_project)
+    assert left.info.status == "RUNNING"
+    assert left.data.metrics == {"val_loss": 1.0}
+
+
+def test_off_touches_nothing_and_loads_no_mlflow(tiny_project):
+    code = (
+        "import sys; from pathlib import Path; from pipelines.paths import Paths;"
+        "from pipelines.training import tracking; paths = Paths(Path(sys.argv[1]));\n"
+        "with tracking.start(paths, 't', 'd', name='n', training_key='k') as run:\n"
+        "    run.params({'a': 1}); run.epoch(1, {'b': 2.0}); run.figure('c.png', b'd')\n"
+        "    run.artifact(paths.root); run.tags({'fieldlens.weights_sha256': 'e'})\n"
+        "assert run.run_id is None\n"
+        "assert tracking.find_run(paths, 't', 'e') is None\n"
+        "assert 'mlflow' not in sys.modules"
+    )
+    before = sorted(tiny_project.root.rglob("*"))
+    command = [sys.executable, "-c", code, str(tiny_project.root)]
+    subprocess.run(command, check=True, timeout=60)
+    assert sorted(tiny_project.root.rglob("*")) == before
+
+
+def dvc_outputs(paths: Paths) -> dict[str, bytes]:
+    return {
+        str(path.relative_to(paths.root)): path.read_bytes()
+        for folder in (paths.models_dir, paths.reports_dir)
+        for path in sorted(folder.rglob("*"))
+        if path.is_file()
+    }
+
+
+def test_results_are_the_same_bytes_with_tracking_and_without(tracked_project, tested_project):
+    # tested_project was evaluated with tracking off.
+    evaluate.run("tiny", evaluate.EvaluateParams(calibration_bins=10), tracked_project)
+    assert dvc_outputs(tracked_project) == dvc_outputs(tested_project)
+
+
+def test_evaluate_adds_to_the_run_of_the_training(tracked_project):
+    train(tracked_project)
+    evaluate.run("tiny", evaluate.EvaluateParams(calibration_bins=10), tracked_project)
+    (run,) = runs_of(tracked_project)
+    assert run.data.metrics["test.int8.accuracy"] == 0.777778
+    assert run.data.metrics["test.agreement"] == pytest.approx(0.888889)
+    assert run.data.metrics["test.int8.per_class.green_tile.recall"] == 1.0
+    folder = tracked_project.mlflow_artifacts_dir / "tiny" / run.info.run_id / "artifacts"
+    assert (folder / "figures/test_confusion.png").is_file()
+    files = tracked_project.task("tiny")
+    assert (folder / "mobile/bundle.json").read_bytes() == files.bundle.read_bytes()
+
+
+def test_evaluate_writes_the_run_where_dvc_skipped_the_training(tracked_project):
+    files = tracked_project.task("tiny")
+    files.reports_dir.mkdir(parents=True)
+    files.history.write_text("epoch,phase,train_loss,val_loss\n1,head,2.5,\n2,tail,1.5,1.25\n")
+    files.training_figures_dir.mkdir()
+    (files.training_figures_dir / "curves.png").write_bytes(PNG)
+    files.float_dir.mkdir(parents=True)
+    files.float_meta.write_text('{"strategy": "cached", "params": {"batch_size": 32}}')
+    for _ in range(2):  # The second finds the run of the first.
+        evaluate.run("tiny", evaluate.EvaluateParams(calibration_bins=10), tracked_project)
+    (run,) = runs_of(tracked_project)
+    assert run.info.status == "FINISHED"
+    assert run.info.run_name == "mobilenet_v2-cached-bbbbbbbb"
+    assert run.data.params == {"strategy": "cached", "params.batch_size": "32"}
+    assert run.data.tags["fieldlens.recorded_from"] == "history.csv"
+    client = client_of(tracked_project)
+    losses = client.get_metric_history(run.info.run_id, "train_loss")
+    assert [(entry.step, entry.value) for entry in losses] == [(1, 2.5), (2, 1.5)]
+    losses = client.get_metric_history(run.info.run_id, "val_loss")
+    assert [(entry.step, entry.value) for entry in losses] == [(2, 1.25)]
+    folder = tracked_project.mlflow_artifacts_dir / "tiny" / run.info.run_id / "artifacts"
+    assert (folder / "figures/training/curves.png").read_bytes() == PNG
+
+
+EASY = GateParams(
+    min_accuracy=0.5,
+    min_macro_f1=0.5,
+    min_agreement=0.5,
+    max_accuracy_drop=0.5,
+    max_recall_drop=0.5,
+    max_int8_bytes=10_000,
+)
+
+
+def test_gate_releases_once_a_bundle_and_only_what_passes(tracked_project):
+    train(tracked_project)
+    evaluate.run("tiny", evaluate.EvaluateParams(calibration_bins=10), tracked_project)
+    client = client_of(tracked_project)
+    with pytest.raises(GateError):
+        gate.run("tiny", EASY.model_copy(update={"min_accuracy": 0.99}), tracked_project)
+    assert client.search_registered_models() == []
+
+    for _ in range(2):
+        gate.run("tiny", EASY, tracked_project)
+    (version,) = client.search_model_versions("name = 'tiny'")
+    champion = client.get_model_version_by_alias("tiny", "champion")
+    assert champion.version == version.version
+    assert tracking.champion_version(tracking.Tracker(tracked_project), "tiny") == "1"
+    assert version.tags["served"] == "int8"
+    assert version.tags["data_source"] == "sample"
+    (run,) = runs_of(tracked_project)
+    assert version.run_id == run.info.run_id
+
+    # Another bundle is another version, and takes the alias over.
+    evaluate.run("tiny", evaluate.EvaluateParams(calibration_bins=3), tracked_project)
+    gate.run("tiny", EASY, tracked_project)
+    assert len(client.search_model_versions("name = 'tiny'")) == 2
+    assert client.get_model_version_by_alias("tiny", "champion").version == 2
+
+
+def test_released_model_answers_through_mlflow(tracked_project):
+    import mlflow
+    import numpy as np
+
+    from pipelines.mobile.predictor import Predictor
+
+    train(tracked_project)
+    evaluate.run("tiny", evaluate.EvaluateParams(calibration_bins=10), tracked_project)
+    gate.run("tiny", EASY, tracked_project)
+    client = client_of(tracked_project)
+    version = client.get_model_version_by_alias("tiny", "champion")
+    folder = Path(version.source.removeprefix("file://"))
+    loaded = mlflow.pyfunc.load_model(str(folder))
+    files = tracked_project.task("tiny")
+    predictor = Predictor.load(files.bundle, "int8")
+    pixels = predictor.pixels(files.raw_dir / "red_tile/test_00.png")[np.newaxis]
+    assert (loaded.predict(pixels)["logits"] == predictor.run(pixels)[0]).all()
+    kept = folder / "extra_files/bundle.json"
+    assert kept.read_bytes() == files.bundle.read_bytes()
+
+
+def test_git_revision_of_a_checkout(tmp_path):
+    assert lineage.git_revision(tmp_path) == "unknown"
+    assert lineage.git_revision(tmp_path / "absent") == "unknown"
+    identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
+    for command in (["init", "-q"], [*identity, "commit", "-q", "--allow-empty", "-m", "m"]):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True, env=os.environ)
+    assert len(lineage.git_revision(tmp_path)) == 40
+    (tmp_path / "file").write_text("x")
+    subprocess.run(["git", "add", "file"], cwd=tmp_path, check=True)
+    assert lineage.git_revision(tmp_path).endswith("-dirty")
+
+
+@pytest.mark.slow
+def test_real_server_over_http(tracked_project, monkeypatch, tmp_path):
+    port = closed_port()
+    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
+    command += ["--port", str(port), "--artifacts-destination", str(tmp_path / "kept")]
+    command += ["--backend-store-uri", f"sqlite:///{tracked_project.mlflow_db}"]
+    with subprocess.Popen(command, cwd=tmp_path, start_new_session=True) as server:
+        try:
+            deadline = time.monotonic() + 120
+            while time.monotonic() < deadline:
+                with socket.socket() as probe:
+                    if probe.connect_ex(("127.0.0.1", port)) == 0:
+                        break
+                time.sleep(0.3)
+            monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
+            train(tracked_project)
+            evaluate.run("tiny", evaluate.EvaluateParams(calibration_bins=10), tracked_project)
+            gate.run("tiny", EASY, tracked_project)
+            tracker = tracking.Tracker(tracked_project)
+            assert tracking.champion_version(tracker, "tiny") == "1"
+        finally:
+            os.killpg(server.pid, signal.SIGTERM)
+    (run,) = runs_of(tracked_project)
+    assert run.info.status == "FINISHED"
+    assert list((tmp_path / "kept").rglob("curves.png"))
+    assert not tracked_project.mlflow_artifacts_dir.exists()
