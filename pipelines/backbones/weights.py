@@ -121,8 +121,8 @@ def load_imagenet(name: str, weights_dir: Path) -> LoadedWeights:
         return LoadedWeights(tensors, provider.title, sha256, provider.licence)
     raise WeightsError(
         f"{name}: no provider gave imagenet weights. Tried {'; '.join(tried)}. "
-        f"Put one of these files into {weights_dir} or a folder named by FIELDLENS_WEIGHTS, or set `weights: none` in "
-        f"params.yaml to train from scratch."
+        f"Put one of these files into {weights_dir} or a folder named by FIELDLENS_WEIGHTS, or set "
+        f"`weights: none` in params.yaml to train from scratch."
     )
 
 

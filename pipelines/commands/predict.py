@@ -137,7 +137,7 @@ def _as_text(predictor: Predictor, predictions: Sequence[tuple[Path, Prediction]
         f"Time is that of one run a picture, decoding included, after one warm-up run: {threads} "
         f"of {processor_name()}. Not a phone's.",
         f"For: {bundle.intended_use}",
-        f"Not for: {'; '.join(bundle.not_for)}",
+        f"Not for: {'; '.join(limit.rstrip('.') for limit in bundle.not_for)}.",
     ]
     return "\n".join(lines)
 

@@ -1,8 +1,9 @@
 """Random views of a training image; the only module that imports albumentations.
 
-Each transform stands for something that happens in the field: a crop for distance and framing, a turn
-for how a hand holds a phone, brightness, contrast and colour for the light and the sensor, blur for
-focus, noise for darkness, JPEG for messengers. Val, test and calibration images never come here.
+Each transform stands for something that happens in the field: a crop for distance and framing, a
+turn for how a hand holds a phone, brightness, contrast and colour for the light and the sensor,
+blur for focus, noise for darkness, JPEG for messengers. Val, test and calibration images never come
+here.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ class Views:
 def _compose(params: AugmentParams, image_px: int) -> Any:
     # Read at import: without it albumentations asks the package index for a newer version.
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-    import albumentations as A  # noqa: N812 (the library's own convention)
+    import albumentations as A
     import cv2
 
     # The threads are ours (one a picture); OpenCV's own would fight with them.

@@ -13,18 +13,14 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import numpy_helper
 
 from pipelines.config import ExportParams
-from pipelines.data.loaders import n_workers
 from pipelines.errors import ConfigError
 from pipelines.evaluation.metrics import accuracy, agreement, macro_f1, sqnr_db
 from pipelines.mobile.bundle import Candidate
 from pipelines.mobile.equalize import equalized
-from pipelines.mobile.export import INPUT_NAME, LOGITS_NAME
-from pipelines.mobile.predictor import make_session
+from pipelines.mobile.graphs import add_to_logits, blocks_of, logits_of
 from pipelines.mobile.quantize import CALIBRATORS, StaticQuantizer
 
 _LOG = logging.getLogger(__name__)
@@ -33,8 +29,6 @@ _LOG = logging.getLogger(__name__)
 _MAX_FLOAT_BLOCKS = 4
 #: Calibration pictures by which a block's sensitivity is measured.
 _SENSITIVITY_IMAGES = 32
-#: Pictures that go through a session at once.
-_BATCH = 32
 
 
 @dataclass(frozen=True, slots=True)
@@ -208,7 +202,7 @@ class Search:
         """
         pixels = np.concatenate(list(self._calibration))
         error = logits_of(self._fp32, pixels) - logits_of(self.int8(recipe), pixels)
-        yield replace(recipe, model=_add_to_logits(recipe.model, error.mean(axis=0)))
+        yield replace(recipe, model=add_to_logits(recipe.model, error.mean(axis=0)))
 
 
 def _calibrator(name: str) -> Callable[[Search, Recipe], Iterator[Recipe]]:
@@ -261,51 +255,3 @@ def _with_choice(attempts: Sequence[Attempt], chosen: Attempt) -> list[Attempt]:
         replace(a, candidate=a.candidate.model_copy(update={"is_chosen": a is chosen}))
         for a in attempts
     ]
-
-
-def logits_of(model: bytes, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Logits of pictures.
-
-    Args:
-        model: ONNX bytes.
-        pixels: (n, h, w, 3).
-
-    Returns:
-        (n, n_classes).
-    """
-    session = make_session(model, n_workers())
-    parts = [
-        session.run([LOGITS_NAME], {INPUT_NAME: pixels[start : start + _BATCH]})[0]
-        for start in range(0, len(pixels), _BATCH)
-    ]
-    return np.concatenate(parts)
-
-
-def blocks_of(model: bytes) -> list[tuple[str, ...]]:
-    """Node names by the network's block, in order; what stands before the first belongs to it.
-
-    Args:
-        model: ONNX bytes, whose weights are named ``….blocks.<number>.…``.
-    """
-    blocks: dict[str, list[str]] = {}
-    current = "0"
-    for node in onnx.load_from_string(model).graph.node:
-        for name in node.input:
-            head, marker, rest = name.partition("blocks.")
-            if marker and "." in rest and not head.replace(".", "").isdigit():
-                current = rest.split(".", 1)[0]
-        blocks.setdefault(current, []).append(node.name)
-    return [tuple(names) for names in blocks.values()]
-
-
-def _add_to_logits(model: bytes, shift: NDArray[np.float32]) -> bytes:
-    proto = onnx.load_from_string(model)
-    writer = next(node for node in proto.graph.node if LOGITS_NAME in node.output)
-    for tensor in proto.graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        if tensor.name in writer.input and values.shape == shift.shape:
-            corrected = (values + shift).astype(values.dtype)
-            tensor.CopyFrom(numpy_helper.from_array(corrected, tensor.name))
-            data: bytes = proto.SerializeToString(deterministic=True)
-            return data
-    raise ValueError("the head's last layer has no bias of the logits' size")

@@ -5,14 +5,12 @@ The test split is never opened here.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import logging
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 
 import numpy as np
 import torch
@@ -35,10 +33,13 @@ from pipelines.mobile.export import trunk_onnx
 from pipelines.mobile.quantize import quantized_trunk
 from pipelines.paths import Paths, TaskPaths
 from pipelines.training import tracking
+from pipelines.training.batches import Split
+from pipelines.training.cached import cached_phases
 from pipelines.training.checkpoints import drop_checkpoint
-from pipelines.training.fit import EpochLog, Phase, fit
+from pipelines.training.fit import Phase, fit
 from pipelines.training.float_model import FloatModel, save_float_model
-from pipelines.training.strategies import Split, cached_phases, full_phases
+from pipelines.training.full import full_phases
+from pipelines.training.history import EpochLog, best_values, history_csv
 
 _LOG = logging.getLogger(__name__)
 
@@ -117,13 +118,13 @@ def run(task: str, domain: str, params: TrainParams, seed: int, paths: Paths) ->
             n_images={split: len(in_split(entries, split)) for split in SPLITS},
             n_groups={split: len({e.group for e in in_split(entries, split)}) for split in SPLITS},
             params_sha256=_params_sha256(params, seed),
-            val=_kept(history, params.monitor),
+            val=best_values(history, params.monitor),
         )
         figures = _figures(history, phases[-1], val, summary.labels)
         with new_folder(files.training_figures_dir) as folder:
             for file_name, png in figures.items():
                 write_bytes(folder / file_name, png)
-        write_text(files.history, _history_csv(history))
+        write_text(files.history, history_csv(history))
         with new_folder(files.float_dir) as folder:
             weights_sha256 = save_float_model(folder, meta, model)
         tracked.tags(
@@ -244,24 +245,6 @@ def _training_key(
 ) -> str:
     parts = (_params_sha256(params, seed), data_sha256, weights.sha256 if weights else "none")
     return hashlib.sha256("/".join(parts).encode()).hexdigest()
-
-
-def _kept(history: Sequence[EpochLog], monitor: str) -> dict[str, float]:
-    """Val metrics of the best epoch, with the order that `fit` keeps."""
-    sign = -1 if monitor == "val_loss" else 1
-    best = max(history, key=lambda log: (sign * getattr(log, monitor), -log.val_loss))
-    return {name: getattr(best, name) for name in ("val_loss", "val_accuracy", "val_macro_f1")}
-
-
-def _history_csv(history: Sequence[EpochLog]) -> str:
-    buffer = io.StringIO()
-    names = [field.name for field in fields(EpochLog)]
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(names)
-    for log in history:
-        row = [getattr(log, name) for name in names]
-        writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in row])
-    return buffer.getvalue()
 
 
 def _figures(

@@ -30,35 +30,14 @@ from pipelines.training.checkpoints import (
     restore_optimizer,
     save_checkpoint,
 )
+from pipelines.training.history import EpochLog
+from pipelines.training.losses import class_weights, mixed, update_average
 from pipelines.training.schedules import make_optimizer, parameter_groups, rate_factor
 
 _LOG = logging.getLogger(__name__)
 
 #: Norm to which gradients are clipped, so that one odd batch of a small data set undoes little.
 _MAX_GRADIENT_NORM = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class EpochLog:
-    """One row of history.csv; losses are means over images, in nats.
-
-    Attributes:
-        epoch: from 1, through all phases.
-        phase: ``head`` or ``tail``.
-        learning_rate: the head's, at the end of the epoch.
-        train_loss: with label smoothing, class weights and mixup as asked for.
-        val_loss: plain cross-entropy.
-        val_accuracy: in [0, 1].
-        val_macro_f1: in [0, 1].
-    """
-
-    epoch: int
-    phase: str
-    learning_rate: float
-    train_loss: float
-    val_loss: float
-    val_accuracy: float
-    val_macro_f1: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,42 +78,6 @@ class _State:
     stale: int = 0
     average: dict[str, Tensor] = field(default_factory=dict)
     history: list[EpochLog] = field(default_factory=list)
-
-
-def class_weights(class_index: NDArray[np.int64], n_classes: int) -> Tensor:
-    """Weights that let each class count the same; their mean over images is 1.
-
-    Args:
-        class_index: (n,) of the train split.
-        n_classes: number of classes, each of which occurs.
-
-    References:
-        scikit-learn, ``compute_class_weight("balanced")``: n / (n_classes * count).
-    """
-    counts = np.bincount(class_index, minlength=n_classes)
-    return torch.tensor(len(class_index) / (n_classes * np.maximum(counts, 1)), dtype=torch.float32)
-
-
-def mixed(
-    inputs: Tensor, targets: Tensor, alpha: float, generator: np.random.Generator
-) -> tuple[Tensor, Tensor]:
-    """A batch in which each example is blended with another one.
-
-    Args:
-        inputs: (n, ...).
-        targets: (n, n_classes) probabilities.
-        alpha: of the Beta distribution that draws the share; > 0.
-        generator: draws share and partners.
-
-    References:
-        Zhang et al. 2018, "mixup"; at a hidden layer, Verma et al. 2019, "Manifold mixup".
-    """
-    share = float(generator.beta(alpha, alpha))
-    partner = torch.from_numpy(generator.permutation(len(inputs)))
-    return (
-        share * inputs + (1 - share) * inputs[partner],
-        share * targets + (1 - share) * targets[partner],
-    )
 
 
 def fit(
@@ -266,21 +209,10 @@ def _train_epoch(
         )
         optimizer.step()
         if params.ema_decay > 0:
-            _average(model, state, params.ema_decay)
+            update_average(model, state.average, params.ema_decay)
         total += loss.item() * len(class_index)
         n_images += len(class_index)
     return total / max(n_images, 1)
-
-
-def _average(model: nn.Module, state: _State, decay: float) -> None:
-    for name, parameter in model.named_parameters():
-        if not parameter.requires_grad:
-            continue
-        value = parameter.detach()
-        if name not in state.average:
-            state.average[name] = value.clone()
-        else:
-            state.average[name].lerp_(value, 1 - decay)
 
 
 def _close_epoch(

@@ -1,0 +1,69 @@
+"""Looking into, running and amending an ONNX classifier held in memory."""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import numpy_helper
+
+from pipelines.data.loaders import n_workers
+from pipelines.mobile.export import INPUT_NAME, LOGITS_NAME
+from pipelines.mobile.predictor import make_session
+
+#: Pictures that go through a session at once.
+_BATCH = 32
+
+
+def logits_of(model: bytes, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Logits of pictures.
+
+    Args:
+        model: ONNX bytes.
+        pixels: (n, h, w, 3).
+
+    Returns:
+        (n, n_classes).
+    """
+    session = make_session(model, n_workers())
+    parts = [
+        session.run([LOGITS_NAME], {INPUT_NAME: pixels[start : start + _BATCH]})[0]
+        for start in range(0, len(pixels), _BATCH)
+    ]
+    return np.concatenate(parts)
+
+
+def blocks_of(model: bytes) -> list[tuple[str, ...]]:
+    """Node names by the network's block, in order; what stands before the first belongs to it.
+
+    Args:
+        model: ONNX bytes, whose weights are named ``….blocks.<number>.…``.
+    """
+    blocks: dict[str, list[str]] = {}
+    current = "0"
+    for node in onnx.load_from_string(model).graph.node:
+        for name in node.input:
+            head, marker, rest = name.partition("blocks.")
+            if marker and "." in rest and not head.replace(".", "").isdigit():
+                current = rest.split(".", 1)[0]
+        blocks.setdefault(current, []).append(node.name)
+    return [tuple(names) for names in blocks.values()]
+
+
+def add_to_logits(model: bytes, shift: NDArray[np.float32]) -> bytes:
+    """A model whose logits are shifted, by way of the head's last bias.
+
+    Args:
+        model: ONNX bytes in float32.
+        shift: (n_classes,).
+    """
+    proto = onnx.load_from_string(model)
+    writer = next(node for node in proto.graph.node if LOGITS_NAME in node.output)
+    for tensor in proto.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if tensor.name in writer.input and values.shape == shift.shape:
+            corrected = (values + shift).astype(values.dtype)
+            tensor.CopyFrom(numpy_helper.from_array(corrected, tensor.name))
+            data: bytes = proto.SerializeToString(deterministic=True)
+            return data
+    raise ValueError("the head's last layer has no bias of the logits' size")

@@ -1,0 +1,114 @@
+"""What both strategies share: a split's images, the order of an epoch, and what is trained."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import nn
+
+from pipelines.backbones.heads import Classifier
+from pipelines.data.loaders import Pictures
+
+#: Rows that go through a network at once where no gradient is kept.
+EVAL_BATCH = 64
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """The images of a split and their labels as numbers.
+
+    Attributes:
+        pictures: images.
+        class_index: (n,).
+    """
+
+    pictures: Pictures
+    class_index: NDArray[np.int64]
+
+
+def epoch_order(
+    class_index: NDArray[np.int64], generator: np.random.Generator, balance: str
+) -> NDArray[np.int64]:
+    """The images of an epoch, in order.
+
+    Args:
+        class_index: (n,) of the train split.
+        generator: draws the order.
+        balance: with ``sampling``, images are drawn with replacement, each class as often.
+
+    Returns:
+        (n,) rows.
+    """
+    n = len(class_index)
+    if balance != "sampling":
+        return generator.permutation(n)
+    counts = np.bincount(class_index)
+    chance = 1 / (np.count_nonzero(counts) * counts[class_index])
+    return generator.choice(n, size=n, p=chance)
+
+
+def chunks(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+    """Batches of rows; a last batch of one joins the one before it.
+
+    Args:
+        rows: (n,).
+        size: of a batch.
+    """
+    cuts = list(range(size, len(rows), size))
+    if cuts and len(rows) - cuts[-1] == 1:
+        cuts.pop()
+    return np.split(rows, cuts)
+
+
+def freeze_before(model: Classifier, first_trained: int) -> None:
+    """Let gradients reach the blocks from ``first_trained`` on, and none before.
+
+    Args:
+        model: changed in place.
+        first_trained: index of a block; the number of blocks freezes all.
+    """
+    for index, block in enumerate(model.blocks):
+        block.requires_grad_(index >= first_trained)
+
+
+def set_modes(model: Classifier, *, train_norms: bool) -> None:
+    """Put a network into training mode.
+
+    Args:
+        model: changed in place.
+        train_norms: whether the statistics of batch norms move too. Pretrained ones should not: a
+            small data set would only blur them.
+    """
+    model.train()
+    if not train_norms:
+        for module in model.blocks.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
+
+
+def trained_modules(model: Classifier, first: int, decay: float) -> list[tuple[nn.Module, float]]:
+    """The head and the blocks from ``first`` on, each with its share of the learning rate.
+
+    Args:
+        model: whose modules.
+        first: index of the first block that is trained.
+        decay: share of the learning rate from each block to the one before it.
+
+    References:
+        Howard and Ruder 2018, "Universal language model fine-tuning" (discriminative rates).
+    """
+    blocks = list(model.blocks[first:])
+    shares = [decay ** (len(blocks) - i) for i in range(len(blocks))]
+    return [(model.head, 1.0), *zip(blocks, shares, strict=True)]
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """Where a network's parameters lie.
+
+    Args:
+        model: with at least one parameter.
+    """
+    return next(model.parameters()).device

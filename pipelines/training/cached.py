@@ -1,0 +1,177 @@
+"""Training on cached activations: the head on embeddings, then head and tail on activations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipelines.backbones.heads import Classifier
+from pipelines.config import TrainParams
+from pipelines.mobile.bundle import Precision
+from pipelines.training.batches import (
+    EVAL_BATCH,
+    Split,
+    chunks,
+    device_of,
+    epoch_order,
+    freeze_before,
+    set_modes,
+    trained_modules,
+)
+from pipelines.training.fit import Phase
+from pipelines.training.trunk import Activations, cached_activations, plain_slots, train_slots
+
+
+def cached_phases(
+    model: Classifier,
+    params: TrainParams,
+    train: Split,
+    val: Split,
+    trunks: Mapping[Precision, bytes],
+    cache_dir: Path,
+    *,
+    seed: int,
+    what: str,
+) -> list[Phase]:
+    """Phases on stored activations of the frozen trunk.
+
+    Args:
+        model: its trunk is what ``trunks`` were made from.
+        params: views, phases, balance.
+        train: the train split.
+        val: the val split.
+        trunks: ONNX bytes by precision.
+        cache_dir: of activations.
+        seed: of the run.
+        what: for progress bars.
+
+    Raises:
+        ConfigError: if the activations would not fit into ``max_cache_bytes``.
+    """
+    stored = cached_activations(
+        train.pictures,
+        train.class_index,
+        train_slots(params.views, params.int8_views),
+        trunks,
+        cache_dir,
+        max_bytes=params.max_cache_bytes,
+        what=f"{what}: train",
+    )
+    stored_val = cached_activations(
+        val.pictures,
+        val.class_index,
+        plain_slots(params.int8_views),
+        trunks,
+        cache_dir,
+        max_bytes=params.max_cache_bytes,
+        what=f"{what}: val",
+    )
+    labels = torch.from_numpy(train.class_index)
+    n_images, n_slots = stored.values.shape[:2]
+    val_rows, val_slots = _all_rows(stored_val)
+    first_slot = np.random.default_rng([seed, 3]).permutation(n_images) % n_slots
+
+    def rows_of(epoch: int, phase: int) -> list[NDArray[np.int64]]:
+        generator = np.random.default_rng([seed, phase, epoch, 2])
+        return chunks(epoch_order(train.class_index, generator, params.balance), params.batch_size)
+
+    def slots_of(epoch: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+        # Each image shows its slots in turn, so that each is seen as often.
+        slots: NDArray[np.int64] = (first_slot[rows] + epoch) % n_slots
+        return slots
+
+    features: dict[str, Tensor] = {}
+
+    def embedded(name: str, activations: Activations) -> Tensor:
+        if name not in features:
+            features[name] = _embed_all(model, activations)
+        return features[name]
+
+    def head_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        values = embedded("train", stored)
+        for rows in rows_of(epoch, 0):
+            yield values[rows, slots_of(epoch, rows)], labels[rows]
+
+    def tail_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for rows in rows_of(epoch, 1):
+            yield stored.take(rows, slots_of(epoch, rows)), labels[rows]
+
+    def head_val() -> Tensor:
+        logits: Tensor = model.head(embedded("val", stored_val).flatten(0, 1).to(device_of(model)))
+        return logits
+
+    def tail_val() -> Tensor:
+        parts = [
+            model.tail(stored_val.take(*part).to(device_of(model)))
+            for part in _parts(val_rows, val_slots)
+        ]
+        return torch.cat(parts)
+
+    def head_mode() -> None:
+        freeze_before(model, len(model.blocks))
+        set_modes(model, train_norms=False)
+
+    def tail_mode() -> None:
+        freeze_before(model, model.cut)
+        set_modes(model, train_norms=params.weights == "none")
+
+    val_class_index = val.class_index[val_rows]
+    n_batches = len(chunks(np.arange(n_images), params.batch_size))
+    return [
+        Phase(
+            "head",
+            params.head_phase,
+            [(model.head, 1.0)],
+            head_batches,
+            n_batches,
+            model.head.forward,
+            head_val,
+            val_class_index,
+            head_mode,
+        ),
+        Phase(
+            "tail",
+            params.tail_phase,
+            trained_modules(model, model.cut, params.layer_decay),
+            tail_batches,
+            n_batches,
+            model.tail,
+            tail_val,
+            val_class_index,
+            tail_mode,
+        ),
+    ]
+
+
+def _parts(
+    rows: NDArray[np.int64], slots: NDArray[np.int64]
+) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+    for start in range(0, len(rows), EVAL_BATCH):
+        yield rows[start : start + EVAL_BATCH], slots[start : start + EVAL_BATCH]
+
+
+def _all_rows(activations: Activations) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    n_images, n_slots = activations.values.shape[:2]
+    rows, slots = np.divmod(np.arange(n_images * n_slots), n_slots)
+    return rows, slots
+
+
+def _embed_all(model: Classifier, activations: Activations) -> Tensor:
+    """(n_images, n_slots, n_features) through the tail as it stands."""
+    was_training = model.training
+    model.eval()
+    rows, slots = _all_rows(activations)
+    with torch.inference_mode():
+        parts = [
+            model.embed(activations.take(*part).to(device_of(model))).cpu()
+            for part in _parts(rows, slots)
+        ]
+    model.train(was_training)
+    # Out of inference mode, so that a loss on top of them may keep gradients.
+    embedded = torch.cat(parts).clone()
+    return embedded.reshape(*activations.values.shape[:2], -1)
