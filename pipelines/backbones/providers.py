@@ -183,6 +183,7 @@ class TorchHub:
 
     def fetch(self, folder: Path) -> Path:
         """The file, from the publisher's host."""
+        from http.client import HTTPException
         from urllib.error import URLError
 
         path = folder / Path(self._url).name
@@ -191,7 +192,7 @@ class TorchHub:
             torch.hub.download_url_to_file(
                 self._url, str(path), hash_prefix=self.sha256, progress=False
             )
-        except (URLError, OSError, RuntimeError) as err:
+        except (URLError, HTTPException, OSError, RuntimeError) as err:
             raise Miss(f"{path.name} could not be downloaded ({err})") from err
         return path
 

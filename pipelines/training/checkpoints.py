@@ -92,10 +92,10 @@ def load_checkpoint(folder: Path, key: str) -> Checkpoint | None:
             for name in stream.keys():  # noqa: SIM118 (not a mapping)
                 part, _, rest = name.partition("/")
                 parts[part][rest] = stream.get_tensor(name)
+        return Checkpoint(header["phase"], header["epoch"], **parts, progress=header["progress"])
     except (SafetensorError, KeyError, ValueError):
         # Another version's file: it cannot be gone on from, and nothing is lost by starting anew.
         return None
-    return Checkpoint(header["phase"], header["epoch"], **parts, progress=header["progress"])
 
 
 def drop_checkpoint(folder: Path) -> None:
