@@ -1,11 +1,12 @@
 """How fast `prepare` looks at images, against a plain Pillow loop, and how much memory it takes.
 
-Both ways run in turn in one process on the same files: read, SHA-256, decode, 64-bit perceptual
-hash. The plain loop is what one would write first: one process, full decoding, the hash from the
-full picture. Run from the project root:
+Both do the same for each file, in turns in one run: read, SHA-256, decode, 64-bit perceptual hash
+and thumbnail by the same function. The plain loop is what one would write first: one process, full
+decoding, the hash from the full picture. Memory is that of another process which looks at all the
+images; the timing takes at most --max-timed of them. Without --folder it paints photographs:
 
-    python benchmarks/prepare.py --images 1000 5000 --repeat 3
-    python benchmarks/prepare.py --folder SOME/PHOTOS --repeat 3
+    python benchmarks/prepare.py --images 1000 5000 50000
+    python benchmarks/prepare.py --folder SOME/PHOTOS
 """
 
 from __future__ import annotations
@@ -13,48 +14,72 @@ from __future__ import annotations
 import argparse
 import hashlib
 import io
-import logging
+import os
 import statistics
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-import psutil
-from PIL import Image
+from memory import PeakMemory
+from PIL import Image, ImageOps
+from report import header, make_parser, run, say, table
 
 from pipelines.data.decoding import Refused, look_at_all, n_workers_of
+from pipelines.data.fingerprints import fingerprint
+from pipelines.data.manifest import IMAGE_SUFFIXES
+from pipelines.errors import MissingDataError
 
-_LOG = logging.getLogger("benchmark")
 _PICTURES = 64
 _SIDE_PX = (640, 480)
-_SAMPLE_S = 0.02
+_WARM_UP_IMAGES = 100
+_SAMPLE_S = 0.05
 
 
-def main() -> None:
+def main() -> int:
     """Parse, paint, time, print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--images", type=int, nargs="+", default=[1000])
-    parser.add_argument("--folder", type=Path, help="time on these files instead")
-    parser.add_argument("--repeat", type=int, default=3)
+    parser = make_parser(__doc__)
+    parser.add_argument("--images", type=int, nargs="+", default=[1000], help="painted (1000)")
+    parser.add_argument("--folder", type=Path, help="these files instead")
+    parser.add_argument("--repeat", type=int, default=3, help="rounds of both in turns (3)")
+    parser.add_argument("--max-timed", type=int, default=2000, help="images in a round (2000)")
     parser.add_argument("--workers", help="processes; all cores by default")
     parser.add_argument("--peak-of", type=Path, help=argparse.SUPPRESS)
-    arguments = parser.parse_args()
-    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stdout)
+    return run(measure, parser)
+
+
+def measure(arguments: argparse.Namespace) -> None:
+    """Print a table with a row a number of images."""
     n_workers = n_workers_of(arguments.workers)
     if arguments.peak_of is not None:
-        _LOG.info("%d", peak_bytes(arguments.peak_of, files_in(arguments.peak_of), n_workers))
-    elif arguments.folder is not None:
-        compare(arguments.folder, n_workers, arguments.repeat)
+        say(str(peak_bytes(arguments.peak_of, n_workers)))
+        return
+    header("Decoding in `prepare`")
+    say(f"{n_workers} processes, {arguments.repeat} rounds; rates and ratio are medians.", "")
+    rows = []
+    if arguments.folder is not None:
+        rows.append(row(arguments.folder, n_workers, arguments.repeat, arguments.max_timed))
     else:
         for n_images in arguments.images:
             with tempfile.TemporaryDirectory() as folder:
                 paint(Path(folder), n_images)
-                compare(Path(folder), n_workers, arguments.repeat)
+                rows.append(row(Path(folder), n_workers, arguments.repeat, arguments.max_timed))
+    table(
+        [
+            "images",
+            "timed",
+            "refused",
+            "plain Pillow loop, images/s",
+            "prepare, images/s",
+            "ratio (least to most)",
+            "processor ms an image, plain and prepare",
+            "peak MB of all processes",
+        ],
+        rows,
+    )
 
 
 def paint(folder: Path, n_images: int) -> None:
@@ -76,108 +101,92 @@ def paint(folder: Path, n_images: int) -> None:
 
 
 def files_in(folder: Path) -> list[str]:
-    """Paths of all files that are no table, relative to the folder."""
-    files = (file for file in folder.rglob("*") if file.is_file())
-    return sorted(
+    """Paths of all image files, relative to the folder.
+
+    Raises:
+        MissingDataError: if there is none.
+    """
+    files = sorted(
         file.relative_to(folder).as_posix()
-        for file in files
-        if file.suffix not in {".csv", ".json"}
+        for file in folder.rglob("*")
+        if file.suffix.lower() in IMAGE_SUFFIXES and file.is_file()
     )
+    if not files:
+        raise MissingDataError(f"{folder}: expected a folder with images, found none.")
+    return files
 
 
-def plain_loop(folder: Path, paths: Sequence[str]) -> None:
-    """One process, full decoding, the hash from the full picture."""
-    waves = np.cos(np.pi * np.arange(8)[:, None] * (2 * np.arange(32)[None, :] + 1) / 64)
+def plain_loop(folder: Path, paths: Sequence[str]) -> int:
+    """Look at each file in one process, with full decoding; gives the number of refused ones."""
+    n_refused = 0
     for path in paths:
-        data = (folder / path).read_bytes()
+        try:
+            data = (folder / path).read_bytes()
+            with Image.open(io.BytesIO(data)) as image:
+                fingerprint(ImageOps.exif_transpose(image).convert("L"))
+        except (OSError, ValueError, SyntaxError):
+            n_refused += 1
+            continue
         hashlib.sha256(data).hexdigest()
-        with Image.open(io.BytesIO(data)) as image:
-            grey = image.convert("RGB").convert("L").resize((32, 32), Image.Resampling.LANCZOS)
-        block = waves @ np.asarray(grey, dtype=np.float64) @ waves.T
-        np.packbits(block > np.median(block)).tobytes()
+    return n_refused
 
 
-def own_pass(folder: Path, paths: Sequence[str], n_workers: int) -> None:
-    """What `prepare` does."""
-    n_refused = sum(
-        isinstance(found, Refused)
-        for found in look_at_all(folder, paths, min_side_px=1, n_workers=n_workers)
-    )
-    if n_refused:
-        _LOG.info("%d files were refused: the two ways did not do the same work", n_refused)
+def own_pass(folder: Path, paths: Sequence[str], n_workers: int) -> int:
+    """What `prepare` does; gives the number of refused files."""
+    looks = look_at_all(folder, paths, min_side_px=1, n_workers=n_workers)
+    return sum(isinstance(found, Refused) for found in looks)
 
 
-def seconds(work: Callable[[], None]) -> float:
-    """Wall time of one call."""
-    start = time.perf_counter()
+def seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:
+    """Time of one call by a clock."""
+    start = clock()
     work()
-    return time.perf_counter() - start
+    return clock() - start
 
 
-def cpu_ms(paths: Sequence[str], work: Callable[[], None]) -> float:
-    """Processor time an image on one core, which other users of the machine do not stretch."""
-    start = time.process_time()
-    work()
-    return (time.process_time() - start) / len(paths) * 1000
-
-
-def compare(folder: Path, n_workers: int, repeat: int) -> None:
-    """Time both ways in turn, and print rates, the paired ratio and the peak memory."""
-    paths = files_in(folder)
-    plain_loop(folder, paths[:200])
-    own_pass(folder, paths[:200], n_workers)
-    plain, own = [], []
+def row(folder: Path, n_workers: int, repeat: int, max_timed: int) -> list[str]:
+    """Cells of one folder: both ways in turns, then the peak memory of a pass over all."""
+    files = files_in(folder)
+    timed = files[:: -(-len(files) // max_timed)]
+    few = timed[:_WARM_UP_IMAGES]
+    ways = {
+        "plain": lambda: plain_loop(folder, timed),
+        "prepare": lambda: own_pass(folder, timed, n_workers),
+    }
+    # Both once, so that neither pays for a cold file cache.
+    plain_loop(folder, few)
+    n_refused = own_pass(folder, timed, n_workers)
+    times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeat):
-        plain.append(seconds(lambda: plain_loop(folder, paths)))
-        own.append(seconds(lambda: own_pass(folder, paths, n_workers)))
-    ratios = [one / other for one, other in zip(plain, own, strict=True)]
-    sample = paths[:300]
-    plain_cpu = cpu_ms(sample, lambda: plain_loop(folder, sample))
-    own_cpu = cpu_ms(sample, lambda: own_pass(folder, sample, 1))
+        for name, way in ways.items():
+            times[name].append(seconds(way, time.perf_counter))
+    ratios = [plain / own for plain, own in zip(times["plain"], times["prepare"], strict=True)]
+    # Processor time on one core, which other users of the machine do not stretch.
+    cpu_ms = [
+        seconds(way, time.process_time) / len(few) * 1000
+        for way in (lambda: plain_loop(folder, few), lambda: own_pass(folder, few, 1))
+    ]
     command = [sys.executable, __file__, "--peak-of", str(folder), "--workers", str(n_workers)]
     peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    _LOG.info(
-        "%6d images, %d workers: plain %.0f/s, prepare %.0f/s, ratio %.2f (%.2f to %.2f), "
-        "processor time %.2f and %.2f ms an image, peak memory of all processes %.0f MB",
-        len(paths),
-        n_workers,
-        len(paths) / statistics.median(plain),
-        len(paths) / statistics.median(own),
-        statistics.median(ratios),
-        min(ratios),
-        max(ratios),
-        plain_cpu,
-        own_cpu,
-        int(peak) / 1e6,
-    )
+    return [
+        f"{len(files):,}",
+        f"{len(timed):,}",
+        str(n_refused),
+        *(f"{len(timed) / statistics.median(times[name]):.0f}" for name in ways),
+        f"{statistics.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})",
+        f"{cpu_ms[0]:.2f}, {cpu_ms[1]:.2f}",
+        f"{int(peak) / 1e6:.0f}",
+    ]
 
 
-def peak_bytes(folder: Path, paths: Sequence[str], n_workers: int) -> int:
-    """Largest sum of resident memory of this process and its children; shared pages count twice."""
-    peak, done = 0, threading.Event()
-
-    def watch() -> None:
-        nonlocal peak
-        me = psutil.Process()
-        while not done.wait(_SAMPLE_S):
-            total = 0
-            for process in [me, *me.children(recursive=True)]:
-                try:
-                    total += process.memory_info().rss
-                except psutil.NoSuchProcess:
-                    continue
-            peak = max(peak, total)
-
-    watcher = threading.Thread(target=watch)
-    watcher.start()
-    try:
+def peak_bytes(folder: Path, n_workers: int) -> int:
+    """Peak memory of this process and its children while they look at a whole folder."""
+    files = files_in(folder)
+    with PeakMemory(os.getpid(), _SAMPLE_S) as memory:
         # Kept, as `prepare` keeps them.
-        kept = list(look_at_all(folder, paths, min_side_px=1, n_workers=n_workers))
-    finally:
-        done.set()
-        watcher.join()
-    return peak if kept else 0
+        kept = list(look_at_all(folder, files, min_side_px=1, n_workers=n_workers))
+    return memory.peak_bytes if kept else 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

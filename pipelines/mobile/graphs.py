@@ -59,6 +59,11 @@ def add_to_logits(model: bytes, shift: NDArray[np.float32]) -> bytes:
     """
     proto = onnx.load_from_string(model)
     writer = next(node for node in proto.graph.node if LOGITS_NAME in node.output)
+    if writer.op_type == "Gemm" and len(writer.input) == 2:
+        # The exporter leaves out a bias of zeros.
+        name = f"{LOGITS_NAME}_bias"
+        proto.graph.initializer.append(numpy_helper.from_array(np.zeros_like(shift), name))
+        writer.input.append(name)
     for tensor in proto.graph.initializer:
         values = numpy_helper.to_array(tensor)
         if tensor.name in writer.input and values.shape == shift.shape:
@@ -67,3 +72,31 @@ def add_to_logits(model: bytes, shift: NDArray[np.float32]) -> bytes:
             data: bytes = proto.SerializeToString(deterministic=True)
             return data
     raise ValueError("the head's last layer has no bias of the logits' size")
+
+
+def with_short_names(model: bytes) -> bytes:
+    """The same model with its inner names replaced by short ones; on int8 they are 3 % of the file.
+
+    Args:
+        model: ONNX bytes without subgraphs.
+
+    Returns:
+        ONNX bytes; inputs and outputs keep their names.
+    """
+    graph_model = onnx.load_from_string(model)
+    graph = graph_model.graph
+    names = {value.name: value.name for value in (*graph.input, *graph.output)}
+
+    def short(name: str) -> str:
+        # An empty name stands for an optional input that is left out.
+        return names.setdefault(name, f"t{len(names)}") if name else name
+
+    for tensor in graph.initializer:
+        tensor.name = short(tensor.name)
+    for index, node in enumerate(graph.node):
+        node.name = f"n{index}"
+        node.input[:] = [short(name) for name in node.input]
+        node.output[:] = [short(name) for name in node.output]
+    del graph.value_info[:]
+    data: bytes = graph_model.SerializeToString(deterministic=True)
+    return data

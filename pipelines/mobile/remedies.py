@@ -20,7 +20,7 @@ from pipelines.errors import ConfigError
 from pipelines.evaluation.metrics import accuracy, agreement, macro_f1, sqnr_db
 from pipelines.mobile.bundle import Candidate
 from pipelines.mobile.equalize import equalized
-from pipelines.mobile.graphs import add_to_logits, blocks_of, logits_of
+from pipelines.mobile.graphs import add_to_logits, blocks_of, logits_of, with_short_names
 from pipelines.mobile.quantize import CALIBRATORS, StaticQuantizer
 
 _LOG = logging.getLogger(__name__)
@@ -128,7 +128,8 @@ class Search:
             self._quantizers[recipe.model] = StaticQuantizer(
                 recipe.model, self._calibration, self._folder
             )
-        return self._quantizers[recipe.model].int8(recipe.calibrator, recipe.float_nodes)
+        quantizer = self._quantizers[recipe.model]
+        return with_short_names(quantizer.int8(recipe.calibrator, recipe.float_nodes))
 
     def _attempt(self, remedy: str, recipe: Recipe) -> Attempt:
         model = self.int8(recipe)

@@ -5,10 +5,19 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
+from pipelines.backbones.heads import Classifier, make_head
 from pipelines.config import TrainParams
+from pipelines.data.images import Preprocess
+from pipelines.data.loaders import Pictures
+from pipelines.data.manifest import in_split, read_manifest
+from pipelines.mobile.export import trunk_onnx
+from pipelines.paths import Paths
+from pipelines.training.batches import Split
 
 PHASE = {
     "epochs": 3,
@@ -72,3 +81,56 @@ def train_params() -> Callable[..., TrainParams]:
         return TrainParams.model_validate({**PARAMS, **changes})
 
     return make
+
+
+#: RGB, of pixels in [0, 1].
+MEAN = STD = (0.5, 0.5, 0.5)
+
+
+def make_net() -> Classifier:
+    """Five of MobileNetV2's blocks for 32 px, cut after two."""
+    from pipelines.backbones.vision import torchvision_models
+
+    v2 = torchvision_models().mobilenetv2
+    relu6 = {"activation_layer": nn.ReLU6}
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(2)
+        blocks = [
+            v2.Conv2dNormActivation(3, 8, stride=2, **relu6),
+            v2.InvertedResidual(8, 8, 2, 3),
+            v2.InvertedResidual(8, 12, 2, 3),
+            v2.InvertedResidual(12, 12, 1, 3),
+            v2.Conv2dNormActivation(12, 24, kernel_size=1, **relu6),
+        ]
+        return Classifier(blocks, make_head(24, 3, (), 0.0), 2)
+
+
+@pytest.fixture
+def net() -> Classifier:
+    return make_net()
+
+
+@pytest.fixture(scope="session")
+def trunk() -> bytes:
+    """The trunk of `net` as ONNX."""
+    return trunk_onnx(make_net(), 32, MEAN, STD)
+
+
+@pytest.fixture
+def normalise() -> Callable[[torch.Tensor], torch.Tensor]:
+    return lambda pixels: ((pixels.float() / 255 - 0.5) / 0.5).permute(0, 3, 1, 2).contiguous()
+
+
+@pytest.fixture
+def splits(tiny_project: Paths) -> tuple[Split, Split]:
+    """Train and val of the tiny project: tiles of three colours."""
+    files = tiny_project.task("tiny")
+    entries = read_manifest(files.manifest)
+    labels = sorted({entry.label for entry in entries})
+    augment = TrainParams.model_validate(PARAMS | {"head_phase": PHASE, "tail_phase": PHASE}).augment
+    found = []
+    for name in ("train", "val"):
+        rows = in_split(entries, name)
+        pictures = Pictures(files.raw_dir, rows, Preprocess(36, 32), augment, 5)
+        found.append(Split(pictures, np.array([labels.index(row.label) for row in rows])))
+    return found[0], found[1]

@@ -1,0 +1,104 @@
+"""How fast each released model answers: int8 and fp32 in ONNX Runtime, and eager torch.
+
+One picture, one thread, the three in turns in one process, so that a busy machine is unfair to all
+alike. All three take the same uint8 pixels; decoding and resizing are not in it. Needs bundles
+(`make repro`, or `make real` and --root .real):
+
+    python benchmarks/latency.py --root .real --runs 100
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from report import header, make_parser, run, say, table
+
+from pipelines.errors import MissingDataError
+from pipelines.mobile.benchmark import paired_ms, speedup
+from pipelines.mobile.predictor import Predictor
+from pipelines.paths import Paths, TaskPaths
+
+
+def main() -> int:
+    """Parse, time, print."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--root", type=Path, default=Path(), help="project or workspace")
+    parser.add_argument("--task", nargs="+", help="all that have a bundle by default")
+    parser.add_argument("--runs", type=int, default=100, help="counted runs of each (100)")
+    return run(compare, parser)
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Print a table with a row a task."""
+    paths = Paths(arguments.root)
+    found = [path.parents[1].name for path in sorted(paths.models_dir.glob("*/mobile/bundle.json"))]
+    tasks = arguments.task or found
+    if not tasks:
+        raise MissingDataError(
+            f"{paths.models_dir}: expected models/<task>/mobile/bundle.json, found none. "
+            f"Run `make repro` first."
+        )
+    header("Latency of the model alone")
+    say(
+        f"Batch 1, one thread, median of {arguments.runs} runs in turns; ratios are medians over "
+        f"pairs of runs.",
+        "",
+    )
+    columns = ["task", "backbone", "int8 bytes", "int8 ms", "fp32 ms", "eager torch ms"]
+    table(
+        [*columns, "fp32/int8", "torch/int8"],
+        [row(paths.task(task), arguments.runs) for task in tasks],
+    )
+
+
+def row(files: TaskPaths, n_runs: int) -> list[str]:
+    """The cells of one task."""
+    int8, fp32 = (Predictor.load(files.bundle, precision) for precision in ("int8", "fp32"))
+    side_px = int8.bundle.preprocess.crop_px
+    pixels = np.random.default_rng(0).integers(
+        0, 256, size=(1, side_px, side_px, 3), dtype=np.uint8
+    )
+    ms = paired_ms(
+        {
+            "int8": partial(int8.run, pixels),
+            "fp32": partial(fp32.run, pixels),
+            "torch": eager(files, pixels),
+        },
+        n_runs,
+    )
+    return [
+        files.task,
+        int8.bundle.provenance.backbone,
+        f"{int8.bundle.files['int8'].size_bytes:,}",
+        *(f"{statistics.median(ms[name]):.2f}" for name in ("int8", "fp32", "torch")),
+        *(f"{speedup(ms[name], ms['int8']):.2f}" for name in ("fp32", "torch")),
+    ]
+
+
+def eager(files: TaskPaths, pixels: NDArray[np.uint8]) -> Callable[[], object]:
+    """The float model as training runs it: normalisation and memory format are the stage's own."""
+    import torch
+
+    from pipelines.stages.train import _normalise
+    from pipelines.training.float_model import load_float_model
+
+    torch.set_num_threads(1)
+    _, model, _ = load_float_model(files.float_dir)
+    model.eval()
+
+    def answer() -> object:
+        with torch.inference_mode():
+            return model(_normalise(torch.from_numpy(pixels)))
+
+    return answer
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,86 @@
+"""What all benchmarks share: Markdown on stdout, with what a figure means nothing without.
+
+Each script here runs alone and prints a section that can go into docs/LOG.md as it is.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.metadata
+import logging
+import os
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+# What the command line does before it starts anything.
+from pipelines.cli import _share_cores
+from pipelines.errors import PipelineError
+from pipelines.mobile.predictor import processor_name
+from pipelines.quiet import go_quiet
+
+ROOT = Path(__file__).resolve().parents[1]
+#: Whose versions decide how fast things are.
+_LIBRARIES = ("onnxruntime", "torch", "pillow", "numpy")
+
+
+def say(*lines: str) -> None:
+    """Write lines to stdout, at once."""
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+    sys.stdout.flush()
+
+
+def header(title: str) -> None:
+    """Write the heading of a section: command, processor, load, commit and versions."""
+    command = ["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]
+    versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _LIBRARIES)
+    say(
+        f"### {title}",
+        "",
+        f"Command: `{shlex.join(command)}`  ",
+        f"Processor: {processor_name()}, {os.cpu_count()} cores; load before the start "
+        f"{os.getloadavg()[0]:.1f}  ",
+        f"Commit {_commit()}; {versions}",
+        "",
+    )
+
+
+def _commit() -> str:
+    done = subprocess.run(
+        ["git", "describe", "--always", "--dirty"],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Write a table and an empty line."""
+    say(f"| {' | '.join(columns)} |", "|---" * len(columns) + "|")
+    say(*(f"| {' | '.join(row)} |" for row in rows), "")
+
+
+def run(work: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> int:
+    """Exit code of a benchmark: 2, after one line on stderr, for what the user can mend."""
+    arguments = parser.parse_args()
+    go_quiet()
+    _share_cores()
+    # To stderr: stdout is the report.
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    try:
+        work(arguments)
+    except PipelineError as err:
+        sys.stderr.write(f"{parser.prog}: {err}\n")
+        return 2
+    return 0
+
+
+def make_parser(description: str | None) -> argparse.ArgumentParser:
+    """A parser whose help is the script's docstring."""
+    return argparse.ArgumentParser(
+        description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )

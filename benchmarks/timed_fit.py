@@ -1,0 +1,243 @@
+"""One training by either strategy with a stopwatch beside it; `training.py` compares them."""
+
+from __future__ import annotations
+
+import contextlib
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from pipelines.backbones.heads import Classifier
+from pipelines.backbones.weights import LoadedWeights
+from pipelines.config import TrainParams, load_params
+from pipelines.data.images import Preprocess
+from pipelines.data.manifest import SPLITS, in_split, read_manifest
+from pipelines.data.manifest import Split as SplitName
+from pipelines.data.prepared import read_summary
+from pipelines.evaluation.metrics import accuracy
+from pipelines.paths import Paths
+
+# The stage's own steps, so that what is timed is what `fieldlens train` does.
+from pipelines.stages.train import _normalise, _phases, _split, _start_model, _trunks
+from pipelines.training.batches import Split
+from pipelines.training.fit import Phase, fit
+from pipelines.training.full import full_phases
+from pipelines.training.history import EpochLog
+
+Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
+
+
+class Stopwatch:
+    """Wall time since it was made, without its pauses."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Time so far."""
+        return time.perf_counter() - self._start
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Time in here does not count."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._start += time.perf_counter() - began
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """What all trainings of a comparison share."""
+
+    task: str
+    params: TrainParams
+    seed: int
+    paths: Paths
+    labels: tuple[str, ...]
+    splits: Mapping[SplitName, Split]
+    is_warm: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Epoch:
+    """One epoch: training time up to its end, and the test accuracy of its weights."""
+
+    number: int
+    phase: str
+    elapsed_s: float
+    accuracy: float
+
+
+@dataclass(slots=True)
+class Trained:
+    """A training, and what it took.
+
+    Attributes:
+        strategy: ``cached`` or ``full``.
+        export_s: of the frozen trunk, not in the other times; 0 if it lay in the cache.
+        before_s: until the first epoch: initial weights, int8 trunk, pass through the trunk.
+        elapsed_s: of all.
+        accuracy: of the float model on the test split: of the weights that the val split chose, or
+            of the last epoch where it was ended.
+        is_stopped: whether its time ran out.
+        epochs: in their order.
+    """
+
+    strategy: str
+    export_s: float = 0.0
+    before_s: float = 0.0
+    elapsed_s: float = 0.0
+    accuracy: float = 0.0
+    is_stopped: bool = False
+    epochs: list[Epoch] = field(default_factory=list)
+
+    def first_within(self, target: float) -> float | None:
+        """Time to the first epoch, or to the end, with a test accuracy of at least ``target``."""
+        for epoch in self.epochs:
+            if epoch.accuracy >= target:
+                return epoch.elapsed_s
+        return self.elapsed_s if self.accuracy >= target else None
+
+
+class _Ended(Exception):
+    """Nothing is to be learned from training on."""
+
+
+def use_threads(n_threads: int) -> None:
+    """Set torch up as the stage does."""
+    torch.use_deterministic_algorithms(True, warn_only=True)
+    torch.set_num_threads(n_threads)
+
+
+def read_setting(paths: Paths, task: str, is_warm: bool) -> Setting:
+    """The task's params and splits, as the stage reads them."""
+    params = load_params(paths.params)
+    chosen = params.task(task).train
+    files = paths.task(task)
+    labels = read_summary(files.prepare_summary).labels
+    entries = read_manifest(files.manifest)
+    preprocess = Preprocess(round(chosen.image_px / chosen.crop_fraction), chosen.image_px)
+    splits = {
+        name: _split(in_split(entries, name), labels, chosen, preprocess, params.seed, files)
+        for name in SPLITS
+    }
+    return Setting(task, chosen, params.seed, paths, labels, splits, is_warm)
+
+
+def train(
+    setting: Setting,
+    strategy: str,
+    *,
+    target: float = 2.0,
+    limit_s: float = float("inf"),
+    is_measured: bool = True,
+) -> Trained:
+    """Train once; end early at a test accuracy of ``target`` or after ``limit_s``."""
+    params = setting.params.model_copy(update={"strategy": strategy})
+    result = Trained(strategy)
+    with tempfile.TemporaryDirectory() as folder:
+        scratch = Paths(Path(folder))
+        share_caches(setting, scratch)
+        watch = Stopwatch()
+        model, weights = _start_model(params, len(setting.labels), setting.seed, setting.paths)
+        model.to("cuda" if torch.cuda.is_available() else "cpu")
+        if strategy == "cached":
+            with watch.paused():
+                result.export_s = export_trunk(setting, model, weights)
+        splits = setting.splits
+        phases = _phases(
+            setting.task,
+            model,
+            params,
+            splits["train"],
+            splits["val"],
+            weights,
+            setting.seed,
+            scratch,
+        )
+        result.before_s = watch.elapsed_s
+
+        def end_if_due() -> None:
+            result.is_stopped = watch.elapsed_s > limit_s
+            if result.is_stopped or result.first_within(target) is not None:
+                raise _Ended
+
+        def on_epoch(log: EpochLog) -> None:
+            if is_measured:
+                with watch.paused():
+                    measured = test_accuracy(setting, model)
+                result.epochs.append(Epoch(log.epoch, log.phase, watch.elapsed_s, measured))
+
+        with contextlib.suppress(_Ended):
+            fit(
+                model,
+                [replace(phase, batches=checked(phase, end_if_due)) for phase in phases],
+                params,
+                train_class_index=splits["train"].class_index,
+                n_classes=len(setting.labels),
+                seed=setting.seed,
+                checkpoint_dir=scratch.task(setting.task).checkpoint_dir,
+                key="benchmark",
+                on_epoch=on_epoch,
+                what=f"{setting.task} {strategy}",
+            )
+        result.elapsed_s = watch.elapsed_s
+        # Where the target ended it, the weights may be those of an older, better epoch on val.
+        is_reached = result.first_within(target) is not None
+        result.accuracy = (
+            result.epochs[-1].accuracy if is_reached else test_accuracy(setting, model)
+        )
+    return result
+
+
+def share_caches(setting: Setting, scratch: Paths) -> None:
+    """Let a scratch root see the project's exported trunks, and with --warm its activations."""
+    shared = {scratch.trunks_dir: setting.paths.trunks_dir}
+    if setting.is_warm:
+        shared[scratch.activations_dir] = setting.paths.activations_dir
+    for link, target in shared.items():
+        target.mkdir(parents=True, exist_ok=True)
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(target, target_is_directory=True)
+
+
+def export_trunk(setting: Setting, model: Classifier, weights: LoadedWeights | None) -> float:
+    """Time to export the frozen trunk into the project's cache; 0 if it is there."""
+    paths = setting.paths
+    kept = set(paths.trunks_dir.iterdir())
+    start = time.perf_counter()
+    params = setting.params.model_copy(update={"int8_views": 0.0})
+    _trunks(model, params, setting.splits["train"].pictures, weights, setting.seed, paths)
+    elapsed_s = time.perf_counter() - start
+    return elapsed_s if set(paths.trunks_dir.iterdir()) - kept else 0.0
+
+
+def checked(phase: Phase, end_if_due: Callable[[], None]) -> Batches:
+    """A phase's batches, with a look at the watch before and after each."""
+
+    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        end_if_due()
+        for batch in phase.batches(epoch):
+            yield batch
+            end_if_due()
+
+    return batches
+
+
+def test_accuracy(setting: Setting, model: Classifier) -> float:
+    """Accuracy of the float model on the test split; the model is left in inference mode."""
+    test = setting.splits["test"]
+    # The logits of the ordinary loop's val split are those of whatever split it is given.
+    phases = full_phases(model, setting.params, test, test, _normalise, seed=setting.seed)
+    model.eval()
+    with torch.inference_mode():
+        predicted = phases[0].val_logits().argmax(dim=1).numpy()
+    return accuracy(test.class_index, predicted)

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+from pipelines.data.images import Preprocess
+from pipelines.errors import BundleError
+from pipelines.mobile.bundle import Bundle, read_bundle, read_model
+
+
+@pytest.fixture
+def candidate(tiny_project) -> Path:
+    return tiny_project.task("tiny").candidate
+
+
+def edited(path: Path, **changes) -> Path:
+    document = json.loads(path.read_text())
+    for key, value in changes.items():
+        *parents, last = key.split("__")
+        part = document
+        for parent in parents:
+            part = part[parent]
+        if value is KeyError:
+            del part[last]
+        else:
+            part[last] = value
+    path.write_text(json.dumps(document))
+    return path
+
+
+def test_bundle_is_read_as_it_was_written(candidate):
+    text = candidate.read_text(encoding="utf-8")
+    bundle = read_bundle(candidate)
+    assert bundle.to_json() == text
+    assert Bundle.model_validate_json(text) == bundle
+    assert bundle.labels == ("red_tile", "green_tile", "blue_tile")
+    assert bundle.preprocess.build() == Preprocess(36, 32)
+    assert bundle.is_sample
+    assert bundle.temperature == 1.0
+
+
+def test_bundle_can_be_carried_elsewhere(candidate, tmp_path):
+    moved = Path(shutil.copytree(candidate.parent, tmp_path / "phone"))
+    assert read_bundle(moved / candidate.name) == read_bundle(candidate)
+
+
+def test_bundle_of_real_images_is_no_sample(candidate):
+    assert not read_bundle(edited(candidate, provenance__data_source="folder")).is_sample
+
+
+def test_absent_bundle_says_what_to_run(tmp_path):
+    with pytest.raises(BundleError, match=r"bundle\.json: there is no bundle\. Run `dvc repro`"):
+        read_bundle(tmp_path / "bundle.json")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [b"", b"{", b"\xff\xfe{}", b"[" * 100_000, b'{"a": ' * 50_000],
+    ids=["empty", "cut short", "not UTF-8", "too deep", "too deep in objects"],
+)
+def test_unreadable_json_is_one_clear_error(data, tmp_path):
+    (tmp_path / "bundle.json").write_bytes(data)
+    with pytest.raises(BundleError, match="is not readable JSON"):
+        read_bundle(tmp_path / "bundle.json")
+
+
+def test_folder_in_its_place_is_one_clear_error(tmp_path):
+    (tmp_path / "bundle.json").mkdir()
+    with pytest.raises(BundleError, match="is not readable JSON"):
+        read_bundle(tmp_path / "bundle.json")
+
+
+@pytest.mark.parametrize("data", ["null", "[]", "3", '"x"', "{}"])
+def test_json_that_is_no_bundle_has_no_schema(data, tmp_path):
+    (tmp_path / "bundle.json").write_text(data)
+    with pytest.raises(BundleError, match="schema_version: expected 1, got None"):
+        read_bundle(tmp_path / "bundle.json")
+
+
+@pytest.mark.parametrize("version", [0, 2, "1", None, 1.5])
+def test_unknown_schema_is_refused(version, candidate):
+    with pytest.raises(BundleError, match="schema_version: expected 1, got"):
+        read_bundle(edited(candidate, schema_version=version))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"labels": KeyError}, "labels: Field required"),
+        ({"labels": ["only"]}, "labels: Tuple should have at least 2 items"),
+        ({"labels": ["a", "a"]}, "a label stands twice"),
+        ({"surprise": 1}, "surprise: Extra inputs"),
+        ({"temperature": 0}, "temperature: Input should be greater than 0"),
+        ({"preprocess__crop_px": 0}, "preprocess.crop_px"),
+        ({"preprocess__interpolation": "nearest"}, "preprocess.interpolation"),
+        ({"files__int8": KeyError}, "files needs fp32 and int8"),
+        ({"files__int8__sha256": "abc"}, "files.int8.sha256"),
+        ({"files__int8__name": "../../etc/passwd"}, "files.int8.name"),
+        ({"files__int8__name": "/etc/passwd"}, "files.int8.name"),
+        ({"files__int8__size_bytes": 0}, "files.int8.size_bytes"),
+        ({"served__precision": "fp16"}, "served.precision"),
+        ({"provenance__backbone": KeyError}, "provenance.backbone"),
+    ],
+)
+def test_broken_rule_is_named_with_its_key(changes, message, candidate):
+    with pytest.raises(BundleError) as caught:
+        read_bundle(edited(candidate, **changes))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+def test_absent_model_file_is_named(precision, candidate):
+    bundle = read_bundle(candidate)
+    (candidate.parent / bundle.files[precision].name).unlink()
+    with pytest.raises(BundleError, match=rf"the bundle's {precision} model cannot be read"):
+        read_bundle(candidate)
+    assert read_bundle(candidate, verify=False) == bundle
+
+
+@pytest.mark.parametrize("precision", ["fp32", "int8"])
+@pytest.mark.parametrize("place", [0, -1])
+def test_one_changed_byte_is_found_out(place, precision, candidate):
+    bundle = read_bundle(candidate)
+    path = candidate.parent / bundle.files[precision].name
+    data = bytearray(path.read_bytes())
+    data[place] ^= 1
+    path.write_bytes(bytes(data))
+    with pytest.raises(BundleError, match="is not the one that the bundle names") as caught:
+        read_bundle(candidate)
+    assert bundle.files[precision].sha256[:12] in str(caught.value)
+    with pytest.raises(BundleError):
+        read_model(bundle, candidate.parent, precision)
+    other = "int8" if precision == "fp32" else "fp32"
+    assert read_model(bundle, candidate.parent, other)
+
+
+def test_read_model_gives_the_bytes(candidate):
+    bundle = read_bundle(candidate)
+    data = read_model(bundle, candidate.parent, "fp32")
+    assert data == (candidate.parent / bundle.files["fp32"].name).read_bytes()
+    assert len(data) == bundle.files["fp32"].size_bytes

@@ -1,0 +1,192 @@
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from PIL import Image
+
+from pipelines.data.loaders import Pictures
+from pipelines.data.manifest import Entry, in_split, read_manifest
+from pipelines.errors import BundleError, CorruptImageError
+from pipelines.mobile.predictor import Predictor, make_session, processor_name, softmax
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+
+
+@pytest.fixture
+def files(tiny_project):
+    return tiny_project.task("tiny")
+
+
+@pytest.fixture
+def predictor(files) -> Predictor:
+    return Predictor.load(files.candidate, "fp32")
+
+
+@pytest.fixture
+def test_images(files) -> list[Path]:
+    entries = in_split(read_manifest(files.manifest), "test")
+    return [files.raw_dir / entry.path for entry in entries]
+
+
+LOGITS = arrays(
+    np.float32, (3, 4), elements=st.floats(-500, 500, width=32, allow_subnormal=False)
+)
+
+
+@given(LOGITS, st.floats(0.05, 20))
+def test_softmax_gives_probabilities_in_the_order_of_the_logits(logits, temperature):
+    got = softmax(logits, temperature)
+    assert got.dtype == np.float32
+    assert bool(((got >= 0) & (got <= 1)).all())
+    np.testing.assert_allclose(got.sum(axis=1), 1, atol=1e-5)
+    for row, probabilities in zip(logits, got, strict=True):
+        assert probabilities[row.argmax()] == probabilities.max()
+
+
+@given(LOGITS, st.floats(-50, 50))
+def test_softmax_is_the_same_for_shifted_logits(logits, shift):
+    got = softmax((logits.astype(np.float64) + shift).astype(np.float32))
+    np.testing.assert_allclose(got, softmax(logits), atol=1e-3)
+
+
+def test_softmax_by_hand_and_without_overflow():
+    np.testing.assert_allclose(softmax(np.log(np.float32([[1, 2, 5]]))), [[0.125, 0.25, 0.625]])
+    np.testing.assert_allclose(softmax(np.float32([[1e30, 0]])), [[1, 0]])
+    assert softmax(np.float32([[2, 0]]), 2.0)[0, 0] == pytest.approx(1 / (1 + np.exp(-1)))
+
+
+def test_answer_is_a_label_with_probabilities_that_add_up(predictor, test_images):
+    n_right = 0
+    for path in test_images:
+        answer = predictor.predict(path)
+        assert list(answer.probabilities) == list(predictor.bundle.labels)
+        assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-5)
+        assert answer.probabilities[answer.label] == max(answer.probabilities.values())
+        assert answer.embedding.shape == (3,)
+        assert answer.elapsed_ms > 0
+        n_right += path.parent.name == answer.label
+    # A model of mean colours errs now and then; labels in another order would err mostly.
+    assert n_right > 0.7 * len(test_images)
+
+
+def test_path_bytes_and_picture_give_the_same_answer(predictor, test_images):
+    path = test_images[0]
+    answers = [
+        predictor.predict(source).probabilities
+        for source in (path, path.read_bytes(), Image.open(path).convert("RGB"))
+    ]
+    assert answers[0] == answers[1] == answers[2]
+
+
+def test_many_are_each_of_them(predictor, test_images):
+    many = predictor.predict_many(test_images[:4])
+    assert [a.probabilities for a in many] == [
+        predictor.predict(path).probabilities for path in test_images[:4]
+    ]
+    assert predictor.predict_many([]) == []
+
+
+def test_temperature_flattens_the_answer(files, test_images):
+    plain = Predictor.load(files.candidate, "fp32").predict(test_images[0])
+    document = json.loads(files.candidate.read_text())
+    files.candidate.write_text(json.dumps({**document, "temperature": 4.0}))
+    warm = Predictor.load(files.candidate, "fp32").predict(test_images[0])
+    assert warm.label == plain.label
+    assert warm.probabilities[warm.label] < plain.probabilities[plain.label]
+    powers = {label: p ** (1 / 4) for label, p in plain.probabilities.items()}
+    expected = powers[plain.label] / sum(powers.values())
+    assert warm.probabilities[plain.label] == pytest.approx(expected, rel=1e-3)
+
+
+def test_served_precision_is_the_default(files):
+    assert Predictor.load(files.candidate).precision == "int8"
+    assert Predictor.load(files.candidate, "fp32").precision == "fp32"
+
+
+def test_threads_share_a_predictor(predictor, test_images):
+    expected = [predictor.predict(path).probabilities for path in test_images]
+    with ThreadPoolExecutor(8) as pool:
+        got = list(pool.map(predictor.predict, test_images * 8))
+    for index, answer in enumerate(got):
+        assert answer.probabilities == expected[index % len(expected)]
+
+
+def test_training_and_the_app_see_the_same_pixels(predictor, files):
+    entries = read_manifest(files.manifest)
+    pictures = Pictures(files.raw_dir, entries, predictor.bundle.preprocess.build(), None, 0)
+    for entry in entries[::5]:
+        path = files.raw_dir / entry.path
+        expected = pictures.plain(entry)
+        assert np.array_equal(predictor.pixels(path), expected)
+        assert np.array_equal(predictor.pixels(path.read_bytes()), expected)
+
+
+def test_training_and_the_app_see_the_golden_pixels(predictor, files):
+    expected = np.load(GOLDEN / "preprocess_48_32.npy")
+    source = GOLDEN / "preprocess_input.png"
+    spec = predictor.bundle.preprocess.model_copy(update={"resize_px": 48, "crop_px": 32})
+    bundle = predictor.bundle.model_copy(update={"preprocess": spec})
+    app = Predictor(bundle, files.onnx_fp32.read_bytes(), "fp32")
+    entry = Entry(source.name, "a", "g", "", "train", "0" * 64, 1, 1)
+    trainer = Pictures(GOLDEN, [entry], spec.build(), None, 0)
+    assert np.array_equal(app.pixels(source), expected)
+    assert np.array_equal(trainer.plain(entry), expected)
+
+
+def test_corrupt_image_is_named(predictor):
+    with pytest.raises(CorruptImageError, match="holiday"):
+        predictor.predict(b"not an image", name="holiday.jpg")
+
+
+def test_wrong_size_of_input_is_not_answered(predictor):
+    with pytest.raises(Exception, match="INVALID_ARGUMENT|Got invalid dimensions"):
+        predictor.run(np.zeros((1, 31, 32, 3), dtype=np.uint8))
+
+
+@pytest.mark.parametrize("data", [b"", b"noise" * 50, b"\x08\x07"], ids=["empty", "noise", "stub"])
+def test_what_is_no_model_is_a_bundle_error(data):
+    with pytest.raises(BundleError, match=r"ONNX Runtime .* cannot load the model"):
+        make_session(data)
+
+
+def test_changed_model_is_not_loaded(files):
+    files.onnx_int8.write_bytes(files.onnx_fp32.read_bytes())
+    with pytest.raises(BundleError, match="is not the one that the bundle names"):
+        Predictor.load(files.candidate)
+
+
+def test_processor_has_a_name():
+    assert processor_name().strip()
+
+
+def test_picture_in_memory_is_left_alone(predictor):
+    buffer = io.BytesIO()
+    Image.new("RGB", (50, 40), (200, 30, 30)).save(buffer, "PNG")
+    picture = Image.open(io.BytesIO(buffer.getvalue())).convert("RGB")
+    before = picture.tobytes()
+    predictor.predict(picture)
+    assert picture.tobytes() == before
+
+
+@pytest.mark.slow
+def test_answering_loads_nothing_heavy(files, test_images):
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from pipelines.mobile.predictor import Predictor\n"
+        "Predictor.load(Path(sys.argv[1])).predict(Path(sys.argv[2]))\n"
+        "heavy = {'torch', 'mlflow', 'dvc', 'sklearn', 'onnx', 'matplotlib', 'albumentations'}\n"
+        "print(sorted(heavy & set(sys.modules)))\n"
+    )
+    command = [sys.executable, "-c", code, str(files.candidate), str(test_images[0])]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,194 @@
+from __future__ import annotations
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from pipelines.config import ExportParams
+from pipelines.errors import ConfigError
+from pipelines.evaluation.metrics import agreement, sqnr_db
+from pipelines.mobile.bundle import Candidate
+from pipelines.mobile.graphs import blocks_of, logits_of
+from pipelines.mobile.remedies import REMEDIES, Attempt, Recipe, Search, best_of, search_int8
+
+LOOSE = {
+    "calibration_images": 48,
+    "remedies": ("minmax", "equalize", "leave_out", "bias_correction", "percentile", "entropy"),
+    "min_agreement": 0.0,
+    "max_accuracy_drop": 1.0,
+    "max_macro_f1_drop": 1.0,
+    "max_int8_bytes": 10**9,
+    "min_speedup": 1.0,
+}
+
+
+def params(**changes) -> ExportParams:
+    return ExportParams.model_validate({**LOOSE, **changes})
+
+
+@pytest.fixture
+def data(doctored_onnx, make_pictures):
+    """Calibration batches, val pictures, and val labels with which fp32 is right but for a few."""
+    val = make_pictures(40, 9)
+    truth = logits_of(doctored_onnx, val).argmax(axis=1)
+    truth[::10] = (truth[::10] + 1) % 4
+    return [make_pictures(16, seed) for seed in (1, 2, 3)], val, truth
+
+
+def remedies_of(attempts) -> list[str]:
+    return [attempt.candidate.remedy for attempt in attempts]
+
+
+def test_search_stops_at_the_first_that_holds_the_bounds(doctored_onnx, data):
+    attempts = search_int8(doctored_onnx, *data, params())
+    assert remedies_of(attempts) == ["minmax"]
+    assert attempts[0].candidate.holds_bounds
+    assert attempts[0].candidate.is_chosen
+
+
+def test_search_goes_on_until_a_remedy_helps(doctored_onnx, data):
+    tried = search_int8(doctored_onnx, *data, params(remedies=("minmax", "equalize"), max_int8_bytes=1))
+    first, second = (attempt.candidate.agreement for attempt in tried)
+    # The doctored model needs the second remedy; the bound lies between the two.
+    assert first < second
+    attempts = search_int8(doctored_onnx, *data, params(min_agreement=(first + second) / 2))
+    assert remedies_of(attempts) == ["minmax", "equalize"]
+    assert [a.candidate.holds_bounds for a in attempts] == [False, True]
+    assert [a.candidate.is_chosen for a in attempts] == [False, True]
+
+
+def test_where_nothing_holds_all_are_tried_and_the_best_is_chosen(doctored_onnx, data):
+    attempts = search_int8(doctored_onnx, *data, params(max_int8_bytes=1))
+    names = remedies_of(attempts)
+    assert list(dict.fromkeys(names)) == list(LOOSE["remedies"])
+    assert names.count("leave_out") == 4
+    assert not any(attempt.candidate.holds_bounds for attempt in attempts)
+    chosen = [attempt for attempt in attempts if attempt.candidate.is_chosen]
+    assert len(chosen) == 1
+    best = max((a.candidate.agreement, a.candidate.sqnr_db) for a in attempts)
+    assert (chosen[0].candidate.agreement, chosen[0].candidate.sqnr_db) == best
+
+
+def test_what_is_written_of_an_attempt_is_what_its_file_does(doctored_onnx, data):
+    _, val, truth = data
+    reference = logits_of(doctored_onnx, val)
+    for attempt in search_int8(doctored_onnx, *data, params(max_int8_bytes=1)):
+        candidate, logits = attempt.candidate, logits_of(attempt.model, val)
+        assert candidate.size_bytes == len(attempt.model)
+        assert candidate.agreement == pytest.approx(agreement(reference, logits), abs=1e-6)
+        assert candidate.accuracy == pytest.approx((logits.argmax(1) == truth).mean(), abs=1e-6)
+        assert candidate.sqnr_db == pytest.approx(sqnr_db(reference, logits), abs=1e-3)
+        assert candidate.float_nodes == attempt.recipe.float_nodes
+
+
+@pytest.mark.parametrize(
+    "bound",
+    [
+        {"max_int8_bytes": 1},
+        {"min_agreement": 1.0},
+        {"max_accuracy_drop": 0.0},
+        {"max_macro_f1_drop": 0.0},
+    ],
+    ids=lambda bound: next(iter(bound)),
+)
+def test_each_bound_counts(bound, doctored_onnx, data):
+    calibration, val, _ = data
+    # As if fp32 were always right: then each error of int8 costs.
+    truth = logits_of(doctored_onnx, val).argmax(axis=1)
+    (attempt,) = search_int8(
+        doctored_onnx, calibration, val, truth, params(remedies=("minmax",), **bound)
+    )
+    assert attempt.candidate.agreement < 1
+    assert not attempt.candidate.holds_bounds
+    assert attempt.candidate.is_chosen
+
+
+def test_search_is_deterministic(doctored_onnx, data):
+    some = params(remedies=("minmax", "equalize", "leave_out"), max_int8_bytes=1)
+    assert search_int8(doctored_onnx, *data, some) == search_int8(doctored_onnx, *data, some)
+
+
+def test_unknown_remedy_is_refused_before_any_work(data):
+    with pytest.raises(ConfigError, match=r"export\.remedies: there is no remedy 'hope'") as caught:
+        search_int8_with_broken_session = Search.__new__(Search)
+        search_int8_with_broken_session._params = params(remedies=("minmax", "hope"))
+        search_int8_with_broken_session.run()
+    assert all(name in str(caught.value) for name in REMEDIES)
+
+
+def test_no_remedy_is_refused(doctored_onnx, data):
+    with pytest.raises(ConfigError, match=r"export\.remedies: expected at least one"):
+        search_int8(doctored_onnx, *data, params(remedies=()))
+
+
+# -- one remedy at a time -------------------------------------------------------------------------
+@pytest.fixture
+def search(doctored_onnx, data, tmp_path) -> Search:
+    return Search(doctored_onnx, *data, params(), tmp_path)
+
+
+def test_leave_out_adds_whole_blocks_the_most_telling_first(search, doctored_onnx, data):
+    recipes = list(search.leave_out(Recipe(doctored_onnx)))
+    blocks = {frozenset(block) for block in blocks_of(doctored_onnx)}
+    before: set[str] = set()
+    for recipe in recipes:
+        nodes = set(recipe.float_nodes)
+        assert before < nodes
+        assert frozenset(nodes - before) in blocks
+        before = nodes
+    pixels = np.concatenate(data[0])[:32]
+    reference = logits_of(doctored_onnx, pixels)
+    gains = [
+        sqnr_db(reference, logits_of(search.int8(Recipe(doctored_onnx, float_nodes=block)), pixels))
+        for block in blocks_of(doctored_onnx)
+    ]
+    first = blocks_of(doctored_onnx)[int(np.argmax(gains))]
+    assert set(recipes[0].float_nodes) == set(first)
+
+
+def test_bias_correction_moves_the_mean_error_towards_zero(search, doctored_onnx, data):
+    pixels = np.concatenate(data[0])
+    reference = logits_of(doctored_onnx, pixels)
+    recipe = Recipe(doctored_onnx)
+    (corrected,) = search.correct_bias(recipe)
+    before, after = (
+        np.abs((reference - logits_of(search.int8(r), pixels)).mean(axis=0)).max()
+        for r in (recipe, corrected)
+    )
+    assert before > 1e-3
+    # Not to 0: the logits themselves are rounded to int8 after the shift.
+    assert after < 0.75 * before
+    assert corrected == replace(recipe, model=corrected.model)
+
+
+@pytest.mark.parametrize("name", ["minmax", "percentile", "entropy"])
+def test_calibrators_keep_what_remedies_did(name, search, doctored_onnx):
+    start = Recipe(b"rewritten", "minmax", ("a", "b"))
+    (recipe,) = REMEDIES[name](search, start)
+    assert recipe == Recipe(b"rewritten", name, ("a", "b"))
+
+
+def test_best_of_none_is_none():
+    assert best_of([]) is None
+
+
+def test_best_of_looks_at_agreement_then_at_noise():
+    def attempt(agreement: float, sqnr: float) -> Attempt:
+        candidate = Candidate(
+            remedy="x",
+            calibrator="minmax",
+            float_nodes=(),
+            agreement=agreement,
+            accuracy=0.5,
+            macro_f1=0.5,
+            sqnr_db=sqnr,
+            size_bytes=1,
+            holds_bounds=False,
+            is_chosen=False,
+        )
+        return Attempt(candidate, Recipe(b""), b"")
+
+    low, high, clear = attempt(0.9, 40), attempt(0.95, 10), attempt(0.95, 20)
+    assert best_of([low, high, clear]) is clear
+    assert best_of([clear, high, low]) is clear

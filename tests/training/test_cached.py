@@ -1,0 +1,175 @@
+"""Both strategies: the cached one and, for the same contract, the full one."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pipelines.training.cached import cached_phases
+from pipelines.training.fit import fit
+from pipelines.training.full import full_phases
+
+
+@pytest.fixture
+def phases_of(splits, trunk, normalise, tmp_path):
+    train, val = splits
+
+    def make(strategy, net, params, trunks=None):
+        if strategy == "full":
+            return full_phases(net, params, train, val, normalise, seed=5)
+        trunks = trunks or {"fp32": trunk}
+        return cached_phases(
+            net, params, train, val, trunks, tmp_path / "cache", seed=5, what="tiny"
+        )
+
+    return make
+
+
+@pytest.fixture
+def run(phases_of, splits, tmp_path):
+    def go(strategy, net, params, folder="checkpoints"):
+        return fit(
+            net,
+            phases_of(strategy, net, params),
+            params,
+            train_class_index=splits[0].class_index,
+            n_classes=3,
+            seed=5,
+            checkpoint_dir=tmp_path / folder,
+            key="key",
+            on_epoch=lambda log: None,
+            what="tiny",
+        )
+
+    return go
+
+
+@pytest.mark.parametrize("strategy", ["cached", "full"])
+def test_phases_keep_the_contract(strategy, phases_of, net, train_params, splits):
+    params = train_params(strategy=strategy, batch_size=5)
+    head, tail = phases_of(strategy, net, params)
+    assert (head.name, tail.name) == ("head", "tail")
+    assert head.params is params.head_phase
+    assert tail.params is params.tail_phase
+    for phase in (head, tail):
+        phase.train_mode()
+        seen = []
+        batches = list(phase.batches(0))
+        assert len(batches) == phase.n_batches == 3
+        for inputs, class_index in batches:
+            assert len(inputs) == len(class_index)
+            assert phase.forward(inputs).shape == (len(inputs), 3)
+            seen += class_index.tolist()
+        assert sorted(seen) == sorted(splits[0].class_index.tolist())
+        again = list(phase.batches(0))
+        assert all(torch.equal(a[0], b[0]) for a, b in zip(batches, again, strict=True))
+        other = list(phase.batches(1))
+        assert not all(torch.equal(a[0], b[0]) for a, b in zip(batches, other, strict=True))
+        assert phase.val_logits().shape == (len(phase.val_class_index), 3)
+        trained = {id(p) for module, _ in phase.modules for p in module.parameters()}
+        assert trained == {id(p) for p in net.parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("strategy", ["cached", "full"])
+def test_strategy_learns_three_colours(strategy, run, net, train_params):
+    phase = {"epochs": 10, "learning_rate": 0.02}
+    params = train_params(strategy=strategy, head_phase=phase, tail_phase=phase)
+    history = run(strategy, net, params)
+    assert max(log.val_accuracy for log in history) >= 0.9
+
+
+@pytest.mark.parametrize("strategy", ["cached", "full"])
+@pytest.mark.parametrize("weights", ["imagenet", "none"])
+def test_head_phase_leaves_the_blocks_and_pretrained_statistics_stay(
+    strategy, weights, run, net, train_params
+):
+    start = {name: t.clone() for name, t in net.state_dict().items()}
+    short = {"epochs": 2, "learning_rate": 0.02}
+    params = train_params(
+        strategy=strategy, weights=weights, head_phase=short, tail_phase={"epochs": 0}
+    )
+    run(strategy, net, params, "a")
+    after = net.state_dict()
+    blocks = [name for name in start if name.startswith("blocks.")]
+    assert all(torch.equal(start[name], after[name]) for name in blocks)
+    assert not torch.equal(start["head.1.weight"], after["head.1.weight"])
+
+    params = train_params(
+        strategy=strategy, weights=weights, head_phase={"epochs": 0}, tail_phase=short
+    )
+    run(strategy, net, params, "b")
+    after = net.state_dict()
+    statistics = [name for name in blocks if "running_" in name]
+    in_tail = [name for name in statistics if int(name.split(".")[1]) >= 2]
+    moved = [name for name in statistics if not torch.equal(start[name], after[name])]
+    if weights == "imagenet":
+        assert moved == []
+    else:
+        assert set(in_tail) <= set(moved)
+    trunk_weights = [n for n in blocks if int(n.split(".")[1]) < 2]
+    is_same = all(torch.equal(start[name], after[name]) for name in trunk_weights)
+    assert is_same == (strategy == "cached")
+    tail_weights = [n for n in blocks if int(n.split(".")[1]) >= 2 and n.endswith("weight")]
+    assert any(not torch.equal(start[name], after[name]) for name in tail_weights)
+
+
+def test_cached_logits_are_those_of_the_whole_network(
+    phases_of, net, train_params, splits, normalise
+):
+    nn.init.normal_(net.head[-1].weight, std=1.0)
+    head, tail = phases_of("cached", net, train_params(weights="imagenet"))
+    val = splits[1].pictures
+    pixels = torch.from_numpy(np.concatenate(list(val.batches(64))))
+    net.eval()
+    with torch.inference_mode():
+        expected, _ = net(normalise(pixels))
+        for phase in (head, tail):
+            assert torch.allclose(phase.val_logits(), expected, atol=2e-2)
+    assert float(expected.std(dim=0).min()) > 0.05
+
+
+def test_each_view_is_shown_in_turn(phases_of, net, train_params):
+    params = train_params(views=2, batch_size=64)
+    _, tail = phases_of("cached", net, params)
+    shown = [next(iter(tail.batches(epoch)))[0] for epoch in range(6)]
+    rows = [{row.numpy().tobytes() for row in batch} for batch in shown]
+    # Three slots: after three epochs every image has shown each, then it starts again.
+    assert len(rows[0] | rows[1] | rows[2]) == 36
+    assert rows[0] == rows[3]
+
+
+def test_both_precisions_count_on_val(phases_of, net, train_params, splits, trunk):
+    params = train_params(int8_views=0.5)
+    both = {"fp32": trunk, "int8": trunk}
+    for phase in phases_of("cached", net, params, both):
+        assert len(phase.val_class_index) == 2 * len(splits[1].class_index)
+        logits = phase.val_logits()
+        # Rows of a picture stand side by side, and here both trunks are the same.
+        assert torch.allclose(logits[::2], logits[1::2], atol=1e-5)
+        assert np.array_equal(phase.val_class_index[::2], splits[1].class_index)
+
+
+@pytest.mark.parametrize("strategy", ["cached", "full"])
+def test_two_runs_are_the_same_bits(strategy, run, train_params, net):
+    import copy
+
+    other = copy.deepcopy(net)
+    params = train_params(strategy=strategy, mixup_alpha=0.2, balance="sampling")
+    first, second = run(strategy, net, params, "a"), run(strategy, other, params, "b")
+    assert first == second
+    ours, theirs = net.state_dict(), other.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_full_strategy_never_shows_the_same_view_twice(phases_of, net, train_params):
+    params = train_params(strategy="full", batch_size=64)
+    head, tail = phases_of("full", net, params)
+    shown = [
+        row.numpy().tobytes()
+        for phase in (head, tail)
+        for epoch in range(3)
+        for row in next(iter(phase.batches(epoch)))[0]
+    ]
+    assert len(set(shown)) == 12 * 6

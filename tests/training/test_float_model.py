@@ -1,0 +1,113 @@
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+
+from pipelines.atomic import file_sha256
+from pipelines.errors import BundleError, MissingDataError
+from pipelines.training.float_model import FloatModel, load_float_model, save_float_model
+
+
+def meta() -> FloatModel:
+    return FloatModel(
+        task="tiny",
+        domain="reference",
+        labels=("a", "b", "c"),
+        backbone="mobilenet_v3_small",
+        cut=9,
+        hidden=(16,),
+        dropout=0.1,
+        resize_px=37,
+        image_px=32,
+        mean=(0.5, 0.5, 0.5),
+        std=(0.25, 0.25, 0.25),
+        strategy="cached",
+        weights="none",
+        weights_provider=None,
+        weights_sha256=None,
+        weights_licence=None,
+        data_sha256="aa",
+        data_source="sample",
+        n_images={"train": 4},
+        n_groups={"train": 2},
+        params_sha256="bb",
+        val={"val_accuracy": 0.5},
+    )
+
+
+@pytest.fixture
+def folder(tmp_path):
+    folder = tmp_path / "models" / "tiny" / "float"
+    folder.mkdir(parents=True)
+    torch.manual_seed(3)
+    model = meta().build()
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.normal_()
+    save_float_model(folder, meta(), model)
+    return folder
+
+
+def test_round_trip_keeps_every_bit(tmp_path):
+    model = meta().build()
+    with torch.no_grad():
+        model.head[0].weight.normal_()
+    sha256 = save_float_model(tmp_path, meta(), model)
+    again, loaded, got = load_float_model(tmp_path)
+    assert again == meta()
+    assert got == sha256 == file_sha256(tmp_path / "weights.safetensors")
+    assert not loaded.training
+    assert loaded.cut == 9
+    before, after = model.state_dict(), loaded.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+
+
+def test_same_model_gives_the_same_files(folder, tmp_path):
+    _, model, _ = load_float_model(folder)
+    (tmp_path / "again").mkdir()
+    save_float_model(tmp_path / "again", meta(), model)
+    for name in ("weights.safetensors", "model.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (folder / name).read_bytes()
+
+
+def test_absent_model_names_the_command(tmp_path):
+    with pytest.raises(MissingDataError, match="Run `fieldlens train tiny` first"):
+        load_float_model(tmp_path / "models" / "tiny" / "float")
+
+
+def edit(folder, **changes):
+    path = folder / "model.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(lambda f: (f / "model.json").write_text("{"), id="no JSON"),
+        pytest.param(lambda f: (f / "model.json").write_text("[]"), id="no object"),
+        pytest.param(lambda f: (f / "model.json").write_bytes(b"\xff"), id="not UTF-8"),
+        pytest.param(lambda f: edit(f, schema_version=2), id="another version"),
+        pytest.param(lambda f: edit(f, surprise=1), id="unknown key"),
+        pytest.param(lambda f: edit(f, labels=["a"]), id="one label"),
+        pytest.param(lambda f: edit(f, labels=["a", "b"]), id="another number of labels"),
+        pytest.param(lambda f: edit(f, backbone="mobilenet_v2"), id="another backbone"),
+        pytest.param(lambda f: edit(f, hidden=[8]), id="another head"),
+        pytest.param(lambda f: (f / "weights.safetensors").unlink(), id="no weights"),
+        pytest.param(lambda f: (f / "weights.safetensors").write_bytes(b"xx"), id="no tensors"),
+        pytest.param(
+            lambda f: (f / "weights.safetensors").write_bytes(
+                (f / "weights.safetensors").read_bytes()[:-10]
+            ),
+            id="cut short",
+        ),
+    ],
+)
+def test_damaged_model_is_one_clear_error(damage, folder):
+    load_float_model(folder)
+    damage(folder)
+    with pytest.raises(BundleError, match="the float model cannot be read") as caught:
+        load_float_model(folder)
+    assert "dvc repro -f train@tiny" in str(caught.value)
+    assert "\n" not in str(caught.value)
