@@ -6,10 +6,12 @@ SHELL := bash
 
 PYTHON ?= python3.11
 PORT ?= 5000
-# Folder of real images for `make real`: <task>/<class>/…
+# Folder of real images for `make real` and `make bench`: <task>/<class>/…
 DATA ?=
-# `make ui ROOT=.real` shows the runs of `make real`.
+# `make ui ROOT=.real` shows the runs of `make real`; `make bench ROOT=.real` measures its models.
 ROOT ?= .
+# Whose training `make bench` measures.
+BENCH_TASKS ?= cats_dogs fish_species
 
 VENV := $(CURDIR)/.venv
 READY := .venv/.stamp
@@ -22,7 +24,8 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: help setup repro test test-all check fix ui bench real clean
+.PHONY: help setup repro test test-all check fix ui real clean
+.PHONY: bench bench-prepare bench-latency bench-training bench-repro
 
 help:  ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -54,8 +57,19 @@ ui: $(READY)  ## open MLflow on 127.0.0.1 (PORT=5000, ROOT=.real for the real im
 	  --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$$PWD/mlflow.db}" \
 	  --default-artifact-root "file://$$PWD/mlartifacts"
 
-bench: $(READY)  ## measure again the figures of docs/LOG.md
-	python tests/bench.py
+bench: bench-prepare bench-latency bench-training bench-repro  ## measure again the figures of docs/LOG.md; takes an hour (DATA=folder, ROOT=.real)
+
+bench-prepare: $(READY)
+	python benchmarks/prepare.py $(if $(DATA),--folder "$(DATA)",--images 1000 5000 50000)
+
+bench-latency: $(READY)
+	python benchmarks/latency.py --root "$(ROOT)"
+
+bench-training: $(READY) $(WEIGHTS)
+	for task in $(BENCH_TASKS); do python benchmarks/training.py --root "$(ROOT)" --task $$task; done
+
+bench-repro: $(READY)
+	python benchmarks/repro.py
 
 real: $(READY) $(WEIGHTS)  ## the same pipeline on real images: make real DATA=folder; writes docs/RESULTS.md
 	@test -n "$(DATA)" || { echo "make real: name the folder of <task>/<class>/… : make real DATA=…" >&2; exit 2; }
@@ -65,7 +79,7 @@ real: $(READY) $(WEIGHTS)  ## the same pipeline on real images: make real DATA=f
 
 clean:  ## remove caches and build folders; keeps .venv, data, models and reports
 	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	rm -rf .cache/trunk .cache/checkpoints .cache/locks
+	rm -rf .cache/activations .cache/trunks .cache/checkpoints .cache/locks
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 # The stamp goes first and comes last: an interrupted set-up is done again.

@@ -16,7 +16,6 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 # What the command line does before it starts anything.
-from pipelines.cli import _share_cores
 from pipelines.errors import PipelineError
 from pipelines.mobile.predictor import processor_name
 from pipelines.quiet import go_quiet
@@ -68,7 +67,6 @@ def run(work: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     """Exit code of a benchmark: 2, after one line on stderr, for what the user can mend."""
     arguments = parser.parse_args()
     go_quiet()
-    _share_cores()
     # To stderr: stdout is the report.
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     try:

@@ -88,7 +88,8 @@ class Trained:
         accuracy: of the float model on the test split: of the weights that the val split chose, or
             of the last epoch where it was ended.
         is_stopped: whether its time ran out.
-        epochs: in their order.
+        n_epochs: that were finished.
+        epochs: in their order, where they were measured.
     """
 
     strategy: str
@@ -97,6 +98,7 @@ class Trained:
     elapsed_s: float = 0.0
     accuracy: float = 0.0
     is_stopped: bool = False
+    n_epochs: int = 0
     epochs: list[Epoch] = field(default_factory=list)
 
     def first_within(self, target: float) -> float | None:
@@ -171,6 +173,7 @@ def train(
                 raise _Ended
 
         def on_epoch(log: EpochLog) -> None:
+            result.n_epochs += 1
             if is_measured:
                 with watch.paused():
                     measured = test_accuracy(setting, model)

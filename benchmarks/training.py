@@ -76,7 +76,7 @@ def show(trainings: Sequence[Trained], full: Trained, target: float) -> None:
                 each.strategy,
                 f"{each.elapsed_s:.1f}",
                 f"{each.before_s:.1f}",
-                str(len(each.epochs)) if each.epochs else "as above",
+                str(each.n_epochs),
                 f"{each.accuracy:.4f}",
             ]
             for each in trainings

@@ -61,15 +61,6 @@ _STAGES = {
 }
 
 
-def _share_cores() -> None:
-    """Let waiting threads sleep, before OpenMP is loaded and reads its settings.
-
-    By default they spin at every barrier. On two cores with one of them busy, that slowed the
-    training of a tail to a fifth (docs/LOG.md, 2026-11-22).
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command line.
 
@@ -80,7 +71,6 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     go_quiet()
-    _share_cores()
     arguments = _parser().parse_args(argv)
     _log_to_stderr(verbose=arguments.verbose)
     for stream in (sys.stdout, sys.stderr):

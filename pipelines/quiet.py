@@ -1,4 +1,4 @@
-"""Nothing phones home: the switches that keep third parties from reporting.
+"""A quiet process: nothing phones home, and waiting threads sleep.
 
 Set once by `pipelines.cli.main` (and by whatever else starts a process) before anything heavy is
 imported; never at import of this module. A value that the user has set is left alone.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 from collections.abc import MutableMapping
 
-#: By environment variable, the value that turns a usage report or an update check off.
+#: By environment variable, the value that keeps a third party quiet.
 SWITCHES = {
     "DO_NOT_TRACK": "1",
     "DVC_NO_ANALYTICS": "1",
@@ -20,6 +20,9 @@ SWITCHES = {
     "STREAMLIT_BROWSER_GATHER_USAGE_STATS": "false",
     # Not a report, but in the same room: without git, MLflow warns at each import.
     "GIT_PYTHON_REFRESH": "quiet",
+    # OpenMP's waiting threads spin by default. On two cores with one of them busy, that slowed the
+    # training of a tail to a fifth (docs/LOG.md, 2026-11-22). Read when torch is loaded.
+    "OMP_WAIT_POLICY": "PASSIVE",
 }
 
 

@@ -39,14 +39,8 @@ _SLIM: Curve = ((0, 0.26), (0.12, 0.34), (0.4, 0.82), (0.65, 1), (0.85, 0.78), (
 _LOW: Curve = ((0.06, 0), (0.14, 0.09), (0.5, 0.08), (0.8, 0.05), (0.86, 0))
 _SWEPT: Curve = ((0.0, 0.02), (0.03, 0.16), (0.3, 0.11), (0.7, 0.05), (0.84, 0))
 _SPINY: Curve = (
-    (0.1, 0),
-    (0.14, 0.1),
-    (0.25, 0.09),
-    (0.3, 0.02),
-    (0.42, 0.09),
-    (0.6, 0.12),
-    (0.7, 0),
-)
+    (0.1, 0), (0.14, 0.1), (0.25, 0.09), (0.3, 0.02), (0.42, 0.09), (0.6, 0.12), (0.7, 0)
+)  # fmt: skip
 _ANAL: Curve = ((0.05, 0), (0.11, 0.1), (0.3, 0.07), (0.42, 0))
 _ANAL_SWEPT: Curve = ((0.0, 0.02), (0.03, 0.16), (0.28, 0.1), (0.5, 0))
 # Upper half of a tail from root to tip: behind the body and above its middle, in body lengths.
@@ -58,16 +52,7 @@ _ROUND: Curve = ((0.06, 0.1), (0.18, 0.15), (0.25, 0.08), (0.27, 0))
 
 @dataclass(frozen=True, slots=True)
 class _Fish:
-    """A species from the side; lengths in body lengths.
-
-    Attributes:
-        depth: greatest height of the body.
-        bars: bands from back to belly: middle and width along the body, colour.
-        dots: place along the body, from back (-1) to belly (1), colour.
-        scales: rows of scale edges and their colour.
-        lines: number, width and colour of thin lines.
-        chevron: how far lines across the body point to the snout; None for lines along it.
-    """
+    """A species from the side; lengths in body lengths, ``depth`` is the body's greatest height."""
 
     depth: float
     body: Curve
@@ -75,10 +60,13 @@ class _Fish:
     belly: RGB8
     fin: RGB8
     tail: tuple[Curve, RGB8, RGB8 | None]
+    #: Bands from back to belly: middle and width along the body, colour.
     bars: tuple[tuple[float, float, RGB8], ...] = ()
+    #: Place along the body, from back (-1) to belly (1), colour.
     dots: tuple[tuple[float, float, RGB8], ...] = ()
     scales: tuple[int, RGB8] | None = None
     lines: tuple[int, float, RGB8] | None = None
+    #: How far lines across the body point to the snout; None for lines along it.
     chevron: float | None = None
     fins: tuple[Curve, Curve] = (_LOW, _ANAL)
     fin_edge: RGB8 | None = None
@@ -87,56 +75,36 @@ class _Fish:
 
 #: Field marks as in a diver's guide.
 _FISHES: dict[str, _Fish] = {
-    "acanthurus_nigrofuscus": _Fish(
-        0.50, _OVAL, (82, 64, 58), (112, 92, 84), (66, 52, 50), (_CRESCENT, (92, 76, 70), _WHITE),
-        dots=((0.05, -0.8, _BLACK), (0.05, 0.8, _BLACK)), lines=(15, 0.006, (128, 108, 104)),
-    ),
-    "amphiprion_clarkii": _Fish(
-        0.50, _BLUNT, (46, 32, 30), (226, 116, 36), (238, 150, 48),
-        (_SQUARE, (244, 226, 168), None),
-        ((0.93, 0.16, (226, 120, 40)), (0.77, 0.1, _WHITE), (0.42, 0.12, _WHITE),
-         (0.05, 0.08, _WHITE)),
-    ),
-    "chaetodon_lunulatus": _Fish(
-        0.66, _DISC, (238, 206, 118), (244, 216, 150), (240, 186, 66),
-        (_SQUARE, (222, 200, 120), None),
-        ((0.86, 0.055, _BLACK), (0.99, 0.06, _BLACK), (0.01, 0.04, _BLACK)),
-        lines=(8, 0.014, (128, 108, 166)), fins=(_SWEPT, _ANAL_SWEPT), fin_edge=_BLACK,
-    ),
-    "chaetodon_trifascialis": _Fish(
-        0.50, _DISC, (230, 230, 234), (238, 236, 232), (236, 196, 110),
-        (_SQUARE, _BLACK, (240, 200, 60)),
-        ((0.86, 0.06, _BLACK),),
-        lines=(13, 0.012, (64, 70, 112)), chevron=0.16, fins=(_SWEPT, _ANAL_SWEPT),
-    ),
-    "chromis_chrysura": _Fish(
-        0.56, _BLUNT, (62, 48, 42), (82, 66, 58), (46, 36, 34), (_FORKED, _WHITE, None),
-        ((0.0, 0.2, _WHITE),),
-    ),
-    "dascyllus_reticulatus": _Fish(
-        0.68, _BLUNT, (168, 170, 178), (204, 202, 196), (84, 84, 96),
-        (_FORKED, (196, 196, 196), None),
-        ((0.7, 0.12, (52, 50, 60)),), scales=(11, (92, 96, 112)), fin_edge=_BLACK,
-    ),
-    "hemigymnus_fasciatus": _Fish(
-        0.42, _OVAL, (34, 32, 36), (44, 40, 44), (40, 38, 46), (_ROUND, (50, 44, 50), None),
-        ((0.92, 0.26, (196, 192, 120)), *((0.68 - 0.15 * i, 0.035, _WHITE) for i in range(5))),
-    ),
-    "myripristis_kuntee": _Fish(
-        0.46, _BLUNT, (204, 66, 56), (240, 160, 148), (216, 72, 62), (_FORKED, (214, 70, 62), None),
-        ((0.71, 0.05, (92, 22, 26)),),
-        scales=(9, (176, 52, 48)), fins=(_SPINY, _ANAL), fin_edge=_WHITE, eye=0.062,
-    ),
-    "neoniphon_sammara": _Fish(
-        0.28, _SLIM, (214, 204, 196), (238, 234, 228), (226, 196, 176),
-        (_FORKED, (222, 168, 140), None),
-        lines=(8, 0.013, (146, 62, 50)), fins=(_SPINY, _ANAL), fin_edge=(150, 40, 44), eye=0.046,
-    ),
-    "plectroglyphidodon_dickii": _Fish(
-        0.54, _BLUNT, (150, 90, 48), (188, 130, 82), (128, 78, 46),
-        (_FORKED, (240, 216, 194), None),
-        ((0.02, 0.16, (240, 216, 194)), (0.15, 0.075, _BLACK)), scales=(12, (112, 64, 36)),
-    ),
+    "acanthurus_nigrofuscus": _Fish(0.50, _OVAL, (82, 64, 58), (112, 92, 84), (66, 52, 50),
+        (_CRESCENT, (92, 76, 70), _WHITE), dots=((0.05, -0.8, _BLACK), (0.05, 0.8, _BLACK)),
+        lines=(15, 0.006, (128, 108, 104))),
+    "amphiprion_clarkii": _Fish(0.50, _BLUNT, (46, 32, 30), (226, 116, 36), (238, 150, 48),
+        (_SQUARE, (244, 226, 168), None), ((0.93, 0.16, (226, 120, 40)), (0.77, 0.1, _WHITE),
+        (0.42, 0.12, _WHITE), (0.05, 0.08, _WHITE))),
+    "chaetodon_lunulatus": _Fish(0.66, _DISC, (238, 206, 118), (244, 216, 150), (240, 186, 66),
+        (_SQUARE, (222, 200, 120), None), ((0.86, 0.055, _BLACK), (0.99, 0.06, _BLACK), (0.01,
+        0.04, _BLACK)), lines=(8, 0.014, (128, 108, 166)), fins=(_SWEPT, _ANAL_SWEPT),
+        fin_edge=_BLACK),
+    "chaetodon_trifascialis": _Fish(0.50, _DISC, (230, 230, 234), (238, 236, 232), (236, 196,
+        110), (_SQUARE, _BLACK, (240, 200, 60)), ((0.86, 0.06, _BLACK),), lines=(13, 0.012, (64,
+        70, 112)), chevron=0.16, fins=(_SWEPT, _ANAL_SWEPT)),
+    "chromis_chrysura": _Fish(0.56, _BLUNT, (62, 48, 42), (82, 66, 58), (46, 36, 34), (_FORKED,
+        _WHITE, None), ((0.0, 0.2, _WHITE),)),
+    "dascyllus_reticulatus": _Fish(0.68, _BLUNT, (168, 170, 178), (204, 202, 196), (84, 84, 96),
+        (_FORKED, (196, 196, 196), None), ((0.7, 0.12, (52, 50, 60)),), scales=(11, (92, 96,
+        112)), fin_edge=_BLACK),
+    "hemigymnus_fasciatus": _Fish(0.42, _OVAL, (34, 32, 36), (44, 40, 44), (40, 38, 46), (_ROUND,
+        (50, 44, 50), None), ((0.92, 0.26, (196, 192, 120)), *((0.68 - 0.15 * i, 0.035, _WHITE)
+        for i in range(5)))),
+    "myripristis_kuntee": _Fish(0.46, _BLUNT, (204, 66, 56), (240, 160, 148), (216, 72, 62),
+        (_FORKED, (214, 70, 62), None), ((0.71, 0.05, (92, 22, 26)),), scales=(9, (176, 52, 48)),
+        fins=(_SPINY, _ANAL), fin_edge=_WHITE, eye=0.062),
+    "neoniphon_sammara": _Fish(0.28, _SLIM, (214, 204, 196), (238, 234, 228), (226, 196, 176),
+        (_FORKED, (222, 168, 140), None), lines=(8, 0.013, (146, 62, 50)), fins=(_SPINY, _ANAL),
+        fin_edge=(150, 40, 44), eye=0.046),
+    "plectroglyphidodon_dickii": _Fish(0.54, _BLUNT, (150, 90, 48), (188, 130, 82), (128, 78, 46),
+        (_FORKED, (240, 216, 194), None), ((0.02, 0.16, (240, 216, 194)), (0.15, 0.075, _BLACK)),
+        scales=(12, (112, 64, 36))),
 }  # fmt: skip
 
 #: Water as cameras of that kind show it: at the top and at the bottom of the picture.
@@ -153,10 +121,7 @@ def records(raw_dir: Path, card: DatasetCard) -> list[Record]:
 
     Args:
         raw_dir: datasets/fish_species/raw.
-        card: of this task.
-
-    Raises:
-        DataError: if a folder or a row names a class that the card does not know.
+        card: of this task; a class that it does not know is a `DataError`.
     """
     return read_raw(raw_dir, card)
 
@@ -180,9 +145,7 @@ def paint(
     """
     if label not in _FISHES:
         known = ", ".join(sorted(_FISHES))
-        raise DataError(
-            f"fish_species: there is no painter for {label!r}. Expected one of {known}."
-        )
+        raise DataError(f"fish_species: no painter for {label!r}. Expected one of {known}.")
     fish = cutout.placed(
         _fish(_FISHES[label], subject, side_px),
         turn_deg=shot.uniform(-28, 28),
@@ -226,9 +189,8 @@ def _fish(species: _Fish, subject: np.random.Generator, side_px: int) -> Image.I
     curve, tail_colour, tail_edge = species.tail
     tail = _tail(frame, curve, subject)
     pelvic = frame.at([0.66, 0.6, 0.46], [0.86, 0.9, 0.9], [0, 0, subject.uniform(0.08, 0.12)])
-    fins = [
-        _fin(frame, fin, edge, subject) for fin, edge in zip(species.fins, (-1, 1), strict=True)
-    ]
+    upper, lower = species.fins
+    fins = [_fin(frame, upper, -1, subject), _fin(frame, lower, 1, subject)]
     _web(picture, tail, shade(tail_colour, tone), tail_edge, len(tail))
     _web(picture, pelvic, shade(species.fin, tone), None, 0)
     for fin in fins:
@@ -260,11 +222,10 @@ def _web(
 ) -> None:
     """A fin with rays from its outer to its inner side, and a coloured outer edge."""
     pen, points = ImageDraw.Draw(picture), cutout.to_px(outline, picture.width)
+    ray, width_px = shade(colour, 0.84), cutout.line_px(0.01, picture.width)
     pen.polygon(points, fill=colour)
     for outer, inner in list(zip(points, points[::-1], strict=True))[1 : len(points) // 2 : 2]:
-        pen.line(
-            (outer, inner), fill=shade(colour, 0.84), width=cutout.line_px(0.01, picture.width)
-        )
+        pen.line((outer, inner), fill=ray, width=width_px)
     if edge is not None:
         pen.line(points[:n_edge], fill=edge, width=cutout.line_px(0.03, picture.width))
 

@@ -73,7 +73,7 @@ def fold_batch_norms(module: nn.Module) -> nn.Module:
     """
     folded = copy.deepcopy(module).eval()
     for parent in folded.modules():
-        # A classifier's row of blocks too: MnasNet's convolutions and norms are blocks of their own.
+        # The row of blocks too: MnasNet has convolutions and norms as blocks of their own.
         if not isinstance(parent, nn.Sequential | nn.ModuleList):
             continue
         names = list(parent._modules)

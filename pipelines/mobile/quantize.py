@@ -75,8 +75,11 @@ class StaticQuantizer:
         """
         batches = self._batches
         if calibrator != "minmax":
-            # Histograms of every activation are kept in memory; a few pictures fill them.
-            batches = batches[:: max(1, len(batches) * len(batches[0]) // _HISTOGRAM_IMAGES)]
+            # Histograms of every activation are kept in memory, a few pictures fill them, and the
+            # quantiser stacks batches, which must be of one size.
+            size = len(batches[0])
+            whole = [batch for batch in batches if len(batch) == size]
+            batches = whole[: max(1, _HISTOGRAM_IMAGES // size)]
         options = {"CalibPercentile": _PERCENTILE} if calibrator == "percentile" else {}
         self._number += 1
         target = self._folder / f"{id(self)}-{self._number}.onnx"

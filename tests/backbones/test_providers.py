@@ -218,7 +218,7 @@ def test_torch_file_that_would_run_code_is_not_loaded(tmp_path):
     # What `weights_only` refuses: an object of a class, not tensors.
     torch.save({"features.0.weight": SimpleNamespace(x=1)}, tmp_path / "net.pth")
     provider = TorchHub("Weights", "V1", "", "features")
-    with pytest.raises(Exception, match="weights_only|Unsupported"):
+    with pytest.raises(Exception, match=r"weights_only|Unsupported"):
         provider.tensors(tmp_path / "net.pth", ["0.weight"])
 
 

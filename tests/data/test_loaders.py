@@ -185,7 +185,7 @@ def test_no_entries_are_no_batches(pictures):
 
 def test_picture_that_vanished_is_named(pictures):
     gone = replace(pictures.entries[0], path="red_tile/gone.png")
-    with pytest.raises(CorruptImageError, match="gone.png"):
+    with pytest.raises(CorruptImageError, match=r"gone\.png"):
         pictures.plain(gone)
 
 

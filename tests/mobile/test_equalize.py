@@ -42,7 +42,9 @@ def test_function_is_unchanged_and_weights_are_not(which, make_pictures, request
         for m in (model, got)
     ]
     assert list(weights[0]) == list(weights[1])
-    changed = [name for name in weights[0] if not np.array_equal(weights[0][name], weights[1][name])]
+    changed = [
+        name for name in weights[0] if not np.array_equal(weights[0][name], weights[1][name])
+    ]
     assert len(changed) >= 8
     assert all(weights[1][n].dtype == weights[0][n].dtype for n in weights[0])
 

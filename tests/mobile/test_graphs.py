@@ -1,65 +1,83 @@
+"""Graphs: names are shortened without a change of the function, blocks are found in order."""
+
 from __future__ import annotations
 
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
-from pipelines.mobile.export import EMBEDDING_NAME, INPUT_NAME, LOGITS_NAME
-from pipelines.mobile.graphs import add_to_logits, blocks_of, logits_of
-from pipelines.mobile.predictor import make_session
-
-
-@pytest.mark.parametrize("n", [1, 32, 33, 70])
-def test_logits_of_any_number_of_pictures(n, tiny_onnx, make_pictures):
-    pixels = make_pictures(n, 1)
-    got = logits_of(tiny_onnx, pixels)
-    expected = make_session(tiny_onnx).run([LOGITS_NAME], {INPUT_NAME: pixels})[0]
-    assert got.shape == (n, 4)
-    np.testing.assert_allclose(got, expected, atol=1e-4)
+from pipelines.mobile.graphs import add_to_logits, blocks_of, logits_of, with_short_names
 
 
-def test_blocks_are_a_partition_of_the_nodes_in_order(tiny_onnx):
-    nodes = [node.name for node in onnx.load_from_string(tiny_onnx).graph.node]
-    blocks = blocks_of(tiny_onnx)
-    assert [name for block in blocks for name in block] == nodes
-    assert len(blocks) == 5
-
-
-def test_a_block_holds_its_own_weights_alone(tiny_onnx):
-    graph = onnx.load_from_string(tiny_onnx).graph
-    inputs = {node.name: list(node.input) for node in graph.node}
-    for index, block in enumerate(blocks_of(tiny_onnx)):
-        numbers = {
-            name.split("blocks.", 1)[1].split(".", 1)[0]
-            for node in block
-            for name in inputs[node]
-            if "blocks." in name
-        }
-        assert numbers == {str(index)}
-
-
-def test_shift_is_added_to_the_logits_and_to_nothing_else(tiny_onnx, make_pictures):
-    shift = np.float32([1, -2, 0.5, 0])
-    pixels = make_pictures(5, 1)
-    before = make_session(tiny_onnx).run([LOGITS_NAME, EMBEDDING_NAME], {INPUT_NAME: pixels})
-    after = make_session(add_to_logits(tiny_onnx, shift)).run(
-        [LOGITS_NAME, EMBEDDING_NAME], {INPUT_NAME: pixels}
+@pytest.fixture
+def model() -> bytes:
+    """uint8 pictures -> mean colour -> two dense layers named as an exporter names blocks."""
+    weights = {
+        "module.blocks.0.weight": np.eye(3, dtype=np.float32),
+        "module.blocks.0.bias": np.zeros(3, dtype=np.float32),
+        "module.blocks.1.weight": np.array([[1, 0, 0], [0, 1, 0]], dtype=np.float32),
+        "module.blocks.1.bias": np.zeros(2, dtype=np.float32),
+        "axes": np.array([1, 2], dtype=np.int64),
+    }
+    nodes = [
+        helper.make_node(
+            "Cast", ["image"], ["a_long_name_of_a_cast"], "cast", to=TensorProto.FLOAT
+        ),
+        helper.make_node(
+            "ReduceMean", ["a_long_name_of_a_cast", "axes"], ["mean"], "mean", keepdims=0
+        ),
+        helper.make_node(
+            "Gemm",
+            ["mean", "module.blocks.0.weight", "module.blocks.0.bias"],
+            ["embedding"],
+            "one",
+            transB=1,
+        ),
+        helper.make_node(
+            "Gemm",
+            ["embedding", "module.blocks.1.weight", "module.blocks.1.bias"],
+            ["logits"],
+            "two",
+            transB=1,
+        ),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "tiny",
+        [helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", 4, 4, 3])],
+        [
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 2]),
+            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", 3]),
+        ],
+        [numpy_helper.from_array(value, name) for name, value in weights.items()],
     )
-    np.testing.assert_allclose(after[0], before[0] + shift, atol=1e-4)
-    assert np.array_equal(after[1], before[1])
+    proto = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    onnx.checker.check_model(proto)
+    data: bytes = proto.SerializeToString()
+    return data
 
 
-def test_shift_finds_a_place_where_the_bias_is_zero_and_was_left_out(tiny_onnx, make_pictures):
-    proto = onnx.load_from_string(tiny_onnx)
-    (head,) = [node for node in proto.graph.node if node.op_type == "Gemm"]
-    del head.input[2]
-    model = proto.SerializeToString()
-    shift = np.float32([1, -2, 0.5, 0])
-    pixels = make_pictures(5, 1)
-    shifted = logits_of(add_to_logits(model, shift), pixels)
-    np.testing.assert_allclose(shifted, logits_of(model, pixels) + shift, atol=1e-4)
+@pytest.fixture
+def pixels() -> np.ndarray:
+    return np.random.default_rng(0).integers(0, 255, (5, 4, 4, 3), dtype=np.uint8)
 
 
-def test_shift_of_another_size_is_refused(tiny_onnx):
-    with pytest.raises(ValueError, match="no bias of the logits' size"):
-        add_to_logits(tiny_onnx, np.zeros(7, dtype=np.float32))
+def test_short_names_keep_the_function_and_the_names_outside(model, pixels):
+    short = with_short_names(model)
+    assert len(short) < len(model)
+    assert b"a_long_name" not in short
+    graph = onnx.load_from_string(short).graph
+    assert [value.name for value in graph.input] == ["image"]
+    assert [value.name for value in graph.output] == ["logits", "embedding"]
+    np.testing.assert_array_equal(logits_of(short, pixels), logits_of(model, pixels))
+
+
+def test_blocks_come_in_order_with_what_stands_before_the_first(model):
+    assert blocks_of(model) == [("cast", "mean", "one"), ("two",)]
+
+
+def test_add_to_logits_shifts_each_logit(model, pixels):
+    shifted = add_to_logits(model, np.array([1.5, -2.0], dtype=np.float32))
+    difference = logits_of(shifted, pixels) - logits_of(model, pixels)
+    np.testing.assert_allclose(difference, np.tile([1.5, -2.0], (5, 1)), atol=1e-4)

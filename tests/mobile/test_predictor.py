@@ -38,9 +38,7 @@ def test_images(files) -> list[Path]:
     return [files.raw_dir / entry.path for entry in entries]
 
 
-LOGITS = arrays(
-    np.float32, (3, 4), elements=st.floats(-500, 500, width=32, allow_subnormal=False)
-)
+LOGITS = arrays(np.float32, (3, 4), elements=st.floats(-500, 500, width=32, allow_subnormal=False))
 
 
 @given(LOGITS, st.floats(0.05, 20))
@@ -149,7 +147,7 @@ def test_corrupt_image_is_named(predictor):
 
 
 def test_wrong_size_of_input_is_not_answered(predictor):
-    with pytest.raises(Exception, match="INVALID_ARGUMENT|Got invalid dimensions"):
+    with pytest.raises(Exception, match=r"INVALID_ARGUMENT|Got invalid dimensions"):
         predictor.run(np.zeros((1, 31, 32, 3), dtype=np.uint8))
 
 

@@ -101,9 +101,7 @@ def rewrite_header(path: Path, header: dict[str, object] | None) -> None:
                 {"strange/a": torch.ones(1)},
                 path,
                 metadata={
-                    "checkpoint": json.dumps(
-                        {"key": "key", "phase": 0, "epoch": 1, "progress": {}}
-                    )
+                    "checkpoint": json.dumps({"key": "key", "phase": 0, "epoch": 1, "progress": {}})
                 },
             ),
             id="unknown part",

@@ -212,9 +212,7 @@ def test_stopped_run_goes_on_to_the_same_bits(stop_at, optimizer, train_params, 
     with pytest.raises(Stop):
         toy.run(params, tmp_path / "stopped", on_epoch=stop)
     seen, trained = [], []
-    resumed, again = toy.run(
-        params, tmp_path / "stopped", on_epoch=seen.append, trained=trained
-    )
+    resumed, again = toy.run(params, tmp_path / "stopped", on_epoch=seen.append, trained=trained)
     # The epoch in which it stopped had no checkpoint yet; those before it are not trained again.
     assert len(trained) == len(history) - (stop_at - 1)
     assert same(straight, resumed)

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import itertools
+
 import pytest
 import torch
 from hypothesis import given
@@ -49,9 +51,9 @@ def test_rate_rises_through_the_warm_up_then_never_rises(n_steps, schedule, warm
     rates = [rate_factor(step, n_steps, schedule, warmup) for step in range(n_steps)]
     assert all(0 < rate <= 1 for rate in rates)
     n_warmup = round(n_steps * warmup)
-    assert all(a < b for a, b in zip(rates[:n_warmup], rates[1:n_warmup], strict=False))
+    assert all(a < b for a, b in itertools.pairwise(rates[:n_warmup]))
     after = rates[n_warmup:]
-    assert all(a >= b for a, b in zip(after, after[1:], strict=False))
+    assert all(a >= b for a, b in itertools.pairwise(after))
     if after:
         assert after[0] == pytest.approx(1.0)
 

@@ -1,0 +1,177 @@
+"""The scripts behind `make bench`: each runs alone, and counts what it says it counts."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+FOLDER = ROOT / "benchmarks"
+SCRIPTS = ("latency", "prepare", "repro", "training")
+
+
+@pytest.fixture(autouse=True)
+def _as_scripts_find_one_another(monkeypatch):
+    monkeypatch.syspath_prepend(str(FOLDER))
+
+
+def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, FOLDER / f"{script}.py", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_help_answers_and_make_bench_runs_it(script):
+    done = run(script, "--help")
+    assert done.returncode == 0, done.stderr
+    assert "usage" in done.stdout
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    assert f"python benchmarks/{script}.py" in makefile
+    assert re.search(rf"^bench:.* bench-{script}\b", makefile, re.MULTILINE)
+
+
+def test_prepare_prints_a_table_with_its_command_and_processor():
+    done = run("prepare", "--images", "12", "--repeat", "1")
+    assert done.returncode == 0, done.stderr
+    assert "Command: `python benchmarks/prepare.py --images 12 --repeat 1`" in done.stdout
+    assert "Processor: " in done.stdout
+    row = done.stdout.strip().splitlines()[-1]
+    assert row.startswith("| 12 | 12 | 0 | ")
+
+
+def test_plain_loop_refuses_what_prepare_refuses(tmp_path):
+    prepare = importlib.import_module("prepare")
+    prepare.paint(tmp_path, 4)
+    whole = (tmp_path / "000003.jpg").read_bytes()
+    (tmp_path / "000003.jpg").write_bytes(whole[: len(whole) // 2])
+    (tmp_path / "000002.jpg").write_bytes(b"no image")
+    files = prepare.files_in(tmp_path)
+    assert prepare.plain_loop(tmp_path, files) == prepare.own_pass(tmp_path, files, 1) == 2
+
+
+def test_latency_without_bundles_says_what_to_run(tmp_path):
+    done = run("latency", "--root", str(tmp_path))
+    assert done.returncode == 2
+    assert "make repro" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_stages_that_ran_are_read_from_dvc():
+    repro = importlib.import_module("repro")
+    lines = [
+        "Stage 'fetch@weld_defect' didn't change, skipping\n",
+        "Running stage 'prepare@weld_defect':\n",
+        "> fieldlens prepare weld_defect\n",
+        "Stage 'report' is cached - skipping run, checking out outputs\n",
+        "Running stage 'report':\n",
+    ]
+    assert repro.stages_run(lines) == ["prepare@weld_defect", "report"]
+
+
+@pytest.mark.parametrize(
+    "card", sorted(ROOT.glob("datasets/*/card.yaml")), ids=lambda c: c.parent.name
+)
+def test_edited_card_is_a_card_with_one_more_bias(card, tmp_path):
+    from pipelines.card import load_card
+
+    repro = importlib.import_module("repro")
+    copy = tmp_path / card.parent.name / "card.yaml"
+    copy.parent.mkdir()
+    copy.write_text(repro.edited(card.read_text(encoding="utf-8"), card), encoding="utf-8")
+    before, after = load_card(card), load_card(copy)
+    assert len(after.known_biases) == len(before.known_biases) + 1
+    assert after.classes == before.classes
+
+
+def test_peak_memory_counts_children():
+    memory = importlib.import_module("memory")
+    hold = "import time; b = b'x' * 120_000_000; time.sleep(1.5)"
+    nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold!r}])"
+    with (
+        subprocess.Popen([sys.executable, "-c", nested]) as process,
+        memory.PeakMemory(process.pid, 0.05) as watched,
+    ):
+        process.wait()
+    assert 120_000_000 < watched.peak_bytes < 300_000_000
+    assert memory.tree_bytes(process.pid) == 0
+    assert memory.tree_bytes(os.getpid()) > 0
+
+
+def test_paused_time_does_not_count():
+    timed_fit = importlib.import_module("timed_fit")
+    watch = timed_fit.Stopwatch()
+    with watch.paused():
+        time.sleep(0.3)
+    assert watch.elapsed_s < 0.2
+
+
+@pytest.mark.parametrize(
+    ("accuracies", "is_stopped", "expected"),
+    [
+        ([0.5, 0.9], False, "10.0"),
+        ([0.5, 0.6], True, ">= 10.0, stopped"),
+        ([0.5, 0.6], False, ">= 10.0, all epochs, not reached"),
+    ],
+)
+def test_verdict_says_whether_full_arrived(accuracies, is_stopped, expected):
+    training, timed_fit = importlib.import_module("training"), importlib.import_module("timed_fit")
+    epochs = [timed_fit.Epoch(i, "tail", 50.0 * i, a) for i, a in enumerate(accuracies, start=1)]
+    full = timed_fit.Trained(
+        "full",
+        elapsed_s=100.0,
+        accuracy=accuracies[-1],
+        is_stopped=is_stopped,
+        epochs=epochs,
+    )
+    assert training.verdict(full, 10.0, 0.9) == expected
+
+
+#: Runs a stage when a card is not the one it ran on last.
+FAKE_MAKEFILE = """\
+setup:
+\t@touch ready
+repro:
+\t@test -f ready
+\t@cmp -s datasets/tiny/card.yaml last || echo "Running stage 'fetch@tiny':"
+\t@cp datasets/tiny/card.yaml last
+"""
+
+
+def test_repro_runs_in_a_clone_and_says_what_ran(tmp_path, monkeypatch, capsys):
+    repro = importlib.import_module("repro")
+    (tmp_path / "datasets/tiny").mkdir(parents=True)
+    card = tmp_path / "datasets/tiny/card.yaml"
+    card.write_text("known_biases:\n  - One.\n", encoding="utf-8")
+    (tmp_path / "Makefile").write_text(FAKE_MAKEFILE, encoding="utf-8")
+    for command in (
+        ["init", "-q"],
+        ["add", "-A"],
+        ["-c", "user.name=a", "-c", "user.email=a@example.org", "commit", "-qm", "start"],
+    ):
+        subprocess.run(["git", *command], cwd=tmp_path, check=True)
+    monkeypatch.setattr(repro, "ROOT", tmp_path)
+    repro.measure(argparse.Namespace(here=False, task="tiny"))
+    shown = capsys.readouterr().out
+    counts = re.findall(r"^\| ([^|]+) \| [\d.]+ \| [\d,]+ \| (\d+) \| 0 \|$", shown, re.MULTILINE)
+    assert counts == [
+        ("make setup", "0"),
+        ("make repro", "1"),
+        ("again, nothing changed", "0"),
+        ("one card changed (tiny)", "1"),
+        ("the card put back", "1"),
+    ]
+    assert "after the card changed: `fetch@tiny`" in shown
+    assert not (tmp_path / "last").exists()

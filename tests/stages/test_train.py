@@ -1,0 +1,224 @@
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from pipelines.atomic import file_sha256
+from pipelines.config import TrainParams
+from pipelines.data.manifest import content_sha256, in_split, read_manifest
+from pipelines.errors import ConfigError, MissingDataError, WeightsError
+from pipelines.paths import Paths, TaskPaths
+from pipelines.stages import train
+from pipelines.training.float_model import load_float_model
+
+LABELS = ["red_tile", "green_tile", "blue_tile"]
+PHASE = {
+    "epochs": 2,
+    "learning_rate": 0.01,
+    "schedule": "cosine",
+    "warmup_fraction": 0.0,
+    "patience": 0,
+}
+
+
+def params(**changes) -> TrainParams:
+    document = {
+        "backbone": "mobilenet_v3_small",
+        "weights": "none",
+        "image_px": 32,
+        "crop_fraction": 0.875,
+        "strategy": "full",
+        "cut": None,
+        "views": 1,
+        "int8_views": 0.0,
+        "max_cache_bytes": 100_000_000,
+        "batch_size": 6,
+        "head": {"hidden": [], "dropout": 0.1},
+        "head_phase": PHASE,
+        "tail_phase": PHASE,
+        "layer_decay": 0.9,
+        "optimizer": "adamw",
+        "weight_decay": 0.01,
+        "momentum": 0.9,
+        "label_smoothing": 0.1,
+        "balance": "class_weights",
+        "mixup_alpha": 0.0,
+        "ema_decay": 0.0,
+        "monitor": "val_macro_f1",
+        "augment": {
+            "min_area": 0.6,
+            "max_aspect": 1.2,
+            "horizontal_flip": True,
+            "vertical_flip": False,
+            "rotate_deg": 10,
+            "brightness": 0.1,
+            "contrast": 0.1,
+            "saturation": 0.1,
+            "hue": 0.0,
+            "blur": 0.1,
+            "noise": 0.1,
+            "jpeg": 0.1,
+        },
+    }
+    return TrainParams.model_validate({**document, **changes})
+
+
+@pytest.fixture(autouse=True)
+def _torch_as_it_was(monkeypatch):
+    monkeypatch.setenv("FIELDLENS_WORKERS", "1")
+    monkeypatch.setattr(train.os, "cpu_count", lambda: 1)
+    yield
+    torch.use_deterministic_algorithms(False)
+
+
+@pytest.fixture
+def project(tiny_project: Paths) -> Paths:
+    files = tiny_project.task("tiny")
+    summary = {"labels": LABELS, "data_source": "sample"}
+    files.prepare_summary.write_text(json.dumps(summary))
+    return tiny_project
+
+
+@pytest.fixture
+def files(project) -> TaskPaths:
+    return project.task("tiny")
+
+
+def outputs(files: TaskPaths) -> dict[str, bytes]:
+    found = [*files.float_dir.rglob("*"), files.history, *files.training_figures_dir.rglob("*")]
+    return {str(p.relative_to(files.root)): p.read_bytes() for p in found if p.is_file()}
+
+
+def test_train_writes_a_model_that_loads_and_says_what_it_is(project, files):
+    train.run("tiny", "reference", params(), 7, project)
+    meta, model, sha256 = load_float_model(files.float_dir)
+    entries = read_manifest(files.manifest)
+    assert meta.labels == tuple(LABELS)
+    assert (meta.resize_px, meta.image_px) == (37, 32)
+    assert meta.data_sha256 == content_sha256(entries)
+    assert meta.n_images == {"train": 12, "val": 12, "test": 36}
+    assert meta.n_groups == {"train": 6, "val": 6, "test": 18}
+    assert meta.weights == "none"
+    assert meta.weights_sha256 is None
+    assert sha256 == file_sha256(files.float_weights)
+    with files.history.open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert [row["phase"] for row in rows] == ["head", "head", "tail", "tail"]
+    best = max(rows, key=lambda row: (float(row["val_macro_f1"]), -float(row["val_loss"])))
+    assert meta.val["val_loss"] == pytest.approx(float(best["val_loss"]), rel=1e-4)
+
+    # The figures are of the weights that were written.
+    assert sorted(p.name for p in files.training_figures_dir.iterdir()) == [
+        "curves.png",
+        "val_confusion.png",
+        "val_samples.png",
+    ]
+    val = [files.raw_dir / entry.path for entry in in_split(entries, "val")]
+    from pipelines.data.images import Preprocess, open_image
+
+    pixels = np.stack([Preprocess(37, 32)(open_image(path).rgb) for path in val])
+    with torch.inference_mode():
+        logits, _ = model(train._normalise(torch.from_numpy(pixels)))
+    truth = torch.tensor([LABELS.index(e.label) for e in in_split(entries, "val")])
+    loss = torch.nn.functional.cross_entropy(logits, truth).item()
+    assert meta.val["val_loss"] == pytest.approx(loss, rel=1e-3)
+
+    text = files.float_meta.read_text()
+    assert str(files.root) not in text
+    assert str(Path.home()) not in text
+    assert not [word for word in ("time", "date", "host", "run_id") if f'"{word}' in text]
+    # Nothing is left to go on from.
+    assert not files.checkpoint_dir.exists()
+
+
+def test_test_split_is_never_opened(project, files):
+    for entry in in_split(read_manifest(files.manifest), "test"):
+        (files.raw_dir / entry.path).write_bytes(b"not an image")
+    short = {**PHASE, "epochs": 1}
+    train.run(
+        "tiny", "reference", params(tail_phase={**PHASE, "epochs": 0}, head_phase=short), 7, project
+    )
+    assert files.float_weights.is_file()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("strategy", ["full", "cached"])
+def test_two_trainings_are_the_same_bytes(strategy, project, files):
+    asked = params(strategy=strategy, int8_views=0.5, views=2, mixup_alpha=0.2, ema_decay=0.5)
+    train.run("tiny", "reference", asked, 7, project)
+    first = outputs(files)
+    # Once with what the first left in the caches, once without.
+    train.run("tiny", "reference", asked, 7, project)
+    assert outputs(files) == first
+    import shutil
+
+    shutil.rmtree(project.cache_dir)
+    train.run("tiny", "reference", asked, 7, project)
+    assert outputs(files) == first
+    train.run("tiny", "reference", asked, 8, project)
+    assert outputs(files) != first
+
+
+@pytest.mark.slow
+def test_stopped_training_goes_on_to_the_same_bytes(project, files, monkeypatch):
+    from pipelines.training import fit
+
+    asked = params()
+    train.run("tiny", "reference", asked, 7, project)
+    expected = outputs(files)
+
+    class Stop(Exception):
+        pass
+
+    save, n_saved = fit.save_checkpoint, 0
+
+    def save_then_stop(*arguments):
+        nonlocal n_saved
+        save(*arguments)
+        n_saved += 1
+        if n_saved == 3:
+            raise Stop
+
+    monkeypatch.setattr(fit, "save_checkpoint", save_then_stop)
+    with pytest.raises(Stop):
+        train.run("tiny", "reference", asked, 7, project)
+    # The old model is still there, whole.
+    assert outputs(files) == expected
+    n_saved = 100
+    train.run("tiny", "reference", asked, 7, project)
+    assert n_saved == 101
+    assert outputs(files) == expected
+
+
+def test_before_prepare_the_command_is_named(project, files):
+    files.prepare_summary.unlink()
+    with pytest.raises(MissingDataError, match="Run `fieldlens prepare tiny` first"):
+        train.run("tiny", "reference", params(), 7, project)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"backbone": "vgg"}, r"train\.backbone"),
+        ({"cut": 40}, r"train\.cut"),
+        ({"optimizer": "lion"}, r"train\.optimizer"),
+    ],
+)
+def test_wrong_params_are_refused_and_nothing_is_written(changes, message, project, files):
+    with pytest.raises(ConfigError, match=message):
+        train.run("tiny", "reference", params(**changes), 7, project)
+    assert not files.float_dir.exists()
+
+
+def test_weights_that_cannot_be_had_are_no_random_ones(project, files, monkeypatch):
+    from pipelines.backbones import weights
+
+    monkeypatch.setitem(weights.IMAGENET, "mobilenet_v3_small", ())
+    with pytest.raises(WeightsError):
+        train.run("tiny", "reference", params(weights="imagenet"), 7, project)
+    assert not files.float_dir.exists()
