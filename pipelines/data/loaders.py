@@ -25,7 +25,7 @@ B = TypeVar("B")
 
 
 def n_workers() -> int:
-    """How many threads decode: ``FIELDLENS_WORKERS``, or one a core."""
+    """How many threads decode and compute: ``FIELDLENS_WORKERS``, or one a core."""
     return int(os.environ.get("FIELDLENS_WORKERS") or os.cpu_count() or 1)
 
 

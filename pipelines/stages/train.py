@@ -8,7 +8,6 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-import os
 from collections.abc import Sequence
 from dataclasses import asdict
 
@@ -22,7 +21,7 @@ from pipelines.backbones.heads import Classifier, make_classifier
 from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD, LoadedWeights, load_imagenet
 from pipelines.config import TrainParams
 from pipelines.data.images import Preprocess
-from pipelines.data.loaders import Pictures
+from pipelines.data.loaders import Pictures, n_workers
 from pipelines.data.manifest import SPLITS, Entry, content_sha256, in_split, read_manifest
 from pipelines.data.manifest import Split as SplitName
 from pipelines.data.prepared import read_summary
@@ -69,7 +68,7 @@ def run(task: str, domain: str, params: TrainParams, seed: int, paths: Paths) ->
     """
     files = paths.task(task)
     torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.set_num_threads(os.cpu_count() or 1)
+    torch.set_num_threads(n_workers())
     summary = read_summary(files.prepare_summary)
     entries = read_manifest(files.manifest)
     preprocess = Preprocess(round(params.image_px / params.crop_fraction), params.image_px)
