@@ -22,6 +22,7 @@ from onnxruntime.quantization import (
 
 from pipelines.mobile.equalize import equalized
 from pipelines.mobile.export import INPUT_NAME
+from pipelines.mobile.graphs import blocks_of
 
 #: By name: ONNX Runtime's way to choose the range of an activation from calibration pictures.
 CALIBRATORS: dict[str, CalibrationMethod] = {
@@ -31,6 +32,9 @@ CALIBRATORS: dict[str, CalibrationMethod] = {
 }
 #: Share of an activation's values inside the range of the percentile calibrator, in percent.
 _PERCENTILE = 99.99
+#: Blocks of the trunk that stay in float32: they hold under 1 % of its weights, and on MobileNetV2
+#: leaving them out gains 3 dB (docs/LOG.md, 2026-11-22).
+_FLOAT_TRUNK_BLOCKS = 2
 #: Pictures that the percentile and the entropy calibrator see.
 _HISTOGRAM_IMAGES = 32
 
@@ -116,11 +120,13 @@ def _quiet_root_logger() -> Iterator[None]:
 
 
 def quantized_trunk(trunk: bytes, batches: Sequence[NDArray[np.uint8]]) -> bytes:
-    """The int8 form of a frozen trunk, equalised first.
+    """The int8 form of a frozen trunk, equalised, its first blocks left in float32.
 
     Args:
         trunk: ONNX bytes, as `export.trunk_onnx` gives them.
         batches: calibration pictures, each (n, h, w, 3).
     """
+    model = equalized(trunk, batches)
+    first = [name for block in blocks_of(model)[:_FLOAT_TRUNK_BLOCKS] for name in block]
     with tempfile.TemporaryDirectory() as folder:
-        return StaticQuantizer(equalized(trunk, batches), batches, Path(folder)).int8()
+        return StaticQuantizer(model, batches, Path(folder)).int8(float_nodes=first)

@@ -75,6 +75,16 @@ def test_equalising_twice_changes_little(doctored_onnx, make_pictures):
     assert gap(doctored_onnx, equalized(once, batches_of(pixels)), pixels) <= 1e-3
 
 
+def test_network_with_nothing_to_equalise_stays_as_it_is(tiny_onnx, make_pictures):
+    proto = onnx.load_from_string(tiny_onnx)
+    for node in proto.graph.node:
+        # The exporter leaves out biases of zeros, as networks from scratch have them.
+        if node.op_type == "Conv":
+            del node.input[2]
+    model = proto.SerializeToString()
+    assert gap(model, equalized(model, batches_of(make_pictures(16, 1))), make_pictures(8, 2)) == 0
+
+
 @pytest.mark.slow
 def test_mobilenet_v2_with_a_nearly_constant_channel(make_pictures, tmp_path):
     import torch

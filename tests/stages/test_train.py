@@ -71,7 +71,6 @@ def params(**changes) -> TrainParams:
 @pytest.fixture(autouse=True)
 def _torch_as_it_was(monkeypatch):
     monkeypatch.setenv("FIELDLENS_WORKERS", "1")
-    monkeypatch.setattr(train.os, "cpu_count", lambda: 1)
     yield
     torch.use_deterministic_algorithms(False)
 
