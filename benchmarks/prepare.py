@@ -28,9 +28,10 @@ from memory import PeakMemory
 from PIL import Image, ImageOps
 from report import header, make_parser, run, say, table
 
-from pipelines.data.decoding import Refused, look_at_all, n_workers_of
+from pipelines.data.decoding import Refused, look_at_all
 from pipelines.data.fingerprints import fingerprint
 from pipelines.data.manifest import IMAGE_SUFFIXES
+from pipelines.data.workers import n_workers_of
 from pipelines.errors import MissingDataError
 
 _PICTURES = 64

@@ -195,6 +195,12 @@ class TrainParams(Strict):
     monitor: Literal["val_macro_f1", "val_accuracy", "val_loss"]
     augment: AugmentParams
 
+    @model_validator(mode="after")
+    def _trains_at_all(self) -> TrainParams:
+        if self.head_phase.epochs + self.tail_phase.epochs == 0:
+            raise ValueError("head_phase.epochs and tail_phase.epochs are both 0: nothing to train")
+        return self
+
 
 # -- export ---------------------------------------------------------------------------------------
 class ExportParams(Strict):

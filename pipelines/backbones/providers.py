@@ -230,7 +230,8 @@ class TimmHub:
             model = timm().create_model(self.model, pretrained=True)
         # The hub client raises its own tree, below OSError and ValueError, and httpx's below these.
         except (OSError, ValueError, RuntimeError) as err:
-            raise Miss(f"the download failed ({str(err).splitlines()[0]})") from err
+            reason = next(iter(str(err).splitlines()), type(err).__name__)
+            raise Miss(f"the download failed ({reason})") from err
         tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
         write_bytes(folder / self._name, save(tensors))
         return folder / self._name

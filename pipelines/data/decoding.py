@@ -23,7 +23,7 @@ from typing import Literal, NamedTuple
 
 from pipelines.data.fingerprints import GLANCE_PX, Fingerprint, fingerprint
 from pipelines.data.images import glance, read_file
-from pipelines.errors import ConfigError, CorruptImageError, DataError
+from pipelines.errors import CorruptImageError, DataError
 
 #: Images that a worker takes at a time: enough to drown the cost of handing them over.
 _CHUNK = 16
@@ -131,25 +131,6 @@ def look_at_all(
             # Reached early if the caller stops or an error is raised: what waits is not begun.
             for _, waiting in in_flight:
                 waiting.cancel()
-
-
-def n_workers_of(environment: str | None) -> int:
-    """How many processes to use: as FIELDLENS_WORKERS says, else one a processor core.
-
-    Args:
-        environment: the value of FIELDLENS_WORKERS, or None.
-
-    Raises:
-        ConfigError: if it is not a whole number from 1.
-    """
-    if not environment:
-        return os.cpu_count() or 1
-    if not environment.isdecimal() or int(environment) < 1:
-        raise ConfigError(
-            f"FIELDLENS_WORKERS: expected a whole number from 1 (got {environment!r}). "
-            f"Unset it to use every processor core."
-        )
-    return int(environment)
 
 
 def _is_much(raw_dir: Path, paths: Sequence[str]) -> bool:

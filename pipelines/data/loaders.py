@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import collections
-import os
 import threading
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -19,14 +18,10 @@ from pipelines.config import AugmentParams
 from pipelines.data.augment import Views
 from pipelines.data.images import Preprocess, open_image
 from pipelines.data.manifest import Entry
+from pipelines.data.workers import n_workers
 
 A = TypeVar("A")
 B = TypeVar("B")
-
-
-def n_workers() -> int:
-    """How many threads decode and compute: ``FIELDLENS_WORKERS``, or one a core."""
-    return int(os.environ.get("FIELDLENS_WORKERS") or os.cpu_count() or 1)
 
 
 def ordered_map(work: Callable[[A], B], items: Iterable[A], *, window: int) -> Iterator[B]:

@@ -7,7 +7,7 @@ import onnx
 from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from pipelines.data.loaders import n_workers
+from pipelines.data.workers import n_workers
 from pipelines.mobile.export import INPUT_NAME, LOGITS_NAME
 from pipelines.mobile.predictor import make_session
 

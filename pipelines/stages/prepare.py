@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
@@ -17,7 +16,7 @@ from pipelines.atomic import new_folder, write_bytes, write_text
 from pipelines.card import DatasetCard, load_card
 from pipelines.config import PrepareParams
 from pipelines.data.contact import Tile, contact_sheet, pick
-from pipelines.data.decoding import Refused, Seen, look_at_all, n_workers_of
+from pipelines.data.decoding import Refused, Seen, look_at_all
 from pipelines.data.duplicates import Joined, drop_exact, join_groups, linked_by_copies
 from pipelines.data.fingerprints import stack
 from pipelines.data.images import open_image
@@ -34,6 +33,7 @@ from pipelines.data.summary import (
     summarise,
     write_quarantine,
 )
+from pipelines.data.workers import n_workers
 from pipelines.errors import ConfigError, DataError
 from pipelines.paths import Paths, TaskPaths
 from pipelines.progress import track
@@ -128,7 +128,7 @@ def _examine(
         files.raw_dir,
         sorted(record_of),
         min_side_px=params.min_side_px,
-        n_workers=n_workers_of(os.environ.get("FIELDLENS_WORKERS")),
+        n_workers=n_workers(),
     )
     refused, seen = list[tuple[Record, Refused]](), list[Seen]()
     for found in track(looks, f"{task}: decoding", len(record_of)):

@@ -21,10 +21,11 @@ from pipelines.backbones.heads import Classifier, make_classifier
 from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD, LoadedWeights, load_imagenet
 from pipelines.config import TrainParams
 from pipelines.data.images import Preprocess
-from pipelines.data.loaders import Pictures, n_workers
+from pipelines.data.loaders import Pictures
 from pipelines.data.manifest import SPLITS, Entry, content_sha256, in_split, read_manifest
 from pipelines.data.manifest import Split as SplitName
 from pipelines.data.prepared import read_summary
+from pipelines.data.workers import n_workers
 from pipelines.evaluation import plots
 from pipelines.mobile.bundle import Precision
 from pipelines.mobile.calibration import calibration_batches, stratified_sample

@@ -22,7 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.atomic import new_folder, write_text
-from pipelines.data.loaders import Pictures, n_workers, ordered_map
+from pipelines.data.loaders import Pictures, ordered_map
+from pipelines.data.workers import n_workers
 from pipelines.errors import ConfigError
 from pipelines.mobile.bundle import Precision
 from pipelines.mobile.export import ACTIVATIONS_NAME, INPUT_NAME

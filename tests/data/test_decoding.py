@@ -15,7 +15,8 @@ import pytest
 from PIL import Image
 
 from pipelines.data import decoding
-from pipelines.data.decoding import Refused, Seen, look, look_at_all, n_workers_of
+from pipelines.data.decoding import Refused, Seen, look, look_at_all
+from pipelines.data.workers import n_workers_of
 from pipelines.errors import ConfigError, DataError
 
 

@@ -12,8 +12,9 @@ from PIL import Image
 
 from pipelines.config import AugmentParams
 from pipelines.data.images import Preprocess, open_image
-from pipelines.data.loaders import Pictures, draw_seed, n_workers, ordered_map
+from pipelines.data.loaders import Pictures, draw_seed, ordered_map
 from pipelines.data.manifest import in_split, read_manifest
+from pipelines.data.workers import n_workers
 from pipelines.errors import CorruptImageError
 
 AUGMENT = AugmentParams(
