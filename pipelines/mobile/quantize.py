@@ -24,18 +24,19 @@ from pipelines.mobile.equalize import equalized
 from pipelines.mobile.export import INPUT_NAME
 from pipelines.mobile.graphs import blocks_of
 
-#: By name: ONNX Runtime's way to choose the range of an activation from calibration pictures.
+#: By name: ONNX Runtime's way to choose the range of an activation from calibration pictures. Its
+#: entropy calibrator is left out: it fills as many bins as there are levels, and so always gives
+#: MinMax's range (docs/LOG.md, 2026-11-22).
 CALIBRATORS: dict[str, CalibrationMethod] = {
     "minmax": CalibrationMethod.MinMax,
     "percentile": CalibrationMethod.Percentile,
-    "entropy": CalibrationMethod.Entropy,
 }
 #: Share of an activation's values inside the range of the percentile calibrator, in percent.
 _PERCENTILE = 99.99
 #: Blocks of the trunk that stay in float32: they hold under 1 % of its weights, and on MobileNetV2
 #: leaving them out gains 3 dB (docs/LOG.md, 2026-11-22).
 _FLOAT_TRUNK_BLOCKS = 2
-#: Pictures that the percentile and the entropy calibrator see.
+#: Pictures that the percentile calibrator sees.
 _HISTOGRAM_IMAGES = 32
 
 
