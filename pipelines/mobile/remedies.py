@@ -106,14 +106,14 @@ class Search:
             )
         attempts: list[Attempt] = []
         for name in self._params.remedies:
-            best = best_of(attempts)
+            best = best_of(attempts, self._params.max_int8_bytes)
             start = best.recipe if best else Recipe(self._fp32)
             for recipe in REMEDIES[name](self, start):
                 attempt = self._attempt(name, recipe)
                 attempts.append(attempt)
                 if attempt.candidate.holds_bounds:
                     return _with_choice(attempts, attempt)
-        chosen = best_of(attempts)
+        chosen = best_of(attempts, self._params.max_int8_bytes)
         if chosen is None:
             raise ConfigError("params.yaml: export.remedies: expected at least one calibrator.")
         return _with_choice(attempts, chosen)
@@ -242,13 +242,21 @@ def search_int8(
         return Search(fp32, calibration, val_pixels, val_class_index, params, Path(folder)).run()
 
 
-def best_of(attempts: Sequence[Attempt]) -> Attempt | None:
-    """The attempt that agrees best with fp32; the signal-to-noise ratio settles ties.
+def best_of(attempts: Sequence[Attempt], max_bytes: int) -> Attempt | None:
+    """The attempt that agrees best with fp32, among those that are small enough if there are any.
+
+    The signal-to-noise ratio settles ties.
 
     Args:
         attempts: in any order.
+        max_bytes: bound on the file.
     """
-    return max(attempts, key=lambda a: (a.candidate.agreement, a.candidate.sqnr_db), default=None)
+
+    def rank(attempt: Attempt) -> tuple[bool, float, float]:
+        reached = attempt.candidate
+        return reached.size_bytes <= max_bytes, reached.agreement, reached.sqnr_db
+
+    return max(attempts, key=rank, default=None)
 
 
 def _with_choice(attempts: Sequence[Attempt], chosen: Attempt) -> list[Attempt]:

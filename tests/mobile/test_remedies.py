@@ -171,11 +171,11 @@ def test_calibrators_keep_what_remedies_did(name, search, doctored_onnx):
 
 
 def test_best_of_none_is_none():
-    assert best_of([]) is None
+    assert best_of([], 10**9) is None
 
 
-def test_best_of_looks_at_agreement_then_at_noise():
-    def attempt(agreement: float, sqnr: float) -> Attempt:
+def test_best_of_looks_at_bytes_then_agreement_then_noise():
+    def attempt(agreement: float, sqnr: float, size_bytes: int = 1) -> Attempt:
         candidate = Candidate(
             remedy="x",
             calibrator="minmax",
@@ -184,12 +184,16 @@ def test_best_of_looks_at_agreement_then_at_noise():
             accuracy=0.5,
             macro_f1=0.5,
             sqnr_db=sqnr,
-            size_bytes=1,
+            size_bytes=size_bytes,
             holds_bounds=False,
             is_chosen=False,
         )
         return Attempt(candidate, Recipe(b""), b"")
 
     low, high, clear = attempt(0.9, 40), attempt(0.95, 10), attempt(0.95, 20)
-    assert best_of([low, high, clear]) is clear
-    assert best_of([clear, high, low]) is clear
+    assert best_of([low, high, clear], 10**9) is clear
+    assert best_of([clear, high, low], 10**9) is clear
+    # What is over the bound on bytes is kept only where nothing is under it.
+    large = attempt(0.99, 30, size_bytes=100)
+    assert best_of([low, large, clear], 99) is clear
+    assert best_of([large], 99) is large
