@@ -131,10 +131,10 @@ def test_no_project_here_names_the_root_option(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("old", "new", "says"),
     [
-        ("val_fraction: 0.2", "val_fractoin: 0.2", "prepare.val_fractoin"),  # a misspelt key
-        ("batch_size: 32", "batch_size: many", "train.batch_size"),  # a string for a number
-        ("batch_size: 32", "batch_size: '32'", "train.batch_size"),
-        ("val_fraction: 0.2", "val_fraction: 0.9", "prepare.val_fraction"),  # out of range
+        ("val_fraction: 0.15", "val_fractoin: 0.15", "prepare.val_fractoin"),  # a misspelt key
+        ("batch_size: 16", "batch_size: many", "train.batch_size"),  # a string for a number
+        ("batch_size: 16", "batch_size: '16'", "train.batch_size"),
+        ("val_fraction: 0.15", "val_fraction: 0.9", "prepare.val_fraction"),  # out of range
         ("strategy: cached", "strategy: magic", "train.strategy"),
         ("seed: 20261122", "seed: -1", "seed"),
         ("kind: sample", "kind: telepathy", "fetch.source"),

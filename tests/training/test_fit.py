@@ -75,11 +75,9 @@ def test_tail_phase_trains_the_body(train_params, tmp_path):
     assert not torch.equal(model.body[0].weight, toy.Toy().body[0].weight)
 
 
-def test_without_epochs_the_model_stays_as_it_was(train_params, tmp_path):
-    params = train_params(head_phase={"epochs": 0}, tail_phase={"epochs": 0})
-    model, history = toy.run(params, tmp_path)
-    assert history == []
-    assert same(model, toy.Toy())
+def test_without_epochs_there_is_nothing_to_train(train_params):
+    with pytest.raises(ValueError, match="both 0: nothing to train"):
+        train_params(head_phase={"epochs": 0}, tail_phase={"epochs": 0})
 
 
 # -- stopping and choosing ------------------------------------------------------------------------
