@@ -16,8 +16,7 @@ from PIL import Image
 
 from pipelines.data import decoding
 from pipelines.data.decoding import Refused, Seen, look, look_at_all
-from pipelines.data.workers import n_workers_of
-from pipelines.errors import ConfigError, DataError
+from pipelines.errors import DataError
 
 
 def paint(path: Path, seed: int, side_px: int = 24) -> None:
@@ -141,16 +140,3 @@ def test_much_work_is_told_by_count_and_by_bytes(
     assert decoding._is_much(tmp_path, ["absent.png"] * 1000)
     monkeypatch.setattr(decoding, "_MIN_PARALLEL_BYTES", 2000)
     assert decoding._is_much(tmp_path, ["one.png", "one.png"])
-
-
-@pytest.mark.parametrize(
-    ("environment", "expected"), [(None, os.cpu_count()), ("", os.cpu_count()), ("3", 3)]
-)
-def test_workers_come_from_the_environment(environment: str | None, expected: int) -> None:
-    assert n_workers_of(environment) == expected
-
-
-@pytest.mark.parametrize("environment", ["0", "-1", "two", "1.5", " "])
-def test_bad_number_of_workers_is_refused(environment: str) -> None:
-    with pytest.raises(ConfigError, match="FIELDLENS_WORKERS"):
-        n_workers_of(environment)

@@ -14,7 +14,6 @@ from pipelines.config import AugmentParams
 from pipelines.data.images import Preprocess, open_image
 from pipelines.data.loaders import Pictures, draw_seed, ordered_map
 from pipelines.data.manifest import in_split, read_manifest
-from pipelines.data.workers import n_workers
 from pipelines.errors import CorruptImageError
 
 AUGMENT = AugmentParams(
@@ -98,12 +97,6 @@ def test_ordered_map_can_be_left_early():
     assert next(iter(results)) == 0
     results.close()
     assert threading.active_count() == before
-
-
-@pytest.mark.parametrize(("value", "expected"), [("3", 3), ("", None)])
-def test_workers_are_the_machines_unless_told(value, expected, monkeypatch):
-    monkeypatch.setenv("FIELDLENS_WORKERS", value)
-    assert n_workers() == expected if expected else n_workers() >= 1
 
 
 # -- pictures -------------------------------------------------------------------------------------
