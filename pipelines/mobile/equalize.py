@@ -21,12 +21,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import NodeProto, numpy_helper
+from onnx import NodeProto
 
 from pipelines.mobile.export import INPUT_NAME
-from pipelines.mobile.predictor import make_session
+from pipelines.mobile.graphs import WeightGraph, session_with
 
 #: Scales beyond these do not help int8 and cost float precision.
 _MIN_SCALE, _MAX_SCALE = 1e-2, 1e2
@@ -34,44 +33,6 @@ _MIN_SCALE, _MAX_SCALE = 1e-2, 1e2
 _RELU6, _HEADROOM = 6.0, 1 / 1.2
 #: A channel whose largest value is below this is dead, and is left alone.
 _DEAD = 1e-4
-
-
-class _Graph:
-    """A model's nodes and weights, found by the tensors that they make and read."""
-
-    def __init__(self, model: onnx.ModelProto) -> None:
-        self.model = model
-        self.weights = {
-            tensor.name: numpy_helper.to_array(tensor).copy() for tensor in model.graph.initializer
-        }
-        self.writer = {name: node for node in model.graph.node for name in node.output}
-        self.readers: dict[str, list[NodeProto]] = {}
-        for node in model.graph.node:
-            for name in node.input:
-                self.readers.setdefault(name, []).append(node)
-        self.outputs = {output.name for output in model.graph.output}
-
-    def n_groups(self, node: NodeProto) -> int:
-        return next((a.i for a in node.attribute if a.name == "group"), 1)
-
-    def is_pointwise(self, node: NodeProto) -> bool:
-        return (
-            node.op_type == "Conv"
-            and self.weights[node.input[1]].shape[2:] == (1, 1)
-            and self.n_groups(node) == 1
-        )
-
-    def has_bias(self, node: NodeProto) -> bool:
-        return len(node.input) > 2 and node.input[2] in self.weights
-
-    def to_bytes(self) -> bytes:
-        for tensor in self.model.graph.initializer:
-            old = numpy_helper.to_array(tensor)
-            tensor.CopyFrom(
-                numpy_helper.from_array(self.weights[tensor.name].astype(old.dtype), tensor.name)
-            )
-        data: bytes = self.model.SerializeToString(deterministic=True)
-        return data
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +53,7 @@ def equalized(model: bytes, batches: Sequence[NDArray[np.uint8]]) -> bytes:
     Returns:
         ONNX bytes; outputs differ by float rounding on the calibration pictures.
     """
-    graph = _Graph(onnx.load_from_string(model))
+    graph = WeightGraph(model)
     bottlenecks = _bottlenecks(graph)
     pairs = _activation_pairs(graph)
     wanted = [name for names, _, _ in bottlenecks for name in names]
@@ -106,10 +67,10 @@ def equalized(model: bytes, batches: Sequence[NDArray[np.uint8]]) -> bytes:
     return graph.to_bytes()
 
 
-def _bottlenecks(graph: _Graph) -> list[tuple[list[str], list[NodeProto], list[NodeProto]]]:
+def _bottlenecks(graph: WeightGraph) -> list[tuple[list[str], list[NodeProto], list[NodeProto]]]:
     """Tensors tied by shortcuts, with the convolutions that write and read them."""
     tied: dict[str, set[str]] = {}
-    for node in graph.model.graph.node:
+    for node in graph.nodes:
         if node.op_type == "Conv":
             tied.setdefault(node.output[0], {node.output[0]})
         elif node.op_type == "Add" and all(name in graph.writer for name in node.input):
@@ -131,10 +92,10 @@ def _bottlenecks(graph: _Graph) -> list[tuple[list[str], list[NodeProto], list[N
     return found
 
 
-def _activation_pairs(graph: _Graph) -> list[tuple[NodeProto, str, NodeProto]]:
+def _activation_pairs(graph: WeightGraph) -> list[tuple[NodeProto, str, NodeProto]]:
     """Convolution, tensor behind its ReLU or ReLU6, and the one convolution that reads it."""
     pairs = []
-    for node in graph.model.graph.node:
+    for node in graph.nodes:
         if node.op_type != "Conv" or not graph.has_bias(node):
             continue
         after = graph.readers.get(node.output[0], [])
@@ -154,12 +115,7 @@ def _channel_ranges(
     if not names:
         # A session that is asked for no output gives all of them.
         return {}
-    watched = onnx.load_from_string(model)
-    for name in names:
-        watched.graph.output.append(
-            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
-        )
-    session = make_session(watched.SerializeToString(), n_threads=2)
+    session = session_with(model, names)
     low: dict[str, NDArray[np.float64]] = {}
     high: dict[str, NDArray[np.float64]] = {}
     for batch in batches:
@@ -171,7 +127,7 @@ def _channel_ranges(
 
 
 def _equalize_bottleneck(
-    graph: _Graph, ranges: list[_Ranges], writers: list[NodeProto], readers: list[NodeProto]
+    graph: WeightGraph, ranges: list[_Ranges], writers: list[NodeProto], readers: list[NodeProto]
 ) -> None:
     low = np.min([r.low for r in ranges], axis=0)
     high = np.max([r.high for r in ranges], axis=0)
@@ -190,7 +146,7 @@ def _equalize_bottleneck(
 
 
 def _equalize_pair(
-    graph: _Graph,
+    graph: WeightGraph,
     high: NDArray[np.float64],
     writer: NodeProto,
     reader: NodeProto,
@@ -199,10 +155,14 @@ def _equalize_pair(
 ) -> None:
     top = min(high.max(), _RELU6 * _HEADROOM) if is_relu6 else high.max()
     scale = np.where(high > _DEAD, top / np.maximum(high, _DEAD), 1.0)
+    is_depthwise = graph.n_groups(reader) > 1
+    if not is_depthwise:
+        # Here the channels share the reader's scale, so that what the activation gains the weights
+        # lose; half of the way is best (docs/LOG.md, 2026-11-22). A depthwise kernel loses nothing.
+        scale = np.sqrt(scale)
     scale = np.clip(scale, 1.0 if is_relu6 else _MIN_SCALE, _MAX_SCALE)
     graph.weights[writer.input[1]] = graph.weights[writer.input[1]] * scale[:, None, None, None]
     graph.weights[writer.input[2]] = graph.weights[writer.input[2]] * scale
     weight = graph.weights[reader.input[1]]
-    is_depthwise = graph.n_groups(reader) > 1
     along = scale[:, None, None, None] if is_depthwise else scale[None, :, None, None]
     graph.weights[reader.input[1]] = weight / along

@@ -7,7 +7,6 @@ model and the frozen trunk that training caches.
 from __future__ import annotations
 
 import copy
-import itertools
 import warnings
 from collections.abc import Sequence
 
@@ -15,8 +14,8 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from pipelines.backbones.folding import fold_batch_norms
 from pipelines.backbones.heads import Classifier
 from pipelines.errors import ParityError
 from pipelines.mobile.predictor import make_session, softmax
@@ -36,14 +35,15 @@ class _TakesBytes(nn.Module):
     def __init__(self, module: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.module = module
-        deviation = torch.tensor(std, dtype=torch.float32)
+        # Planes first: ONNX Runtime is fifteen times as slow on a factor a pixel's last axis.
+        deviation = torch.tensor(std, dtype=torch.float32)[:, None, None]
         self.register_buffer("scale", 1 / (255 * deviation))
-        self.register_buffer("shift", -torch.tensor(mean, dtype=torch.float32) / deviation)
+        self.register_buffer("shift", -torch.tensor(mean)[:, None, None] / deviation)
 
     def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
         """Whatever the module gives for (n, h, w, 3) pictures in [0, 255]."""
         scale, shift = self.get_buffer("scale"), self.get_buffer("shift")
-        pixels = (image.to(torch.float32) * scale + shift).permute(0, 3, 1, 2)
+        pixels = image.permute(0, 3, 1, 2).to(torch.float32) * scale + shift
         result: Tensor | tuple[Tensor, Tensor] = self.module(pixels)
         return result
 
@@ -59,30 +59,6 @@ class _Trunk(nn.Module):
         """Activations at the cut."""
         activations: Tensor = self.blocks(pixels)
         return activations
-
-
-def fold_batch_norms(module: nn.Module) -> nn.Module:
-    """A copy in inference mode with each batch norm folded into the convolution before it.
-
-    Args:
-        module: any network of `nn.Sequential` blocks; it is not changed.
-
-    References:
-        Jacob et al. 2018, "Quantization and training of neural networks for efficient
-        integer-arithmetic-only inference", section 3.2.
-    """
-    folded = copy.deepcopy(module).eval()
-    for parent in folded.modules():
-        # The row of blocks too: MnasNet has convolutions and norms as blocks of their own.
-        if not isinstance(parent, nn.Sequential | nn.ModuleList):
-            continue
-        names = list(parent._modules)
-        for first, second in itertools.pairwise(names):
-            convolution, norm = parent._modules[first], parent._modules[second]
-            if isinstance(convolution, nn.Conv2d) and isinstance(norm, nn.BatchNorm2d):
-                parent._modules[first] = fuse_conv_bn_eval(convolution, norm)
-                parent._modules[second] = nn.Identity()
-    return folded
 
 
 def classifier_onnx(
@@ -182,7 +158,7 @@ def check_parity(
         ParityError: if it is larger, or one top label differs.
     """
     with torch.inference_mode():
-        # Not folded: the folding is part of what is checked.
+        # As it is: where norms were trained, their folding is part of what is checked.
         reference, _ = _TakesBytes(copy.deepcopy(model).eval(), mean, std)(torch.from_numpy(pixels))
     logits = make_session(onnx_model).run([LOGITS_NAME], {INPUT_NAME: pixels})[0]
     expected, got = softmax(reference.numpy()), softmax(logits)

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import onnx
+import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import numpy_helper
+from onnx import NodeProto, numpy_helper
 
 from pipelines.data.workers import n_workers
 from pipelines.mobile.export import INPUT_NAME, LOGITS_NAME
@@ -13,6 +16,78 @@ from pipelines.mobile.predictor import make_session
 
 #: Pictures that go through a session at once.
 _BATCH = 32
+
+
+class WeightGraph:
+    """A model's nodes and weights, found by the tensors that they make and read.
+
+    Attributes:
+        nodes: in the order in which they run.
+        weights: by name; assign to change one.
+        writer: node by the tensor that it makes.
+        readers: nodes by the tensor that they read.
+        outputs: names of the model's outputs.
+    """
+
+    def __init__(self, model: bytes) -> None:
+        """Index a model.
+
+        Args:
+            model: ONNX bytes in float32.
+        """
+        self._model = onnx.load_from_string(model)
+        graph = self._model.graph
+        self.nodes: list[NodeProto] = list(graph.node)
+        self.weights = {
+            tensor.name: numpy_helper.to_array(tensor).copy() for tensor in graph.initializer
+        }
+        self.writer = {name: node for node in self.nodes for name in node.output}
+        self.readers: dict[str, list[NodeProto]] = {}
+        for node in self.nodes:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+        self.outputs = {output.name for output in graph.output}
+
+    def n_groups(self, node: NodeProto) -> int:
+        """Groups of a convolution."""
+        return next((a.i for a in node.attribute if a.name == "group"), 1)
+
+    def is_pointwise(self, node: NodeProto) -> bool:
+        """Whether it is a 1x1 convolution without groups."""
+        return (
+            node.op_type == "Conv"
+            and self.weights[node.input[1]].shape[2:] == (1, 1)
+            and self.n_groups(node) == 1
+        )
+
+    def has_bias(self, node: NodeProto) -> bool:
+        """Whether a convolution has a bias that can be changed."""
+        return len(node.input) > 2 and node.input[2] in self.weights
+
+    def to_bytes(self) -> bytes:
+        """The model with the weights as they are now."""
+        for tensor in self._model.graph.initializer:
+            old = numpy_helper.to_array(tensor)
+            tensor.CopyFrom(
+                numpy_helper.from_array(self.weights[tensor.name].astype(old.dtype), tensor.name)
+            )
+        data: bytes = self._model.SerializeToString(deterministic=True)
+        return data
+
+
+def session_with(model: bytes, names: Iterable[str]) -> ort.InferenceSession:
+    """A session that also gives inner tensors.
+
+    Args:
+        model: ONNX bytes.
+        names: of the tensors.
+    """
+    watched = onnx.load_from_string(model)
+    for name in dict.fromkeys(names):
+        watched.graph.output.append(
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        )
+    return make_session(watched.SerializeToString(), n_workers())
 
 
 def logits_of(model: bytes, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:

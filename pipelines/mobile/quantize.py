@@ -23,6 +23,7 @@ from onnxruntime.quantization import (
 from pipelines.mobile.equalize import equalized
 from pipelines.mobile.export import INPUT_NAME
 from pipelines.mobile.graphs import blocks_of
+from pipelines.mobile.rounding import rounded
 
 #: By name: ONNX Runtime's way to choose the range of an activation from calibration pictures. Its
 #: entropy calibrator is left out: it fills as many bins as there are levels, and so always gives
@@ -33,9 +34,10 @@ CALIBRATORS: dict[str, CalibrationMethod] = {
 }
 #: Share of an activation's values inside the range of the percentile calibrator, in percent.
 _PERCENTILE = 99.99
-#: Blocks of the trunk that stay in float32: they hold under 1 % of its weights, and on MobileNetV2
-#: leaving them out gains 3 dB (docs/LOG.md, 2026-11-22).
-_FLOAT_TRUNK_BLOCKS = 2
+#: First blocks of a network that stay in float32. They hold under 1 % of its weights. On
+#: MobileNetV2 that gains 1 to 3 dB and, since int8 convolutions of few channels are slow, takes a
+#: third off the time of an answer (docs/LOG.md, 2026-11-22).
+_FLOAT_BLOCKS = 2
 #: Pictures that the percentile calibrator sees.
 _HISTOGRAM_IMAGES = 32
 
@@ -120,14 +122,23 @@ def _quiet_root_logger() -> Iterator[None]:
         root.setLevel(level)
 
 
+def stem_nodes(model: bytes) -> tuple[str, ...]:
+    """Names of the nodes of the first blocks, which had better stay in float32.
+
+    Args:
+        model: ONNX bytes in float32.
+    """
+    return tuple(name for block in blocks_of(model)[:_FLOAT_BLOCKS] for name in block)
+
+
 def quantized_trunk(trunk: bytes, batches: Sequence[NDArray[np.uint8]]) -> bytes:
-    """The int8 form of a frozen trunk, equalised, its first blocks left in float32.
+    """The int8 form of a frozen trunk: stem in float32, equalised, rounded.
 
     Args:
         trunk: ONNX bytes, as `export.trunk_onnx` gives them.
         batches: calibration pictures, each (n, h, w, 3).
     """
-    model = equalized(trunk, batches)
-    first = [name for block in blocks_of(model)[:_FLOAT_TRUNK_BLOCKS] for name in block]
+    stem = stem_nodes(trunk)
+    model = rounded(equalized(trunk, batches), batches, stem)
     with tempfile.TemporaryDirectory() as folder:
-        return StaticQuantizer(model, batches, Path(folder)).int8(float_nodes=first)
+        return StaticQuantizer(model, batches, Path(folder)).int8(float_nodes=stem)

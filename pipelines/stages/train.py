@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.atomic import new_folder, write_bytes, write_text
+from pipelines.backbones.folding import fold_batch_norms
 from pipelines.backbones.heads import Classifier, make_classifier
 from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD, LoadedWeights, load_imagenet
 from pipelines.config import TrainParams
@@ -46,7 +47,7 @@ _LOG = logging.getLogger(__name__)
 #: What training may look at.
 _SEEN_SPLITS: tuple[SplitName, ...] = ("train", "val")
 #: Pictures that calibrate the int8 trunk of the cached strategy.
-_TRUNK_CALIBRATION_IMAGES = 128
+_TRUNK_CALIBRATION_IMAGES = 64
 #: Val pictures in the figure of sample predictions.
 _N_SAMPLES = 12
 
@@ -104,6 +105,7 @@ def run(task: str, domain: str, params: TrainParams, seed: int, paths: Paths) ->
             cut=model.cut,
             hidden=params.head.hidden,
             dropout=params.head.dropout,
+            is_folded=weights is not None,
             resize_px=preprocess.resize_px,
             image_px=preprocess.crop_px,
             mean=IMAGENET_MEAN,
@@ -163,7 +165,7 @@ def _start_model(
         return model, None
     weights = load_imagenet(params.backbone, paths.weights_dir)
     model.blocks.load_state_dict(weights.tensors)
-    return model, weights
+    return fold_batch_norms(model), weights
 
 
 def _split(

@@ -181,12 +181,8 @@ def _train_epoch(
     batches = phase.batches(state.epoch)
     title = f"{what}: {phase.name} {state.epoch + 1}/{phase.params.epochs}"
     for i, (inputs, class_index) in enumerate(track(batches, title, phase.n_batches)):
-        factor = rate_factor(
-            state.epoch * phase.n_batches + i,
-            n_steps,
-            phase.params.schedule,
-            phase.params.warmup_fraction,
-        )
+        step = state.epoch * phase.n_batches + i
+        factor = rate_factor(step, n_steps, phase.params.schedule, phase.params.warmup_fraction)
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
         targets = functional.one_hot(class_index, n_classes).float()
@@ -209,7 +205,7 @@ def _train_epoch(
         )
         optimizer.step()
         if params.ema_decay > 0:
-            update_average(model, state.average, params.ema_decay)
+            update_average(model, state.average, params.ema_decay, step)
         total += loss.item() * len(class_index)
         n_images += len(class_index)
     return total / max(n_images, 1)

@@ -11,6 +11,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
 from pipelines.atomic import file_sha256, write_bytes, write_text
+from pipelines.backbones.folding import fold_batch_norms
 from pipelines.backbones.heads import Classifier, make_classifier
 from pipelines.errors import BundleError, MissingDataError
 
@@ -28,6 +29,8 @@ class FloatModel(BaseModel):
     cut: int
     hidden: tuple[int, ...]
     dropout: float
+    #: Whether batch norms were folded before training; if not, they were trained.
+    is_folded: bool
     resize_px: int
     image_px: int
     #: RGB, of pixels in [0, 1].
@@ -48,7 +51,7 @@ class FloatModel(BaseModel):
 
     def build(self) -> Classifier:
         """The network, untrained."""
-        return make_classifier(
+        model = make_classifier(
             self.backbone,
             n_classes=len(self.labels),
             hidden=self.hidden,
@@ -56,6 +59,7 @@ class FloatModel(BaseModel):
             cut=self.cut,
             seed=0,
         )
+        return fold_batch_norms(model) if self.is_folded else model
 
 
 def save_float_model(folder: Path, meta: FloatModel, model: Classifier) -> str:

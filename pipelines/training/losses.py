@@ -44,17 +44,20 @@ def mixed(
     )
 
 
-def update_average(model: nn.Module, average: dict[str, Tensor], decay: float) -> None:
+def update_average(model: nn.Module, average: dict[str, Tensor], decay: float, step: int) -> None:
     """Move an exponential moving average of the trained parameters one step on.
 
     Args:
         model: its trainable parameters are averaged.
         average: by name; filled at the first step, changed in place.
         decay: share of the old average that stays, in (0, 1).
+        step: of the phase, from 0. Early on less stays, (1 + step) / (10 + step), so that a short
+            phase is not held back by the weights that it started from.
 
     References:
         Polyak and Juditsky 1992, "Acceleration of stochastic approximation by averaging".
     """
+    kept = min(decay, (1 + step) / (10 + step))
     for name, parameter in model.named_parameters():
         if not parameter.requires_grad:
             continue
@@ -62,4 +65,4 @@ def update_average(model: nn.Module, average: dict[str, Tensor], decay: float) -
         if name not in average:
             average[name] = value.clone()
         else:
-            average[name].lerp_(value, 1 - decay)
+            average[name].lerp_(value, 1 - kept)

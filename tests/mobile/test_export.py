@@ -22,7 +22,6 @@ from pipelines.mobile.export import (
     LOGITS_NAME,
     check_parity,
     classifier_onnx,
-    fold_batch_norms,
     trunk_onnx,
 )
 from pipelines.mobile.predictor import make_session, softmax
@@ -101,29 +100,6 @@ def test_model_is_left_as_it_was(tiny_net):
     after = tiny_net.state_dict()
     assert list(after) == list(before)
     assert all(torch.equal(after[name], before[name]) for name in before)
-
-
-@pytest.mark.parametrize("name", BACKBONES)
-def test_folding_keeps_the_function_and_leaves_no_batch_norm(name):
-    from pipelines.backbones.heads import Classifier
-
-    model = make_classifier(name, n_classes=2, hidden=(), dropout=0.0, cut=None, seed=1)
-    generator = torch.Generator().manual_seed(3)
-    for module in model.modules():
-        if isinstance(module, nn.BatchNorm2d):
-            module.running_var.uniform_(0.7, 1.5, generator=generator)
-            module.running_mean.normal_(std=0.2, generator=generator)
-    folded = fold_batch_norms(model)
-    assert isinstance(folded, Classifier)
-    assert not [m for m in folded.modules() if isinstance(m, nn.BatchNorm2d)]
-    assert [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    pixels = torch.randn(2, 3, 64, 64, generator=generator)
-    with torch.inference_mode():
-        _, expected = model.eval()(pixels)
-        _, got = folded(pixels)
-    assert float(expected.abs().max()) > 1e-3
-    scale = float(expected.abs().max())
-    assert float((got - expected).abs().max()) < 1e-4 * scale
 
 
 # -- parity ---------------------------------------------------------------------------------------

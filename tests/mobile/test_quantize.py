@@ -103,7 +103,7 @@ def test_quantiser_is_silent_and_leaves_the_logging_alone(
 
 def test_quantised_trunk_answers_like_the_trunk(tiny_net, batches, monkeypatch):
     # The tiny trunk has two blocks; one of them must be left to quantise.
-    monkeypatch.setattr("pipelines.mobile.quantize._FLOAT_TRUNK_BLOCKS", 1)
+    monkeypatch.setattr("pipelines.mobile.quantize._FLOAT_BLOCKS", 1)
     from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
     from pipelines.mobile.export import ACTIVATIONS_NAME, INPUT_NAME, trunk_onnx
 

@@ -9,12 +9,15 @@ from pipelines.config import ExportParams
 from pipelines.errors import ConfigError
 from pipelines.evaluation.metrics import agreement, sqnr_db
 from pipelines.mobile.bundle import Candidate
+from pipelines.mobile.equalize import equalized
 from pipelines.mobile.graphs import blocks_of, logits_of
+from pipelines.mobile.quantize import stem_nodes
 from pipelines.mobile.remedies import REMEDIES, Attempt, Recipe, Search, best_of, search_int8
+from pipelines.mobile.rounding import rounded
 
 LOOSE = {
     "calibration_images": 48,
-    "remedies": ("minmax", "equalize", "leave_out", "bias_correction", "percentile"),
+    "remedies": ("minmax", "float_stem", "equalize", "round", "bias_correction", "percentile"),
     "min_agreement": 0.0,
     "max_accuracy_drop": 1.0,
     "max_macro_f1_drop": 1.0,
@@ -54,7 +57,10 @@ def test_search_goes_on_until_a_remedy_helps(doctored_onnx, data):
     first, second = (attempt.candidate.agreement for attempt in tried)
     # The doctored model needs the second remedy; the bound lies between the two.
     assert first < second
-    attempts = search_int8(doctored_onnx, *data, params(min_agreement=(first + second) / 2))
+    bound = (first + second) / 2
+    attempts = search_int8(
+        doctored_onnx, *data, params(remedies=("minmax", "equalize"), min_agreement=bound)
+    )
     assert remedies_of(attempts) == ["minmax", "equalize"]
     assert [a.candidate.holds_bounds for a in attempts] == [False, True]
     assert [a.candidate.is_chosen for a in attempts] == [False, True]
@@ -63,13 +69,11 @@ def test_search_goes_on_until_a_remedy_helps(doctored_onnx, data):
 def test_where_nothing_holds_all_are_tried_and_the_best_is_chosen(doctored_onnx, data):
     attempts = search_int8(doctored_onnx, *data, params(max_int8_bytes=1))
     names = remedies_of(attempts)
-    assert list(dict.fromkeys(names)) == list(LOOSE["remedies"])
-    assert names.count("leave_out") == 4
+    assert names == list(LOOSE["remedies"])
     assert not any(attempt.candidate.holds_bounds for attempt in attempts)
     chosen = [attempt for attempt in attempts if attempt.candidate.is_chosen]
     assert len(chosen) == 1
-    best = max((a.candidate.agreement, a.candidate.sqnr_db) for a in attempts)
-    assert (chosen[0].candidate.agreement, chosen[0].candidate.sqnr_db) == best
+    assert chosen[0].candidate.sqnr_db == max(a.candidate.sqnr_db for a in attempts)
 
 
 def test_what_is_written_of_an_attempt_is_what_its_file_does(doctored_onnx, data):
@@ -107,7 +111,7 @@ def test_each_bound_counts(bound, doctored_onnx, data):
 
 
 def test_search_is_deterministic(doctored_onnx, data):
-    some = params(remedies=("minmax", "equalize", "leave_out"), max_int8_bytes=1)
+    some = params(remedies=("minmax", "equalize+round"), max_int8_bytes=1)
     assert search_int8(doctored_onnx, *data, some) == search_int8(doctored_onnx, *data, some)
 
 
@@ -144,8 +148,38 @@ def test_leave_out_adds_whole_blocks_the_most_telling_first(search, doctored_onn
         sqnr_db(reference, logits_of(search.int8(Recipe(doctored_onnx, float_nodes=block)), pixels))
         for block in blocks_of(doctored_onnx)
     ]
-    first = blocks_of(doctored_onnx)[int(np.argmax(gains))]
+    # The first and the last of the five are single convolutions, which ONNX Runtime would quantise.
+    assert len(recipes) == 3
+    first = blocks_of(doctored_onnx)[1 + int(np.argmax(gains[1:4]))]
     assert set(recipes[0].float_nodes) == set(first)
+
+
+def test_leave_out_takes_no_block_that_is_float_already_or_too_large(doctored_onnx, data, tmp_path):
+    blocks = blocks_of(doctored_onnx)
+    search = Search(doctored_onnx, *data, params(), tmp_path)
+    start = Recipe(doctored_onnx, float_nodes=blocks[2])
+    recipes = list(search.leave_out(start))
+    assert {frozenset(recipes[-1].float_nodes)} == {frozenset(blocks[1] + blocks[2] + blocks[3])}
+    sizes = [len(search.int8(Recipe(doctored_onnx, float_nodes=block))) for block in blocks]
+    bound = sorted(sizes[1:4])[0]
+    tight = Search(doctored_onnx, *data, params(max_int8_bytes=bound), tmp_path)
+    (only,) = tight.leave_out(Recipe(doctored_onnx))
+    assert set(only.float_nodes) == set(blocks[sizes.index(bound)])
+
+
+def test_float_stem_is_the_first_blocks(search, doctored_onnx):
+    (recipe,) = search.float_stem(Recipe(doctored_onnx))
+    blocks = blocks_of(doctored_onnx)
+    assert recipe == Recipe(doctored_onnx, float_nodes=blocks[0] + blocks[1])
+
+
+def test_joined_remedies_are_one_attempt_and_do_the_same(doctored_onnx, data):
+    asked = params(remedies=("float_stem+equalize+round",), max_int8_bytes=1)
+    (joined,) = search_int8(doctored_onnx, *data, asked)
+    assert joined.candidate.remedy == "float_stem+equalize+round"
+    recipe = Recipe(doctored_onnx, float_nodes=stem_nodes(doctored_onnx))
+    model = equalized(recipe.model, data[0])
+    assert joined.recipe == replace(recipe, model=rounded(model, data[0], recipe.float_nodes))
 
 
 def test_bias_correction_moves_the_mean_error_towards_zero(search, doctored_onnx, data):
@@ -174,7 +208,7 @@ def test_best_of_none_is_none():
     assert best_of([], 10**9) is None
 
 
-def test_best_of_looks_at_bytes_then_agreement_then_noise():
+def test_best_of_looks_at_bytes_then_noise_then_agreement():
     def attempt(agreement: float, sqnr: float, size_bytes: int = 1) -> Attempt:
         candidate = Candidate(
             remedy="x",
@@ -190,10 +224,10 @@ def test_best_of_looks_at_bytes_then_agreement_then_noise():
         )
         return Attempt(candidate, Recipe(b""), b"")
 
-    low, high, clear = attempt(0.9, 40), attempt(0.95, 10), attempt(0.95, 20)
-    assert best_of([low, high, clear], 10**9) is clear
-    assert best_of([clear, high, low], 10**9) is clear
+    lucky, clear, both = attempt(0.95, 10), attempt(0.9, 40), attempt(0.95, 40)
+    assert best_of([lucky, clear], 10**9) is clear
+    assert best_of([clear, both, lucky], 10**9) is both
     # What is over the bound on bytes is kept only where nothing is under it.
-    large = attempt(0.99, 30, size_bytes=100)
-    assert best_of([low, large, clear], 99) is clear
+    large = attempt(0.99, 50, size_bytes=100)
+    assert best_of([lucky, large, clear], 99) is clear
     assert best_of([large], 99) is large

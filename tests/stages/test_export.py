@@ -75,6 +75,7 @@ def project(tiny_project: Paths) -> Paths:
         cut=9,
         hidden=(),
         dropout=0.1,
+        is_folded=False,
         resize_px=36,
         image_px=32,
         mean=(0.5, 0.5, 0.5),

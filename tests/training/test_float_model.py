@@ -19,6 +19,7 @@ def meta() -> FloatModel:
         cut=9,
         hidden=(16,),
         dropout=0.1,
+        is_folded=True,
         resize_px=37,
         image_px=32,
         mean=(0.5, 0.5, 0.5),

@@ -44,8 +44,19 @@ def test_average_by_hand():
     for value in (1.0, 2.0, 4.0):
         with torch.no_grad():
             net.weight.fill_(value)
-        update_average(net, average, 0.5)
+        update_average(net, average, 0.5, step=1000)
     # 1, then (1 + 2) / 2, then (1.5 + 4) / 2; what is frozen is not averaged.
     assert set(average) == {"weight"}
     assert average["weight"].item() == pytest.approx(2.75)
     assert net.weight.item() == 4.0
+
+
+def test_average_of_a_short_phase_forgets_where_it_started():
+    net = nn.Linear(1, 1, bias=False)
+    average: dict[str, torch.Tensor] = {}
+    for step, value in enumerate((0.0, 1.0)):
+        with torch.no_grad():
+            net.weight.fill_(value)
+        update_average(net, average, 0.999, step)
+    # (1 + 1) / (10 + 1) of the start stays, not 99.9 %.
+    assert average["weight"].item() == pytest.approx(1 - 2 / 11)
