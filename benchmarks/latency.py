@@ -86,7 +86,7 @@ def eager(files: TaskPaths, pixels: NDArray[np.uint8]) -> Callable[[], object]:
     """The float model as training runs it: normalisation and memory format are the stage's own."""
     import torch
 
-    from pipelines.stages.train import _normalise
+    from pipelines.training.assembly import normalise
     from pipelines.training.float_model import load_float_model
 
     torch.set_num_threads(1)
@@ -95,7 +95,7 @@ def eager(files: TaskPaths, pixels: NDArray[np.uint8]) -> Callable[[], object]:
 
     def answer() -> object:
         with torch.inference_mode():
-            return model(_normalise(torch.from_numpy(pixels)))
+            return model(normalise(torch.from_numpy(pixels)))
 
     return answer
 

@@ -15,15 +15,18 @@ from torch import Tensor
 from pipelines.backbones.heads import Classifier
 from pipelines.backbones.weights import LoadedWeights
 from pipelines.config import TrainParams, load_params
-from pipelines.data.images import Preprocess
 from pipelines.data.manifest import SPLITS, in_split, read_manifest
 from pipelines.data.manifest import Split as SplitName
 from pipelines.data.prepared import read_summary
 from pipelines.evaluation.metrics import accuracy
 from pipelines.paths import Paths
-
-# The stage's own steps, so that what is timed is what `fieldlens train` does.
-from pipelines.stages.train import _normalise, _phases, _split, _start_model, _trunks
+from pipelines.training.assembly import (
+    frozen_trunks,
+    normalise,
+    open_split,
+    phases_of,
+    start_model,
+)
 from pipelines.training.batches import Split
 from pipelines.training.fit import Phase, fit
 from pipelines.training.full import full_phases
@@ -126,9 +129,8 @@ def read_setting(paths: Paths, task: str, is_warm: bool) -> Setting:
     files = paths.task(task)
     labels = read_summary(files.prepare_summary).labels
     entries = read_manifest(files.manifest)
-    preprocess = Preprocess(round(chosen.image_px / chosen.crop_fraction), chosen.image_px)
     splits = {
-        name: _split(in_split(entries, name), labels, chosen, preprocess, params.seed, files)
+        name: open_split(in_split(entries, name), labels, chosen, params.seed, files)
         for name in SPLITS
     }
     return Setting(task, chosen, params.seed, paths, labels, splits, is_warm)
@@ -149,13 +151,13 @@ def train(
         scratch = Paths(Path(folder))
         share_caches(setting, scratch)
         watch = Stopwatch()
-        model, weights = _start_model(params, len(setting.labels), setting.seed, setting.paths)
+        model, weights = start_model(params, len(setting.labels), setting.seed, setting.paths)
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         if strategy == "cached":
             with watch.paused():
                 result.export_s = export_trunk(setting, model, weights)
         splits = setting.splits
-        phases = _phases(
+        phases = phases_of(
             setting.task,
             model,
             params,
@@ -218,7 +220,7 @@ def export_trunk(setting: Setting, model: Classifier, weights: LoadedWeights | N
     kept = set(paths.trunks_dir.iterdir())
     start = time.perf_counter()
     params = setting.params.model_copy(update={"int8_views": 0.0})
-    _trunks(model, params, setting.splits["train"].pictures, weights, setting.seed, paths)
+    frozen_trunks(model, params, setting.splits["train"].pictures, weights, setting.seed, paths)
     elapsed_s = time.perf_counter() - start
     return elapsed_s if set(paths.trunks_dir.iterdir()) - kept else 0.0
 
@@ -239,7 +241,7 @@ def test_accuracy(setting: Setting, model: Classifier) -> float:
     """Accuracy of the float model on the test split; the model is left in inference mode."""
     test = setting.splits["test"]
     # The logits of the ordinary loop's val split are those of whatever split it is given.
-    phases = full_phases(model, setting.params, test, test, _normalise, seed=setting.seed)
+    phases = full_phases(model, setting.params, test, test, normalise, seed=setting.seed)
     model.eval()
     with torch.inference_mode():
         predicted = phases[0].val_logits().argmax(dim=1).numpy()

@@ -14,40 +14,28 @@ from dataclasses import asdict
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipelines.atomic import new_folder, write_bytes, write_text
-from pipelines.backbones.folding import fold_batch_norms
-from pipelines.backbones.heads import Classifier, make_classifier
-from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD, LoadedWeights, load_imagenet
+from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD, LoadedWeights
 from pipelines.config import TrainParams
-from pipelines.data.images import Preprocess
-from pipelines.data.loaders import Pictures
-from pipelines.data.manifest import SPLITS, Entry, content_sha256, in_split, read_manifest
+from pipelines.data.manifest import SPLITS, content_sha256, in_split, read_manifest
 from pipelines.data.manifest import Split as SplitName
 from pipelines.data.prepared import read_summary
 from pipelines.data.workers import n_workers
 from pipelines.evaluation import plots
-from pipelines.mobile.bundle import Precision
-from pipelines.mobile.calibration import calibration_batches, stratified_sample
-from pipelines.mobile.export import trunk_onnx
-from pipelines.mobile.quantize import quantized_trunk
-from pipelines.paths import Paths, TaskPaths
+from pipelines.paths import Paths
 from pipelines.training import tracking
+from pipelines.training.assembly import open_split, phases_of, preprocess_of, start_model
 from pipelines.training.batches import Split
-from pipelines.training.cached import cached_phases
 from pipelines.training.checkpoints import drop_checkpoint
 from pipelines.training.fit import Phase, fit
 from pipelines.training.float_model import FloatModel, save_float_model
-from pipelines.training.full import full_phases
 from pipelines.training.history import EpochLog, best_values, history_csv
 
 _LOG = logging.getLogger(__name__)
 
 #: What training may look at.
 _SEEN_SPLITS: tuple[SplitName, ...] = ("train", "val")
-#: Pictures that calibrate the int8 trunk of the cached strategy.
-_TRUNK_CALIBRATION_IMAGES = 64
 #: Val pictures in the figure of sample predictions.
 _N_SAMPLES = 12
 
@@ -73,15 +61,15 @@ def run(task: str, domain: str, params: TrainParams, seed: int, paths: Paths) ->
     torch.set_num_threads(n_workers())
     summary = read_summary(files.prepare_summary)
     entries = read_manifest(files.manifest)
-    preprocess = Preprocess(round(params.image_px / params.crop_fraction), params.image_px)
-    model, weights = _start_model(params, len(summary.labels), seed, paths)
+    preprocess = preprocess_of(params)
+    model, weights = start_model(params, len(summary.labels), seed, paths)
     model.to("cuda" if torch.cuda.is_available() else "cpu")
     train, val = (
-        _split(in_split(entries, name), summary.labels, params, preprocess, seed, files)
+        open_split(in_split(entries, name), summary.labels, params, seed, files)
         for name in _SEEN_SPLITS
     )
     key = _training_key(params, seed, content_sha256(entries), weights)
-    phases = _phases(task, model, params, train, val, weights, seed, paths)
+    phases = phases_of(task, model, params, train, val, weights, seed, paths)
     name = f"{params.backbone}-{params.strategy}"
     with tracking.start(paths, task, domain, name=name, training_key=key) as tracked:
         tracked.params({"seed": seed, **params.model_dump(mode="json")})
@@ -148,93 +136,6 @@ def run(task: str, domain: str, params: TrainParams, seed: int, paths: Paths) ->
         meta.val["val_accuracy"],
         meta.val["val_macro_f1"],
     )
-
-
-def _start_model(
-    params: TrainParams, n_classes: int, seed: int, paths: Paths
-) -> tuple[Classifier, LoadedWeights | None]:
-    model = make_classifier(
-        params.backbone,
-        n_classes=n_classes,
-        hidden=params.head.hidden,
-        dropout=params.head.dropout,
-        cut=params.cut,
-        seed=seed,
-    )
-    if params.weights == "none":
-        return model, None
-    weights = load_imagenet(params.backbone, paths.weights_dir)
-    model.blocks.load_state_dict(weights.tensors)
-    return fold_batch_norms(model), weights
-
-
-def _split(
-    entries: Sequence[Entry],
-    labels: Sequence[str],
-    params: TrainParams,
-    preprocess: Preprocess,
-    seed: int,
-    files: TaskPaths,
-) -> Split:
-    pictures = Pictures(files.raw_dir, entries, preprocess, params.augment, seed)
-    number = {label: index for index, label in enumerate(labels)}
-    return Split(pictures, np.array([number[e.label] for e in entries], dtype=np.int64))
-
-
-def _phases(
-    task: str,
-    model: Classifier,
-    params: TrainParams,
-    train: Split,
-    val: Split,
-    weights: LoadedWeights | None,
-    seed: int,
-    paths: Paths,
-) -> list[Phase]:
-    if params.strategy == "full":
-        return full_phases(model, params, train, val, _normalise, seed=seed)
-    trunks = _trunks(model, params, train.pictures, weights, seed, paths)
-    return cached_phases(
-        model, params, train, val, trunks, paths.activations_dir, seed=seed, what=task
-    )
-
-
-def _normalise(pixels: Tensor) -> Tensor:
-    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-    normalised: Tensor = ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
-    return normalised.contiguous(memory_format=torch.channels_last)
-
-
-def _trunks(
-    model: Classifier,
-    params: TrainParams,
-    pictures: Pictures,
-    weights: LoadedWeights | None,
-    seed: int,
-    paths: Paths,
-) -> dict[Precision, bytes]:
-    """The frozen trunk as ONNX; the float one is kept, since tasks share it."""
-    identity = (
-        params.backbone,
-        model.cut,
-        params.image_px,
-        weights and weights.sha256,
-        None if weights else seed,
-        torch.__version__,
-    )
-    kept = paths.trunks_dir / f"{hashlib.sha256(repr(identity).encode()).hexdigest()[:24]}.onnx"
-    if not kept.is_file():
-        _LOG.info("exporting the frozen trunk of %s", params.backbone)
-        write_bytes(kept, trunk_onnx(model, params.image_px, IMAGENET_MEAN, IMAGENET_STD))
-    trunk = kept.read_bytes()
-    trunks: dict[Precision, bytes] = {}
-    if params.int8_views < 1:
-        trunks["fp32"] = trunk
-    if params.int8_views > 0:
-        chosen = stratified_sample(pictures.entries, _TRUNK_CALIBRATION_IMAGES, seed)
-        sample = Pictures(pictures.raw_dir, chosen, pictures.preprocess, None, seed)
-        trunks["int8"] = quantized_trunk(trunk, calibration_batches(sample))
-    return trunks
 
 
 def _params_sha256(params: TrainParams, seed: int) -> str:

@@ -7,7 +7,15 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from pipelines.mobile.graphs import add_to_logits, blocks_of, logits_of, with_short_names
+from pipelines.mobile.export import INPUT_NAME
+from pipelines.mobile.graphs import (
+    WeightGraph,
+    add_to_logits,
+    blocks_of,
+    logits_of,
+    session_with,
+    with_short_names,
+)
 
 
 @pytest.fixture
@@ -81,3 +89,41 @@ def test_add_to_logits_shifts_each_logit(model, pixels):
     shifted = add_to_logits(model, np.array([1.5, -2.0], dtype=np.float32))
     difference = logits_of(shifted, pixels) - logits_of(model, pixels)
     np.testing.assert_allclose(difference, np.tile([1.5, -2.0], (5, 1)), atol=1e-4)
+
+
+# -- WeightGraph ----------------------------------------------------------------------------------
+def test_weight_graph_finds_nodes_by_what_they_make_and_read(tiny_onnx):
+    graph = WeightGraph(tiny_onnx)
+    for node in graph.nodes:
+        assert all(graph.writer[name] is node for name in node.output)
+        assert all(node in graph.readers[name] for name in node.input)
+    convolutions = [node for node in graph.nodes if node.op_type == "Conv"]
+    assert len(convolutions) == 10
+    for node in convolutions:
+        kernel = graph.weights[node.input[1]]
+        assert graph.is_pointwise(node) == (kernel.shape[2:] == (1, 1))
+        assert graph.n_groups(node) in (1, kernel.shape[0])
+        assert graph.has_bias(node)
+
+
+def test_changed_weight_is_the_only_change(tiny_onnx, make_pictures):
+    graph = WeightGraph(tiny_onnx)
+    assert np.array_equal(
+        logits_of(graph.to_bytes(), make_pictures(4, 1)), logits_of(tiny_onnx, make_pictures(4, 1))
+    )
+    name = next(node for node in graph.nodes if node.op_type == "Conv").input[1]
+    graph.weights[name] = graph.weights[name] * 2
+    after = WeightGraph(graph.to_bytes()).weights
+    for other, values in WeightGraph(tiny_onnx).weights.items():
+        factor = 2 if other == name else 1
+        assert np.array_equal(after[other], values * factor)
+
+
+def test_session_also_gives_inner_tensors(tiny_onnx, make_pictures):
+    graph = WeightGraph(tiny_onnx)
+    inner = next(node for node in graph.nodes if node.op_type == "Clip").output[0]
+    session = session_with(tiny_onnx, [inner, inner])
+    (values,) = session.run([inner], {INPUT_NAME: make_pictures(2, 1)})
+    assert values.shape[:2] == (2, 8)
+    assert values.min() >= 0
+    assert values.max() <= 6

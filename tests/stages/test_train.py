@@ -14,6 +14,7 @@ from pipelines.data.manifest import content_sha256, in_split, read_manifest
 from pipelines.errors import ConfigError, MissingDataError, WeightsError
 from pipelines.paths import Paths, TaskPaths
 from pipelines.stages import train
+from pipelines.training.assembly import normalise
 from pipelines.training.float_model import load_float_model
 
 LABELS = ["red_tile", "green_tile", "blue_tile"]
@@ -122,7 +123,7 @@ def test_train_writes_a_model_that_loads_and_says_what_it_is(project, files):
 
     pixels = np.stack([Preprocess(37, 32)(open_image(path).rgb) for path in val])
     with torch.inference_mode():
-        logits, _ = model(train._normalise(torch.from_numpy(pixels)))
+        logits, _ = model(normalise(torch.from_numpy(pixels)))
     truth = torch.tensor([LABELS.index(e.label) for e in in_split(entries, "val")])
     loss = torch.nn.functional.cross_entropy(logits, truth).item()
     assert meta.val["val_loss"] == pytest.approx(loss, rel=1e-3)

@@ -1,0 +1,191 @@
+"""What a training consists of, put together from a task's params: network, splits, phases.
+
+The stage and benchmarks/ use the same steps, so that what is timed is what `fieldlens train` does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pipelines.atomic import write_bytes
+from pipelines.backbones.folding import fold_batch_norms
+from pipelines.backbones.heads import Classifier, make_classifier
+from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD, LoadedWeights, load_imagenet
+from pipelines.config import TrainParams
+from pipelines.data.images import Preprocess
+from pipelines.data.loaders import Pictures
+from pipelines.data.manifest import Entry
+from pipelines.mobile.bundle import Precision
+from pipelines.mobile.calibration import calibration_batches, stratified_sample
+from pipelines.mobile.export import trunk_onnx
+from pipelines.mobile.quantize import quantized_trunk
+from pipelines.paths import Paths, TaskPaths
+from pipelines.training.batches import Split
+from pipelines.training.cached import cached_phases
+from pipelines.training.fit import Phase
+from pipelines.training.full import full_phases
+
+_LOG = logging.getLogger(__name__)
+
+#: Pictures that calibrate the int8 trunk of the cached strategy.
+_TRUNK_CALIBRATION_IMAGES = 64
+
+
+def preprocess_of(params: TrainParams) -> Preprocess:
+    """The plain view that a network of these params takes.
+
+    Args:
+        params: side and crop.
+    """
+    return Preprocess(round(params.image_px / params.crop_fraction), params.image_px)
+
+
+def start_model(
+    params: TrainParams, n_classes: int, seed: int, paths: Paths
+) -> tuple[Classifier, LoadedWeights | None]:
+    """The network before its first step.
+
+    Args:
+        params: backbone, weights, head, cut.
+        n_classes: number of logits.
+        seed: draws what is not pretrained.
+        paths: where weights are kept.
+
+    Returns:
+        The network, its pretrained norms folded (ADR 0011), and where its weights come from; None
+        where it starts from nothing.
+
+    Raises:
+        ConfigError: if the backbone is unknown.
+        WeightsError: if the weights cannot be had.
+    """
+    model = make_classifier(
+        params.backbone,
+        n_classes=n_classes,
+        hidden=params.head.hidden,
+        dropout=params.head.dropout,
+        cut=params.cut,
+        seed=seed,
+    )
+    if params.weights == "none":
+        return model, None
+    weights = load_imagenet(params.backbone, paths.weights_dir)
+    model.blocks.load_state_dict(weights.tensors)
+    return fold_batch_norms(model), weights
+
+
+def open_split(
+    entries: Sequence[Entry],
+    labels: Sequence[str],
+    params: TrainParams,
+    seed: int,
+    files: TaskPaths,
+) -> Split:
+    """Images of a split and their labels as numbers.
+
+    Args:
+        entries: of the split.
+        labels: in the order of the logits.
+        params: preprocessing and augmentation.
+        seed: draws the views.
+        files: of the task.
+    """
+    pictures = Pictures(files.raw_dir, entries, preprocess_of(params), params.augment, seed)
+    number = {label: index for index, label in enumerate(labels)}
+    return Split(pictures, np.array([number[e.label] for e in entries], dtype=np.int64))
+
+
+def phases_of(
+    task: str,
+    model: Classifier,
+    params: TrainParams,
+    train: Split,
+    val: Split,
+    weights: LoadedWeights | None,
+    seed: int,
+    paths: Paths,
+) -> list[Phase]:
+    """The phases of the strategy that params name; runs the frozen trunk where there is one.
+
+    Args:
+        task: slug, for progress bars.
+        model: as `start_model` gives it.
+        params: strategy and all that it needs.
+        train: the train split.
+        val: the val split.
+        weights: as `start_model` gives them.
+        seed: of the run.
+        paths: of caches.
+
+    Raises:
+        ConfigError: if the activations would not fit into ``max_cache_bytes``.
+    """
+    if params.strategy == "full":
+        return full_phases(model, params, train, val, normalise, seed=seed)
+    trunks = frozen_trunks(model, params, train.pictures, weights, seed, paths)
+    return cached_phases(
+        model, params, train, val, trunks, paths.activations_dir, seed=seed, what=task
+    )
+
+
+def normalise(pixels: Tensor) -> Tensor:
+    """Bytes as a network takes them.
+
+    Args:
+        pixels: (n, h, w, 3) in [0, 255].
+
+    Returns:
+        (n, 3, h, w) float32, channels last in memory.
+    """
+    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
+    normalised: Tensor = ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+    return normalised.contiguous(memory_format=torch.channels_last)
+
+
+def frozen_trunks(
+    model: Classifier,
+    params: TrainParams,
+    pictures: Pictures,
+    weights: LoadedWeights | None,
+    seed: int,
+    paths: Paths,
+) -> dict[Precision, bytes]:
+    """The frozen trunk as ONNX, in each precision that the views ask for.
+
+    The float one is kept, since tasks share it.
+
+    Args:
+        model: as `start_model` gives it.
+        params: cut and share of int8 views.
+        pictures: of the train split, to calibrate int8.
+        weights: as `start_model` gives them.
+        seed: of the run.
+        paths: where trunks are kept.
+    """
+    identity = (
+        params.backbone,
+        model.cut,
+        params.image_px,
+        weights and weights.sha256,
+        None if weights else seed,
+        torch.__version__,
+    )
+    kept = paths.trunks_dir / f"{hashlib.sha256(repr(identity).encode()).hexdigest()[:24]}.onnx"
+    if not kept.is_file():
+        _LOG.info("exporting the frozen trunk of %s", params.backbone)
+        write_bytes(kept, trunk_onnx(model, params.image_px, IMAGENET_MEAN, IMAGENET_STD))
+    trunk = kept.read_bytes()
+    trunks: dict[Precision, bytes] = {}
+    if params.int8_views < 1:
+        trunks["fp32"] = trunk
+    if params.int8_views > 0:
+        chosen = stratified_sample(pictures.entries, _TRUNK_CALIBRATION_IMAGES, seed)
+        sample = Pictures(pictures.raw_dir, chosen, pictures.preprocess, None, seed)
+        trunks["int8"] = quantized_trunk(trunk, calibration_batches(sample))
+    return trunks

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
+from pipelines.errors import ConfigError
+from pipelines.training.assembly import normalise, open_split, preprocess_of, start_model
+
+
+def test_normalised_pixels_are_those_that_the_exported_file_makes():
+    pixels = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (2, 5, 4, 3), np.uint8))
+    got = normalise(pixels)
+    assert got.shape == (2, 3, 5, 4)
+    for channel in range(3):
+        expected = (pixels[..., channel] / 255 - IMAGENET_MEAN[channel]) / IMAGENET_STD[channel]
+        assert torch.allclose(got[:, channel], expected, atol=1e-6)
+
+
+@pytest.mark.parametrize(("crop_fraction", "resize_px"), [(1.0, 32), (0.875, 37), (0.8, 40)])
+def test_plain_view_is_resized_so_that_the_crop_has_its_share(
+    crop_fraction, resize_px, train_params
+):
+    preprocess = preprocess_of(train_params(image_px=32, crop_fraction=crop_fraction))
+    assert (preprocess.resize_px, preprocess.crop_px) == (resize_px, 32)
+
+
+def test_network_that_starts_from_nothing_keeps_its_norms(train_params, tmp_path):
+    from pipelines.paths import Paths
+
+    params = train_params(backbone="mobilenet_v3_small", weights="none")
+    model, weights = start_model(params, 3, 1, Paths(tmp_path))
+    assert weights is None
+    assert [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
+    again, _ = start_model(params, 3, 1, Paths(tmp_path))
+    assert all(
+        torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True)
+    )
+
+
+def test_unknown_backbone_is_refused(train_params, tmp_path):
+    from pipelines.paths import Paths
+
+    with pytest.raises(ConfigError, match="no backbone 'resnet'"):
+        start_model(train_params(backbone="resnet"), 3, 1, Paths(tmp_path))
+
+
+def test_labels_become_numbers_in_the_order_of_the_logits(tiny_project, train_params):
+    from pipelines.data.manifest import in_split, read_manifest
+
+    files = tiny_project.task("tiny")
+    entries = in_split(read_manifest(files.manifest), "train")
+    labels = sorted({entry.label for entry in entries}, reverse=True)
+    split = open_split(entries, labels, train_params(), 1, files)
+    assert [labels[i] for i in split.class_index] == [entry.label for entry in entries]
