@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from pipelines.backbones.heads import Classifier
-from pipelines.backbones.weights import LoadedWeights
 from pipelines.config import TrainParams, load_params
 from pipelines.data.manifest import SPLITS, in_split, read_manifest
 from pipelines.data.manifest import Split as SplitName
@@ -151,11 +150,11 @@ def train(
         scratch = Paths(Path(folder))
         share_caches(setting, scratch)
         watch = Stopwatch()
-        model, weights = start_model(params, len(setting.labels), setting.seed, setting.paths)
+        model, _ = start_model(params, len(setting.labels), setting.seed, setting.paths)
         model.to("cuda" if torch.cuda.is_available() else "cpu")
         if strategy == "cached":
             with watch.paused():
-                result.export_s = export_trunk(setting, model, weights)
+                result.export_s = export_trunk(setting, model)
         splits = setting.splits
         phases = phases_of(
             setting.task,
@@ -163,7 +162,6 @@ def train(
             params,
             splits["train"],
             splits["val"],
-            weights,
             setting.seed,
             scratch,
         )
@@ -214,13 +212,13 @@ def share_caches(setting: Setting, scratch: Paths) -> None:
         link.symlink_to(target, target_is_directory=True)
 
 
-def export_trunk(setting: Setting, model: Classifier, weights: LoadedWeights | None) -> float:
+def export_trunk(setting: Setting, model: Classifier) -> float:
     """Time to export the frozen trunk into the project's cache; 0 if it is there."""
     paths = setting.paths
     kept = set(paths.trunks_dir.iterdir())
     start = time.perf_counter()
     params = setting.params.model_copy(update={"int8_views": 0.0})
-    frozen_trunks(model, params, setting.splits["train"].pictures, weights, setting.seed, paths)
+    frozen_trunks(model, params, setting.splits["train"].pictures, setting.seed, paths)
     elapsed_s = time.perf_counter() - start
     return elapsed_s if set(paths.trunks_dir.iterdir()) - kept else 0.0
 

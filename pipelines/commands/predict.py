@@ -14,8 +14,8 @@ from PIL import Image
 
 from pipelines.commands.answer import Answer, shown, table
 from pipelines.errors import BundleError, ConfigError, CorruptImageError
-from pipelines.mobile.bundle import Precision
 from pipelines.mobile.predictor import Prediction, Predictor, processor_name
+from pipelines.mobile.sessions import Precision
 from pipelines.paths import Paths
 
 _BUNDLE = "bundle.json"

@@ -15,6 +15,9 @@ from dataclasses import dataclass, fields
 from pathlib import Path, PurePosixPath
 from typing import Literal, get_args
 
+import numpy as np
+from numpy.typing import NDArray
+
 from pipelines.card import DatasetCard
 from pipelines.errors import DataError, MissingDataError
 
@@ -237,6 +240,20 @@ def in_split(entries: Iterable[Entry], split: Split) -> list[Entry]:
         split: the one wanted.
     """
     return [entry for entry in entries if entry.split == split]
+
+
+def class_index_of(entries: Iterable[Entry], labels: Sequence[str]) -> NDArray[np.int64]:
+    """The labels as the numbers of their logits.
+
+    Args:
+        entries: each with one of ``labels``.
+        labels: in the order of the logits.
+
+    Returns:
+        (n,), in [0, len(labels)).
+    """
+    number = {label: index for index, label in enumerate(labels)}
+    return np.array([number[entry.label] for entry in entries], dtype=np.int64)
 
 
 def content_sha256(entries: Iterable[Entry]) -> str:

@@ -16,10 +16,9 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from pipelines.data.images import Preprocess
 from pipelines.errors import BundleError
+from pipelines.mobile.sessions import Precision
 
 SCHEMA_VERSION = 1
-
-Precision = Literal["fp32", "int8"]
 
 
 class _Part(BaseModel):

@@ -18,7 +18,8 @@ from torch import Tensor, nn
 from pipelines.backbones.folding import fold_batch_norms
 from pipelines.backbones.heads import Classifier
 from pipelines.errors import ParityError
-from pipelines.mobile.predictor import make_session, softmax
+from pipelines.mobile.probabilities import softmax
+from pipelines.mobile.sessions import make_session
 
 INPUT_NAME = "image"
 LOGITS_NAME = "logits"
@@ -35,7 +36,7 @@ class _TakesBytes(nn.Module):
     def __init__(self, module: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
         super().__init__()
         self.module = module
-        # Planes first: ONNX Runtime is fifteen times as slow on a factor a pixel's last axis.
+        # Planes first: scaling along the last axis takes ONNX Runtime fifteen times as long.
         deviation = torch.tensor(std, dtype=torch.float32)[:, None, None]
         self.register_buffer("scale", 1 / (255 * deviation))
         self.register_buffer("shift", -torch.tensor(mean)[:, None, None] / deviation)

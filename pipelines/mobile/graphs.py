@@ -12,7 +12,7 @@ from onnx import NodeProto, numpy_helper
 
 from pipelines.data.workers import n_workers
 from pipelines.mobile.export import INPUT_NAME, LOGITS_NAME
-from pipelines.mobile.predictor import make_session
+from pipelines.mobile.sessions import make_session
 
 #: Pictures that go through a session at once.
 _BATCH = 32
@@ -123,6 +123,16 @@ def blocks_of(model: bytes) -> list[tuple[str, ...]]:
                 current = rest.split(".", 1)[0]
         blocks.setdefault(current, []).append(node.name)
     return [tuple(names) for names in blocks.values()]
+
+
+def convolutions_of(model: bytes) -> frozenset[str]:
+    """Names of the convolutions.
+
+    Args:
+        model: ONNX bytes.
+    """
+    nodes = onnx.load_from_string(model).graph.node
+    return frozenset(node.name for node in nodes if node.op_type == "Conv")
 
 
 def add_to_logits(model: bytes, shift: NDArray[np.float32]) -> bytes:

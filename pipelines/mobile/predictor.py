@@ -13,13 +13,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines.data.images import open_image
-from pipelines.errors import BundleError
-from pipelines.mobile.bundle import Bundle, Precision, read_bundle, read_model
+from pipelines.mobile.bundle import Bundle, read_bundle, read_model
+from pipelines.mobile.probabilities import softmax
+from pipelines.mobile.sessions import Precision, make_session
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,65 +37,6 @@ class Prediction:
     probabilities: dict[str, float]
     embedding: NDArray[np.float32]
     elapsed_ms: float
-
-
-def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
-    """Probabilities of logits.
-
-    Args:
-        logits: (n, n_classes).
-        temperature: > 0; logits are divided by it (Guo et al. 2017, "On calibration of modern
-            neural networks").
-
-    Returns:
-        (n, n_classes), rows add up to 1.
-    """
-    scaled = logits.astype(np.float64) / temperature
-    exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
-    result: NDArray[np.float32] = (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(
-        np.float32
-    )
-    return result
-
-
-def make_session(model: bytes, n_threads: int = 1) -> ort.InferenceSession:
-    """An ONNX Runtime session on the CPU that does not phone home.
-
-    Args:
-        model: bytes of an ONNX file.
-        n_threads: threads within one operator, at least 1.
-
-    Raises:
-        BundleError: if ONNX Runtime cannot load the model.
-    """
-    options = ort.SessionOptions()
-    options.intra_op_num_threads = n_threads
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 3
-    ort.disable_telemetry_events()
-    try:
-        return ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
-    # The runtime's own exceptions share no public root below RuntimeError/Exception; they are
-    # named by the C API's codes.
-    except (RuntimeError, ValueError, *_ORT_ERRORS) as err:
-        raise BundleError(f"ONNX Runtime {ort.__version__} cannot load the model: {err}") from err
-
-
-_ORT_ERRORS = tuple(
-    getattr(ort.capi.onnxruntime_pybind11_state, name)
-    for name in (
-        "Fail",
-        "InvalidArgument",
-        "InvalidGraph",
-        "InvalidProtobuf",
-        "NotImplemented",
-        "RuntimeException",
-        "NoSuchFile",
-        "NoModel",
-        "ModelRequiresCompilation",
-    )
-    if hasattr(ort.capi.onnxruntime_pybind11_state, name)
-)
 
 
 class Predictor:

@@ -22,9 +22,9 @@ from pipelines.evaluation.metrics import accuracy, agreement, macro_f1, sqnr_db
 from pipelines.mobile.bundle import Candidate
 from pipelines.mobile.equalize import equalized
 from pipelines.mobile.graphs import (
-    WeightGraph,
     add_to_logits,
     blocks_of,
+    convolutions_of,
     logits_of,
     with_short_names,
 )
@@ -209,7 +209,7 @@ class Search:
         """
         pixels = np.concatenate(list(self._calibration))[:_SENSITIVITY_IMAGES]
         reference = logits_of(self._fp32, pixels)
-        convolutions = {n.name for n in WeightGraph(recipe.model).nodes if n.op_type == "Conv"}
+        convolutions = convolutions_of(recipe.model)
         gains: dict[tuple[str, ...], float] = {}
         for block in blocks_of(recipe.model):
             if set(block) <= set(recipe.float_nodes) or len(convolutions & set(block)) < 2:

@@ -6,7 +6,7 @@ so that nine small errors add up to a large one. Here the weights of an output c
 one after the other, and each error is made good by those that are still to come, as the inputs of
 calibration pictures demand; what remains of the mean goes into the bias.
 
-Real skin_lesion, all weights rounded, activations float: 7 dB by the nearest step, 25 dB so
+Real skin_lesion, all weights rounded, activations float: 7 dB by the nearest step, 24 dB so
 (docs/LOG.md, 2026-11-22).
 
 References:

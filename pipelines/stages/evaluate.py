@@ -21,7 +21,13 @@ from numpy.typing import NDArray
 
 from pipelines.atomic import new_folder, write_bytes, write_text
 from pipelines.config import EvaluateParams
-from pipelines.data.manifest import Entry, content_sha256, in_split, read_manifest
+from pipelines.data.manifest import (
+    Entry,
+    class_index_of,
+    content_sha256,
+    in_split,
+    read_manifest,
+)
 from pipelines.errors import DataError, LeakageError
 from pipelines.evaluation import plots
 from pipelines.evaluation.metrics import (
@@ -30,8 +36,9 @@ from pipelines.evaluation.metrics import (
     max_recall_drop,
     rounded,
 )
-from pipelines.mobile.bundle import Bundle, Precision, read_bundle
+from pipelines.mobile.bundle import Bundle, read_bundle
 from pipelines.mobile.predictor import Predictor
+from pipelines.mobile.sessions import Precision
 from pipelines.paths import Paths, TaskPaths
 from pipelines.progress import track
 from pipelines.training import tracking
@@ -135,7 +142,7 @@ def _answer(bundle: Bundle, entries: Sequence[Entry], files: TaskPaths) -> Answe
             rows[precision].append(predictor.run(pixels)[0])
     logits = {precision: np.concatenate(found) for precision, found in rows.items()}  # (n, c)
     return Answers(
-        class_index=np.asarray([bundle.labels.index(entry.label) for entry in entries]),
+        class_index=class_index_of(entries, bundle.labels),
         logits=logits,
         probabilities={key: predictors[key].probabilities(logits[key]) for key in PRECISIONS},
     )

@@ -17,7 +17,13 @@ from pipelines.card import DatasetCard, load_card
 from pipelines.config import ExportParams
 from pipelines.data.images import Preprocess
 from pipelines.data.loaders import Pictures
-from pipelines.data.manifest import Entry, content_sha256, in_split, read_manifest
+from pipelines.data.manifest import (
+    Entry,
+    class_index_of,
+    content_sha256,
+    in_split,
+    read_manifest,
+)
 from pipelines.errors import LeakageError
 from pipelines.mobile.benchmark import paired_ms, speedup
 from pipelines.mobile.bundle import (
@@ -37,8 +43,8 @@ from pipelines.mobile.export import (
     check_parity,
     classifier_onnx,
 )
-from pipelines.mobile.predictor import make_session
 from pipelines.mobile.remedies import Attempt, search_int8
+from pipelines.mobile.sessions import make_session
 from pipelines.paths import Paths, TaskPaths
 from pipelines.training.float_model import FloatModel, load_float_model
 
@@ -103,9 +109,8 @@ def _val_split(
     entries: Sequence[Entry], meta: FloatModel, seed: int, files: TaskPaths
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     val = stratified_sample(in_split(entries, "val"), _MAX_VAL_IMAGES, seed)
-    number = {label: index for index, label in enumerate(meta.labels)}
-    class_index = np.array([number[entry.label] for entry in val], dtype=np.int64)
-    return np.concatenate(list(_pictures(val, meta, seed, files).batches(16))), class_index
+    pixels = np.concatenate(list(_pictures(val, meta, seed, files).batches(16)))
+    return pixels, class_index_of(val, meta.labels)
 
 
 def _serving(fp32: bytes, best: Attempt, image_px: int, params: ExportParams) -> Serving:

@@ -69,7 +69,7 @@ def run(task: str, domain: str, params: TrainParams, seed: int, paths: Paths) ->
         for name in _SEEN_SPLITS
     )
     key = _training_key(params, seed, content_sha256(entries), weights)
-    phases = phases_of(task, model, params, train, val, weights, seed, paths)
+    phases = phases_of(task, model, params, train, val, seed, paths)
     name = f"{params.backbone}-{params.strategy}"
     with tracking.start(paths, task, domain, name=name, training_key=key) as tracked:
         tracked.params({"seed": seed, **params.model_dump(mode="json")})

@@ -8,8 +8,8 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
+from pathlib import Path
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -20,11 +20,11 @@ from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD, LoadedWeigh
 from pipelines.config import TrainParams
 from pipelines.data.images import Preprocess
 from pipelines.data.loaders import Pictures
-from pipelines.data.manifest import Entry
-from pipelines.mobile.bundle import Precision
+from pipelines.data.manifest import Entry, class_index_of
+from pipelines.mobile import export
 from pipelines.mobile.calibration import calibration_batches, stratified_sample
-from pipelines.mobile.export import trunk_onnx
 from pipelines.mobile.quantize import quantized_trunk
+from pipelines.mobile.sessions import Precision
 from pipelines.paths import Paths, TaskPaths
 from pipelines.training.batches import Split
 from pipelines.training.cached import cached_phases
@@ -97,8 +97,7 @@ def open_split(
         files: of the task.
     """
     pictures = Pictures(files.raw_dir, entries, preprocess_of(params), params.augment, seed)
-    number = {label: index for index, label in enumerate(labels)}
-    return Split(pictures, np.array([number[e.label] for e in entries], dtype=np.int64))
+    return Split(pictures, class_index_of(entries, labels))
 
 
 def phases_of(
@@ -107,7 +106,6 @@ def phases_of(
     params: TrainParams,
     train: Split,
     val: Split,
-    weights: LoadedWeights | None,
     seed: int,
     paths: Paths,
 ) -> list[Phase]:
@@ -119,7 +117,6 @@ def phases_of(
         params: strategy and all that it needs.
         train: the train split.
         val: the val split.
-        weights: as `start_model` gives them.
         seed: of the run.
         paths: of caches.
 
@@ -128,7 +125,7 @@ def phases_of(
     """
     if params.strategy == "full":
         return full_phases(model, params, train, val, normalise, seed=seed)
-    trunks = frozen_trunks(model, params, train.pictures, weights, seed, paths)
+    trunks = frozen_trunks(model, params, train.pictures, seed, paths)
     return cached_phases(
         model, params, train, val, trunks, paths.activations_dir, seed=seed, what=task
     )
@@ -152,7 +149,6 @@ def frozen_trunks(
     model: Classifier,
     params: TrainParams,
     pictures: Pictures,
-    weights: LoadedWeights | None,
     seed: int,
     paths: Paths,
 ) -> dict[Precision, bytes]:
@@ -164,22 +160,13 @@ def frozen_trunks(
         model: as `start_model` gives it.
         params: cut and share of int8 views.
         pictures: of the train split, to calibrate int8.
-        weights: as `start_model` gives them.
         seed: of the run.
         paths: where trunks are kept.
     """
-    identity = (
-        params.backbone,
-        model.cut,
-        params.image_px,
-        weights and weights.sha256,
-        None if weights else seed,
-        torch.__version__,
-    )
-    kept = paths.trunks_dir / f"{hashlib.sha256(repr(identity).encode()).hexdigest()[:24]}.onnx"
+    kept = paths.trunks_dir / f"{_trunk_key(model, params.image_px)}.onnx"
     if not kept.is_file():
         _LOG.info("exporting the frozen trunk of %s", params.backbone)
-        write_bytes(kept, trunk_onnx(model, params.image_px, IMAGENET_MEAN, IMAGENET_STD))
+        write_bytes(kept, export.trunk_onnx(model, params.image_px, IMAGENET_MEAN, IMAGENET_STD))
     trunk = kept.read_bytes()
     trunks: dict[Precision, bytes] = {}
     if params.int8_views < 1:
@@ -189,3 +176,14 @@ def frozen_trunks(
         sample = Pictures(pictures.raw_dir, chosen, pictures.preprocess, None, seed)
         trunks["int8"] = quantized_trunk(trunk, calibration_batches(sample))
     return trunks
+
+
+def _trunk_key(model: Classifier, image_px: int) -> str:
+    """Names all that an exported trunk is made of: its weights, its side, and the exporter."""
+    digest = hashlib.sha256(repr((model.cut, image_px, torch.__version__)).encode())
+    digest.update(Path(export.__file__).read_bytes())
+    for block in model.blocks[: model.cut]:
+        digest.update(str(block).encode())
+        for tensor in block.state_dict().values():
+            digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:24]

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipelines.backbones.heads import Classifier
 from pipelines.config import TrainParams
-from pipelines.mobile.bundle import Precision
+from pipelines.mobile.sessions import Precision
 from pipelines.training.batches import (
     EVAL_BATCH,
     Split,

@@ -25,9 +25,8 @@ from pipelines.atomic import new_folder, write_text
 from pipelines.data.loaders import Pictures, ordered_map
 from pipelines.data.workers import n_workers
 from pipelines.errors import ConfigError
-from pipelines.mobile.bundle import Precision
 from pipelines.mobile.export import ACTIVATIONS_NAME, INPUT_NAME
-from pipelines.mobile.predictor import make_session
+from pipelines.mobile.sessions import Precision, make_session
 from pipelines.progress import track
 
 _LOG = logging.getLogger(__name__)

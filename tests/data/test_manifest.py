@@ -13,6 +13,7 @@ from pipelines.card import DatasetCard
 from pipelines.data.manifest import (
     Entry,
     Record,
+    class_index_of,
     content_sha256,
     in_split,
     read_manifest,
@@ -175,3 +176,10 @@ def test_content_hash_follows_content_label_and_split_but_not_order() -> None:
 def test_in_split_keeps_the_order() -> None:
     entries = [entry("b", "val"), entry("a", "train"), entry("c", "val")]
     assert [each.path for each in in_split(entries, "val")] == ["b", "c"]
+
+
+def test_class_index_counts_in_the_order_of_the_logits() -> None:
+    entries = [entry("b", label="dog"), entry("a", label="cat"), entry("c", label="dog")]
+    assert class_index_of(entries, ["cat", "dog"]).tolist() == [1, 0, 1]
+    assert class_index_of(entries, ["dog", "cat"]).tolist() == [0, 1, 0]
+    assert class_index_of([], ["cat"]).shape == (0,)

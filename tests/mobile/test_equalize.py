@@ -9,8 +9,8 @@ from pipelines.evaluation.metrics import sqnr_db
 from pipelines.mobile.equalize import equalized
 from pipelines.mobile.export import INPUT_NAME
 from pipelines.mobile.graphs import logits_of
-from pipelines.mobile.predictor import make_session
 from pipelines.mobile.quantize import StaticQuantizer
+from pipelines.mobile.sessions import make_session
 
 
 def batches_of(pixels: np.ndarray) -> list[np.ndarray]:

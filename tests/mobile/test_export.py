@@ -24,7 +24,8 @@ from pipelines.mobile.export import (
     classifier_onnx,
     trunk_onnx,
 )
-from pipelines.mobile.predictor import make_session, softmax
+from pipelines.mobile.probabilities import softmax
+from pipelines.mobile.sessions import make_session
 
 NORMALISATION = (IMAGENET_MEAN, IMAGENET_STD)
 

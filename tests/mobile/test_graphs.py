@@ -12,6 +12,7 @@ from pipelines.mobile.graphs import (
     WeightGraph,
     add_to_logits,
     blocks_of,
+    convolutions_of,
     logits_of,
     session_with,
     with_short_names,
@@ -83,6 +84,13 @@ def test_short_names_keep_the_function_and_the_names_outside(model, pixels):
 
 def test_blocks_come_in_order_with_what_stands_before_the_first(model):
     assert blocks_of(model) == [("cast", "mean", "one"), ("two",)]
+
+
+def test_convolutions_are_named_and_nothing_else(tiny_onnx):
+    nodes = onnx.load_from_string(tiny_onnx).graph.node
+    found = convolutions_of(tiny_onnx)
+    assert found == {node.name for node in nodes if node.op_type == "Conv"}
+    assert 0 < len(found) < len(nodes)
 
 
 def test_add_to_logits_shifts_each_logit(model, pixels):

@@ -9,15 +9,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
-from hypothesis.extra.numpy import arrays
 from PIL import Image
 
 from pipelines.data.loaders import Pictures
 from pipelines.data.manifest import Entry, in_split, read_manifest
 from pipelines.errors import BundleError, CorruptImageError
-from pipelines.mobile.predictor import Predictor, make_session, processor_name, softmax
+from pipelines.mobile.predictor import Predictor, processor_name
 
 GOLDEN = Path(__file__).parent.parent / "golden"
 
@@ -36,31 +33,6 @@ def predictor(files) -> Predictor:
 def test_images(files) -> list[Path]:
     entries = in_split(read_manifest(files.manifest), "test")
     return [files.raw_dir / entry.path for entry in entries]
-
-
-LOGITS = arrays(np.float32, (3, 4), elements=st.floats(-500, 500, width=32, allow_subnormal=False))
-
-
-@given(LOGITS, st.floats(0.05, 20))
-def test_softmax_gives_probabilities_in_the_order_of_the_logits(logits, temperature):
-    got = softmax(logits, temperature)
-    assert got.dtype == np.float32
-    assert bool(((got >= 0) & (got <= 1)).all())
-    np.testing.assert_allclose(got.sum(axis=1), 1, atol=1e-5)
-    for row, probabilities in zip(logits, got, strict=True):
-        assert probabilities[row.argmax()] == probabilities.max()
-
-
-@given(LOGITS, st.floats(-50, 50))
-def test_softmax_is_the_same_for_shifted_logits(logits, shift):
-    got = softmax((logits.astype(np.float64) + shift).astype(np.float32))
-    np.testing.assert_allclose(got, softmax(logits), atol=1e-3)
-
-
-def test_softmax_by_hand_and_without_overflow():
-    np.testing.assert_allclose(softmax(np.log(np.float32([[1, 2, 5]]))), [[0.125, 0.25, 0.625]])
-    np.testing.assert_allclose(softmax(np.float32([[1e30, 0]])), [[1, 0]])
-    assert softmax(np.float32([[2, 0]]), 2.0)[0, 0] == pytest.approx(1 / (1 + np.exp(-1)))
 
 
 def test_answer_is_a_label_with_probabilities_that_add_up(predictor, test_images):
@@ -149,12 +121,6 @@ def test_corrupt_image_is_named(predictor):
 def test_wrong_size_of_input_is_not_answered(predictor):
     with pytest.raises(Exception, match=r"INVALID_ARGUMENT|Got invalid dimensions"):
         predictor.run(np.zeros((1, 31, 32, 3), dtype=np.uint8))
-
-
-@pytest.mark.parametrize("data", [b"", b"noise" * 50, b"\x08\x07"], ids=["empty", "noise", "stub"])
-def test_what_is_no_model_is_a_bundle_error(data):
-    with pytest.raises(BundleError, match=r"ONNX Runtime .* cannot load the model"):
-        make_session(data)
 
 
 def test_changed_model_is_not_loaded(files):

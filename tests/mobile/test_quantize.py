@@ -8,8 +8,8 @@ import pytest
 
 from pipelines.evaluation.metrics import sqnr_db
 from pipelines.mobile.graphs import logits_of
-from pipelines.mobile.predictor import make_session
 from pipelines.mobile.quantize import CALIBRATORS, StaticQuantizer, quantized_trunk
+from pipelines.mobile.sessions import make_session
 
 
 @pytest.fixture

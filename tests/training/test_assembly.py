@@ -7,7 +7,13 @@ from torch import nn
 
 from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
 from pipelines.errors import ConfigError
-from pipelines.training.assembly import normalise, open_split, preprocess_of, start_model
+from pipelines.training.assembly import (
+    frozen_trunks,
+    normalise,
+    open_split,
+    preprocess_of,
+    start_model,
+)
 
 
 def test_normalised_pixels_are_those_that_the_exported_file_makes():
@@ -55,3 +61,32 @@ def test_labels_become_numbers_in_the_order_of_the_logits(tiny_project, train_pa
     labels = sorted({entry.label for entry in entries}, reverse=True)
     split = open_split(entries, labels, train_params(), 1, files)
     assert [labels[i] for i in split.class_index] == [entry.label for entry in entries]
+
+
+def test_kept_trunk_is_used_only_for_the_same_weights_side_and_exporter(
+    tiny_project, train_params, tmp_path, monkeypatch
+):
+    from pipelines.data.manifest import in_split, read_manifest
+    from pipelines.mobile import export
+    from pipelines.paths import Paths
+
+    files = tiny_project.task("tiny")
+    entries = in_split(read_manifest(files.manifest), "train")
+    paths = Paths(tmp_path)
+    params = train_params(backbone="mobilenet_v3_small", weights="none", int8_views=0.0)
+    labels = sorted({entry.label for entry in entries})
+    pictures = open_split(entries, labels, params, 1, files).pictures
+
+    def n_kept(seed: int = 1, **changed: object) -> int:
+        chosen = params.model_copy(update=changed)
+        model, _ = start_model(chosen, 3, seed, paths)
+        frozen_trunks(model, chosen, pictures, seed, paths)
+        return len(list(paths.trunks_dir.iterdir()))
+
+    assert [n_kept(), n_kept()] == [1, 1]
+    assert n_kept(seed=2) == 2
+    assert n_kept(image_px=64) == 3
+    other = tmp_path / "export.py"
+    other.write_text("# another exporter", encoding="utf-8")
+    monkeypatch.setattr(export, "__file__", str(other))
+    assert n_kept() == 4
