@@ -13,70 +13,16 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, model_validator
 
 from pipelines.card import Domain, Slug
+from pipelines.config_sources import AnySource
 from pipelines.errors import ConfigError
 from pipelines.strict_yaml import Strict, read_yaml, validate
 
 Share = Annotated[float, Field(ge=0.0, le=1.0, strict=False)]
 Positive = Annotated[float, Field(gt=0.0, strict=False)]
 NotNegative = Annotated[float, Field(ge=0.0, strict=False)]
-Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 # -- fetch ----------------------------------------------------------------------------------------
-class SampleSource(Strict):
-    """Painted images: they prove the plumbing and are never quoted as a result."""
-
-    kind: Literal["sample"]
-    #: Images a class before faults are planted.
-    images_per_class: Annotated[int, Field(ge=4, le=10_000)] = 40
-    #: Images of one subject (patient, leaf, fish, ...).
-    images_per_group: Annotated[int, Field(ge=1, le=100)] = 4
-    #: Shorter side of a painted image, in px.
-    side_px: Annotated[int, Field(ge=64, le=2048)] = 320
-
-
-class FolderSource(Strict):
-    """A folder on this machine: a folder a class, or records.csv."""
-
-    kind: Literal["folder"]
-    #: Absolute, or relative to the project root.
-    path: str
-
-
-class ArchiveSource(Strict):
-    """A zip or tar archive, local or behind http(s)."""
-
-    kind: Literal["archive"]
-    #: A path, or an http(s) URL.
-    location: str
-    sha256: Sha256 | None = None
-    #: Folder inside the archive that holds the class folders.
-    subfolder: str = ""
-    max_bytes: Annotated[int, Field(ge=1)] = 20_000_000_000
-
-
-class GitSource(Strict):
-    """A folder of a git repository at a revision, fetched partially and sparsely."""
-
-    kind: Literal["git"]
-    repository: str
-    revision: str
-    subfolder: str = ""
-    max_bytes: Annotated[int, Field(ge=1)] = 20_000_000_000
-
-
-class UrlListSource(Strict):
-    """A CSV file with the columns url, path and optionally sha256, a row an image."""
-
-    kind: Literal["urls"]
-    #: Absolute, or relative to the project root.
-    list: str
-    max_bytes: Annotated[int, Field(ge=1)] = 20_000_000_000
-
-
-AnySource = SampleSource | FolderSource | ArchiveSource | GitSource | UrlListSource
-
-
 class FetchParams(Strict):
     """Where the images come from."""
 
@@ -105,6 +51,24 @@ class PrepareParams(Strict):
                 raise ValueError("classes needs at least 2 labels: one class cannot be told apart")
             if len(set(self.classes)) != len(self.classes):
                 raise ValueError("classes names a label twice")
+        return self
+
+
+# -- audit ----------------------------------------------------------------------------------------
+class AuditParams(Strict):
+    """How far models that see next to nothing may get before data are called a shortcut."""
+
+    #: Folds of the cross-validation, by group, on train and val together.
+    folds: Annotated[int, Field(ge=2, le=20)]
+    #: Share of the way from chance to the linear probe at which an audit is called suspicious.
+    suspicious_share: Share
+    #: The same, at which it is called a shortcut.
+    shortcut_share: Share
+
+    @model_validator(mode="after")
+    def _bounds_rise(self) -> AuditParams:
+        if self.suspicious_share >= self.shortcut_share:
+            raise ValueError("suspicious_share must be below shortcut_share")
         return self
 
 
@@ -219,6 +183,10 @@ class ExportParams(Strict):
     #: int8 is served if it holds the bounds and is at least so many times as fast as fp32, on one
     #: thread in one run; fp32 otherwise.
     min_speedup: Positive
+    #: Share of the val images that the abstention accepts as of the kind that the model knows.
+    acceptance: Annotated[float, Field(gt=0.5, lt=1, strict=False)]
+    #: Least specificity of each label's operating point on val; null where none is wanted.
+    min_specificity: Annotated[float, Field(gt=0, lt=1, strict=False)] | None = None
 
 
 # -- evaluate, gate -------------------------------------------------------------------------------
@@ -227,6 +195,8 @@ class EvaluateParams(Strict):
 
     #: Bins of the expected calibration error.
     calibration_bins: Annotated[int, Field(ge=2)]
+    #: Resamples of groups for each bootstrap interval (95 %).
+    resamples: Annotated[int, Field(ge=100, le=100_000)]
 
 
 class GateParams(Strict):
@@ -239,6 +209,9 @@ class GateParams(Strict):
     #: Largest drop of one class's recall from fp32 to int8.
     max_recall_drop: Share
     max_int8_bytes: Annotated[int, Field(ge=1)]
+    #: Why a model may be released although the audit calls its data a shortcut; printed wherever
+    #: the model appears. Null: such a model is refused.
+    accepted_shortcut: str | None = None
 
 
 class TaskParams(Strict):
@@ -247,6 +220,7 @@ class TaskParams(Strict):
     domain: Domain
     fetch: FetchParams
     prepare: PrepareParams
+    audit: AuditParams
     train: TrainParams
     export: ExportParams
     evaluate: EvaluateParams

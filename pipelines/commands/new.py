@@ -27,7 +27,7 @@ from pipelines.paths import Paths
 from pipelines.strict_yaml import validate
 
 _SLUG = re.compile(r"[a-z][a-z0-9_]{0,59}")
-_SECTIONS = ("prepare", "train", "export", "evaluate", "gate")
+_SECTIONS = ("prepare", "audit", "train", "export", "evaluate", "gate")
 
 _MODULE = '''\
 """{task}: {n_classes} classes of the user's own images.

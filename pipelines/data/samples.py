@@ -28,7 +28,7 @@ from PIL import Image
 
 from pipelines.atomic import write_bytes, write_text
 from pipelines.card import DatasetCard
-from pipelines.config import SampleSource
+from pipelines.config_sources import SampleSource
 from pipelines.data.manifest import RECORDS_FILE
 from pipelines.data.sample_files import IN_PLACE, Form, encode, frame, suffix_of
 from pipelines.errors import ConfigError

@@ -17,9 +17,9 @@ from typing import Any, cast
 
 from pipelines.atomic import file_sha256, new_folder, write_text
 from pipelines.card import DatasetCard, load_card
-from pipelines.config import (
+from pipelines.config import FetchParams
+from pipelines.config_sources import (
     ArchiveSource,
-    FetchParams,
     FolderSource,
     GitSource,
     SampleSource,

@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines.card import DatasetCard, load_card
-from pipelines.config import PrepareParams, SampleSource
+from pipelines.config import PrepareParams
+from pipelines.config_sources import SampleSource
 from pipelines.data.images import open_image
 from pipelines.data.manifest import read_manifest, read_raw
 from pipelines.data.sample_files import IN_PLACE, encode, frame

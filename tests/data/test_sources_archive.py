@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import ArchiveSource
+from pipelines.config_sources import ArchiveSource
 from pipelines.data.sources.archive import extract, fetch_archive
 from pipelines.data.sources.intake import Intake
 from pipelines.data.sources.members import Bounds

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import FolderSource
+from pipelines.config_sources import FolderSource
 from pipelines.data.sources.folder import fetch_folder
 from pipelines.data.sources.intake import Intake
 from pipelines.errors import SourceError
@@ -125,7 +125,7 @@ def test_fetch_folder_that_is_none_is_an_error(tmp_path: Path, path: str) -> Non
 _AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from pipelines.config import FolderSource
+from pipelines.config_sources import (FolderSource)
 from pipelines.data.sources.folder import fetch_folder
 from pipelines.data.sources.intake import Intake
 from pipelines.errors import SourceError

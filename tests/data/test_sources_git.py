@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import GitSource
+from pipelines.config_sources import GitSource
 from pipelines.data.sources.git import fetch_git
 from pipelines.data.sources.intake import Facts, Intake
 from pipelines.errors import BusyError, SourceError

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import ArchiveSource, UrlListSource
+from pipelines.config_sources import ArchiveSource, UrlListSource
 from pipelines.data.sources.archive import fetch_archive
 from pipelines.data.sources.download import download
 from pipelines.data.sources.intake import Intake

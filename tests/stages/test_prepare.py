@@ -19,7 +19,8 @@ import pytest
 from PIL import Image
 
 from pipelines.card import load_card
-from pipelines.config import PrepareParams, SampleSource
+from pipelines.config import PrepareParams
+from pipelines.config_sources import SampleSource
 from pipelines.data.manifest import Entry, content_sha256, read_manifest, read_raw
 from pipelines.data.samples import write_sample
 from pipelines.errors import ConfigError, DataError, MissingDataError

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 
 from pipelines.atomic import file_sha256
-from pipelines.config import ArchiveSource
+from pipelines.config_sources import ArchiveSource
 from pipelines.data.sources.addresses import check_address, is_address, public_name
 from pipelines.data.sources.download import download
 from pipelines.data.sources.intake import Facts, Intake, reason, safe_path

@@ -10,7 +10,7 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from pipelines.config import FolderSource
+from pipelines.config_sources import FolderSource
 from pipelines.data.sources.intake import Facts, Intake, read_chunks, reason
 from pipelines.errors import SourceError
 from pipelines.progress import track

@@ -20,7 +20,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from pipelines.atomic import storage_errors
-from pipelines.config import GitSource
+from pipelines.config_sources import GitSource
 from pipelines.data.sources.addresses import is_address, public_name
 from pipelines.data.sources.git_command import Git
 from pipelines.data.sources.intake import CHUNK_BYTES, Facts, Intake, safe_path

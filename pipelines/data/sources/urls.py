@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pipelines.atomic import file_sha256
-from pipelines.config import UrlListSource
+from pipelines.config_sources import UrlListSource
 from pipelines.data.images import MAX_FILE_BYTES
 from pipelines.data.manifest import IMAGE_SUFFIXES, RECORDS_FILE
 from pipelines.data.sources.addresses import check_address

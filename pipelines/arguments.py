@@ -1,0 +1,107 @@
+"""What may stand on the command line, and what `--help` says of it."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+_INTRODUCTION = """\
+Phone-sized vision models for clinics, farms and factories: from labelled images to a gated int8
+model. Each of the first seven verbs is a DVC stage; `dvc repro` runs those that are out of date.
+"""
+
+_EXAMPLES = """\
+examples:
+  fieldlens tasks                                    what there is, and how far each task has come
+  fieldlens doctor                                   what is missing, and what to run next
+  dvc repro gate@tomato_leaf                         one task, from images to a released model
+  fieldlens train tomato_leaf                        one stage by hand, whatever DVC thinks of it
+  fieldlens predict leaf.jpg --task tomato_leaf      labels, probabilities, latency
+  fieldlens predict *.jpg --task tomato_leaf --json  the same for a program
+  fieldlens new rice_leaf --domain agriculture --from ~/rice    a task from a folder a class
+
+exit codes: 0 done · 1 a bug · 2 something you can mend · 3 a model missed the gate
+Every number that a result depends on stands in params.yaml; no verb takes one as an option.
+"""
+
+#: By stage: what it gives.
+_STAGES = {
+    "fetch": "raw images of a task, from its source",
+    "prepare": "a manifest: decoded, de-duplicated, split by group",
+    "train": "the float model",
+    "export": "the ONNX files, fp32 and int8, and the bundle's candidate",
+    "evaluate": "metrics of the test split, and the finished bundle",
+    "gate": "leave to release, or exit code 3 and what was missed",
+}
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The parser of `fieldlens`; each verb's arguments are attributes of what it gives."""
+    parser = argparse.ArgumentParser(
+        prog="fieldlens",
+        description=_INTRODUCTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument(
+        "--root",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="project folder: the one with params.yaml (default: here)",
+    )
+    shared.add_argument(
+        "--verbose", action="store_true", help="say more, and show where an error came from"
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", title="verbs")
+
+    def add(verb: str, gives: str) -> argparse.ArgumentParser:
+        return verbs.add_parser(
+            verb, help=gives, description=f"Gives {gives}.", parents=[shared], allow_abbrev=False
+        )
+
+    for verb, gives in _STAGES.items():
+        add(verb, gives).add_argument("task", help="as in params.yaml, e.g. tomato_leaf")
+    report = add("report", "reports/RESULTS.md and reports/index.html, over all tasks")
+    report.add_argument(
+        "--results", type=Path, metavar="FILE", help="also write the results of real images there"
+    )
+    _add_predict(add("predict", "labels and probabilities of pictures, and the latency"))
+    _add_new(add("new", "a task for a folder of your own images: card, params, module, test"))
+    add("tasks", "the tasks, and how far each has come")
+    doctor = add("doctor", "versions, weights, DVC, MLflow and bundles, and what to run next")
+    doctor.add_argument("--fix", action="store_true", help="record what MLflow has missed")
+    workspace = add("workspace", "a second DVC workspace for folders of real images")
+    workspace.add_argument("folder", type=Path, help="where to make it, e.g. .real")
+    workspace.add_argument(
+        "--data", type=Path, required=True, metavar="DIR", help="holds <task>/<class>/… folders"
+    )
+    return parser
+
+
+def _add_predict(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument("--task", help="which model; needed where there are several")
+    parser.add_argument("--bundle", type=Path, metavar="PATH", help="a bundle.json, or its folder")
+    parser.add_argument("--json", action="store_true", dest="as_json", help="for a program")
+    parser.add_argument(
+        "--precision", choices=("fp32", "int8"), help="default: the one the bundle serves"
+    )
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="default: 1")
+
+
+def _add_new(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("task", help="slug: letters, digits and _, e.g. rice_leaf")
+    parser.add_argument(
+        "--domain", required=True, choices=("medical", "agriculture", "safety", "reference")
+    )
+    parser.add_argument(
+        "--from",
+        type=Path,
+        required=True,
+        dest="source",
+        metavar="FOLDER",
+        help="a folder a class, or records.csv with path, label and group",
+    )
