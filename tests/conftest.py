@@ -52,7 +52,7 @@ def _tested_template(tmp_path_factory: pytest.TempPathFactory, _tiny_template: P
     paths = Paths(Path(shutil.copytree(_tiny_template.root, folder)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIELDLENS_TRACKING", "off")
-        evaluate.run(TASK, EvaluateParams(calibration_bins=10), paths)
+        evaluate.run(TASK, EvaluateParams(calibration_bins=10, resamples=200), paths)
     return paths
 
 

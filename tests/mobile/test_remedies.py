@@ -23,6 +23,7 @@ LOOSE = {
     "max_macro_f1_drop": 1.0,
     "max_int8_bytes": 10**9,
     "min_speedup": 1.0,
+    "acceptance": 0.95,
 }
 
 

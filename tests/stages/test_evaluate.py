@@ -23,7 +23,7 @@ from pipelines.mobile.predictor import Predictor
 from pipelines.paths import Paths, TaskPaths
 from pipelines.stages import evaluate
 
-PARAMS = EvaluateParams(calibration_bins=10)
+PARAMS = EvaluateParams(calibration_bins=10, resamples=200)
 
 
 def tree(folder: Path) -> dict[str, bytes]:

@@ -50,6 +50,7 @@ def params(**changes) -> ExportParams:
         "max_macro_f1_drop": 1.0,
         "max_int8_bytes": 10**8,
         "min_speedup": 0.001,
+        "acceptance": 0.95,
     }
     return ExportParams.model_validate({**document, **changes})
 
