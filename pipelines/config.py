@@ -64,6 +64,9 @@ class AuditParams(Strict):
     suspicious_share: Share
     #: The same, at which it is called a shortcut.
     shortcut_share: Share
+    #: Why a model of this task may be released although its data are called a shortcut; printed
+    #: wherever the model appears. Null: `gate` refuses such a model.
+    accepted: Annotated[str, Field(min_length=10)] | None = None
 
     @model_validator(mode="after")
     def _bounds_rise(self) -> AuditParams:
@@ -209,9 +212,6 @@ class GateParams(Strict):
     #: Largest drop of one class's recall from fp32 to int8.
     max_recall_drop: Share
     max_int8_bytes: Annotated[int, Field(ge=1)]
-    #: Why a model may be released although the audit calls its data a shortcut; printed wherever
-    #: the model appears. Null: such a model is refused.
-    accepted_shortcut: str | None = None
 
 
 class TaskParams(Strict):
