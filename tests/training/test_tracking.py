@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import GateParams
+from pipelines.config import EvaluateParams, GateParams
 from pipelines.errors import GateError
 from pipelines.paths import Paths
 from pipelines.stages import evaluate, gate
@@ -223,7 +223,7 @@ def dvc_outputs(paths: Paths) -> dict[str, bytes]:
 def test_results_are_the_same_bytes_with_tracking_and_without(tracked_project, tested_project):
     # tested_project was evaluated with tracking off.
     evaluate.run(
-        "tiny", evaluate.EvaluateParams(calibration_bins=10, resamples=200), tracked_project
+        "tiny", EVALUATION, tracked_project
     )
     assert dvc_outputs(tracked_project) == dvc_outputs(tested_project)
 
@@ -231,7 +231,7 @@ def test_results_are_the_same_bytes_with_tracking_and_without(tracked_project, t
 def test_evaluate_adds_to_the_run_of_the_training(tracked_project):
     train(tracked_project)
     evaluate.run(
-        "tiny", evaluate.EvaluateParams(calibration_bins=10, resamples=200), tracked_project
+        "tiny", EVALUATION, tracked_project
     )
     (run,) = runs_of(tracked_project)
     assert run.data.metrics["test.int8.accuracy"] == 0.777778
@@ -253,7 +253,7 @@ def test_evaluate_writes_the_run_where_dvc_skipped_the_training(tracked_project)
     files.float_meta.write_text('{"strategy": "cached", "params": {"batch_size": 32}}')
     for _ in range(2):  # The second finds the run of the first.
         evaluate.run(
-            "tiny", evaluate.EvaluateParams(calibration_bins=10, resamples=200), tracked_project
+            "tiny", EVALUATION, tracked_project
         )
     (run,) = runs_of(tracked_project)
     assert run.info.status == "FINISHED"
@@ -269,6 +269,7 @@ def test_evaluate_writes_the_run_where_dvc_skipped_the_training(tracked_project)
     assert (folder / "figures/training/curves.png").read_bytes() == PNG
 
 
+EVALUATION = EvaluateParams(calibration_bins=10, resamples=200)
 EASY = GateParams(
     min_accuracy=0.5,
     min_macro_f1=0.5,
@@ -282,7 +283,7 @@ EASY = GateParams(
 def test_gate_releases_once_a_bundle_and_only_what_passes(tracked_project):
     train(tracked_project)
     evaluate.run(
-        "tiny", evaluate.EvaluateParams(calibration_bins=10, resamples=200), tracked_project
+        "tiny", EVALUATION, tracked_project
     )
     client = client_of(tracked_project)
     with pytest.raises(GateError):
@@ -317,7 +318,7 @@ def test_released_model_answers_through_mlflow(tracked_project):
 
     train(tracked_project)
     evaluate.run(
-        "tiny", evaluate.EvaluateParams(calibration_bins=10, resamples=200), tracked_project
+        "tiny", EVALUATION, tracked_project
     )
     gate.run("tiny", EASY, tracked_project)
     client = client_of(tracked_project)
@@ -361,7 +362,7 @@ def test_real_server_over_http(tracked_project, monkeypatch, tmp_path):
             monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
             train(tracked_project)
             evaluate.run(
-                "tiny", evaluate.EvaluateParams(calibration_bins=10, resamples=200), tracked_project
+                "tiny", EVALUATION, tracked_project
             )
             gate.run("tiny", EASY, tracked_project)
             tracker = tracking.Tracker(tracked_project)
