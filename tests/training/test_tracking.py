@@ -222,17 +222,19 @@ def dvc_outputs(paths: Paths) -> dict[str, bytes]:
 
 def test_results_are_the_same_bytes_with_tracking_and_without(tracked_project, tested_project):
     # tested_project was evaluated with tracking off.
-    evaluate.run(
-        "tiny", EVALUATION, tracked_project
-    )
+    evaluate.run("tiny", EVALUATION, 42, tracked_project)
     assert dvc_outputs(tracked_project) == dvc_outputs(tested_project)
+
+
+def test_experiment_is_shown_as_the_training_of_a_model(tracked_project):
+    train(tracked_project)
+    experiment = client_of(tracked_project).get_experiment_by_name("tiny")
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
 
 
 def test_evaluate_adds_to_the_run_of_the_training(tracked_project):
     train(tracked_project)
-    evaluate.run(
-        "tiny", EVALUATION, tracked_project
-    )
+    evaluate.run("tiny", EVALUATION, 42, tracked_project)
     (run,) = runs_of(tracked_project)
     assert run.data.metrics["test.int8.accuracy"] == 0.777778
     assert run.data.metrics["test.agreement"] == pytest.approx(0.888889)
@@ -252,9 +254,7 @@ def test_evaluate_writes_the_run_where_dvc_skipped_the_training(tracked_project)
     files.float_dir.mkdir(parents=True)
     files.float_meta.write_text('{"strategy": "cached", "params": {"batch_size": 32}}')
     for _ in range(2):  # The second finds the run of the first.
-        evaluate.run(
-            "tiny", EVALUATION, tracked_project
-        )
+        evaluate.run("tiny", EVALUATION, 42, tracked_project)
     (run,) = runs_of(tracked_project)
     assert run.info.status == "FINISHED"
     assert run.info.run_name == "mobilenet_v2-cached-bbbbbbbb"
@@ -282,9 +282,7 @@ EASY = GateParams(
 
 def test_gate_releases_once_a_bundle_and_only_what_passes(tracked_project):
     train(tracked_project)
-    evaluate.run(
-        "tiny", EVALUATION, tracked_project
-    )
+    evaluate.run("tiny", EVALUATION, 42, tracked_project)
     client = client_of(tracked_project)
     with pytest.raises(GateError):
         gate.run("tiny", EASY.model_copy(update={"min_accuracy": 0.99}), tracked_project)
@@ -303,7 +301,7 @@ def test_gate_releases_once_a_bundle_and_only_what_passes(tracked_project):
 
     # Another bundle is another version, and takes the alias over.
     evaluate.run(
-        "tiny", evaluate.EvaluateParams(calibration_bins=3, resamples=200), tracked_project
+        "tiny", evaluate.EvaluateParams(calibration_bins=3, resamples=200), 42, tracked_project
     )
     gate.run("tiny", EASY, tracked_project)
     assert len(client.search_model_versions("name = 'tiny'")) == 2
@@ -317,9 +315,7 @@ def test_released_model_answers_through_mlflow(tracked_project):
     from pipelines.mobile.predictor import Predictor
 
     train(tracked_project)
-    evaluate.run(
-        "tiny", EVALUATION, tracked_project
-    )
+    evaluate.run("tiny", EVALUATION, 42, tracked_project)
     gate.run("tiny", EASY, tracked_project)
     client = client_of(tracked_project)
     version = client.get_model_version_by_alias("tiny", "champion")
@@ -361,9 +357,7 @@ def test_real_server_over_http(tracked_project, monkeypatch, tmp_path):
                 time.sleep(0.3)
             monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
             train(tracked_project)
-            evaluate.run(
-                "tiny", EVALUATION, tracked_project
-            )
+            evaluate.run("tiny", EVALUATION, 42, tracked_project)
             gate.run("tiny", EASY, tracked_project)
             tracker = tracking.Tracker(tracked_project)
             assert tracking.champion_version(tracker, "tiny") == "1"
