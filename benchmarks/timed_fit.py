@@ -239,7 +239,9 @@ def test_accuracy(setting: Setting, model: Classifier) -> float:
     """Accuracy of the float model on the test split; the model is left in inference mode."""
     test = setting.splits["test"]
     # The logits of the ordinary loop's val split are those of whatever split it is given.
-    phases = full_phases(model, setting.params, test, test, normalise, seed=setting.seed)
+    phases = full_phases(
+        model, setting.params, test, test, normalise, seed=setting.seed, what="timed"
+    )
     model.eval()
     with torch.inference_mode():
         predicted = phases[0].val_logits().argmax(dim=1).numpy()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 _INTRODUCTION = """\
 Phone-sized vision models for clinics, farms and factories: from labelled images to a gated int8
-model. Each of the first seven verbs is a DVC stage; `dvc repro` runs those that are out of date.
+model. Each of the first eight verbs is a DVC stage; `dvc repro` runs those that are out of date.
 """
 
 _EXAMPLES = """\
@@ -18,6 +18,10 @@ examples:
   fieldlens train tomato_leaf                        one stage by hand, whatever DVC thinks of it
   fieldlens predict leaf.jpg --task tomato_leaf      labels, probabilities, latency
   fieldlens predict *.jpg --task tomato_leaf --json  the same for a program
+  fieldlens explain leaf.jpg --task tomato_leaf      where the answer comes from, as a PNG file
+  fieldlens compare reports/a reports/b              two models on the same test images
+  fieldlens validate tomato_leaf ~/farm              a released model on images of another place
+  fieldlens app                                      all apps on this computer; --lan for phones
   fieldlens new rice_leaf --domain agriculture --from ~/rice    a task from a folder a class
 
 exit codes: 0 done · 1 a bug · 2 something you can mend · 3 a model missed the gate
@@ -28,6 +32,7 @@ Every number that a result depends on stands in params.yaml; no verb takes one a
 _STAGES = {
     "fetch": "raw images of a task, from its source",
     "prepare": "a manifest: decoded, de-duplicated, split by group",
+    "audit": "how far models get that see next to nothing, and labels to doubt",
     "train": "the float model",
     "export": "the ONNX files, fp32 and int8, and the bundle's candidate",
     "evaluate": "metrics of the test split, and the finished bundle",
@@ -68,7 +73,21 @@ def make_parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--results", type=Path, metavar="FILE", help="also write the results of real images there"
     )
+    report.add_argument(
+        "--cards", type=Path, metavar="DIR", help="also write a model card a task there"
+    )
     _add_predict(add("predict", "labels and probabilities of pictures, and the latency"))
+    _add_explain(add("explain", "which places of a picture speak for a label, as PNG files"))
+    stress = add("stress", "the share of answers that small harmless changes of a picture turn")
+    stress.add_argument("task", help="as in params.yaml, e.g. tomato_leaf")
+    stress.add_argument(
+        "--split", choices=("val", "test"), default="test", help="default: test; bounds: on val"
+    )
+    licences = add("licences", "the licence of every dependency, weight file and data set")
+    licences.add_argument("--out", type=Path, metavar="FILE", help="write the page there")
+    _add_compare(add("compare", "whether one set of answers is better than another, or it is luck"))
+    _add_validate(add("validate", "what a released model is worth on another folder of images"))
+    _add_app(add("app", "the apps in the browser, and the page for the phone beside them"))
     _add_new(add("new", "a task for a folder of your own images: card, params, module, test"))
     add("tasks", "the tasks, and how far each has come")
     doctor = add("doctor", "versions, weights, DVC, MLflow and bundles, and what to run next")
@@ -90,6 +109,71 @@ def _add_predict(parser: argparse.ArgumentParser) -> None:
         "--precision", choices=("fp32", "int8"), help="default: the one the bundle serves"
     )
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="default: 1")
+
+
+def _add_explain(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument("--task", help="which model; needed where there are several")
+    parser.add_argument("--bundle", type=Path, metavar="PATH", help="a bundle.json, or its folder")
+    parser.add_argument(
+        "--method",
+        choices=("occlusion", "gradcam"),
+        default="occlusion",
+        help="occlusion asks the served file (default), gradcam its float parent",
+    )
+    parser.add_argument("--label", help="which label; default: the answer")
+    parser.add_argument(
+        "--out", type=Path, default=Path("explanations"), metavar="DIR", help="default: %(default)s"
+    )
+
+
+def _add_compare(parser: argparse.ArgumentParser) -> None:
+    for name in ("a", "b"):
+        parser.add_argument(
+            name, metavar=name.upper(), help="a predictions.csv, a folder with one, or a task"
+        )
+    precisions = ("fp32", "int8")
+    parser.add_argument(
+        "--precision", choices=precisions, help="whose answers (default: those of the served file)"
+    )
+    parser.add_argument(
+        "--precision-b", choices=precisions, help="the same for B, if it is another"
+    )
+    parser.add_argument("--json", action="store_true", dest="as_json", help="for a program")
+
+
+def _add_validate(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("task", help="as in params.yaml, e.g. tomato_leaf")
+    parser.add_argument(
+        "folder", type=Path, help="a folder a class, or records.csv with path, label and group"
+    )
+    parser.add_argument(
+        "--bundle", type=Path, metavar="PATH", help="another bundle.json of the task, or its folder"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where the report goes (default: reports/TASK/external/FOLDER)",
+    )
+    parser.add_argument("--json", action="store_true", dest="as_json", help="for a program")
+
+
+def _add_app(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("task", nargs="?", help="its app alone (default: all of them)")
+    parser.add_argument(
+        "--port", type=int, default=8501, help="the phone page has the next one (default: 8501)"
+    )
+    parser.add_argument(
+        "--lan",
+        action="store_true",
+        help="let the local network in, so that phones can open the apps (default: this computer)",
+    )
+    parser.add_argument(
+        "--registry",
+        action="store_true",
+        help="MLflow's champions instead of the models in this project",
+    )
 
 
 def _add_new(parser: argparse.ArgumentParser) -> None:

@@ -2,18 +2,20 @@
 
 Everything that the pipeline writes goes through here: first under a temporary name beside the
 target, then renamed. A killed process leaves the old content, and at most a `.tmp-…` name that the
-next run removes.
+next writing of the same file or folder removes.
 """
 
 from __future__ import annotations
 
 import errno
+import fcntl
 import hashlib
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from pipelines.errors import StorageError
 
@@ -56,17 +58,39 @@ def write_bytes(path: Path, data: bytes) -> None:
     Raises:
         StorageError: if the disk is full or forbids it; the old content stays.
     """
-    temporary = path.with_name(f"{_PREFIX}{os.getpid()}-{path.name}")
+    # One name, whichever process writes: what a killed one left is written over.
+    temporary = path.with_name(f"{_PREFIX}{path.name}")
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            with temporary.open("wb") as stream:
+        with _sole_writer(temporary) as stream:
+            try:
+                stream.truncate(0)
                 stream.write(data)
                 stream.flush()
                 os.fsync(stream.fileno())
-            temporary.replace(path)
-        finally:
-            temporary.unlink(missing_ok=True)
+                temporary.replace(path)
+            except BaseException:
+                temporary.unlink(missing_ok=True)
+                raise
+
+
+@contextmanager
+def _sole_writer(temporary: Path) -> Iterator[BinaryIO]:
+    """A temporary file that no other process writes to meanwhile."""
+    while True:
+        with temporary.open("ab") as stream:
+            fcntl.flock(stream, fcntl.LOCK_EX)
+            # While this process waited, the other one has renamed or removed what was opened.
+            if _is_at(temporary, stream.fileno()):
+                yield stream
+                return
+
+
+def _is_at(path: Path, descriptor: int) -> bool:
+    try:
+        return os.path.samestat(path.stat(), os.fstat(descriptor))
+    except FileNotFoundError:
+        return False
 
 
 def write_text(path: Path, text: str) -> None:
@@ -99,6 +123,9 @@ def new_folder(path: Path) -> Iterator[Path]:
     retired = path.with_name(f"{_PREFIX}old-{path.name}")
     with storage_errors(path):
         path.parent.mkdir(parents=True, exist_ok=True)
+        if retired.exists() and not path.exists():
+            # Killed between the two renames below.
+            retired.rename(path)
         for leftover in (temporary, retired):
             shutil.rmtree(leftover, ignore_errors=True)
         temporary.mkdir()

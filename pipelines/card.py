@@ -88,6 +88,9 @@ class DatasetCard(Strict):
     #: ``given`` by the publisher or ``made`` by `prepare`.
     splits: Literal["given", "made"]
     known_biases: tuple[Text, ...] = Field(min_length=1, strict=False)
+    #: Accuracies that others report on these data or on data of the same make, and where; printed
+    #: beside ours where the audit finds a shortcut.
+    published_figures: Text | None = None
     consent_and_privacy: Text
     intended_use: Text
     not_for: tuple[Text, ...] = Field(min_length=1, strict=False)

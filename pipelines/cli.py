@@ -84,6 +84,59 @@ def _dispatch(arguments: argparse.Namespace) -> Answer | None:
                 n_threads=arguments.threads,
                 as_json=arguments.as_json,
             )
+        case "explain":
+            from pipelines.commands import explain
+
+            return explain.run(
+                paths,
+                arguments.images,
+                task=arguments.task,
+                bundle_path=arguments.bundle,
+                method=arguments.method,
+                label=arguments.label,
+                out=arguments.out,
+            )
+        case "stress":
+            from pipelines.commands import stress
+
+            return stress.run(paths, arguments.task, arguments.split)
+        case "licences":
+            from pipelines.commands import licences
+
+            return licences.run(paths, arguments.out)
+        case "compare":
+            from pipelines.commands import compare
+
+            return compare.run(
+                paths,
+                arguments.a,
+                arguments.b,
+                precision=arguments.precision,
+                precision_b=arguments.precision_b,
+                as_json=arguments.as_json,
+            )
+        case "validate":
+            from pipelines.commands import validate
+
+            return validate.run(
+                paths,
+                arguments.task,
+                arguments.folder,
+                bundle_path=arguments.bundle,
+                out=arguments.out,
+                as_json=arguments.as_json,
+            )
+        case "app":
+            from pipelines.commands import app
+
+            app.run(
+                paths,
+                arguments.task,
+                port=arguments.port,
+                is_lan=arguments.lan,
+                from_registry=arguments.registry,
+            )
+            return None
         case "new":
             from pipelines.commands import new
 
@@ -109,6 +162,8 @@ def _dispatch(arguments: argparse.Namespace) -> Answer | None:
         report.run(paths, params)
         if arguments.results is not None:
             report.write_results(paths, params, arguments.results)
+        if arguments.cards is not None:
+            report.write_cards(paths, params, arguments.cards)
         return None
     # Before the lock, so that a misspelt task leaves no lock file behind.
     params.task(arguments.task)
@@ -128,6 +183,17 @@ def _run_stage(verb: str, task: str, params: Params, paths: Paths) -> None:
             from pipelines.stages import prepare
 
             prepare.run(task, section.domain, section.prepare, params.seed, paths)
+        case "audit":
+            from pipelines.stages import audit
+
+            audit.run(
+                task,
+                section.audit,
+                section.train,
+                section.evaluate.resamples,
+                params.seed,
+                paths,
+            )
         case "train":
             from pipelines.stages import train
 
@@ -139,7 +205,7 @@ def _run_stage(verb: str, task: str, params: Params, paths: Paths) -> None:
         case "evaluate":
             from pipelines.stages import evaluate
 
-            evaluate.run(task, section.evaluate, paths)
+            evaluate.run(task, section.evaluate, params.seed, paths)
         case "gate":
             from pipelines.stages import gate
 

@@ -20,6 +20,7 @@ from pipelines.strict_yaml import Strict, read_yaml, validate
 Share = Annotated[float, Field(ge=0.0, le=1.0, strict=False)]
 Positive = Annotated[float, Field(gt=0.0, strict=False)]
 NotNegative = Annotated[float, Field(ge=0.0, strict=False)]
+ChangeFamily = Literal["jpeg", "brightness", "rotation", "flip"]
 
 
 # -- fetch ----------------------------------------------------------------------------------------
@@ -96,6 +97,27 @@ class AugmentParams(Strict):
     blur: Share
     noise: Share
     jpeg: Share
+    #: Probability that all outside a soft ellipse in the middle is painted over.
+    background: Annotated[Share, Field(exclude_if=lambda share: share == 0)] = 0.0
+
+
+class ViewParams(Strict):
+    """What every picture has taken away, in training and on the phone (`data.preprocess.View`).
+
+    All off is left out of dumped and hashed params: a task that uses none of it keeps its bytes.
+    """
+
+    #: One channel, three times: hides whether a file was stored grey or in colour.
+    grey: bool = False
+    #: Shorter side that every picture is brought to first; hides sizes and sharpness.
+    side_px: Annotated[int, Field(ge=16, le=1024)] | None = None
+    #: Share of the input's side that is painted grey along each edge.
+    border_mask: Annotated[float, Field(ge=0, le=0.45, strict=False)] = 0.0
+
+    @property
+    def is_off(self) -> bool:
+        """Whether nothing is taken away."""
+        return self == ViewParams()
 
 
 class HeadParams(Strict):
@@ -153,7 +175,9 @@ class TrainParams(Strict):
     #: Momentum of SGD and RMSprop.
     momentum: Annotated[float, Field(ge=0, lt=1, strict=False)]
     label_smoothing: Annotated[float, Field(ge=0, lt=1, strict=False)]
-    balance: Literal["none", "class_weights", "sampling"]
+    #: ``class_weights``: a weight a class in the loss. ``sampling``: each class is drawn as often.
+    #: ``source``: each class is drawn as often within each source, so that neither tells the other.
+    balance: Literal["none", "class_weights", "sampling", "source"]
     #: Beta parameter of mixup; 0 is off. On cached activations this is manifold mixup at the cut.
     mixup_alpha: NotNegative
     #: Decay of the exponential moving average of the weights; 0 is off.
@@ -161,6 +185,7 @@ class TrainParams(Strict):
     #: Metric of the val split that picks the epoch.
     monitor: Literal["val_macro_f1", "val_accuracy", "val_loss"]
     augment: AugmentParams
+    view: Annotated[ViewParams, Field(exclude_if=lambda view: view.is_off)] = ViewParams()
 
     @model_validator(mode="after")
     def _trains_at_all(self) -> TrainParams:
@@ -200,6 +225,8 @@ class EvaluateParams(Strict):
     calibration_bins: Annotated[int, Field(ge=2)]
     #: Resamples of groups for each bootstrap interval (95 %).
     resamples: Annotated[int, Field(ge=100, le=100_000)]
+    #: Largest share of answers that one harmless change may turn; a kind may be left out.
+    max_changed: dict[ChangeFamily, Share] = Field(default_factory=dict)
 
 
 class GateParams(Strict):

@@ -95,6 +95,21 @@ class TaskPaths:
 
     # -- reports/<task> ------------------------------------------------------------------------
     @property
+    def audit(self) -> Path:
+        """What may be known of the labels without looking at the subject (`AuditReport`)."""
+        return self.reports_dir / "audit.json"
+
+    @property
+    def audit_dir(self) -> Path:
+        """Figure and contact sheets of the audit, and the labels that it doubts."""
+        return self.reports_dir / "audit"
+
+    @property
+    def label_doubts(self) -> Path:
+        """One row an image whose label the other images speak against."""
+        return self.audit_dir / "label_doubts.csv"
+
+    @property
     def reports_dir(self) -> Path:
         """All that a person reads about one task."""
         return self.root / "reports" / self.task
@@ -158,6 +173,16 @@ class Paths:
         return self.root / "params.yaml"
 
     @property
+    def constraints(self) -> Path:
+        """The lock: one pinned version a dependency."""
+        return self.root / "constraints.txt"
+
+    @property
+    def pyproject(self) -> Path:
+        """What the package needs."""
+        return self.root / "pyproject.toml"
+
+    @property
     def dvc_yaml(self) -> Path:
         """The pipeline."""
         return self.root / "dvc.yaml"
@@ -201,6 +226,16 @@ class Paths:
     def weights_dir(self) -> Path:
         """Pretrained weights that were fetched."""
         return self.cache_dir / "weights"
+
+    @property
+    def face_model(self) -> Path:
+        """The detector that finds the faces of a scene for the mask app."""
+        return self.weights_dir / "centerface.onnx"
+
+    @property
+    def registry_models_dir(self) -> Path:
+        """Models that `fieldlens app --registry` took from MLflow, laid out as a project's."""
+        return self.cache_dir / "registry"
 
     @property
     def trunks_dir(self) -> Path:

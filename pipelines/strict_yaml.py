@@ -6,14 +6,36 @@ Used by `config` and `card`, so that both files are read by one parser (ruamel, 
 
 from __future__ import annotations
 
+import reprlib
+import stat
 from pathlib import Path
 from typing import Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
 
 from pipelines.errors import ConfigError
+
+#: The parser reads about 40 kB of the worst a second; an honest file has below 20 kB.
+MAX_BYTES = 60_000
+#: Nodes of a file once every alias is written out: a hundred bytes can stand for a billion.
+MAX_NODES = 100_000
+#: Levels within one another.
+MAX_LEVELS = 50
+
+
+class _Short(reprlib.Repr):
+    """What was found, in a few characters, however much it stands for."""
+
+    def repr_int(self, x: int, level: int) -> str:
+        """Python writes no number of more than 4,300 digits."""
+        return repr(x) if abs(x) < 10**60 else "a number of more than 60 digits"
+
+
+_SHORT = _Short()
+_SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
 
 
 class Strict(BaseModel):
@@ -34,24 +56,71 @@ def read_yaml(path: Path) -> dict[str, Any]:
     Raises:
         ConfigError: if the file is absent, not YAML, or not a mapping.
     """
+    text = _read_text(path)
     try:
-        text = path.read_text(encoding="utf-8")
+        document = _document(text)
+    except YAMLError as err:
+        where = getattr(err, "problem_mark", None)
+        line = f":{where.line + 1}" if where is not None else ""
+        problem = getattr(err, "problem", None) or str(err).splitlines()[0]
+        raise ConfigError(f"{path}{line}: not valid YAML: {problem}.") from err
+    except RecursionError as err:
+        raise ConfigError(f"{path}: not valid YAML: more than {MAX_LEVELS} levels.") from err
+    # What ruamel lets pass of Python's own: a date that is none, a number of too many digits.
+    except (ValueError, TypeError, LookupError, AttributeError, OverflowError) as err:
+        reason = reprlib.repr(" ".join(str(err).split()))
+        raise ConfigError(f"{path}: not valid YAML: {reason}.") from err
+    if not isinstance(document, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys, got {type(document).__name__}.")
+    return {key: value for key, value in document.items() if not str(key).startswith("_")}
+
+
+def _read_text(path: Path) -> str:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # A named pipe would block for ever.
+            raise ConfigError(f"{path}: expected a file, got something else.")
+        if status.st_size > MAX_BYTES:
+            raise ConfigError(
+                f"{path}: has {status.st_size:,} bytes; expected at most {MAX_BYTES:,}."
+            )
+        return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise ConfigError(
             f"{path}: there is no such file. Run this in a Fieldlens project, or give --root."
         ) from None
     except (OSError, UnicodeDecodeError) as err:
         raise ConfigError(f"{path}: cannot be read as UTF-8 text: {err}.") from err
+
+
+def _document(text: str) -> Any:
+    """What YAML text holds; aliases are counted before anything is built from them."""
+    constructor, parser = YAML(typ="safe", pure=True).get_constructor_parser(text)
     try:
-        document = YAML(typ="safe", pure=True).load(text)
-    except YAMLError as err:
-        where = getattr(err, "problem_mark", None)
-        line = f":{where.line + 1}" if where is not None else ""
-        problem = getattr(err, "problem", None) or str(err).splitlines()[0]
-        raise ConfigError(f"{path}{line}: not valid YAML: {problem}.") from err
-    if not isinstance(document, dict):
-        raise ConfigError(f"{path}: expected a mapping of keys, got {type(document).__name__}.")
-    return {key: value for key, value in document.items() if not str(key).startswith("_")}
+        node = constructor.composer.get_single_node()
+        if node is None:
+            return None
+        if _weight(node, {}, 0) > MAX_NODES:
+            raise YAMLError(f"more than {MAX_NODES:,} values once its aliases are written out")
+        return constructor.construct_document(node)
+    finally:
+        parser.dispose()
+
+
+def _weight(node: Node, known: dict[int, int], level: int) -> int:
+    """How many nodes a node stands for."""
+    if level > MAX_LEVELS:
+        raise YAMLError(f"more than {MAX_LEVELS} levels, or an alias within its own anchor")
+    weight = known.get(id(node))
+    if weight is None:
+        children: list[Node] = []
+        if isinstance(node, SequenceNode):
+            children = node.value
+        elif isinstance(node, MappingNode):
+            children = [part for pair in node.value for part in pair]
+        weight = 1 + sum(_weight(child, known, level + 1) for child in children)
+        known[id(node)] = weight
+    return weight
 
 
 def validate(model: type[M], document: object, path: Path, prefix: str = "") -> M:
@@ -76,7 +145,8 @@ def validate(model: type[M], document: object, path: Path, prefix: str = "") -> 
         )
         first = faults[0]
         key = ".".join([*([prefix] if prefix else []), *(str(part) for part in first["loc"])])
-        got = repr(first["input"])
+        # Not by repr alone, which writes out what an alias stands for.
+        got = _SHORT.repr(first["input"])
         got = got if len(got) <= 60 else got[:57] + "..."
         more = f" ({len(faults) - 1} more faults)" if len(faults) > 1 else ""
         message = first["msg"].removeprefix("Value error, ")

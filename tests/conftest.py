@@ -15,6 +15,7 @@ from pipelines.atomic import file_sha256
 from pipelines.config import EvaluateParams
 from pipelines.data.manifest import Entry, content_sha256, write_manifest
 from pipelines.mobile.bundle import Bundle
+from pipelines.mobile.trust import AuditReport, AuditScore, Interval
 from pipelines.paths import Paths
 
 TASK = "tiny"
@@ -52,7 +53,7 @@ def _tested_template(tmp_path_factory: pytest.TempPathFactory, _tiny_template: P
     paths = Paths(Path(shutil.copytree(_tiny_template.root, folder)))
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FIELDLENS_TRACKING", "off")
-        evaluate.run(TASK, EvaluateParams(calibration_bins=10, resamples=200), paths)
+        evaluate.run(TASK, EvaluateParams(calibration_bins=10, resamples=200), 42, paths)
     return paths
 
 
@@ -63,6 +64,8 @@ def _tiny_template(tmp_path_factory: pytest.TempPathFactory) -> Paths:
     entries = _paint(files.raw_dir)
     files.prepared_dir.mkdir(parents=True)
     files.manifest.write_text(write_manifest(entries), encoding="utf-8")
+    files.reports_dir.mkdir(parents=True)
+    files.audit.write_text(tiny_audit().model_dump_json(indent=2) + "\n", encoding="utf-8")
     files.mobile_dir.mkdir(parents=True)
     # The int8 file is the same model with a leaning to green: it errs a little more.
     for path, leaning in ((files.onnx_fp32, 0.0), (files.onnx_int8, 2.2)):
@@ -109,6 +112,31 @@ def _paint(raw_dir: Path) -> list[Entry]:
     return entries
 
 
+def tiny_audit() -> AuditReport:
+    """What `audit` might say of the tiny tiles: nothing to worry about."""
+    border = AuditScore(
+        name="border",
+        sees="the outermost 4 % of each side of the model's view",
+        macro_f1=Interval(value=0.3, low=0.2, high=0.4),
+        share=0.16,
+        verdict="clean",
+        decides=True,
+    )
+    return AuditReport(
+        task=TASK,
+        n_images=24,
+        n_groups=12,
+        folds=4,
+        chance=0.17,
+        probe=Interval(value=1.0, low=1.0, high=1.0),
+        scores=(border,),
+        verdict="clean",
+        accepted=None,
+        suspicious_share=0.5,
+        shortcut_share=0.8,
+    )
+
+
 def colour_model(leaning: float = 0.0) -> onnx.ModelProto:
     """uint8 (n, h, w, 3) -> mean colour as embedding (n, 3) -> logits (n, 3)."""
     weights = 12 * (np.eye(3) - 1 / 3)
@@ -149,7 +177,7 @@ def colour_bundle(paths: Paths, entries: list[Entry]) -> Bundle:
     splits = tuple(N_IMAGES)
     return Bundle.model_validate(
         {
-            "schema_version": 1,
+            "schema_version": 2,
             "task": TASK,
             "domain": "reference",
             "title": "Tiny tiles",

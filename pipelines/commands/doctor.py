@@ -170,10 +170,17 @@ def _bundles(paths: Paths, params: Params) -> tuple[dict[str, Bundle], list[Find
         sizes = ", ".join(f"{name} {ref.size_bytes:,} bytes" for name, ref in bundle.files.items())
         found = (
             f"hashes hold; {sizes}; serves {bundle.served.precision}; "
-            f"data: {bundle.provenance.data_source}"
+            f"data: {bundle.provenance.data_source}; audit: {_verdict(bundle)}"
         )
         findings.append(Finding("ok", what, found))
     return bundles, findings
+
+
+def _verdict(bundle: Bundle) -> str:
+    if bundle.audit is None:
+        return "none"
+    is_accepted = bundle.audit.verdict == "shortcut" and bundle.audit.accepted is not None
+    return f"{bundle.audit.verdict}, accepted" if is_accepted else bundle.audit.verdict
 
 
 def _tracking(

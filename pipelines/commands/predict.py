@@ -14,6 +14,7 @@ from PIL import Image
 
 from pipelines.commands.answer import Answer, shown, table
 from pipelines.errors import BundleError, ConfigError, CorruptImageError
+from pipelines.mobile.bundle import Bundle
 from pipelines.mobile.predictor import Prediction, Predictor, processor_name
 from pipelines.mobile.sessions import Precision
 from pipelines.paths import Paths
@@ -21,6 +22,7 @@ from pipelines.paths import Paths
 _BUNDLE = "bundle.json"
 #: Labels shown for one picture; --json gives all.
 _SHOWN_LABELS = 5
+FOREIGN_WARNING = "I do not know this kind of picture: do not believe what stands here."
 SAMPLE_WARNING = (
     "This model has seen painted sample images only: its answers mean nothing for real pictures."
 )
@@ -127,9 +129,16 @@ def _as_text(predictor: Predictor, predictions: Sequence[tuple[Path, Prediction]
             (label, f"{probability:.3f}", bundle.label_meanings.get(label, ""))
             for label, probability in ranked[:_SHOWN_LABELS]
         ]
-        lines += ["", shown(str(path)), table(("LABEL", "PROBABILITY", "MEANING"), rows)]
+        lines += ["", shown(str(path))]
+        if prediction.is_foreign:
+            lines.append(f"{FOREIGN_WARNING} {_foreignness(bundle, prediction)}")
+        lines.append(table(("LABEL", "PROBABILITY", "MEANING"), rows))
         if len(ranked) > _SHOWN_LABELS:
             lines.append(f"and {len(ranked) - _SHOWN_LABELS} more labels (--json shows all)")
+        if not prediction.is_foreign:
+            lines += _calls(bundle, prediction)
+            if prediction.foreignness is not None:
+                lines.append(f"A kind of picture that I know. {_foreignness(bundle, prediction)}")
         lines.append(f"{prediction.elapsed_ms:.1f} ms")
     threads = "1 thread" if predictor.n_threads == 1 else f"{predictor.n_threads} threads"
     lines += [
@@ -140,6 +149,22 @@ def _as_text(predictor: Predictor, predictions: Sequence[tuple[Path, Prediction]
         f"Not for: {'; '.join(limit.rstrip('.') for limit in bundle.not_for)}.",
     ]
     return "\n".join(lines)
+
+
+def _calls(bundle: Bundle, prediction: Prediction) -> list[str]:
+    """One line a label with an operating point: yes or no, and what that is worth."""
+    return [
+        f"{label}: {'yes' if is_yes else 'no'} (yes from {point.threshold:.3f}; on val that found "
+        f"{point.sensitivity:.0%} and said no to {point.specificity:.0%} of the others)"
+        for label, is_yes in prediction.positives.items()
+        for point in [bundle.operating_points[label]]
+    ]
+
+
+def _foreignness(bundle: Bundle, prediction: Prediction) -> str:
+    if bundle.abstention is None or prediction.foreignness is None:
+        return ""
+    return f"(foreignness {prediction.foreignness:.3f}, bound {bundle.abstention.threshold:.3f})"
 
 
 def _as_json(
@@ -160,6 +185,9 @@ def _as_json(
                 "path": str(path),
                 "label": prediction.label,
                 "probabilities": prediction.probabilities,
+                "is_foreign": prediction.is_foreign,
+                "foreignness": prediction.foreignness,
+                "positives": prediction.positives,
                 "elapsed_ms": round(prediction.elapsed_ms, 3),
             }
             for path, prediction in predictions

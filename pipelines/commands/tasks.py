@@ -15,6 +15,7 @@ _HEADER = (
     "SOURCE",
     "RAW",
     "PREPARED",
+    "AUDIT",
     "FLOAT",
     "MOBILE",
     "METRICS",
@@ -57,7 +58,7 @@ def run(paths: Paths) -> Answer:
 
 
 def progress(of_task: TaskPaths) -> tuple[bool, ...]:
-    """Whether raw, prepared, float, mobile and metrics are there, in this order.
+    """Whether raw, prepared, audit, float, mobile and metrics are there, in this order.
 
     Args:
         of_task: the task's files.
@@ -65,6 +66,7 @@ def progress(of_task: TaskPaths) -> tuple[bool, ...]:
     return (
         of_task.raw_dir.is_dir(),
         of_task.manifest.is_file(),
+        of_task.audit.is_file(),
         of_task.float_weights.is_file(),
         of_task.bundle.is_file(),
         of_task.metrics.is_file(),

@@ -2,8 +2,8 @@
 
 Each transform stands for something that happens in the field: a crop for distance and framing, a
 turn for how a hand holds a phone, brightness, contrast and colour for the light and the sensor,
-blur for focus, noise for darkness, JPEG for messengers. Val, test and calibration images never come
-here.
+blur for focus, noise for darkness, JPEG for messengers, a painted background for another place.
+Val, test and calibration images never come here.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines.config import AugmentParams
+from pipelines.data.background import paint_background
 
 #: Share of the output's side beyond which more resolution before the crop shows no more detail.
 _MAX_OVERSIZE = 1.6
@@ -33,6 +34,7 @@ class Views:
             image_px: side of a view.
         """
         self._compose = _compose(params, image_px)
+        self._background = params.background
         oversize = min(1 / math.sqrt(params.min_area), _MAX_OVERSIZE)
         self._source_px = math.ceil(image_px * oversize)
 
@@ -66,8 +68,11 @@ class Views:
         pixels = np.asarray(image)
         views = []
         for seed in seeds:
+            source = (
+                paint_background(pixels, self._background, seed) if self._background else pixels
+            )
             self._compose.set_random_seed(seed)
-            view: NDArray[np.uint8] = self._compose(image=pixels)["image"]
+            view: NDArray[np.uint8] = self._compose(image=source)["image"]
             views.append(np.ascontiguousarray(view))
         return views
 

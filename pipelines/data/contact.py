@@ -36,11 +36,13 @@ class Tile:
         picture: mode RGB, of any size.
         name: of the file; its end is shown.
         split: shown before the name.
+        note: a second line; the sheet has room for it only if a tile has one.
     """
 
     picture: Image.Image
     name: str
     split: Split
+    note: str = ""
 
 
 def pick(entries: Iterable[Entry], label: str) -> list[Entry]:
@@ -63,7 +65,8 @@ def contact_sheet(title: str, tiles: Sequence[Tile]) -> bytes:
         tiles: at least one.
     """
     font = ImageFont.load_default(_FONT_PX)
-    cell = (_TILE_PX + _GAP_PX, _TILE_PX + _CAPTION_PX + _GAP_PX)
+    n_lines = 2 if any(tile.note for tile in tiles) else 1
+    cell = (_TILE_PX + _GAP_PX, _TILE_PX + n_lines * _CAPTION_PX + _GAP_PX)
     n_rows = -(-len(tiles) // _COLUMNS)
     size = (_COLUMNS * cell[0] + _GAP_PX, n_rows * cell[1] + _CAPTION_PX + 2 * _GAP_PX)
     sheet = Image.new("RGB", size, _PAPER)
@@ -77,6 +80,9 @@ def contact_sheet(title: str, tiles: Sequence[Tile]) -> bytes:
         sheet.paste(small, (left + offset[0], top + offset[1]))
         caption = _caption(tile, font)
         draw.text((left, top + _TILE_PX + 1), caption, fill=_INK, font=font)
+        if tile.note:
+            below = top + _TILE_PX + _CAPTION_PX
+            draw.text((left, below), _fitting(tile.note, font), fill=_INK, font=font)
     buffer = io.BytesIO()
     sheet.save(buffer, "PNG", compress_level=_EFFORT)
     return buffer.getvalue()
@@ -96,3 +102,14 @@ def _caption(tile: Tile, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> 
     return cut(
         1 + bisect_left(starts, True, key=lambda start: font.getlength(cut(start)) <= _TILE_PX)
     )
+
+
+def _fitting(note: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    """As much of the note's beginning as fits in one line."""
+    line = "".join(letter if letter.isprintable() else "?" for letter in note)
+    if font.getlength(line) <= _TILE_PX:
+        return line
+    n_letters = bisect_left(
+        range(len(line)), True, key=lambda n: font.getlength(f"{line[:n]}…") > _TILE_PX
+    )
+    return f"{line[: max(0, n_letters - 1)]}…"

@@ -1,8 +1,8 @@
-"""Bytes of unknown origin -> an RGB picture -> the pixels that a model sees.
+"""Bytes of unknown origin -> an RGB picture.
 
 `open_image` is the only door for pictures (`glance` is the same door with a smaller picture behind
-it), and `Preprocess` the only preprocessing: training, calibration, evaluation, the predictor and
-the apps all come through here. Needs NumPy and Pillow alone, so that serving stays small.
+it): training, calibration, evaluation, the predictor and the apps all come through here, and go on
+to `preprocess`. Needs NumPy and Pillow alone, so that serving stays small.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 from PIL import Image, UnidentifiedImageError
 
+from pipelines.data.colour_modes import to_rgb
 from pipelines.errors import CorruptImageError
 
 #: Decoders that may run. Short on purpose: each one is attack surface.
@@ -30,10 +30,16 @@ _FORMATS = ", ".join(ALLOWED_FORMATS)
 #: 64 megapixels: above any phone's ordinary photo (50 MP), and 192 MB once decoded as RGB.
 MAX_PIXELS = 64_000_000
 
+#: Pictures of 32 bits a pixel are no photographs, and take NumPy four seconds for 64 megapixels.
+_MAX_DEEP_PIXELS = 16_000_000
+
 #: A file larger than this is refused before it is read.
 MAX_FILE_BYTES = 100_000_000
 
-_BIT_DEPTHS = (8, 10, 12, 14, 16)
+#: Passes over a picture's pixels by a JPEG's scans: 25 scans of 64 megapixels, in about a second.
+#: Encoders write 10 (libjpeg) to 20; a scan that changes nothing costs a file 200 bytes.
+_MAX_SCANNED_PIXELS = 1_600_000_000
+_START_OF_SCAN = b"\xff\xda"
 
 #: What makes a picture upright, by its EXIF orientation (tag 0x0112; EXIF 2.32, section 4.6.4).
 _ORIENTATION_TAG = 0x0112
@@ -86,7 +92,9 @@ class Glance(_Facts):
     grey: Image.Image
 
 
-def open_image(source: Path | bytes, *, name: str | None = None) -> OpenedImage:
+def open_image(
+    source: Path | bytes, *, name: str | None = None, least_side_px: int | None = None
+) -> OpenedImage:
     """The picture in a file or in bytes, decoded fully, upright and RGB.
 
     Palette and alpha are composited over white, CMYK is converted, and a 16-bit grey image is
@@ -95,16 +103,20 @@ def open_image(source: Path | bytes, *, name: str | None = None) -> OpenedImage:
     Args:
         source: a path, or the bytes of a file.
         name: what to call it in messages; the path by default.
+        least_side_px: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as `glance` does, so
+            far as neither side gets smaller than this; null decodes every pixel.
 
     Raises:
         CorruptImageError: if it is empty, too large, truncated, animated or of another format.
     """
     with _guarded(source, name) as (image, n_bytes):
         (width_px, height_px), mode = image.size, image.mode
+        if least_side_px is not None:
+            image.draft(None, (least_side_px, least_side_px))
         image.load()
         orientation = _orientation(image)
         return OpenedImage(
-            rgb=_upright(_to_rgb(image), orientation),
+            rgb=_upright(to_rgb(image), orientation),
             format=image.format or "unknown",
             mode=mode,
             width_px=width_px,
@@ -134,7 +146,7 @@ def glance(source: Path | bytes, *, side_px: int, name: str | None = None) -> Gl
         image.load()
         orientation = _orientation(image)
         is_plain = image.mode in {"L", "RGB"} and "transparency" not in image.info
-        small = image if is_plain else _to_rgb(image)
+        small = image if is_plain else to_rgb(image)
         small = small.reduce(max(1, min(small.size) // side_px))
         return Glance(
             grey=_upright(small.convert("L"), orientation),
@@ -158,6 +170,7 @@ def _guarded(source: Path | bytes, name: str | None) -> Iterator[tuple[Image.Ima
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(data), formats=ALLOWED_FORMATS) as image:
                 _refuse_by_header(image, name)
+                _refuse_by_scans(image, data, name)
                 yield image, len(data)
     except CorruptImageError:
         raise
@@ -207,12 +220,30 @@ def _refuse_by_header(image: Image.Image, name: str) -> None:
     if image.width * image.height > MAX_PIXELS:
         size = f"{image.width:,} x {image.height:,} pixels"
         raise CorruptImageError(name, f"it declares {size}; at most {MAX_PIXELS:,} are decoded")
-    n_frames = getattr(image, "n_frames", 1)
-    # MPO is how phones store a JPEG with a depth map or a preview: its first frame is the photo.
-    if n_frames > 1 and image.format != "MPO":
+    if image.mode in {"I", "F"} and image.width * image.height > _MAX_DEEP_PIXELS:
         raise CorruptImageError(
-            name, f"it holds {n_frames} frames; one label cannot speak for several pictures"
+            name, f"32 bits a pixel; of such pictures at most {_MAX_DEEP_PIXELS:,} pixels are read"
         )
+    # Not by the number of frames: to count them, Pillow walks through the whole file. MPO is how
+    # phones store a JPEG with a depth map or a preview: its first frame is the photo.
+    if getattr(image, "is_animated", False) and image.format != "MPO":
+        raise CorruptImageError(
+            name, "it holds more than one frame; one label cannot speak for several pictures"
+        )
+
+
+def _refuse_by_scans(image: Image.Image, data: bytes, name: str) -> None:
+    """Refuse a progressive JPEG, also inside a TIFF, that goes over its pixels again and again.
+
+    The marker cannot stand in entropy-coded data (ITU-T T.81, B.1.1.5); one in a preview counts.
+    """
+    if image.format in {"JPEG", "MPO"} or image.info.get("compression") in {"jpeg", "tiff_jpeg"}:
+        # As `data.count`, which takes 5 ms for a phone's photo where this takes 1.
+        codes = np.frombuffer(data, dtype=np.uint8)
+        ends = np.flatnonzero(codes[1:] == _START_OF_SCAN[1])
+        n_scans = int((codes[ends] == _START_OF_SCAN[0]).sum())
+        if n_scans * image.width * image.height > _MAX_SCANNED_PIXELS:
+            raise CorruptImageError(name, f"{n_scans:,} scans of so many pixels are no photograph")
 
 
 def _orientation(image: Image.Image) -> int:
@@ -226,73 +257,3 @@ def _orientation(image: Image.Image) -> int:
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:
     return image.transpose(_UPRIGHT[orientation]) if orientation in _UPRIGHT else image
-
-
-def _to_rgb(image: Image.Image) -> Image.Image:
-    if image.mode == "RGB" and "transparency" not in image.info:
-        return image.copy()
-    if image.mode.startswith("I") or image.mode == "F":
-        return _grey_to_rgb(image)
-    if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
-        rgba = image.convert("RGBA")
-        return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-    return image.convert("RGB")
-
-
-def _grey_to_rgb(image: Image.Image) -> Image.Image:
-    values = np.nan_to_num(np.asarray(image, dtype=np.float64), posinf=0.0, neginf=0.0).clip(0)
-    peak = float(values.max()) if values.size else 0.0
-    full_scale = next((2.0**bits - 1 for bits in _BIT_DEPTHS if peak < 2**bits), peak)
-    grey = np.rint(values * (255.0 / full_scale)).astype(np.uint8)
-    return Image.fromarray(grey).convert("RGB")
-
-
-@dataclass(frozen=True, slots=True)
-class Preprocess:
-    """How a picture becomes the pixels that a model sees; travels inside the bundle.
-
-    Attributes:
-        resize_px: the shorter side after resizing (bilinear, antialiased, aspect kept).
-        crop_px: side of the central square that is kept; at most ``resize_px``.
-    """
-
-    resize_px: int
-    crop_px: int
-
-    def __post_init__(self) -> None:
-        """Refuse sizes that cannot be."""
-        if not 1 <= self.crop_px <= self.resize_px:
-            raise ValueError(
-                f"crop_px must be from 1 to resize_px ({self.resize_px}), got {self.crop_px}"
-            )
-
-    def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
-        """The model's input for one upright RGB picture.
-
-        Args:
-            image: mode RGB, as `open_image` gives it.
-
-        Returns:
-            (crop_px, crop_px, 3) RGB, in [0, 255].
-        """
-        resized = self.resize(image)
-        left = (resized.width - self.crop_px) // 2
-        top = (resized.height - self.crop_px) // 2
-        cropped = resized.crop((left, top, left + self.crop_px, top + self.crop_px))
-        return np.asarray(cropped, dtype=np.uint8)
-
-    def resize(self, image: Image.Image) -> Image.Image:
-        """The picture with its shorter side at ``resize_px``.
-
-        Args:
-            image: mode RGB.
-        """
-        width_px, height_px = image.size
-        scale = self.resize_px / min(width_px, height_px)
-        size = (
-            max(self.resize_px, round(width_px * scale)),
-            max(self.resize_px, round(height_px * scale)),
-        )
-        if size == image.size:
-            return image
-        return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=None)

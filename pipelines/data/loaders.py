@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from pipelines.config import AugmentParams
 from pipelines.data.augment import Views
-from pipelines.data.images import Preprocess, open_image
+from pipelines.data.images import open_image
 from pipelines.data.manifest import Entry
+from pipelines.data.preprocess import Preprocess
 from pipelines.data.workers import n_workers
 
 A = TypeVar("A")
@@ -107,7 +108,9 @@ class Pictures:
         pixels = [self.preprocess(image)] if plain else []
         if numbers:
             seeds = [draw_seed(self.seed, entry.path, number) for number in numbers]
-            pixels += self._views_of_this_thread().many(image, seeds)
+            source = self.preprocess.visible(image)
+            views = self._views_of_this_thread().many(source, seeds)
+            pixels += [self.preprocess.finish(view) for view in views]
         return np.stack(pixels)
 
     def _views_of_this_thread(self) -> Views:
@@ -115,7 +118,7 @@ class Pictures:
         if views is None:
             if self.augment is None:
                 raise ValueError("these pictures have no augmentation")
-            views = Views(self.augment, self.preprocess.crop_px)
+            views = Views(self.augment, self.preprocess.inner_px)
             self._threads.views = views
         return views
 

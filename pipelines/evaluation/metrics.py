@@ -125,6 +125,26 @@ def expected_calibration_error(found: Sequence[ReliabilityBin]) -> float:
     return sum(entry.n / n * abs(entry.accuracy - entry.probability) for entry in found)
 
 
+def brier_scores(
+    class_index: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]]
+) -> NDArray[np.float64]:
+    """(n,) squared distance from the probabilities to the truth, in [0, 2], for each answer.
+
+    Their mean is the Brier score.
+
+    Args:
+        class_index: (n,) true classes.
+        probabilities: (n, c), rows add up to 1.
+
+    References:
+        Brier 1950, "Verification of forecasts expressed in terms of probability", equation 2.
+    """
+    gaps = probabilities.astype(np.float64)
+    gaps[np.arange(len(class_index)), class_index] -= 1
+    scores: NDArray[np.float64] = np.square(gaps).sum(axis=1)
+    return scores
+
+
 def classification_metrics(
     class_index: NDArray[np.integer[Any]],
     probabilities: NDArray[np.floating[Any]],
@@ -177,6 +197,7 @@ def classification_metrics(
         "macro_f1": macro_f1(class_index, predicted, c),
         "roc_auc_ovr": _roc_auc(class_index, wide, labels),
         "ece": expected_calibration_error(reliability_bins(class_index, probabilities, bins)),
+        "brier": float(brier_scores(class_index, wide).mean()),
         "nll": float(log_loss(class_index, wide, labels=np.arange(c))),
         "per_class": per_class,
     }

@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 
 from pipelines.evaluation.metrics import confusion_counts, reliability_bins
 
-_BLUE, _ORANGE, _GREEN, _GREY = "#0072B2", "#D55E00", "#009E73", "#6B6B6B"
-_COLOURS = (_BLUE, _ORANGE, _GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6B6B6B"
+_COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 _DASHES = ("-", "--", "-.", ":")
 #: A figure 6 inches wide has 900 px: sharp on a phone, small in a report.
 _DPI = 150
@@ -43,7 +43,7 @@ _MAX_NUMBERED_CLASSES = 12
 
 
 @contextmanager
-def _style() -> Iterator[None]:
+def style() -> Iterator[None]:
     """Our settings on top of matplotlib's own, whatever the user's matplotlibrc says."""
     with matplotlib.rc_context():
         matplotlib.rcdefaults()
@@ -51,7 +51,12 @@ def _style() -> Iterator[None]:
         yield
 
 
-def _png(figure: Figure) -> bytes:
+def png(figure: Figure) -> bytes:
+    """A figure as the bytes of a PNG file, without a version or a time.
+
+    Args:
+        figure: made within `style`.
+    """
     buffer = io.BytesIO()
     # matplotlib would write its version into the file.
     figure.savefig(buffer, format="png", dpi=_DPI, metadata={"Software": None})
@@ -72,7 +77,7 @@ def training_curves(history: Sequence[Mapping[str, Any]], title: str = "") -> by
     epochs = np.arange(1, len(history) + 1)
     phases = [str(row.get("phase", "")) for row in history]
     changes = [index for index in range(1, len(phases)) if phases[index] != phases[index - 1]]
-    with _style():
+    with style():
         figure = Figure(figsize=(8, 3.6))
         for axes, names, heading in zip(
             figure.subplots(1, 2), (losses, metrics), ("loss", "val split"), strict=True
@@ -81,14 +86,14 @@ def training_curves(history: Sequence[Mapping[str, Any]], title: str = "") -> by
                 values = [_as_float(row.get(name)) for row in history]
                 axes.plot(epochs, values, dash, color=colour, marker="o", ms=3.5, label=name)
             for index in changes:
-                axes.axvline(index + 0.5, color=_GREY, lw=1, ls=":")
+                axes.axvline(index + 0.5, color=GREY, lw=1, ls=":")
                 axes.annotate(
                     phases[index],
                     (index + 0.5, 0.02),
                     xycoords=("data", "axes fraction"),
                     xytext=(3, 0),
                     textcoords="offset points",
-                    color=_GREY,
+                    color=GREY,
                     fontsize=10,
                 )
             axes.set_xlabel("epoch")
@@ -98,7 +103,7 @@ def training_curves(history: Sequence[Mapping[str, Any]], title: str = "") -> by
                 axes.legend(fontsize=10)
         if title:
             figure.suptitle(title)
-        return _png(figure)
+        return png(figure)
 
 
 def _as_float(cell: Any) -> float:
@@ -125,7 +130,7 @@ def confusion(
     counts = confusion_counts(class_index, predicted, len(labels))
     shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
     side = max(4.8, 1.8 + 0.62 * len(labels))
-    with _style():
+    with style():
         figure = Figure(figsize=(side, side))
         axes = figure.subplots()
         axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
@@ -144,7 +149,7 @@ def confusion(
                     axes.text(column, row, text, ha="center", va="center", color=colour)
         if title:
             axes.set_title(title)
-        return _png(figure)
+        return png(figure)
 
 
 def reliability(
@@ -152,6 +157,7 @@ def reliability(
     probabilities: NDArray[np.floating[Any]],
     bins: int,
     title: str = "",
+    before: NDArray[np.floating[Any]] | None = None,
 ) -> bytes:
     """How often the model is right (dots) when it says that it is so sure; the diagonal is honest.
 
@@ -160,18 +166,23 @@ def reliability(
         probabilities: (n, c).
         bins: as in the expected calibration error.
         title: of the figure.
+        before: (n, c), the same before calibration, drawn as crosses.
     """
     found = reliability_bins(class_index, probabilities, bins)
     said = [entry.probability for entry in found]
     right = [entry.accuracy for entry in found]
     counts = np.asarray([entry.n for entry in found])
-    with _style():
+    with style():
         figure = Figure(figsize=(5, 5))
         axes = figure.subplots()
-        axes.plot([0, 1], [0, 1], ls="--", color=_GREY, lw=1.2, label="honest")
-        axes.plot(said, right, color=_BLUE, lw=1.5, zorder=2)
+        axes.plot([0, 1], [0, 1], ls="--", color=GREY, lw=1.2, label="honest")
+        if before is not None:
+            raw = reliability_bins(class_index, before, bins)
+            at = [entry.probability for entry in raw], [entry.accuracy for entry in raw]
+            axes.plot(*at, "x--", color=ORANGE, lw=1.2, label="before calibration")
+        axes.plot(said, right, color=BLUE, lw=1.5, zorder=2)
         areas = 30 + 220 * counts / counts.max()
-        axes.scatter(said, right, s=areas, color=_BLUE, zorder=3, label="model")
+        axes.scatter(said, right, s=areas, color=BLUE, zorder=3, label="model")
         for entry in found:
             axes.annotate(
                 str(entry.n),
@@ -180,14 +191,14 @@ def reliability(
                 textcoords="offset points",
                 ha="center",
                 fontsize=10,
-                color=_GREY,
+                color=GREY,
             )
         axes.set(xlim=(0, 1.03), ylim=(0, 1.05), aspect="equal")
         axes.set_xlabel("probability of the answer")
         axes.set_ylabel("share that is right")
         axes.legend(loc="upper left", markerscale=0.6)
         axes.set_title(title or "reliability (numbers: images)")
-        return _png(figure)
+        return png(figure)
 
 
 def roc(
@@ -206,10 +217,10 @@ def roc(
     """
     from sklearn.metrics import roc_auc_score, roc_curve
 
-    with _style():
+    with style():
         figure = Figure(figsize=(5.4, 5.4))
         axes = figure.subplots()
-        axes.plot([0, 1], [0, 1], ls=":", color=_GREY, lw=1.2, label="chance (0.500)")
+        axes.plot([0, 1], [0, 1], ls=":", color=GREY, lw=1.2, label="chance (0.500)")
         for index, colour, dash in zip(
             range(len(labels)), cycle(_COLOURS), cycle(_DASHES), strict=False
         ):
@@ -225,7 +236,7 @@ def roc(
         axes.set_ylabel("found (share of the class)")
         axes.legend(loc="lower right", fontsize=10, title="area under the curve")
         axes.set_title(title or "one class against the rest")
-        return _png(figure)
+        return png(figure)
 
 
 def sample_grid(
@@ -244,7 +255,7 @@ def sample_grid(
     """
     n_columns = max(1, min(n_columns, len(images)))
     n_rows = max(1, -(-len(images) // n_columns))
-    with _style():
+    with style():
         figure = Figure(figsize=(2.1 * n_columns, 2.45 * n_rows))
         grid = figure.subplots(n_rows, n_columns, squeeze=False)
         for axes in grid.flat:
@@ -254,7 +265,7 @@ def sample_grid(
             axes.imshow(image, interpolation="nearest")
             colour = "black"
             if is_right is not None:
-                colour = _BLUE if is_right[place] else _ORANGE
+                colour = BLUE if is_right[place] else ORANGE
                 line = f"{'✓' if is_right[place] else '✗'} {line}"
             axes.set_title(line, fontsize=9, color=colour, pad=3)
-        return _png(figure)
+        return png(figure)

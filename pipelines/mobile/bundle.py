@@ -3,6 +3,10 @@
 A model never travels without its labels, preprocessing and provenance. An unknown schema, a missing
 file or a wrong hash is a `BundleError`, never a guess. Read by the predictor, the apps, `gate`,
 `report` and `doctor`; written by `export` (as candidate.json, without metrics) and `evaluate`.
+
+Schema 2 has typed operating points, abstention and audit. A bundle of schema 1 is refused by
+`read_bundle` with one line that says so and how to make it again: it has no abstention, and an
+answer without one looks the same as an answer with one.
 """
 
 from __future__ import annotations
@@ -14,11 +18,13 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from pipelines.data.images import Preprocess
+from pipelines.data.preprocess import MAX_BORDER_MASK, Preprocess, View
 from pipelines.errors import BundleError
 from pipelines.mobile.sessions import Precision
+from pipelines.mobile.trust import Abstention, AuditReport, Interval, OperatingPoint
+from pipelines.mobile.vetting import MAX_MODEL_BYTES
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class _Part(BaseModel):
@@ -30,7 +36,7 @@ class FileRef(_Part):
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
-    size_bytes: Annotated[int, Field(ge=1)]
+    size_bytes: Annotated[int, Field(ge=1, le=MAX_MODEL_BYTES)]
 
 
 class TensorSpec(_Part):
@@ -45,13 +51,36 @@ class TensorSpec(_Part):
 class PreprocessSpec(_Part):
     """`Preprocess`, written down; pixels are upright RGB in [0, 255], normalised in the model."""
 
-    resize_px: Annotated[int, Field(ge=1)]
-    crop_px: Annotated[int, Field(ge=1)]
+    resize_px: Annotated[int, Field(ge=1, le=4096)]
+    crop_px: Annotated[int, Field(ge=1, le=4096)]
     interpolation: Literal["bilinear"] = "bilinear"
+    #: What every picture has taken away (`View`); left out of the file where it is off.
+    grey: Annotated[bool, Field(exclude_if=lambda on: not on)] = False
+    side_px: Annotated[int | None, Field(ge=1, le=4096, exclude_if=lambda px: px is None)] = None
+    border_mask: Annotated[
+        float, Field(ge=0, le=MAX_BORDER_MASK, exclude_if=lambda share: share == 0)
+    ] = 0.0
+
+    @classmethod
+    def of(cls, preprocess: Preprocess) -> PreprocessSpec:
+        """A description of a function.
+
+        Args:
+            preprocess: what is to be described.
+        """
+        view = preprocess.view
+        return cls(
+            resize_px=preprocess.resize_px,
+            crop_px=preprocess.crop_px,
+            grey=view.grey,
+            side_px=view.side_px,
+            border_mask=view.border_mask,
+        )
 
     def build(self) -> Preprocess:
         """The function that it describes."""
-        return Preprocess(self.resize_px, self.crop_px)
+        view = View(grey=self.grey, side_px=self.side_px, border_mask=self.border_mask)
+        return Preprocess(self.resize_px, self.crop_px, view)
 
 
 class Provenance(_Part):
@@ -98,7 +127,7 @@ class Serving(_Part):
 class Bundle(_Part):
     """A model with all that its use needs."""
 
-    schema_version: Literal[1]
+    schema_version: Literal[2]
     task: str
     domain: str
     title: str
@@ -112,17 +141,19 @@ class Bundle(_Part):
     served: Serving
     #: Every quantisation tried, in order; one of them is chosen.
     int8_path: tuple[Candidate, ...]
-    #: Logits are divided by it before the softmax; 1 until it is fitted.
-    temperature: Annotated[float, Field(gt=0)] = 1.0
-    #: Operating points by label, in [0, 1]; empty until they are chosen.
-    thresholds: dict[str, float] = Field(default_factory=dict)
-    #: Statistics of the embedding by which foreign images are refused; null until they are fitted.
-    abstention: dict[str, Any] | None = None
+    #: Logits are divided by it before the softmax; fitted for the served file.
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    #: By label, from which probability on it is answered with yes; empty where none are wanted.
+    operating_points: dict[str, OperatingPoint] = Field(default_factory=dict)
+    #: How foreign pictures are told; null: none is refused.
+    abstention: Abstention | None = None
     provenance: Provenance
     #: Metrics of the test split by precision; null in a candidate.
     metrics: dict[Precision, dict[str, Any]] | None = None
-    #: Verdict of the audit; null until there is one.
-    audit: dict[str, Any] | None = None
+    #: The same metrics with their intervals, by precision; null in a candidate.
+    intervals: dict[Precision, dict[str, Interval]] | None = None
+    #: What the audit found; null until there is one.
+    audit: AuditReport | None = None
     intended_use: str
     not_for: tuple[str, ...]
 
@@ -132,6 +163,9 @@ class Bundle(_Part):
             raise ValueError(f"files needs fp32 and int8, got {sorted(self.files)}")
         if len(set(self.labels)) != len(self.labels):
             raise ValueError("a label stands twice")
+        unknown = sorted(set(self.operating_points) - set(self.labels))
+        if unknown:
+            raise ValueError(f"operating_points names no label: {', '.join(unknown)}")
         return self
 
     @property
@@ -197,7 +231,9 @@ def read_model(bundle: Bundle, folder: Path, precision: Precision) -> bytes:
     ref = bundle.files[precision]
     path = folder / ref.name
     try:
-        data = path.read_bytes()
+        # Before it is read: a changed file may be of any size, or a pipe that never ends.
+        n_bytes = path.stat().st_size
+        data = path.read_bytes() if n_bytes == ref.size_bytes else b""
     except OSError as err:
         raise BundleError(
             f"{path}: the bundle's {precision} model cannot be read ({err.strerror}). "
@@ -207,7 +243,7 @@ def read_model(bundle: Bundle, folder: Path, precision: Precision) -> bytes:
     if got != ref.sha256:
         raise BundleError(
             f"{path}: the file is not the one that the bundle names: expected sha256 "
-            f"{ref.sha256[:12]}… and {ref.size_bytes:,} bytes, got {got[:12]}… and {len(data):,}. "
+            f"{ref.sha256[:12]}… and {ref.size_bytes:,} bytes, got {got[:12]}… and {n_bytes:,}. "
             f"Restore it with `dvc checkout`, or make it again with `dvc repro`."
         )
     return data

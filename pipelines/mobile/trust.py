@@ -6,11 +6,18 @@ Read by the predictor, the apps, the reports and the model cards; written by `au
 
 from __future__ import annotations
 
+import base64
+import binascii
+import math
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 Verdict = Literal["clean", "suspicious", "shortcut"]
+#: Bytes of one element of a `PackedArray`.
+_ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1}
+#: Most characters of base64 that an `Abstention` may bring: a phone loads it with the model.
+MAX_ABSTENTION_BYTES = 300_000
 
 
 class _Part(BaseModel):
@@ -84,3 +91,62 @@ class OperatingPoint(_Part):
     #: Val images with and without the label that it rests on.
     n_positive: int
     n_negative: int
+
+
+class PackedArray(_Part):
+    """Numbers as text that NumPy and a browser read alike.
+
+    The element with C-order place i is ``scale * numbers[i]``, where ``numbers`` are the bytes of
+    ``data`` as little-endian float32, IEEE 754 binary16 or two's-complement int8. A browser without
+    ``Float16Array`` reads binary16 by hand.
+    """
+
+    shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=3)]
+    dtype: Literal["float32", "float16", "int8"]
+    #: What the stored numbers are multiplied by.
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    #: RFC 4648 base64 with padding, without line breaks.
+    data: Annotated[str, Field(max_length=MAX_ABSTENTION_BYTES)]
+
+    @model_validator(mode="after")
+    def _is_as_long_as_its_shape(self) -> PackedArray:
+        try:
+            got = len(base64.b64decode(self.data, validate=True))
+        except (binascii.Error, ValueError) as err:
+            raise ValueError(f"data is not base64 ({err})") from err
+        expected = math.prod(self.shape) * _ITEM_BYTES[self.dtype]
+        if got != expected:
+            raise ValueError(
+                f"data has {got} bytes; shape {self.shape} of {self.dtype} needs {expected}"
+            )
+        return self
+
+
+class Abstention(_Part):
+    """How pictures unlike those that the model knows are told, fitted for the served file.
+
+    The bundle's other file is judged by it too, though it was not fitted for that one; so it is
+    with the temperature and the operating points.
+
+    A picture is foreign if its score is above ``threshold``. The score's formula, and the arrays
+    that it needs, stand in `pipelines.mobile.novelty`.
+    """
+
+    #: Name of the score; its arrays and formula: `pipelines.mobile.novelty`.
+    score: str
+    #: A larger score than this is foreign.
+    threshold: Annotated[float, Field(allow_inf_nan=False)]
+    #: Share of the val images that the threshold was chosen to accept.
+    acceptance: Annotated[float, Field(gt=0, lt=1)]
+    #: Parameters of the score by name.
+    arrays: dict[str, PackedArray]
+    #: Train images that the arrays were fitted on, and val images that the threshold rests on.
+    n_train: Annotated[int, Field(ge=1)]
+    n_val: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _fits_a_phone(self) -> Abstention:
+        size = sum(len(array.data) for array in self.arrays.values())
+        if size > MAX_ABSTENTION_BYTES:
+            raise ValueError(f"arrays have {size:,} bytes; at most {MAX_ABSTENTION_BYTES:,} may be")
+        return self

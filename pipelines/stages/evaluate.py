@@ -7,8 +7,6 @@ takes is not written: a DVC output must not depend on the machine.
 from __future__ import annotations
 
 import contextlib
-import csv
-import io
 import json
 import logging
 import os
@@ -28,17 +26,28 @@ from pipelines.data.manifest import (
     in_split,
     read_manifest,
 )
-from pipelines.errors import DataError, LeakageError
-from pipelines.evaluation import plots
+from pipelines.errors import DataError, LeakageError, MissingDataError
+from pipelines.evaluation.certainty import (
+    Certainty,
+    metric_intervals,
+    paired_intervals,
+    plain,
+    trust_intervals,
+    with_bounds,
+)
+from pipelines.evaluation.intervals import draw
 from pipelines.evaluation.metrics import (
     agreement,
     classification_metrics,
     max_recall_drop,
     rounded,
 )
+from pipelines.evaluation.predictions import confusion_csv, predictions_csv
+from pipelines.evaluation.served import served_figures, served_metrics
 from pipelines.mobile.bundle import Bundle, read_bundle
 from pipelines.mobile.predictor import Predictor
 from pipelines.mobile.sessions import Precision
+from pipelines.mobile.trust import AuditReport
 from pipelines.paths import Paths, TaskPaths
 from pipelines.progress import track
 from pipelines.training import tracking
@@ -56,53 +65,75 @@ class Answers:
         class_index: (n,) true classes.
         logits: (n, c) by precision.
         probabilities: (n, c) by precision, rows add up to 1.
+        is_foreign: (n,) whether the served file refuses; None without abstention.
     """
 
     class_index: NDArray[np.int64]
     logits: dict[Precision, NDArray[np.float32]]
     probabilities: dict[Precision, NDArray[np.float32]]
+    is_foreign: NDArray[np.bool_] | None
 
 
-def run(task: str, params: EvaluateParams, paths: Paths) -> None:
+def run(task: str, params: EvaluateParams, seed: int, paths: Paths) -> None:
     """Write metrics.json, predictions.csv, confusion.csv, figures, and the finished bundle.json.
 
     Args:
         task: slug.
         params: the task's ``evaluate`` section.
+        seed: draws the resamples of the intervals.
         paths: of the project.
 
     Raises:
         BundleError: if `export` has not run, or its files were changed.
-        MissingDataError: if there is no manifest.
+        MissingDataError: if there is no manifest, or audit.json is damaged.
         LeakageError: if the splits are not those that the model was trained with.
         DataError: if the test split is empty or holds a label that the model does not know.
         CorruptImageError: if a picture was damaged after `prepare`.
     """
     files = paths.task(task)
     bundle = read_bundle(files.candidate)
+    audit = _audit(files)
     entries = _test_split(bundle, files)
     answers = _answer(bundle, entries, files)
-    metrics = rounded(_metrics(bundle, entries, answers, params))
-    figures = _figures(bundle, answers, params)
+    measured = rounded(_metrics(bundle, entries, answers, params))
+    certainty = _certainty(bundle, entries, answers, params, seed)
+    metrics = {
+        **measured,
+        "intervals": {key: plain(certainty.intervals[key]) for key in PRECISIONS},
+        "paired": plain(certainty.paired),
+    }
     served = bundle.served.precision
+    figures = served_figures(
+        bundle, answers.class_index, answers.logits[served], params.calibration_bins
+    )
     write_text(files.metrics, json.dumps(metrics, indent=2) + "\n")
-    write_text(files.predictions, _predictions_csv(bundle, entries, answers))
-    write_text(files.confusion, _confusion_csv(bundle, entries, answers))
+    write_text(files.predictions, predictions_csv(bundle.labels, entries, answers.probabilities))
+    predicted = answers.probabilities[served].argmax(axis=1)
+    write_text(files.confusion, confusion_csv(bundle.labels, entries, predicted))
     with new_folder(files.test_figures_dir) as folder:
         for name, png in figures.items():
             write_bytes(folder / name, png)
-    finished = bundle.model_copy(update={"metrics": {key: metrics[key] for key in PRECISIONS}})
+    finished = bundle.model_copy(
+        update={
+            "metrics": {key: metrics[key] for key in PRECISIONS},
+            "intervals": certainty.intervals,
+            "audit": audit,
+        }
+    )
     write_text(files.bundle, Bundle.model_validate(finished.model_dump()).to_json())
     _LOG.info(
-        "%s: %d test images, %s accuracy %.3f, macro-F1 %.3f, agreement of int8 and fp32 %.3f",
+        "%s: %d test images, %s accuracy %.3f (95 %%: %.3f to %.3f), macro-F1 %.3f, "
+        "agreement of int8 and fp32 %.3f",
         task,
         len(entries),
         served,
         metrics[served]["accuracy"],
+        certainty.intervals[served]["accuracy"].low,
+        certainty.intervals[served]["accuracy"].high,
         metrics[served]["macro_f1"],
         metrics["agreement"],
     )
-    _tell_mlflow(bundle, metrics, figures, paths)
+    _tell_mlflow(bundle, with_bounds(metrics, certainty), figures, paths)
 
 
 def _test_split(bundle: Bundle, files: TaskPaths) -> list[Entry]:
@@ -136,15 +167,21 @@ def _answer(bundle: Bundle, entries: Sequence[Entry], files: TaskPaths) -> Answe
         for precision in PRECISIONS
     }
     rows: dict[Precision, list[NDArray[np.float32]]] = {precision: [] for precision in PRECISIONS}
+    served, embeddings = bundle.served.precision, []
+    novelty = predictors[served].novelty
     for entry in track(entries, f"{bundle.task}: testing", len(entries)):
         pixels = predictors["fp32"].pixels(files.raw_dir / entry.path)[np.newaxis]
         for precision, predictor in predictors.items():
-            rows[precision].append(predictor.run(pixels)[0])
+            logits_of_one, embedding = predictor.run(pixels)
+            rows[precision].append(logits_of_one)
+            if precision == served:
+                embeddings.append(embedding)
     logits = {precision: np.concatenate(found) for precision, found in rows.items()}  # (n, c)
     return Answers(
         class_index=class_index_of(entries, bundle.labels),
         logits=logits,
         probabilities={key: predictors[key].probabilities(logits[key]) for key in PRECISIONS},
+        is_foreign=novelty.judge(np.concatenate(embeddings))[1] if novelty else None,
     )
 
 
@@ -171,52 +208,53 @@ def _metrics(
         "n_groups": len({entry.group for entry in entries}),
         "bytes": {key: bundle.files[key].size_bytes for key in PRECISIONS},
         "data_source": bundle.provenance.data_source,
+        **served_metrics(
+            bundle,
+            answers.class_index,
+            answers.logits[bundle.served.precision],
+            answers.is_foreign,
+            params.calibration_bins,
+        ),
     }
 
 
-def _figures(bundle: Bundle, answers: Answers, params: EvaluateParams) -> dict[str, bytes]:
+def _certainty(
+    bundle: Bundle,
+    entries: Sequence[Entry],
+    answers: Answers,
+    params: EvaluateParams,
+    seed: int,
+) -> Certainty:
+    draws = draw([entry.group for entry in entries], params.resamples, seed)
+    true = answers.class_index
+    intervals = {
+        key: metric_intervals(
+            draws, true, answers.probabilities[key], bundle.labels, params.calibration_bins
+        )
+        for key in PRECISIONS
+    }
     served = bundle.served.precision
-    true, probabilities = answers.class_index, answers.probabilities[served]
-    title = f"{bundle.task}, {served}, test split"
-    return {
-        "confusion.png": plots.confusion(true, probabilities.argmax(axis=1), bundle.labels, title),
-        "reliability.png": plots.reliability(true, probabilities, params.calibration_bins),
-        "roc.png": plots.roc(true, probabilities, bundle.labels),
-    }
+    intervals[served] |= trust_intervals(
+        draws, true, answers.probabilities[served], bundle, answers.is_foreign
+    )
+    fp32, int8 = (answers.logits[key].argmax(axis=1) for key in PRECISIONS)
+    return Certainty(intervals, paired_intervals(draws, true, fp32, int8, len(bundle.labels)))
 
 
-def _predictions_csv(bundle: Bundle, entries: Sequence[Entry], answers: Answers) -> str:
-    header = ["path", "group", "label"]
-    for precision in PRECISIONS:
-        header.append(f"{precision}_answer")
-        header += [f"{precision}_{label}" for label in bundle.labels]
-    lines: list[list[str]] = []
-    for place, entry in enumerate(entries):
-        line = [entry.path, entry.group, entry.label]
-        for precision in PRECISIONS:
-            row = answers.probabilities[precision][place]
-            line.append(bundle.labels[int(row.argmax())])
-            line += [f"{float(value):.6f}" for value in row]
-        lines.append(line)
-    return _csv_text(header, lines)
-
-
-def _confusion_csv(bundle: Bundle, entries: Sequence[Entry], answers: Answers) -> str:
-    predicted = answers.probabilities[bundle.served.precision].argmax(axis=1)
-    lines = [
-        [entry.label, bundle.labels[int(index)]]
-        for entry, index in zip(entries, predicted, strict=True)
-    ]
-    return _csv_text(["actual", "predicted"], lines)
-
-
-def _csv_text(header: list[str], lines: list[list[str]]) -> str:
-    buffer = io.StringIO()
-    # Quoted always: a file name may hold a lone carriage return.
-    writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
-    writer.writerow(header)
-    writer.writerows(lines)
-    return buffer.getvalue()
+def _audit(files: TaskPaths) -> AuditReport | None:
+    """What `audit` found; None where it has not run, which DVC does not let happen."""
+    advice = f"Run `fieldlens audit {files.task}` again."
+    try:
+        audit = AuditReport.model_validate_json(files.audit.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError) as err:
+        raise MissingDataError(
+            f"{files.audit}: is not the report of an audit ({err}). {advice}"
+        ) from err
+    if audit.task != files.task:
+        raise MissingDataError(f"{files.audit}: is the audit of {audit.task!r}. {advice}")
+    return audit
 
 
 def _tell_mlflow(

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,7 +15,6 @@ from numpy.typing import NDArray
 from pipelines.atomic import write_bytes, write_text
 from pipelines.card import DatasetCard, load_card
 from pipelines.config import ExportParams
-from pipelines.data.images import Preprocess
 from pipelines.data.loaders import Pictures
 from pipelines.data.manifest import (
     Entry,
@@ -24,7 +23,10 @@ from pipelines.data.manifest import (
     in_split,
     read_manifest,
 )
+from pipelines.data.workers import n_workers
 from pipelines.errors import LeakageError
+from pipelines.evaluation.abstention import fit_abstention
+from pipelines.evaluation.calibration import fit_temperature, operating_point
 from pipelines.mobile.benchmark import paired_ms, speedup
 from pipelines.mobile.bundle import (
     Bundle,
@@ -43,6 +45,7 @@ from pipelines.mobile.export import (
     check_parity,
     classifier_onnx,
 )
+from pipelines.mobile.probabilities import softmax
 from pipelines.mobile.remedies import Attempt, search_int8
 from pipelines.mobile.sessions import make_session
 from pipelines.paths import Paths, TaskPaths
@@ -54,6 +57,9 @@ _LOG = logging.getLogger(__name__)
 _PARITY_IMAGES = 32
 #: Val pictures on which int8 is measured; bounds the memory, not the honesty: a stratified sample.
 _MAX_VAL_IMAGES = 1000
+#: Train pictures that say what the model knows; a stratified sample, which bounds the time.
+_MAX_KNOWN_IMAGES = 2000
+_BATCH = 16
 
 
 def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
@@ -93,6 +99,15 @@ def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
     served = _serving(fp32, best, meta.image_px, params)
     _LOG.info("%s: serves %s: %s", task, served.precision, served.reason)
     bundle = _bundle(meta, card, float_sha256, fp32, attempts, best.model, served, files)
+    known = stratified_sample(in_split(entries, "train"), _MAX_KNOWN_IMAGES, seed)
+    bundle = _trusted(
+        bundle,
+        {"fp32": fp32, "int8": best.model}[served.precision],
+        _pictures(known, meta, seed, files),
+        val_pixels,
+        val_class_index,
+        params,
+    )
     write_bytes(files.onnx_fp32, fp32)
     write_bytes(files.onnx_int8, best.model)
     write_text(files.quantization, _table([attempt.candidate for attempt in attempts]))
@@ -101,8 +116,7 @@ def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
 
 
 def _pictures(entries: Sequence[Entry], meta: FloatModel, seed: int, files: TaskPaths) -> Pictures:
-    preprocess = Preprocess(meta.resize_px, meta.image_px)
-    return Pictures(files.raw_dir, entries, preprocess, None, seed)
+    return Pictures(files.raw_dir, entries, meta.preprocess, None, seed)
 
 
 def _val_split(
@@ -157,13 +171,13 @@ def _bundle(
     meanings = {entry.label: entry.meaning for entry in card.classes}
     n_features = int(np.prod(make_session(fp32).get_outputs()[1].shape[1:]))
     return Bundle(
-        schema_version=1,
+        schema_version=2,
         task=meta.task,
         domain=meta.domain,
         title=card.title,
         labels=meta.labels,
         label_meanings={label: meanings[label] for label in meta.labels},
-        preprocess=PreprocessSpec(resize_px=meta.resize_px, crop_px=meta.image_px),
+        preprocess=PreprocessSpec.of(meta.preprocess),
         input=TensorSpec(
             name=INPUT_NAME,
             shape=(-1, meta.image_px, meta.image_px, 3),
@@ -205,6 +219,53 @@ def _bundle(
         intended_use=card.intended_use,
         not_for=card.not_for,
     )
+
+
+def _trusted(
+    bundle: Bundle,
+    model: bytes,
+    known: Pictures,
+    val_pixels: NDArray[np.uint8],
+    val_class_index: NDArray[np.int64],
+    params: ExportParams,
+) -> Bundle:
+    """The bundle with temperature, operating points and abstention of the file that it serves."""
+    batches = np.split(val_pixels, range(_BATCH, len(val_pixels), _BATCH))
+    logits, val_embedding = _answers(model, batches)
+    _, train_embedding = _answers(model, known.batches(_BATCH))
+    temperature = fit_temperature(logits, val_class_index)
+    probabilities = softmax(logits, temperature)
+    points = {}
+    if params.min_specificity is not None:
+        points = {
+            label: operating_point(
+                probabilities[:, index], val_class_index == index, params.min_specificity
+            )
+            for index, label in enumerate(bundle.labels)
+        }
+    abstention = fit_abstention(train_embedding, val_embedding, params.acceptance)
+    _LOG.info(
+        "%s: temperature %.3f; foreign above %.3f of %s",
+        bundle.task,
+        temperature,
+        abstention.threshold,
+        abstention.score,
+    )
+    return bundle.model_copy(
+        update={
+            "temperature": temperature,
+            "operating_points": points,
+            "abstention": abstention,
+        }
+    )
+
+
+def _answers(
+    model: bytes, batches: Iterable[NDArray[np.uint8]]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    session = make_session(model, n_workers())
+    parts = [session.run([LOGITS_NAME, EMBEDDING_NAME], {INPUT_NAME: batch}) for batch in batches]
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
 def _ref(name: str, data: bytes) -> FileRef:

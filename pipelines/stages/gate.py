@@ -1,6 +1,8 @@
 """gate: floors and bounds on the test split; a model that passes becomes MLflow's `champion`.
 
-Nothing is written to the project, so that a model cannot pass today on yesterday's verdict.
+Nothing is written to the project, so that a model cannot pass today on yesterday's verdict. Where
+the audit calls the data a shortcut, no figure of the test split opens the gate: the test images
+carry the same shortcut. Params may accept it, with a reason (ADR 0012).
 """
 
 from __future__ import annotations
@@ -14,10 +16,14 @@ from typing import Any, Literal
 from pipelines.config import GateParams
 from pipelines.errors import BundleError, GateError, MissingDataError
 from pipelines.mobile.bundle import Bundle, read_bundle
+from pipelines.mobile.trust import AuditReport
 from pipelines.paths import Paths, TaskPaths
 from pipelines.training import tracking
 
 _LOG = logging.getLogger(__name__)
+
+#: Begins the name of a demand that comes from the audit.
+_AUDIT = "audit: "
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,19 +34,21 @@ class Check:
         metric: what is looked at, e.g. ``accuracy (int8)``.
         value: what the model reached; None where it is not defined, which never passes.
         bound: what is asked.
-        sense: whether the value must be at least or at most the bound.
+        sense: whether the value must be at least, at most or below the bound.
     """
 
     metric: str
     value: float | None
     bound: float
-    sense: Literal["at least", "at most"]
+    sense: Literal["at least", "at most", "below"]
 
     @property
     def passed(self) -> bool:
         """Whether the demand is met; equality is enough."""
         if self.value is None:
             return False
+        if self.sense == "below":
+            return self.value < self.bound
         return self.value >= self.bound if self.sense == "at least" else self.value <= self.bound
 
 
@@ -61,6 +69,7 @@ def check(metrics: Mapping[str, Any], bundle: Bundle, params: GateParams) -> lis
     floors = [
         Check(f"accuracy ({served})", of_served["accuracy"], params.min_accuracy, "at least"),
         Check(f"macro_f1 ({served})", of_served["macro_f1"], params.min_macro_f1, "at least"),
+        *_shortcuts(bundle.audit),
     ]
     if served != "int8":
         return floors
@@ -74,6 +83,17 @@ def check(metrics: Mapping[str, Any], bundle: Bundle, params: GateParams) -> lis
     ]
 
 
+def _shortcuts(audit: AuditReport | None) -> list[Check]:
+    """A demand that is not met for each audit that found a shortcut, unless it is accepted."""
+    if audit is None or audit.verdict != "shortcut" or audit.accepted is not None:
+        return []
+    return [
+        Check(f"{_AUDIT}{score.name}", score.share, audit.shortcut_share, "below")
+        for score in audit.scores
+        if score.decides and score.verdict == "shortcut"
+    ]
+
+
 def run(task: str, params: GateParams, paths: Paths) -> None:
     """Let a model pass and move the alias `champion` to it, or refuse it.
 
@@ -83,16 +103,24 @@ def run(task: str, params: GateParams, paths: Paths) -> None:
         paths: of the project.
 
     Raises:
-        MissingDataError: if `evaluate` has not run.
-        BundleError: if the bundle is incomplete or changed, or has other metrics.
+        MissingDataError: if `evaluate` or `audit` has not run.
+        BundleError: if the bundle is incomplete or changed, or has other metrics or another audit.
         GateError: if a demand is not met; lists every one that is not.
     """
     files = paths.task(task)
     bundle, metrics = read_tested(files)
+    audit = _read_audit(files)
+    if bundle.audit != audit:
+        raise BundleError(
+            f"{files.audit}: the audit is not the one in {files.bundle.name}. "
+            f"Run `dvc repro evaluate@{task}` again."
+        )
     checks = check(metrics, bundle, params)
     failed = [entry for entry in checks if not entry.passed]
     if failed:
         raise GateError(refusal(task, failed))
+    if audit.verdict == "shortcut":
+        _LOG.warning("%s: a shortcut in the data is accepted: %s", task, audit.accepted)
     version = tracking.release(
         paths,
         task,
@@ -143,6 +171,16 @@ def _read_metrics(files: TaskPaths) -> dict[str, Any]:
     return document
 
 
+def _read_audit(files: TaskPaths) -> AuditReport:
+    advice = f"Run `dvc repro audit@{files.task}` (or `fieldlens audit {files.task}`) first."
+    try:
+        return AuditReport.model_validate_json(files.audit.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingDataError(f"{files.audit}: there is no audit. {advice}") from None
+    except (OSError, ValueError) as err:
+        raise MissingDataError(f"{files.audit}: is no audit report ({err}). {advice}") from err
+
+
 def refusal(task: str, failed: list[Check]) -> str:
     """One line, and a table of what failed.
 
@@ -150,6 +188,7 @@ def refusal(task: str, failed: list[Check]) -> str:
         task: slug.
         failed: not empty.
     """
+    shortcut = next((entry for entry in failed if entry.metric.startswith(_AUDIT)), None)
     first = failed[0]
     rows = [("metric", "value", "bound")]
     rows += [(e.metric, _number(e.value), f"{e.sense} {_number(e.bound)}") for e in failed]
@@ -159,6 +198,15 @@ def refusal(task: str, failed: list[Check]) -> str:
         for row in rows
     ]
     table = "\n".join(f"  {line.rstrip()}" for line in lines)
+    if shortcut is not None:
+        name = shortcut.metric.removeprefix(_AUDIT)
+        return (
+            f"{task} is not released: its data are a shortcut. Models that see only {name} come "
+            f"{_number(shortcut.value)} of the way from chance to the linear probe, expected below "
+            f"{_number(shortcut.bound)}; {len(failed)} of its demands failed. Get other images, or "
+            f"say in params.yaml why the model may still be used (tasks.{task}.audit.accepted).\n"
+            f"{table}"
+        )
     return (
         f"{task} is not released: {first.metric} is {_number(first.value)}, expected {first.sense} "
         f"{_number(first.bound)}; {len(failed)} of its demands failed. Improve the model, or argue "

@@ -7,26 +7,25 @@ are not put into the page: it may travel further than the images are allowed to.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pipelines.atomic import write_text
-from pipelines.card import load_card
-from pipelines.config import Params
+from pipelines.card import DatasetCard, load_card
+from pipelines.config import Params, TaskParams
 from pipelines.errors import ConfigError, MissingDataError
-from pipelines.evaluation.pages import (
-    TaskResult,
-    html_page,
-    real_results_markdown,
-    results_markdown,
-)
+from pipelines.evaluation.cards import ModelFacts, model_card
+from pipelines.evaluation.pages import html_page, real_results_markdown, results_markdown
+from pipelines.evaluation.results import TaskResult
 from pipelines.mobile.bundle import Bundle
 from pipelines.paths import Paths, TaskPaths
 from pipelines.stages.gate import check, read_tested
 
 _LOG = logging.getLogger(__name__)
 
-#: In the name of a figure that shows pictures of the data set.
-_PICTURES = "samples"
+#: In the names of figures that show pictures of the data set.
+_PICTURES = ("samples", "label_doubts", "file_facts")
 
 
 def run(paths: Paths, params: Params) -> None:
@@ -60,18 +59,59 @@ def write_results(paths: Paths, params: Params, out: Path) -> None:
         BundleError: as `run`.
     """
     results = collect(paths, params)
+    _refuse_painted(results, out)
+    cards = {found.bundle.task: load_card(paths.task(found.bundle.task).card) for found in results}
+    results = [
+        replace(found, published=cards[found.bundle.task].published_figures or "")
+        for found in results
+    ]
+    publishers = {task: _publisher(card) for task, card in cards.items()}
+    write_text(out, real_results_markdown(results, publishers))
+
+
+def write_cards(paths: Paths, params: Params, folder: Path) -> None:
+    """Write <task>.md, a model card, for each task that was measured on real images.
+
+    Args:
+        paths: of the project.
+        params: the gates of the tasks.
+        folder: e.g. docs/cards.
+
+    Raises:
+        ConfigError: as `write_results`.
+        MissingDataError: as `run`.
+        BundleError: as `run`.
+    """
+    results = collect(paths, params)
+    _refuse_painted(results, folder)
+    for found in results:
+        task = found.bundle.task
+        card = load_card(paths.task(task).card)
+        facts = ModelFacts(
+            found=replace(found, published=card.published_figures or ""),
+            card=card,
+            max_changed=_asked(params.task(task)),
+        )
+        write_text(folder / f"{task}.md", model_card(facts))
+
+
+def _asked(section: TaskParams) -> dict[str, float]:
+    """The bounds of the changes that the behavioural tests make of this task's images."""
+    may_flip = section.train.augment.horizontal_flip
+    bounds = section.evaluate.max_changed
+    return {kind: bound for kind, bound in bounds.items() if kind != "flip" or may_flip}
+
+
+def _refuse_painted(results: Sequence[TaskResult], out: Path) -> None:
     painted = [found.bundle.task for found in results if found.bundle.is_sample]
     if painted:
         raise ConfigError(
             f"{out}: not written: {', '.join(painted)} ran on sample data, which is never quoted "
             f"as a result. Give fetch.source real images, or use a workspace (`make real`)."
         )
-    publishers = {found.bundle.task: _publisher(paths, found.bundle.task) for found in results}
-    write_text(out, real_results_markdown(results, publishers))
 
 
-def _publisher(paths: Paths, task: str) -> str:
-    card = load_card(paths.task(task).card)
+def _publisher(card: DatasetCard) -> str:
     return f"{card.source.publisher}, {card.source.version} ({card.licence.spdx})"
 
 
@@ -105,7 +145,7 @@ def collect(paths: Paths, params: Params) -> list[TaskResult]:
 def _figures(files: TaskPaths, bundle: Bundle) -> dict[str, bytes]:
     return {
         f"{folder.name}: {path.stem.replace('_', ' ')}": path.read_bytes()
-        for folder in (files.test_figures_dir, files.training_figures_dir)
+        for folder in (files.test_figures_dir, files.audit_dir, files.training_figures_dir)
         for path in sorted(folder.glob("*.png"))
-        if bundle.is_sample or _PICTURES not in path.stem
+        if bundle.is_sample or not any(word in path.stem for word in _PICTURES)
     }

@@ -96,6 +96,7 @@ def run(task: str, domain: str, params: TrainParams, seed: int, paths: Paths) ->
             is_folded=weights is not None,
             resize_px=preprocess.resize_px,
             image_px=preprocess.crop_px,
+            view=params.view,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
             strategy=params.strategy,

@@ -18,9 +18,9 @@ from pipelines.backbones.folding import fold_batch_norms
 from pipelines.backbones.heads import Classifier, make_classifier
 from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD, LoadedWeights, load_imagenet
 from pipelines.config import TrainParams
-from pipelines.data.images import Preprocess
 from pipelines.data.loaders import Pictures
 from pipelines.data.manifest import Entry, class_index_of
+from pipelines.data.plain_view import preprocess_of as preprocess_of
 from pipelines.mobile import export
 from pipelines.mobile.calibration import calibration_batches, stratified_sample
 from pipelines.mobile.quantize import quantized_trunk
@@ -35,15 +35,6 @@ _LOG = logging.getLogger(__name__)
 
 #: Pictures that calibrate the int8 trunk of the cached strategy.
 _TRUNK_CALIBRATION_IMAGES = 64
-
-
-def preprocess_of(params: TrainParams) -> Preprocess:
-    """The plain view that a network of these params takes.
-
-    Args:
-        params: side and crop.
-    """
-    return Preprocess(round(params.image_px / params.crop_fraction), params.image_px)
 
 
 def start_model(
@@ -124,7 +115,7 @@ def phases_of(
         ConfigError: if the activations would not fit into ``max_cache_bytes``.
     """
     if params.strategy == "full":
-        return full_phases(model, params, train, val, normalise, seed=seed)
+        return full_phases(model, params, train, val, normalise, seed=seed, what=task)
     trunks = frozen_trunks(model, params, train.pictures, seed, paths)
     return cached_phases(
         model, params, train, val, trunks, paths.activations_dir, seed=seed, what=task

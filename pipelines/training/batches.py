@@ -30,24 +30,22 @@ class Split:
 
 
 def epoch_order(
-    class_index: NDArray[np.int64], generator: np.random.Generator, balance: str
+    n_images: int, generator: np.random.Generator, weights: NDArray[np.float64] | None
 ) -> NDArray[np.int64]:
     """The images of an epoch, in order.
 
     Args:
-        class_index: (n,) of the train split.
+        n_images: of the train split.
         generator: draws the order.
-        balance: with ``sampling``, images are drawn with replacement, each class as often.
+        weights: (n_images,) of mean 1; images are then drawn with replacement, in proportion. None:
+            each is drawn once.
 
     Returns:
-        (n,) rows.
+        (n_images,) rows.
     """
-    n = len(class_index)
-    if balance != "sampling":
-        return generator.permutation(n)
-    counts = np.bincount(class_index)
-    chance = 1 / (np.count_nonzero(counts) * counts[class_index])
-    return generator.choice(n, size=n, p=chance)
+    if weights is None:
+        return generator.permutation(n_images)
+    return generator.choice(n_images, size=n_images, p=weights / n_images)
 
 
 def chunks(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:

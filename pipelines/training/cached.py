@@ -24,6 +24,7 @@ from pipelines.training.batches import (
     trained_modules,
 )
 from pipelines.training.fit import Phase
+from pipelines.training.reweighing import draw_weights
 from pipelines.training.trunk import Activations, cached_activations, plain_slots, train_slots
 
 
@@ -51,8 +52,11 @@ def cached_phases(
         what: for progress bars.
 
     Raises:
-        ConfigError: if the activations would not fit into ``max_cache_bytes``.
+        ConfigError: if the activations would not fit into ``max_cache_bytes``, or if images are to
+            be weighted by source and sources cannot help.
     """
+    # First of all: what it refuses should not cost the work of the trunk.
+    weights = draw_weights(train, params.balance, what)
     stored = cached_activations(
         train.pictures,
         train.class_index,
@@ -78,7 +82,7 @@ def cached_phases(
 
     def rows_of(epoch: int, phase: int) -> list[NDArray[np.int64]]:
         generator = np.random.default_rng([seed, phase, epoch, 2])
-        return chunks(epoch_order(train.class_index, generator, params.balance), params.batch_size)
+        return chunks(epoch_order(n_images, generator, weights), params.batch_size)
 
     def slots_of(epoch: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
         # Each image shows its slots in turn, so that each is seen as often.

@@ -93,7 +93,7 @@ def fit(
     on_epoch: Callable[[EpochLog], None],
     what: str,
 ) -> list[EpochLog]:
-    """Train through the phases and leave the best epoch's weights in the model.
+    """Train through the phases and leave the best epoch's weights in the model, in inference mode.
 
     A run that was killed goes on from its last epoch and ends with the same bytes.
 
@@ -154,6 +154,8 @@ def fit(
             save_checkpoint(checkpoint_dir, key, _checkpoint(model, state, optimizer))
     if state.best:
         model.load_state_dict(state.best)
+    # Also where nothing was left to train: batch norms must not go on counting what is shown next.
+    model.eval()
     return state.history
 
 

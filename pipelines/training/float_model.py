@@ -13,6 +13,8 @@ from safetensors.torch import load_file, save
 from pipelines.atomic import file_sha256, write_bytes, write_text
 from pipelines.backbones.folding import fold_batch_norms
 from pipelines.backbones.heads import Classifier, make_classifier
+from pipelines.config import ViewParams
+from pipelines.data.preprocess import Preprocess, View
 from pipelines.errors import BundleError, MissingDataError
 
 
@@ -33,6 +35,7 @@ class FloatModel(BaseModel):
     is_folded: bool
     resize_px: int
     image_px: int
+    view: Annotated[ViewParams, Field(exclude_if=lambda view: view.is_off)] = ViewParams()
     #: RGB, of pixels in [0, 1].
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -48,6 +51,11 @@ class FloatModel(BaseModel):
     params_sha256: str
     #: Of the epoch that was kept.
     val: dict[str, float]
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """The plain view that the network takes."""
+        return Preprocess(self.resize_px, self.image_px, View(**dict(self.view)))
 
     def build(self) -> Classifier:
         """The network, untrained."""

@@ -23,6 +23,7 @@ from pipelines.training.batches import (
     trained_modules,
 )
 from pipelines.training.fit import Phase
+from pipelines.training.reweighing import draw_weights
 
 
 def full_phases(
@@ -33,6 +34,7 @@ def full_phases(
     normalise: Callable[[Tensor], Tensor],
     *,
     seed: int,
+    what: str,
 ) -> list[Phase]:
     """Phases on images through the whole network; the second trains every layer.
 
@@ -43,14 +45,19 @@ def full_phases(
         val: the val split.
         normalise: (n, h, w, 3) bytes to (n, 3, h, w) normalised pixels.
         seed: of the run.
+        what: the task, for messages.
+
+    Raises:
+        ConfigError: if images are to be weighted by source and sources cannot help.
     """
+    weights = draw_weights(train, params.balance, what)
     labels = torch.from_numpy(train.class_index)
     n_images = len(train.class_index)
 
     def batches_of(phase: int) -> Callable[[int], Iterator[tuple[Tensor, Tensor]]]:
         def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
             generator = np.random.default_rng([seed, phase, epoch, 2])
-            order = epoch_order(train.class_index, generator, params.balance)
+            order = epoch_order(n_images, generator, weights)
             number = 1 + phase * params.head_phase.epochs + epoch
             entries = train.pictures.entries
 

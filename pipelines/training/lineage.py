@@ -11,6 +11,8 @@ from pipelines.paths import Paths
 #: Tags by which later calls find a run, or a registered version, again.
 WEIGHTS_TAG = "fieldlens.weights_sha256"
 TRAINING_KEY_TAG = "fieldlens.training_key"
+#: Of a run that is written after the fact, until it is whole: whose weights it will tell of.
+RECORDING_TAG = "fieldlens.recording_of"
 BUNDLE_TAG = "fieldlens.bundle_sha256"
 #: The registry's alias of the released version.
 CHAMPION = "champion"

@@ -16,6 +16,7 @@ from typing import Any, Literal, TypeVar
 from pipelines.atomic import file_sha256
 from pipelines.paths import Paths
 from pipelines.quiet import go_quiet
+from pipelines.training.blank_store import make_store
 from pipelines.training.lineage import BUNDLE_TAG, CHAMPION
 
 T = TypeVar("T")
@@ -84,6 +85,8 @@ class Tracker:
         from mlflow import MlflowClient
 
         if self.uri.startswith("sqlite:///"):
+            if self.artifacts_dir is not None:
+                make_store(Path(self.uri.removeprefix("sqlite:///")))
             # Where a file cannot be opened, MLflow would try for 100 s.
             with contextlib.closing(sqlite3.connect(self.uri.removeprefix("sqlite:///"))) as store:
                 store.execute("PRAGMA schema_version")

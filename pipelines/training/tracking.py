@@ -10,22 +10,24 @@ model a task. Called by `train`, `evaluate`, `gate` and `doctor`; MLflow itself 
 from __future__ import annotations
 
 import csv
-import tempfile
-import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
 
 from pipelines.paths import Paths
-from pipelines.training.lineage import TRAINING_KEY_TAG, WEIGHTS_TAG, flatten, training_tags
+from pipelines.training.lineage import (
+    RECORDING_TAG,
+    TRAINING_KEY_TAG,
+    WEIGHTS_TAG,
+    training_tags,
+)
 from pipelines.training.mlflow_store import (
-    Kind,
     Tracker,
     champion_version,
     register,
     set_champion,
 )
+from pipelines.training.runs import Run
 
 __all__ = [
     "Run",
@@ -39,86 +41,6 @@ __all__ = [
     "start",
     "training_tags",
 ]
-
-#: MLflow takes at most so many characters of a parameter's value.
-_MAX_VALUE = 500
-
-
-class Run:
-    """One training, as MLflow sees it; where tracking is off every call does nothing."""
-
-    def __init__(self, tracker: Tracker, run_id: str | None, name: str) -> None:
-        """Take over the run with MLflow's ``run_id``, or none at all where that is None."""
-        self.run_id = run_id
-        self._tracker = tracker
-        self._name = name
-
-    def _do(self, action: Callable[[Any], object]) -> None:
-        if self.run_id is not None:
-            self._tracker.call(action)
-
-    def _log(self, kind: Kind, rows: Sequence[tuple[Any, ...]]) -> None:
-        if self.run_id is not None:
-            self._tracker.log(self.run_id, kind, rows)
-
-    def params(self, values: Mapping[str, object]) -> None:
-        """Record what was asked for.
-
-        Args:
-            values: nested mappings become dotted names.
-        """
-        self._log("params", [(key, str(v)[:_MAX_VALUE]) for key, v in flatten(values).items()])
-
-    def epoch(self, step: int, metrics: Mapping[str, object]) -> None:
-        """Record the metrics of one epoch; what is not a number is left out.
-
-        Args:
-            step: epoch, counted through all phases.
-            metrics: nested mappings become dotted names.
-        """
-        now_ms = int(time.time() * 1000)
-        numbers = {key: v for key, v in flatten(metrics).items() if isinstance(v, int | float)}
-        self._log("metrics", [(key, v, now_ms, step) for key, v in numbers.items()])
-
-    def tags(self, values: Mapping[str, str]) -> None:
-        """Tag the run; the weights' hash also becomes part of its name.
-
-        Args:
-            values: by name, see `lineage.training_tags`.
-        """
-        self._log("tags", list(values.items()))
-        if WEIGHTS_TAG in values:
-            name = f"{self._name}-{values[WEIGHTS_TAG][:8]}"
-            self._do(lambda client: client.update_run(self.run_id, name=name))
-
-    def figure(self, name: str, png: bytes) -> None:
-        """Keep a figure.
-
-        Args:
-            name: file name, e.g. ``curves.png``.
-            png: its bytes.
-        """
-        with tempfile.TemporaryDirectory() as temporary:
-            path = Path(temporary) / name
-            path.write_bytes(png)
-            self.artifact(path, "figures")
-
-    def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Keep a file, or a folder with all that it holds.
-
-        Args:
-            path: the file or folder.
-            folder: where in the run; the top by default.
-        """
-        self._do(lambda client: client.log_artifact(self.run_id, str(path), folder))
-
-    def close(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
-        """End the run.
-
-        Args:
-            status: anything but FINISHED lets `start` go on with it.
-        """
-        self._do(lambda client: client.set_terminated(self.run_id, status))
 
 
 @contextmanager
@@ -141,11 +63,11 @@ def start(paths: Paths, task: str, domain: str, *, name: str, training_key: str)
     tracker = Tracker(paths)
     found = tracker.newest_run(task, TRAINING_KEY_TAG, training_key, unfinished=True)
     if found is not None:
-        run = Run(tracker, found.info.run_id, name)
+        run = Run(tracker, found.info.run_id, name, is_new=False)
         tracker.call(lambda client: client.update_run(run.run_id, status="RUNNING"))
     else:
         tags = {"task": task, "domain": domain, TRAINING_KEY_TAG: training_key}
-        run = Run(tracker, tracker.new_run(task, name, tags), name)
+        run = Run(tracker, tracker.new_run(task, name, tags), name, is_new=True)
     try:
         yield run
     except BaseException as err:
@@ -167,7 +89,9 @@ def find_run(
     """
     tracker = tracker or Tracker(paths)
     found = tracker.newest_run(task, WEIGHTS_TAG, weights_sha256)
-    return None if found is None else Run(tracker, found.info.run_id, found.info.run_name)
+    if found is None:
+        return None
+    return Run(tracker, found.info.run_id, found.info.run_name, is_new=False)
 
 
 def find_or_record(
@@ -217,16 +141,23 @@ def record_training(
     """
     tracker = tracker or Tracker(paths)
     files = paths.task(task)
-    made = tracker.new_run(task, name, {"fieldlens.recorded_from": files.history.name})
-    run = Run(tracker, made, name)
+    of = tags.get(WEIGHTS_TAG, "")
+    # One that was killed here is gone on with.
+    begun = tracker.newest_run(task, RECORDING_TAG, of, unfinished=True)
+    if begun is not None:
+        run = Run(tracker, begun.info.run_id, name, is_new=False)
+    else:
+        first = {"fieldlens.recorded_from": files.history.name, RECORDING_TAG: of}
+        run = Run(tracker, tracker.new_run(task, name, first), name, is_new=True)
     run.params(params)
-    run.tags(tags)
     if files.history.is_file():
         with files.history.open(encoding="utf-8", newline="") as stream:
             for step, row in enumerate(csv.DictReader(stream), start=1):
                 run.epoch(step, {key: _number(cell) for key, cell in row.items()})
     if files.training_figures_dir.is_dir():
         run.artifact(files.training_figures_dir, "figures")
+    # Last: by them it is found, and then nothing is added.
+    run.tags(tags)
     run.close("FINISHED")
     return run
 
@@ -249,10 +180,11 @@ def log_test(
         figures: PNG bytes by file name.
         bundle_dir: the finished bundle, kept whole.
     """
-    run.epoch(0, {"test": metrics})
-    for name, png in figures.items():
-        run.figure(f"test_{name}", png)
-    run.artifact(bundle_dir)
+    with run.reopened():
+        run.epoch(0, {"test": metrics})
+        for name, png in figures.items():
+            run.figure(f"test_{name}", png)
+        run.artifact(bundle_dir)
 
 
 def release(

@@ -11,11 +11,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "benchmarks"
-SCRIPTS = ("latency", "prepare", "repro", "training")
+SCRIPTS = ("abstention", "latency", "prepare", "repro", "training")
 
 
 @pytest.fixture(autouse=True)
@@ -67,6 +68,24 @@ def test_latency_without_bundles_says_what_to_run(tmp_path):
     assert done.returncode == 2
     assert "make repro" in done.stderr
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_abstention_without_models_says_what_to_run(tmp_path):
+    done = run("abstention", "--root", str(tmp_path))
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "expected at least 2" in done.stderr
+
+
+def test_painted_pictures_are_of_every_kind():
+    import abstention
+
+    found = abstention.kinds()
+    assert set(found) == {"blank", "gradient", "noise", "text"}
+    for kind, images in found.items():
+        assert len(images) >= 4
+        spread = [float(np.asarray(image).std()) for image in images]
+        assert all(each > 5 for each in spread) or kind == "blank", kind
 
 
 def test_stages_that_ran_are_read_from_dvc():

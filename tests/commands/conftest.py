@@ -108,7 +108,7 @@ def _mean_colour_model() -> bytes:
 
 _ROWS = {"shape": [-1, 3], "dtype": "float32", "meaning": "mean colour"}
 _BUNDLE = {
-    "schema_version": 1,
+    "schema_version": 2,
     "task": "toy",
     "domain": "agriculture",
     "title": "Toy colours",

@@ -6,10 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from pipelines import cli
-from pipelines.commands.predict import SAMPLE_WARNING
+from pipelines.commands.predict import FOREIGN_WARNING, SAMPLE_WARNING
+from pipelines.evaluation.abstention import fit_abstention
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,6 +42,41 @@ def test_predict_model_of_real_images_carries_no_sample_warning(toy_bundle, colo
     toy_bundle.write_text(text)
     assert predict(toy_bundle.parents[3], colour_images["red"]) == 0
     assert SAMPLE_WARNING not in capsys.readouterr().out
+
+
+def test_predict_says_when_it_does_not_know_the_kind_of_picture(
+    toy_project, toy_bundle, colour_images, tmp_path, capsys
+):
+    # Known are greenish pictures; a black one is none of them.
+    known = np.array([20, 230, 20]) * np.random.default_rng(0).uniform(0.7, 1.3, (60, 3))
+    document = json.loads(toy_bundle.read_text())
+    document["abstention"] = fit_abstention(known[:40], known[40:], 0.95).model_dump()
+    document["operating_points"] = {
+        "green": {
+            "threshold": 0.5,
+            "min_specificity": 0.9,
+            "sensitivity": 0.8,
+            "specificity": 0.9,
+            "n_positive": 5,
+            "n_negative": 10,
+        }
+    }
+    toy_bundle.write_text(json.dumps(document))
+    black = tmp_path / "black.png"
+    Image.new("RGB", (20, 20)).save(black)
+    assert predict(toy_project, colour_images["green"], black) == 0
+    known_text, foreign_text = capsys.readouterr().out.split(str(black))
+    assert FOREIGN_WARNING not in known_text
+    assert "A kind of picture that I know. (foreignness 0." in known_text
+    assert "green: yes (yes from 0.500; on val that found 80% and said no to 90%" in known_text
+    assert FOREIGN_WARNING in foreign_text
+    assert "yes from" not in foreign_text
+
+    assert predict(toy_project, colour_images["green"], black, "--json") == 0
+    first, second = json.loads(capsys.readouterr().out)["images"]
+    assert (first["is_foreign"], second["is_foreign"]) == (False, True)
+    assert first["foreignness"] < document["abstention"]["threshold"] < second["foreignness"]
+    assert (first["positives"], second["positives"]) == ({"green": True}, {"green": False})
 
 
 def test_predict_json_is_whole_and_in_order(toy_project, toy_bundle, colour_images, capsys):

@@ -8,12 +8,12 @@ def test_tasks_shows_how_far_each_has_come(toy_project, toy_bundle, capsys):
     assert cli.main(["tasks", "--root", str(toy_project)]) == 0
     header, toy, other = capsys.readouterr().out.splitlines()
     assert header.split()[:4] == ["TASK", "DOMAIN", "CLASSES", "SOURCE"]
-    assert toy.split()[:9] == [
+    assert toy.split()[:10] == [
         *("toy", "agriculture", "3", "sample"),
-        *("yes", "-", "-", "yes", "-"),
+        *("yes", "-", "-", "-", "yes", "-"),
     ]
     assert toy.endswith("Toy colours")
-    assert other.split()[4:9] == ["-"] * 5
+    assert other.split()[4:10] == ["-"] * 6
 
 
 def test_tasks_bad_card_is_complained_about_and_the_rest_is_shown(toy_project, capsys):

@@ -118,6 +118,8 @@ def test_import_rules_hold():
         ("pipelines.config", {"torch", "mlflow", "dvc", "numpy", "onnxruntime"}),
         ("pipelines.mobile.predictor", {"torch", "mlflow", "dvc", "onnx", "sklearn", "cv2"}),
         ("pipelines.commands.predict", {"torch", "mlflow", "dvc", "onnx", "sklearn", "cv2"}),
+        ("pipelines.commands.explain", {"torch", "mlflow", "dvc", "onnx", "sklearn", "cv2"}),
+        ("pipelines.commands.stress", {"torch", "mlflow", "dvc", "onnx", "sklearn", "cv2"}),
         ("pipelines.stages.fetch", {"torch", "mlflow", "sklearn", "matplotlib"}),
         ("pipelines.stages.prepare", {"torch", "mlflow", "sklearn", "matplotlib"}),
         ("pipelines.stages.evaluate", {"torch", "mlflow", "torchvision"}),

@@ -120,12 +120,36 @@ def test_flips_happen_when_asked_for_and_never_else(knob, axis, picture):
         {"blur": 1.0},
         {"noise": 1.0},
         {"jpeg": 1.0},
+        {"background": 1.0},
     ],
     ids=lambda change: next(iter(change)),
 )
 def test_each_knob_does_something(change, picture):
     found = {view.tobytes() for view in views(**change).many(picture, SEEDS)}
     assert found != {views()(picture, 0).tobytes()}
+
+
+def test_background_that_is_off_changes_no_byte(picture):
+    given = AugmentParams.model_validate(ON)
+    off = AugmentParams.model_validate({**ON, "background": 0.0})
+    assert off.model_dump_json() == given.model_dump_json()
+    for one, other in zip(
+        Views(given, 32).many(picture, SEEDS), Views(off, 32).many(picture, SEEDS), strict=True
+    ):
+        assert np.array_equal(one, other)
+
+
+def test_background_is_painted_around_the_middle(picture):
+    plain = views()(picture, 0).astype(int)
+    painted = np.stack(views(background=1.0).many(picture, SEEDS)).astype(int)
+    gap = np.abs(painted - plain).max(axis=-1)
+    # The middle is the picture's; corners hardly ever are.
+    assert gap[:, 15:17, 15:17].max() <= 6
+    assert (gap[:, 0, 0] > 6).mean() > 0.8
+    # Each share of the views that was asked for, drawn by the view's own seed.
+    some = views(background=0.5).many(picture, SEEDS)
+    n_plain = sum(np.array_equal(view, plain) for view in some)
+    assert 4 <= n_plain <= len(SEEDS) - 4
 
 
 def test_colour_knobs_leave_a_grey_picture_grey():

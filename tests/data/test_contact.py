@@ -6,6 +6,7 @@ import io
 import itertools
 from dataclasses import dataclass
 
+import numpy as np
 import pytest
 from PIL import Image, ImageFont
 
@@ -71,3 +72,16 @@ def test_default_font_draws_a_long_unicode_name() -> None:
     font = ImageFont.load_default(12)
     assert font.getlength(_caption(tile, font)) <= 160
     assert contact_sheet("a", [tile])
+
+
+def test_note_is_a_second_line_and_sheets_without_one_have_no_room_for_it() -> None:
+    picture = Image.new("RGB", (160, 160), (9, 90, 9))
+    plain, noted, long = (
+        Image.open(io.BytesIO(contact_sheet("a", [Tile(picture, "x.png", "val", note)])))
+        for note in ("", "0.93 nevus?", "0.93 " + "very " * 20 + "long\n")
+    )
+    assert noted.height == long.height > plain.height
+    assert noted.tobytes() != long.tobytes()
+    # What does not fit is cut: nothing is drawn beyond the tile.
+    beyond = np.asarray(long.convert("L"))[192:, 8 + 160 :]
+    assert (beyond == 255).all()

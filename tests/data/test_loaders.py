@@ -11,9 +11,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines.config import AugmentParams
-from pipelines.data.images import Preprocess, open_image
+from pipelines.data.images import open_image
 from pipelines.data.loaders import Pictures, draw_seed, ordered_map
 from pipelines.data.manifest import in_split, read_manifest
+from pipelines.data.preprocess import MASK_VALUE, Preprocess, View
 from pipelines.errors import CorruptImageError
 
 AUGMENT = AugmentParams(
@@ -104,6 +105,19 @@ def test_plain_is_the_preprocessing_alone(pictures):
     for entry in pictures.entries:
         image = open_image(pictures.raw_dir / entry.path, name=entry.path).rgb
         assert np.array_equal(pictures.plain(entry), pictures.preprocess(image))
+
+
+def test_views_have_taken_away_what_the_plain_one_has(pictures):
+    preprocess = Preprocess(36, 32, View(grey=True, side_px=24, border_mask=0.125))
+    seen = replace(pictures, preprocess=preprocess)
+    for entry in seen.entries:
+        views = seen.views(entry, [1, 2, 3])
+        assert views.shape == (4, 32, 32, 3)
+        assert np.array_equal(views[0], seen.plain(entry))
+        assert (views == views[..., :1]).all()
+        assert (views[:, :4] == MASK_VALUE).all()
+        assert (views[:, :, -4:] == MASK_VALUE).all()
+        assert len({view.tobytes() for view in views}) == 4
 
 
 def test_plain_depends_on_neither_seed_nor_augmentation(pictures):

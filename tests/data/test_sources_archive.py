@@ -198,10 +198,17 @@ def test_extract_encrypted_zip_is_refused(tmp_path: Path) -> None:
         extract(path, _intake(tmp_path / "raw"), "")
 
 
-def test_extract_zip_with_unknown_compression_is_damaged(tmp_path: Path) -> None:
+def test_extract_zip_with_a_member_without_a_name_raises_nothing_else(tmp_path: Path) -> None:
+    path = _zip(tmp_path / "set.zip", ("a.jpg", b"1"))
+    _set_central_field(path, 28, "<H", 0)
+    with pytest.raises(SourceError):
+        extract(path, _intake(tmp_path / "raw"), "")
+
+
+def test_extract_zip_with_unknown_compression_is_refused(tmp_path: Path) -> None:
     path = _zip(tmp_path / "set.zip", ("a.jpg", b"1"))
     _set_central_field(path, 10, "<H", 9)
-    with pytest.raises(SourceError, match="damaged"):
+    with pytest.raises(SourceError, match="neither stored nor deflated"):
         extract(path, _intake(tmp_path / "raw"), "")
 
 

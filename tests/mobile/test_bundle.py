@@ -6,9 +6,18 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.data.images import Preprocess
+from pipelines.data.preprocess import Preprocess, View
 from pipelines.errors import BundleError
-from pipelines.mobile.bundle import Bundle, read_bundle, read_model
+from pipelines.mobile.bundle import Bundle, PreprocessSpec, read_bundle, read_model
+
+POINT = {
+    "threshold": 0.5,
+    "min_specificity": 0.9,
+    "sensitivity": 0.8,
+    "specificity": 0.9,
+    "n_positive": 5,
+    "n_negative": 10,
+}
 
 
 @pytest.fixture
@@ -40,6 +49,29 @@ def test_bundle_is_read_as_it_was_written(candidate):
     assert bundle.preprocess.build() == Preprocess(36, 32)
     assert bundle.is_sample
     assert bundle.temperature == 1.0
+
+
+def test_view_travels_in_the_bundle_and_is_left_out_where_it_is_off(candidate):
+    assert list(json.loads(candidate.read_text())["preprocess"]) == [
+        "resize_px",
+        "crop_px",
+        "interpolation",
+    ]
+    preprocess = Preprocess(36, 32, View(grey=True, side_px=20, border_mask=0.1))
+    spec = PreprocessSpec.of(preprocess)
+    assert spec.build() == preprocess
+    assert PreprocessSpec.model_validate_json(spec.model_dump_json()) == spec
+    edited(candidate, preprocess=spec.model_dump(mode="json"))
+    assert read_bundle(candidate).preprocess.build() == preprocess
+
+
+@pytest.mark.parametrize(
+    ("key", "value"), [("side_px", 0), ("border_mask", 0.5), ("border_mask", -1), ("gray", True)]
+)
+def test_view_that_cannot_be_is_refused(key, value, candidate):
+    edited(candidate, **{f"preprocess__{key}": value})
+    with pytest.raises(BundleError, match=rf"preprocess\.{key}"):
+        read_bundle(candidate)
 
 
 def test_bundle_can_be_carried_elsewhere(candidate, tmp_path):
@@ -76,13 +108,13 @@ def test_folder_in_its_place_is_one_clear_error(tmp_path):
 @pytest.mark.parametrize("data", ["null", "[]", "3", '"x"', "{}"])
 def test_json_that_is_no_bundle_has_no_schema(data, tmp_path):
     (tmp_path / "bundle.json").write_text(data)
-    with pytest.raises(BundleError, match="schema_version: expected 1, got None"):
+    with pytest.raises(BundleError, match="schema_version: expected 2, got None"):
         read_bundle(tmp_path / "bundle.json")
 
 
-@pytest.mark.parametrize("version", [0, 2, "1", None, 1.5])
+@pytest.mark.parametrize("version", [0, 1, 3, "2", None, 2.5])
 def test_unknown_schema_is_refused(version, candidate):
-    with pytest.raises(BundleError, match="schema_version: expected 1, got"):
+    with pytest.raises(BundleError, match="schema_version: expected 2, got"):
         read_bundle(edited(candidate, schema_version=version))
 
 
@@ -94,6 +126,13 @@ def test_unknown_schema_is_refused(version, candidate):
         ({"labels": ["a", "a"]}, "a label stands twice"),
         ({"surprise": 1}, "surprise: Extra inputs"),
         ({"temperature": 0}, "temperature: Input should be greater than 0"),
+        ({"operating_points": {"mauve": POINT}}, "operating_points names no label: mauve"),
+        (
+            {"operating_points": {"red_tile": {**POINT, "threshold": 2}}},
+            "operating_points.red_tile.threshold",
+        ),
+        ({"thresholds": {}}, "thresholds: Extra inputs"),
+        ({"abstention": {"score": "root_residual"}}, "abstention.threshold: Field required"),
         ({"preprocess__crop_px": 0}, "preprocess.crop_px"),
         ({"preprocess__interpolation": "nearest"}, "preprocess.interpolation"),
         ({"files__int8": KeyError}, "files needs fp32 and int8"),

@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.data.images import Preprocess
 from pipelines.data.loaders import Pictures
 from pipelines.data.manifest import Entry, in_split, read_manifest
+from pipelines.data.preprocess import Preprocess
 from pipelines.mobile.calibration import calibration_batches, stratified_sample
 
 

@@ -14,6 +14,7 @@ from PIL import Image
 from pipelines.data.loaders import Pictures
 from pipelines.data.manifest import Entry, in_split, read_manifest
 from pipelines.errors import BundleError, CorruptImageError
+from pipelines.evaluation.abstention import fit_abstention
 from pipelines.mobile.predictor import Predictor, processor_name
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -56,6 +57,66 @@ def test_path_bytes_and_picture_give_the_same_answer(predictor, test_images):
         for source in (path, path.read_bytes(), Image.open(path).convert("RGB"))
     ]
     assert answers[0] == answers[1] == answers[2]
+
+
+@pytest.fixture
+def cautious(files, test_images) -> Predictor:
+    """The tiny bundle with an abstention and an operating point for green."""
+    plain = Predictor.load(files.candidate)
+    pixels = np.stack([plain.pixels(path) for path in test_images])
+    _, embedding = plain.run(pixels)
+    point = {
+        "threshold": 0.5,
+        "min_specificity": 0.9,
+        "sensitivity": 0.9,
+        "specificity": 0.95,
+        "n_positive": 4,
+        "n_negative": 8,
+    }
+    document = json.loads(files.candidate.read_text())
+    abstention = fit_abstention(embedding[::2], embedding[1::2], 0.9)
+    document["abstention"] = abstention.model_dump()
+    document["operating_points"] = {"green_tile": point}
+    files.candidate.write_text(json.dumps(document))
+    return Predictor.load(files.candidate)
+
+
+def test_known_picture_is_accepted_and_a_foreign_one_refused(cautious, test_images):
+    answers = cautious.predict_many(test_images)
+    n_refused = sum(answer.is_foreign for answer in answers)
+    assert n_refused <= 0.2 * len(answers)
+    threshold = cautious.bundle.abstention.threshold
+    for colour in ("black", "red"):
+        answer = cautious.predict(Image.new("RGB", (40, 40), colour))
+        assert answer.is_foreign
+        assert answer.foreignness > threshold
+        # It still says what it would say, for those who want to look.
+        assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-5)
+    for answer in answers:
+        assert answer.is_foreign == (answer.foreignness > threshold)
+
+
+def test_operating_point_says_yes_or_no(cautious, test_images):
+    said = [cautious.predict(path) for path in test_images]
+    for answer in said:
+        assert answer.positives == {"green_tile": answer.probabilities["green_tile"] >= 0.5}
+    assert {answer.positives["green_tile"] for answer in said} == {True, False}
+
+
+def test_bundle_without_abstention_refuses_nothing(predictor):
+    answer = predictor.predict(Image.new("RGB", (40, 40), "black"))
+    assert answer.is_foreign is False
+    assert answer.foreignness is None
+    assert answer.positives == {}
+
+
+def test_abstention_of_another_model_is_not_loaded(files):
+    document = json.loads(files.candidate.read_text())
+    other = fit_abstention(np.ones((4, 7), np.float32), np.ones((4, 7), np.float32), 0.95)
+    document["abstention"] = other.model_dump()
+    files.candidate.write_text(json.dumps(document))
+    with pytest.raises(BundleError, match=r"mean \(3,\) and basis \(k, 3\)"):
+        Predictor.load(files.candidate)
 
 
 def test_many_are_each_of_them(predictor, test_images):

@@ -10,8 +10,15 @@ import torch
 
 from pipelines.atomic import file_sha256
 from pipelines.config import ExportParams
-from pipelines.data.manifest import content_sha256, in_split, read_manifest, write_manifest
+from pipelines.data.manifest import (
+    class_index_of,
+    content_sha256,
+    in_split,
+    read_manifest,
+    write_manifest,
+)
 from pipelines.errors import BundleError, LeakageError, MissingDataError
+from pipelines.evaluation.calibration import fit_temperature
 from pipelines.mobile.bundle import read_bundle
 from pipelines.mobile.predictor import Predictor
 from pipelines.paths import Paths, TaskPaths
@@ -113,7 +120,7 @@ def test_export_writes_a_candidate_that_answers_like_the_float_model(project, fi
     entries = read_manifest(files.manifest)
     for entry in in_split(entries, "test"):
         (files.raw_dir / entry.path).write_bytes(b"not an image")
-    export.run("tiny", params(), 7, project)
+    export.run("tiny", params(min_specificity=0.5), 7, project)
     bundle = read_bundle(files.candidate)
     _, model, sha256 = load_float_model(files.float_dir)
     assert bundle.labels == LABELS
@@ -137,6 +144,22 @@ def test_export_writes_a_candidate_that_answers_like_the_float_model(project, fi
         normal = (torch.from_numpy(pixels).permute(0, 3, 1, 2).float() / 255 - 0.5) / 0.25
         expected, _ = model(normal)
     np.testing.assert_allclose(predictor.run(pixels)[0], expected, atol=1e-3)
+
+    # What is said about trust holds for the file that is served.
+    served = Predictor.load(files.candidate)
+    logits, embedding = served.run(pixels)
+    truth = class_index_of(in_split(entries, "val"), LABELS)
+    assert bundle.temperature == pytest.approx(fit_temperature(logits, truth), rel=1e-4)
+    assert bundle.temperature != 1.0
+    assert not served.novelty.judge(embedding)[1].any()
+    assert (bundle.abstention.n_train, bundle.abstention.n_val) == (12, 12)
+    assert set(bundle.operating_points) == set(LABELS)
+    for index, label in enumerate(LABELS):
+        point = bundle.operating_points[label]
+        assert point.specificity >= 0.5
+        says_yes = served.probabilities(logits)[:, index] >= point.threshold
+        assert says_yes[truth == index].mean() == point.sensitivity
+        assert (~says_yes[truth != index]).mean() == point.specificity
 
     with files.quantization.open(newline="") as stream:
         (row,) = csv.DictReader(stream)

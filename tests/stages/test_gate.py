@@ -6,7 +6,8 @@ import pytest
 
 from pipelines.config import GateParams
 from pipelines.errors import BundleError, GateError, MissingDataError
-from pipelines.mobile.bundle import read_bundle
+from pipelines.mobile.bundle import Bundle, read_bundle
+from pipelines.mobile.trust import AuditReport
 from pipelines.stages import gate
 
 EASY = GateParams(
@@ -115,3 +116,69 @@ def test_gate_writes_nothing(tested):
     before = {path: path.stat().st_mtime_ns for path in tested.root.rglob("*")}
     gate.run("tiny", EASY, tested)
     assert {path: path.stat().st_mtime_ns for path in tested.root.rglob("*")} == before
+
+
+# -- what the audit found -------------------------------------------------------------------------
+def audited(tested, **changes) -> AuditReport:
+    """Another audit of the same project, in audit.json and in the bundle, as after `evaluate`."""
+    files = tested.task("tiny")
+    report = AuditReport.model_validate_json(files.audit.read_text())
+    scores = [{**report.scores[0].model_dump(), "share": 0.91, "verdict": "shortcut"}]
+    document = {**report.model_dump(), "verdict": "shortcut", "scores": scores, **changes}
+    report = AuditReport.model_validate(document)
+    files.audit.write_text(report.model_dump_json())
+    bundle = read_bundle(files.bundle)
+    finished = Bundle.model_validate({**bundle.model_dump(), "audit": report})
+    files.bundle.write_text(finished.to_json())
+    return report
+
+
+def test_gate_refuses_a_shortcut_whatever_the_metrics(tested):
+    audited(tested)
+    with pytest.raises(GateError) as caught:
+        gate.run("tiny", EASY, tested)
+    assert caught.value.exit_code == 3
+    first, _, *rows = str(caught.value).splitlines()
+    assert first.startswith("tiny is not released: its data are a shortcut. ")
+    assert "tasks.tiny.audit.accepted" in first
+    assert [row.split() for row in rows] == [["audit:", "border", "0.9100", "below", "0.8000"]]
+
+
+def test_gate_lets_an_accepted_shortcut_pass_and_says_why(tested, caplog):
+    audited(tested, accepted="shown to students only")
+    with caplog.at_level("INFO"):
+        gate.run("tiny", EASY, tested)
+    assert "a shortcut in the data is accepted: shown to students only" in caplog.text
+
+
+@pytest.mark.parametrize("verdict", ["clean", "suspicious"])
+def test_gate_lets_what_is_no_shortcut_pass(tested, verdict):
+    audited(tested, verdict=verdict)
+    gate.run("tiny", EASY, tested)
+
+
+def test_gate_audit_that_does_not_decide_refuses_nothing(tested):
+    report = audited(tested)
+    score = report.scores[0].model_copy(update={"decides": False})
+    assert gate._shortcuts(report.model_copy(update={"scores": (score,)})) == []
+
+
+def test_gate_without_an_audit_says_what_to_run(tested):
+    tested.task("tiny").audit.unlink()
+    with pytest.raises(MissingDataError, match="dvc repro audit@tiny"):
+        gate.run("tiny", EASY, tested)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[]", '{"task": "tiny"}'])
+def test_gate_spoilt_audit(tested, text):
+    tested.task("tiny").audit.write_text(text)
+    with pytest.raises(MissingDataError, match=r"audit\.json: is no audit report"):
+        gate.run("tiny", EASY, tested)
+
+
+def test_gate_audit_written_by_hand_does_not_open_it(tested):
+    before = tested.task("tiny").audit.read_text()
+    audited(tested)
+    tested.task("tiny").audit.write_text(before)
+    with pytest.raises(BundleError, match="the audit is not the one in"):
+        gate.run("tiny", EASY, tested)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import re
+from html import unescape
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -51,6 +52,15 @@ class Wellformed(HTMLParser):
         assert self.open.pop() == tag
 
 
+def tables_of(text: str) -> list[list[str]]:
+    """The tables of a Markdown text, by line."""
+    return [found.splitlines() for found in re.findall(r"(?:^\|.*\n?)+", text, re.MULTILINE)]
+
+
+def shown(interval: dict[str, float]) -> str:
+    return f"{interval['value']:.3f} ({interval['low']:.3f} to {interval['high']:.3f})"
+
+
 @pytest.fixture
 def params() -> Params:
     easy = {"min_accuracy": 0.5, "min_macro_f1": 0.5, "min_agreement": 0.5}
@@ -76,16 +86,133 @@ def test_report_table_has_a_row_a_tested_task(tested, params):
     report.run(tested, params)
     text = tested.results_page.read_text()
     metrics = json.loads(tested.task("tiny").metrics.read_text())
-    header, _, row = (line for line in text.splitlines() if line.startswith("|"))
+    header, _, row = tables_of(text)[0]
     cells = dict(zip(header.split(" | "), row.split(" | "), strict=True))
     assert cells["| Task"] == "| tiny"
     assert cells["Data"] == "sample"
-    assert cells["Accuracy"] == f"{metrics['int8']['accuracy']:.3f}"
+    interval = metrics["intervals"]["int8"]["accuracy"]
+    assert cells["Accuracy"] == shown(interval)
+    assert cells["Accuracy"].startswith(f"{metrics['int8']['accuracy']:.3f} (")
+    assert cells["Macro-F1"] == shown(metrics["intervals"]["int8"]["macro_f1"])
+    assert cells["Blind macro-F1"] == "0.300 (0.200 to 0.400) border"
+    assert cells["Linear probe macro-F1"] == "1.000 (1.000 to 1.000)"
+    assert cells["Audit"] == "clean"
     assert cells["Test images"] == "36"
     assert cells["Test groups"] == "18"
     assert cells["Gate |"] == "passes |"
     assert "untested" not in text
     assert "they say nothing about real pictures" in text
+
+
+def test_report_shows_every_audit_and_what_int8_costs(tested, params):
+    report.run(tested, params)
+    text = tested.results_page.read_text()
+    page = unescape(tested.html_page.read_text())
+    metrics = json.loads(tested.task("tiny").metrics.read_text())
+    drop = metrics["paired"]["accuracy_drop"]
+    signed = f"{drop['value']:+.3f} ({drop['low']:+.3f} to {drop['high']:+.3f})"
+    for said in (text, page):
+        for words in (
+            "Verdict: clean.",
+            "the outermost 4 % of each side of the model's view",
+            "What int8 costs",
+            signed,
+            "Calibration",
+        ):
+            assert words in said
+    # The toy has neither operating points nor abstention.
+    assert "Operating points" not in text
+    assert "Abstention" not in text
+    assert "shortcut." not in text
+
+
+def with_audit(tested, **change) -> None:
+    files = tested.task("tiny")
+    document = json.loads(files.bundle.read_text())
+    score = document["audit"]["scores"][0] | change.pop("score", {})
+    document["audit"] |= {"scores": [score], **change}
+    files.bundle.write_text(json.dumps(document))
+
+
+FACTS = {
+    "name": "file_facts",
+    "sees": "size, mode and type of the file",
+    "macro_f1": {"value": 0.9, "low": 0.87, "high": 0.93},
+    "share": 1.1,
+    "verdict": "shortcut",
+}
+
+
+def test_report_says_what_a_shortcut_means(tested, params, tmp_path):
+    as_real(tested)
+    with_audit(tested, score=FACTS, verdict="shortcut")
+    card = tested.task("tiny").card
+    card.write_text(CARD.replace("consent", "published_figures: 99 % (Nobody 2020)\nconsent"))
+    report.write_results(tested, params, tmp_path / "RESULTS.md")
+    text = (tmp_path / "RESULTS.md").read_text()
+    assert "tiny: the data hold a shortcut." in text
+    assert "Published accuracies on data like these: 99 % (Nobody 2020)." in text
+    assert "ours included, can be told apart from reading the size and type of the file" in text
+    assert tables_of(text)[0][2].split(" | ")[7] == "shortcut"
+    assert "fails: audit: file_facts" in text
+    report.run(tested, params)
+    page = tested.html_page.read_text()
+    assert "tiny: the data hold a shortcut." in page
+    assert "audit: shortcut" in page
+
+
+def test_report_a_network_above_the_blind_model_is_not_called_the_same(tested, params):
+    low = FACTS | {"macro_f1": {"value": 0.4, "low": 0.35, "high": 0.45}}
+    with_audit(tested, score=low, verdict="shortcut")
+    report.run(tested, params)
+    text = tested.results_page.read_text()
+    assert "Figures up to about 0.45 cannot be told apart from reading the size" in text
+    assert "finer traces of the same shortcut" in text
+
+
+def test_report_prints_why_a_shortcut_is_accepted(tested, params):
+    reason = "Teaching material; | nobody decides by it"
+    with_audit(tested, score=FACTS, verdict="shortcut", accepted=reason)
+    report.run(tested, params)
+    text = tested.results_page.read_text()
+    assert text.count("nobody decides by it") == 3  # table, warning, audit
+    assert "fails" not in tables_of(text)[0][2]
+    assert reason in unescape(tested.html_page.read_text())
+
+
+def test_report_of_a_bundle_without_audit_and_intervals(tested, params):
+    files = tested.task("tiny")
+    document = json.loads(files.bundle.read_text()) | {"audit": None, "intervals": None}
+    files.bundle.write_text(json.dumps(document))
+    metrics = json.loads(files.metrics.read_text())
+    for key in ("intervals", "paired", "calibration", "operating_points", "abstention"):
+        metrics.pop(key)
+    files.metrics.write_text(json.dumps(metrics))
+    report.run(tested, params)
+    row = tables_of(tested.results_page.read_text())[0][2]
+    assert f"| {metrics['int8']['accuracy']:.3f} |" in row
+    assert row.count("not measured") == 3
+
+
+def test_report_shows_operating_points_and_abstention_where_there_are_any(tested, params):
+    files = tested.task("tiny")
+    bundle = json.loads(files.bundle.read_text())
+    point = {"threshold": 0.4, "min_specificity": 0.9, "sensitivity": 0.8, "specificity": 0.95}
+    bundle["operating_points"] = {"red_tile": point | {"n_positive": 4, "n_negative": 8}}
+    interval = {"value": 0.75, "low": 0.5, "high": 0.9}
+    bundle["intervals"]["int8"]["point.sensitivity.red_tile"] = interval
+    files.bundle.write_text(json.dumps(bundle))
+    metrics = json.loads(files.metrics.read_text())
+    metrics["operating_points"] = {"red_tile": {"sensitivity": 0.75, "specificity": 1.0}}
+    files.metrics.write_text(json.dumps(metrics))
+    report.run(tested, params)
+    (row,) = (
+        line
+        for line in tested.results_page.read_text().splitlines()
+        if line.startswith("| tiny | red_tile")
+    )
+    wanted = ["0.90", "0.400", "0.800 / 0.950", shown(interval), "1.000 |"]
+    assert row.split(" | ")[2:] == wanted
 
 
 def test_report_gate_is_worked_out_anew(tested, params):
@@ -163,13 +290,17 @@ def test_write_results_says_what_was_measured(tested, params, tmp_path):
         "6 / 6 / 18",
         "mobilenet_v2",
         "imagenet",
-        "Every number is of the test split",
+        "which no training and no choice has seen",
         "| green_tile | ",
     ):
         assert words in text
-    tables = re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE)
-    assert len(tables) == 3
-    assert all(len({line.count("|") for line in table.splitlines()}) == 1 for table in tables)
+    tables = tables_of(text)
+    # All tasks, audit, int8, calibration, what was measured, labels.
+    assert len(tables) == 6
+    assert all(len({line.count("|") for line in table}) == 1 for table in tables)
+    label = next(row for row in tables[-1] if "green_tile" in row)
+    metrics = json.loads(tested.task("tiny").metrics.read_text())
+    assert shown(metrics["intervals"]["int8"]["precision.green_tile"]) in label
 
 
 def test_report_of_nothing(tiny_project, params):
@@ -185,3 +316,19 @@ def test_report_metrics_of_another_model(tested, params):
     files.metrics.write_text(json.dumps(metrics))
     with pytest.raises(BundleError, match="another model"):
         report.run(tested, params)
+
+
+def test_cards_are_one_a_task_of_real_images(tested, params, tmp_path):
+    as_real(tested)
+    report.write_cards(tested, params, tmp_path / "cards")
+    assert [path.name for path in (tmp_path / "cards").iterdir()] == ["tiny.md"]
+    text = (tmp_path / "cards/tiny.md").read_text()
+    assert text.startswith("# Model card: Tiny tiles\n")
+    assert "The tile makers" in text
+    assert str(tested.root) not in text
+
+
+def test_cards_of_painted_images_are_refused(tested, params, tmp_path):
+    with pytest.raises(ConfigError, match="tiny ran on sample data"):
+        report.write_cards(tested, params, tmp_path / "cards")
+    assert not (tmp_path / "cards").exists()

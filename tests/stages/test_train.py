@@ -119,7 +119,8 @@ def test_train_writes_a_model_that_loads_and_says_what_it_is(project, files):
         "val_samples.png",
     ]
     val = [files.raw_dir / entry.path for entry in in_split(entries, "val")]
-    from pipelines.data.images import Preprocess, open_image
+    from pipelines.data.images import open_image
+    from pipelines.data.preprocess import Preprocess
 
     pixels = np.stack([Preprocess(37, 32)(open_image(path).rgb) for path in val])
     with torch.inference_mode():

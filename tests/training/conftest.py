@@ -12,9 +12,9 @@ from torch import nn
 
 from pipelines.backbones.heads import Classifier, make_head
 from pipelines.config import TrainParams
-from pipelines.data.images import Preprocess
 from pipelines.data.loaders import Pictures
 from pipelines.data.manifest import in_split, read_manifest
+from pipelines.data.preprocess import Preprocess
 from pipelines.mobile.export import trunk_onnx
 from pipelines.paths import Paths
 from pipelines.training.batches import Split

@@ -33,6 +33,33 @@ def test_plain_view_is_resized_so_that_the_crop_has_its_share(
     assert (preprocess.resize_px, preprocess.crop_px) == (resize_px, 32)
 
 
+def test_view_of_the_params_is_the_preprocessing_s(train_params):
+    from pipelines.data.preprocess import Preprocess, View
+
+    view = {"grey": True, "side_px": 24, "border_mask": 0.1}
+    assert preprocess_of(train_params(view=view)) == Preprocess(37, 32, View(**view))
+    assert preprocess_of(train_params()) == Preprocess(37, 32)
+
+
+def test_params_that_use_no_view_are_dumped_and_hashed_as_ever(train_params):
+    spelt_out = train_params(view={"grey": False, "side_px": None, "border_mask": 0})
+    assert spelt_out == train_params()
+    document = spelt_out.model_dump(mode="json")
+    assert "view" not in document
+    assert "background" not in document["augment"]
+    assert train_params(view={"side_px": 24}).model_dump(mode="json")["view"]["side_px"] == 24
+
+
+@pytest.mark.parametrize(
+    "view", [{"gray": True}, {"grey": 1}, {"side_px": 8}, {"side_px": "96"}, {"border_mask": 0.5}]
+)
+def test_views_that_cannot_be_are_refused(view, train_params):
+    from pydantic import ValidationError
+
+    with pytest.raises(ValidationError, match="view"):
+        train_params(view=view)
+
+
 def test_network_that_starts_from_nothing_keeps_its_norms(train_params, tmp_path):
     from pipelines.paths import Paths
 

@@ -26,30 +26,22 @@ def test_chunks_are_all_rows_in_order_and_no_batch_of_one(n, size):
         assert all(2 <= len(batch) <= size + 1 for batch in batches)
 
 
-@pytest.mark.parametrize("balance", ["none", "class_weights"])
-def test_order_is_a_permutation_unless_classes_are_sampled(balance):
-    truth = np.repeat([0, 1], [15, 5])
-    order = epoch_order(truth, np.random.default_rng(1), balance)
+def test_order_is_a_permutation_where_nothing_is_weighted():
+    order = epoch_order(20, np.random.default_rng(1), None)
     assert sorted(order) == list(range(20))
     assert list(order) != list(range(20))
-    assert np.array_equal(order, epoch_order(truth, np.random.default_rng(1), balance))
+    assert np.array_equal(order, epoch_order(20, np.random.default_rng(1), None))
 
 
-@given(st.lists(st.integers(1, 40), min_size=2, max_size=4), st.integers(0, 2**20))
-def test_sampling_draws_each_class_as_often(counts, seed):
-    truth = np.repeat(np.arange(len(counts)), counts)
+@given(st.lists(st.floats(0.05, 5), min_size=2, max_size=6), st.integers(0, 2**20))
+def test_rows_are_drawn_in_proportion_to_their_weights(weights, seed):
+    wanted = np.array(weights) / np.mean(weights)
     generator = np.random.default_rng(seed)
-    drawn = np.concatenate([epoch_order(truth, generator, "sampling") for _ in range(400)])
-    shares = np.bincount(truth[drawn], minlength=len(counts)) / len(drawn)
+    drawn = np.concatenate([epoch_order(len(wanted), generator, wanted) for _ in range(2000)])
+    shares = np.bincount(drawn, minlength=len(wanted)) / len(drawn)
     # Six standard deviations of a share, so that chance fails once in a billion.
     bound = 6 * np.sqrt(0.25 / len(drawn))
-    assert np.abs(shares - 1 / len(counts)).max() <= bound
-
-
-def test_sampling_leaves_a_class_that_does_not_occur():
-    truth = np.array([0, 0, 2, 2, 2])
-    order = epoch_order(truth, np.random.default_rng(1), "sampling")
-    assert len(order) == 5
+    assert np.abs(shares - wanted / len(wanted)).max() <= bound
 
 
 def test_freezing_reaches_the_blocks_before(net):

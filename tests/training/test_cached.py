@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from pipelines.errors import ConfigError
 from pipelines.training.cached import cached_phases
 from pipelines.training.fit import fit
 from pipelines.training.full import full_phases
@@ -18,7 +21,7 @@ def phases_of(splits, trunk, normalise, tmp_path):
 
     def make(strategy, net, params, trunks=None):
         if strategy == "full":
-            return full_phases(net, params, train, val, normalise, seed=5)
+            return full_phases(net, params, train, val, normalise, seed=5, what="tiny")
         trunks = trunks or {"fp32": trunk}
         return cached_phases(
             net, params, train, val, trunks, tmp_path / "cache", seed=5, what="tiny"
@@ -44,6 +47,33 @@ def run(phases_of, splits, tmp_path):
         )
 
     return go
+
+
+@pytest.mark.parametrize("strategy", ["cached", "full"])
+def test_balance_by_source_needs_sources_that_can_help(strategy, phases_of, net, train_params):
+    params = train_params(strategy=strategy, balance="source")
+    with pytest.raises(ConfigError, match=r"tiny: train\.balance: source"):
+        phases_of(strategy, net, params)
+
+
+@pytest.mark.parametrize("strategy", ["cached", "full"])
+def test_balance_by_source_draws_each_label_as_often(
+    strategy, phases_of, net, train_params, splits
+):
+    train = splits[0]
+    entries = list(train.pictures.entries)
+    # One image of each label is from elsewhere.
+    firsts = {entry.label: i for i, entry in reversed(list(enumerate(entries)))}
+    for i, entry in enumerate(entries):
+        source = "there" if i in firsts.values() else "here"
+        entries[i] = replace(entry, source=source)
+    train.pictures.entries = entries
+    params = train_params(strategy=strategy, balance="source", batch_size=5)
+    head = phases_of(strategy, net, params)[0]
+    drawn = [np.concatenate([batch[1].numpy() for batch in head.batches(i)]) for i in range(2)]
+    assert all(len(epoch) == len(entries) for epoch in drawn)
+    # With replacement: hardly ever each image once.
+    assert any(sorted(epoch) != sorted(train.class_index) for epoch in drawn)
 
 
 @pytest.mark.parametrize("strategy", ["cached", "full"])

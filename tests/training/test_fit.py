@@ -241,6 +241,8 @@ def test_finished_run_is_not_trained_again(train_params, tmp_path):
     second, again = toy.run(train_params(), tmp_path, trained=trained)
     assert not trained
     assert same(first, second)
+    # Neither is left in training mode, where a look at val would move the batch norms.
+    assert not any(module.training for net in (first, second) for module in net.modules())
     assert history == again
 
 

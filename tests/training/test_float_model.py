@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from pipelines.atomic import file_sha256
+from pipelines.config import ViewParams
+from pipelines.data.preprocess import Preprocess, View
 from pipelines.errors import BundleError, MissingDataError
 from pipelines.training.float_model import FloatModel, load_float_model, save_float_model
 
@@ -36,6 +38,14 @@ def meta() -> FloatModel:
         params_sha256="bb",
         val={"val_accuracy": 0.5},
     )
+
+
+def test_view_is_kept_and_left_out_where_it_is_off():
+    assert "view" not in meta().model_dump(mode="json")
+    assert meta().preprocess == Preprocess(37, 32)
+    changed = meta().model_copy(update={"view": ViewParams(grey=True, border_mask=0.1)})
+    again = FloatModel.model_validate_json(changed.model_dump_json())
+    assert again.preprocess == Preprocess(37, 32, View(grey=True, border_mask=0.1))
 
 
 @pytest.fixture

@@ -238,6 +238,10 @@ def test_evaluate_adds_to_the_run_of_the_training(tracked_project):
     (run,) = runs_of(tracked_project)
     assert run.data.metrics["test.int8.accuracy"] == 0.777778
     assert run.data.metrics["test.agreement"] == pytest.approx(0.888889)
+    assert 0.5 < run.data.metrics["test.int8.accuracy_low"] < 0.777778
+    assert 0.777778 < run.data.metrics["test.int8.accuracy_high"] < 1
+    assert run.data.metrics["test.accuracy_drop_low"] <= run.data.metrics["test.accuracy_drop"]
+    assert "test.int8.recall.green_tile_high" in run.data.metrics
     assert run.data.metrics["test.int8.per_class.green_tile.recall"] == 1.0
     folder = tracked_project.mlflow_artifacts_dir / "tiny" / run.info.run_id / "artifacts"
     assert (folder / "figures/test_confusion.png").is_file()
@@ -247,7 +251,7 @@ def test_evaluate_adds_to_the_run_of_the_training(tracked_project):
 
 def test_evaluate_writes_the_run_where_dvc_skipped_the_training(tracked_project):
     files = tracked_project.task("tiny")
-    files.reports_dir.mkdir(parents=True)
+    files.reports_dir.mkdir(parents=True, exist_ok=True)
     files.history.write_text("epoch,phase,train_loss,val_loss\n1,head,2.5,\n2,tail,1.5,1.25\n")
     files.training_figures_dir.mkdir()
     (files.training_figures_dir / "curves.png").write_bytes(PNG)
@@ -367,3 +371,106 @@ def test_real_server_over_http(tracked_project, monkeypatch, tmp_path):
     assert run.info.status == "FINISHED"
     assert list((tmp_path / "kept").rglob("curves.png"))
     assert not tracked_project.mlflow_artifacts_dir.exists()
+
+
+def test_epoch_that_is_said_again_after_a_kill_stands_once(tracked_project):
+    def killed_before_the_second_checkpoint() -> None:
+        with start(tracked_project) as run:
+            run.epoch(1, {"val_loss": 1.0, "note": "text"})
+            run.epoch(2, {"val_loss": 0.5})
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        killed_before_the_second_checkpoint()
+    with start(tracked_project) as again:
+        again.epoch(2, {"val_loss": 0.5})
+        again.epoch(3, {"val_loss": 0.25, "val_accuracy": 1.0})
+    history = client_of(tracked_project).get_metric_history(again.run_id, "val_loss")
+    assert [(entry.step, entry.value) for entry in history] == [(1, 1.0), (2, 0.5), (3, 0.25)]
+    (run,) = runs_of(tracked_project)
+    assert run.data.metrics == {"val_loss": 0.25, "val_accuracy": 1.0}
+
+
+def test_clock_put_back_hides_no_later_value(tracked_project, monkeypatch):
+    train(tracked_project)
+    run = tracking.find_run(tracked_project, "tiny", WEIGHTS)
+    tracking.log_test(run, {"accuracy": 0.5}, {}, tracked_project.task("tiny").mobile_dir)
+    monkeypatch.setattr(time, "time", lambda: 1_000_000.0)
+    run = tracking.find_run(tracked_project, "tiny", WEIGHTS)
+    tracking.log_test(run, {"accuracy": 0.75}, {}, tracked_project.task("tiny").mobile_dir)
+    (found,) = runs_of(tracked_project)
+    assert found.data.metrics["test.accuracy"] == 0.75
+    assert found.info.status == "FINISHED"
+
+
+def test_test_that_is_told_twice_stands_once_and_the_training_keeps_its_end(tracked_project):
+    train(tracked_project)
+    (before,) = runs_of(tracked_project)
+    for _ in range(2):
+        run = tracking.find_run(tracked_project, "tiny", WEIGHTS)
+        tracking.log_test(run, {"accuracy": 0.5}, {}, tracked_project.task("tiny").mobile_dir)
+    (after,) = runs_of(tracked_project)
+    history = client_of(tracked_project).get_metric_history(run.run_id, "test.accuracy")
+    assert [(entry.step, entry.value) for entry in history] == [(0, 0.5)]
+    assert (after.info.status, after.info.end_time) == ("FINISHED", before.info.end_time)
+
+
+def test_what_is_killed_in_the_middle_never_looks_whole(tracked_project, monkeypatch):
+    """Each addition to a run in turn is the last one that arrives."""
+
+    class Killed(BaseException):
+        pass
+
+    files = tracked_project.task("tiny")
+    files.reports_dir.mkdir(parents=True)
+    files.history.write_text("epoch,phase,train_loss\n1,head,2.5\n2,tail,1.5\n")
+    call = tracking.Tracker.call
+    left = 0
+
+    def until_killed(self, action):
+        nonlocal left
+        left -= 1
+        if left < 0:
+            raise Killed
+        return call(self, action)
+
+    def record() -> None:
+        run = tracking.find_or_record(
+            tracked_project,
+            "tiny",
+            WEIGHTS,
+            name="n",
+            params={"a": 1},
+            tags=tags_of(tracked_project),
+        )
+        tracking.log_test(run, {"accuracy": 0.5}, {"a.png": PNG}, files.mobile_dir)
+
+    monkeypatch.setattr(tracking.Tracker, "call", until_killed)
+    n_killed = 0
+    for n_calls in range(100):
+        left = n_calls
+        try:
+            record()
+        except Killed:
+            n_killed += 1
+            for found in runs_of(tracked_project):
+                whole = {"train_loss", "test.accuracy"} <= found.data.metrics.keys()
+                assert found.info.status == "RUNNING" or whole or not_yet_tested(found)
+            continue
+        break
+    assert n_killed >= 8
+    (run,) = runs_of(tracked_project)
+    assert run.info.status == "FINISHED"
+    client = client_of(tracked_project)
+    losses = client.get_metric_history(run.info.run_id, "train_loss")
+    assert [(entry.step, entry.value) for entry in losses] == [(1, 2.5), (2, 1.5)]
+    assert [
+        entry.value for entry in client.get_metric_history(run.info.run_id, "test.accuracy")
+    ] == [0.5]
+
+
+def not_yet_tested(run) -> bool:
+    """A whole training, of which `evaluate` has not told anything."""
+    return "train_loss" in run.data.metrics and not any(
+        name.startswith("test.") for name in run.data.metrics
+    )

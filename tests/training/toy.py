@@ -20,6 +20,7 @@ from pipelines.config import TrainParams
 from pipelines.training.batches import epoch_order
 from pipelines.training.fit import Phase, fit
 from pipelines.training.history import EpochLog
+from pipelines.training.reweighing import class_draw_weights
 
 N_CLASSES = 3
 
@@ -57,7 +58,8 @@ def phases(
         def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
             trained.append((phase, epoch))
             generator = np.random.default_rng([phase, epoch])
-            order = epoch_order(truth.numpy(), generator, params.balance)
+            weights = class_draw_weights(truth.numpy()) if params.balance == "sampling" else None
+            order = epoch_order(len(truth), generator, weights)
             for start in range(0, len(order), size):
                 rows = order[start : start + size]
                 yield inputs[rows], truth[rows]

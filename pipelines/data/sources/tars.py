@@ -30,6 +30,43 @@ _TAR_BLOCK_BYTES = 512
 _TAR_RECORD_BYTES = 20 * _TAR_BLOCK_BYTES
 #: Long names and pax records of one member; tarfile holds them in memory.
 _MAX_HEADER_BYTES = 4 << 20
+#: What unpacking an xz file may take: its setting -9 needs 65 MB, but a file may ask for 4 GB.
+_MAX_XZ_BYTES = 128 << 20
+
+
+class _XzBytes:
+    """The unpacked bytes of an xz file, in bounded memory; `lzma.LZMAFile` knows no bound."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._unpacker = self._fresh()
+        self._packed = b""
+
+    def _fresh(self) -> lzma.LZMADecompressor:
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_XZ_BYTES)
+
+    def read(self, size: int, /) -> bytes:
+        """At most so many bytes; none at the end."""
+        while True:
+            if self._unpacker.eof:
+                # Several xz streams in a row are one file, with zeros between them.
+                self._packed = self._unpacker.unused_data.lstrip(b"\0") or self._more().lstrip(
+                    b"\0"
+                )
+                if not self._packed:
+                    return b""
+                self._unpacker = self._fresh()
+            if self._unpacker.needs_input and not self._packed:
+                self._packed = self._more()
+                if not self._packed:
+                    raise EOFError("it ends in the middle")
+            data = self._unpacker.decompress(self._packed, size)
+            self._packed = b""
+            if data:
+                return data
+
+    def _more(self) -> bytes:
+        return self._stream.read(_TAR_RECORD_BYTES)
 
 
 class _TarBytes:
@@ -98,7 +135,7 @@ def extract_tar(
         elif magic.startswith(b"BZh"):
             unpacked = stack.enter_context(bz2.BZ2File(stream))
         elif magic.startswith(b"\xfd7zXZ\x00"):
-            unpacked = stack.enter_context(lzma.LZMAFile(stream))
+            unpacked = _XzBytes(stream)
         source = _TarBytes(unpacked, intake.what, packed, bounds)
         try:
             tar = stack.enter_context(tarfile.open(fileobj=source, mode="r|"))  # type: ignore[call-overload]

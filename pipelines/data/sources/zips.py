@@ -1,7 +1,8 @@
 """The members of a zip archive.
 
 References:
-    APPNOTE.TXT 6.3.10 (PKWARE, 2022): 4.4.4 for the encryption flag, 4.4.15 for file modes.
+    APPNOTE.TXT 6.3.10 (PKWARE, 2022): 4.4.4 for the encryption flag, 4.4.5 for the compression,
+    4.4.15 for file modes.
 """
 
 from __future__ import annotations
@@ -15,6 +16,10 @@ from pipelines.data.sources.intake import Intake, read_chunks, reason
 from pipelines.data.sources.members import FAULTS, Bounds, Names, check_ratio, refused
 from pipelines.errors import SourceError
 from pipelines.progress import track
+
+#: zipfile unpacks other kinds by the chunk it has read, however much comes out: 1 MB of bzip2 may
+#: become 20 GB in memory.
+_COMPRESSIONS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED})
 
 
 def extract_zip(
@@ -42,7 +47,8 @@ def extract_zip(
         unpacked = 0
         # Everything is looked at before anything is taken.
         for member in archive.infolist():
-            path = names.place(member.filename, is_dir=member.is_dir())
+            # Not by is_dir, which raises for a member without a name.
+            path = names.place(member.filename, is_dir=member.filename.endswith("/"))
             _check_zip_member(member, what)
             if path is not None and intake.wants(path):
                 wanted.append((path, member))
@@ -59,6 +65,8 @@ def _check_zip_member(member: zipfile.ZipInfo, what: str) -> None:
         raise refused(what, member.filename, "a link")
     if kind not in {0, stat.S_IFREG, stat.S_IFDIR}:
         raise refused(what, member.filename, "a device or pipe")
+    if member.compress_type not in _COMPRESSIONS:
+        raise refused(what, member.filename, "neither stored nor deflated")
     # Bit 0 of the general purpose flag: APPNOTE 4.4.4.
     if member.flag_bits & 0x1:
         raise refused(what, member.filename, "encrypted")

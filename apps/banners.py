@@ -1,0 +1,113 @@
+"""What must be said before an answer: who may not use it, and how far it can be believed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from html import escape
+
+import streamlit as st
+
+from apps.answers import symbol
+from apps.models import Model
+from apps.texts import Texts
+from pipelines.mobile.trust import AuditReport, AuditScore
+
+_SIGNS = {"sample": "brush", "medical": "health_and_safety", "alarm": "warning", "warn": "warning"}
+
+
+def show(t: Texts, model: Model) -> None:
+    """The banners of a model, the gravest first.
+
+    Args:
+        t: texts.
+        model: whose.
+    """
+    bundle = model.bundle
+    if bundle.domain == "medical":
+        use = t.of_card(model.task, "intended_use", bundle.intended_use)
+        title = t("banners.medical_title")
+        rest = use.replace(title, "").strip()
+        st.html(
+            _note(
+                "medical", f"<b>{escape(title)}</b> {escape(t('banners.medical'))} {escape(rest)}"
+            )
+        )
+    if bundle.is_sample:
+        st.html(_note("sample", escape(t("banners.sample"))))
+    worst = worst_score(bundle.audit) if bundle.audit else None
+    if bundle.audit and worst and bundle.audit.verdict != "clean":
+        words = t(f"banners.{bundle.audit.verdict}", sees=worst.sees, value=worst.macro_f1.value)
+        st.html(_note("alarm" if bundle.audit.verdict == "shortcut" else "warn", escape(words)))
+
+
+def worst_score(audit: AuditReport) -> AuditScore | None:
+    """The blind model that got farthest among those that count; None if none counts.
+
+    Args:
+        audit: of a bundle.
+    """
+    deciding = [score for score in audit.scores if score.decides]
+    return max(deciding, key=lambda score: score.macro_f1.value) if deciding else None
+
+
+def figure(metrics: Mapping[str, object] | None, name: str) -> float | None:
+    """One figure of the test split; None where there is none.
+
+    Args:
+        metrics: of one precision, from the bundle.
+        name: e.g. ``accuracy``.
+    """
+    value = (metrics or {}).get(name)
+    return float(value) if isinstance(value, int | float) else None
+
+
+def interval(metrics: Mapping[str, object] | None, name: str) -> tuple[float, float] | None:
+    """Low and high end of a figure's 95 % interval; None where there is none.
+
+    Args:
+        metrics: of one precision, from the bundle.
+        name: e.g. ``accuracy``.
+    """
+    intervals = (metrics or {}).get("intervals")
+    found = intervals.get(name) if isinstance(intervals, Mapping) else None
+    if not isinstance(found, Mapping) or "low" not in found or "high" not in found:
+        return None
+    return float(found["low"]), float(found["high"])
+
+
+def about(t: Texts, model: Model) -> None:
+    """What the model is, what it is for, and what it is not for.
+
+    Args:
+        t: texts.
+        model: whose.
+    """
+    bundle = model.bundle
+    use = t.of_card(model.task, "intended_use", bundle.intended_use)
+    not_for = t.lines(f"cards.{model.task}.not_for") or list(bundle.not_for)
+    n_images = bundle.provenance.n_images
+    served = bundle.served
+    facts = [
+        t("about.for", text=use),
+        f"**{t('about.not_for')}**",
+        *(f"- {line}" for line in not_for),
+        "",
+        t(
+            "about.facts",
+            backbone=bundle.provenance.backbone,
+            precision=served.precision,
+            reason=served.reason,
+        ),
+        t("about.trained", train=n_images.get("train", 0), test=n_images.get("test", 0)),
+        t("about.hash", sha256=f"`{bundle.files[served.precision].sha256[:16]}`"),
+    ]
+    if model.card is not None:
+        source, licence = model.card.source.publisher, model.card.licence.spdx
+        facts.append(t("about.source", publisher=source, licence=licence))
+    with st.expander(t("about.title")):
+        st.markdown("\n\n".join(facts).replace("\n\n- ", "\n- "))
+
+
+def _note(kind: str, words: str) -> str:
+    sign = symbol(_SIGNS[kind], "fl-sign")
+    return f'<div class="fl-note {kind}" role="note">{sign}<span>{words}</span></div>'

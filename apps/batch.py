@@ -1,0 +1,101 @@
+"""Many pictures at once: a table to sort, a CSV file, and one answer for views of one thing."""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+import streamlit as st
+
+from apps.answers import Said
+from apps.models import Model
+from apps.session import Shot
+from apps.texts import Texts
+from pipelines.mobile.predictor import Prediction
+from pipelines.mobile.views import combine
+
+#: A spreadsheet takes a cell that begins with one of these for a formula
+#: (OWASP, "CSV injection").
+_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def table(t: Texts, model: Model, shots: Sequence[Shot]) -> None:
+    """Show one row a picture, and offer them as a file.
+
+    Args:
+        t: texts.
+        model: whose answers.
+        shots: the answered pictures.
+    """
+    has_truth = any(shot.truth is not None for shot in shots)
+    has_faces = any(shot.scene and shot.scene.faces for shot in shots)
+    rows = [
+        {
+            t("batch.picture"): shot.name,
+            **({t("batch.face"): number} if has_faces else {}),
+            t("batch.label"): t.label(model.task, given.label),
+            t("batch.probability"): 100 * given.probabilities[given.label],
+            t("batch.foreign"): given.is_foreign,
+            **({t("batch.truth"): t.label(model.task, shot.truth or "")} if has_truth else {}),
+        }
+        for shot in shots
+        for number, given in _numbered(shot)
+    ]
+    st.dataframe(
+        rows,
+        hide_index=True,
+        alt=t("batch.title", n=len(shots)),
+        column_config={
+            t("batch.probability"): st.column_config.ProgressColumn(
+                format="%.1f %%", min_value=0, max_value=100
+            )
+        },
+    )
+    st.download_button(
+        t("batch.csv"),
+        as_csv(model, shots).encode("utf-8-sig"),
+        file_name=t("batch.csv_name", task=model.task),
+        mime="text/csv",
+        icon=":material/download:",
+        key=f"csv-{model.task}",
+        on_click="ignore",
+    )
+
+
+def as_csv(model: Model, shots: Sequence[Shot]) -> str:
+    """One row a picture or face: name, label, whether it is foreign, each label's probability.
+
+    Args:
+        model: whose answers; its slugs are the names of the columns, in any language.
+        shots: the answered pictures.
+    """
+    labels = model.bundle.labels
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["picture", "face", "label", "is_foreign", "true_label", *labels])
+    for shot in shots:
+        name = f"'{shot.name}" if shot.name.startswith(_FORMULA_SIGNS) else shot.name
+        for number, given in _numbered(shot):
+            shares = [f"{given.probabilities[label]:.6f}" for label in labels]
+            row = [name, number, given.label, given.is_foreign, shot.truth or "", *shares]
+            writer.writerow(row)
+    return buffer.getvalue()
+
+
+def together(model: Model, shots: Sequence[Shot]) -> Said | None:
+    """The answer of several pictures of one thing; None if none of them is of a known kind.
+
+    Args:
+        model: whose answers.
+        shots: the answered pictures, of a scene the largest face; unknown kinds are left out.
+    """
+    known = [shot.main.probabilities for shot in shots if not shot.main.is_foreign]
+    return Said.together(combine(known), model.bundle.operating_points) if known else None
+
+
+def _numbered(shot: Shot) -> list[tuple[int | None, Prediction]]:
+    """The answers of a picture, with the face's number where there are faces."""
+    if shot.scene is None or not shot.scene.faces:
+        return [(None, shot.prediction)]
+    return [(number, given) for number, given in enumerate(shot.answers, start=1)]

@@ -1,0 +1,85 @@
+"""Test pictures with their true labels: the ones that the model has never seen.
+
+Read from the prepared manifest and the raw folder where both are present; nothing is copied.
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import streamlit as st
+
+from pipelines.data.images import open_image
+from pipelines.data.manifest import Entry, in_split, read_manifest
+from pipelines.errors import CorruptImageError, DataError
+from pipelines.paths import TaskPaths
+
+_THUMB_PX = 144
+_JPEG_QUALITY = 82
+
+
+@dataclass(frozen=True, slots=True)
+class TestPicture:
+    """One picture of the test split.
+
+    Attributes:
+        path: of the file.
+        label: its true label.
+    """
+
+    path: Path
+    label: str
+
+
+def pick(files: TaskPaths, labels: Sequence[str], *, n: int, turn: int) -> list[TestPicture]:
+    """Some test pictures, as many of each label as of the others.
+
+    Args:
+        files: of the task.
+        labels: those that the model knows.
+        n: at most so many.
+        turn: another number gives other pictures; the same gives the same.
+
+    Returns:
+        Empty where the project has no prepared images.
+    """
+    try:
+        entries = in_split(read_manifest(files.manifest), "test")
+    except DataError:
+        return []
+    known = [entry for entry in entries if entry.label in labels]
+    rng = np.random.default_rng([20261122, turn])
+    by_label = [
+        [group[i] for i in rng.permutation(len(group))]
+        for label in labels
+        if (group := [entry for entry in known if entry.label == label])
+    ]
+    chosen: list[Entry] = []
+    for rank in range(max(map(len, by_label), default=0)):
+        chosen += [group[rank] for group in by_label if rank < len(group)]
+    pictures = [TestPicture(files.raw_dir / entry.path, entry.label) for entry in chosen]
+    return [picture for picture in pictures if picture.path.is_file()][:n]
+
+
+@st.cache_data(show_spinner=False, max_entries=512)
+def thumbnail(path: str, _version: int) -> bytes | None:
+    """A small square JPEG of a test picture; None if it cannot be opened.
+
+    Args:
+        path: of the file.
+        _version: changes when the file does.
+    """
+    try:
+        image = open_image(Path(path)).rgb
+    except CorruptImageError:
+        return None
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    square = image.resize((_THUMB_PX, _THUMB_PX), box=(left, top, left + side, top + side))
+    buffer = io.BytesIO()
+    square.save(buffer, "JPEG", quality=_JPEG_QUALITY)
+    return buffer.getvalue()

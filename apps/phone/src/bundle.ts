@@ -1,0 +1,193 @@
+// bundle.json, as a phone needs it: pipelines/mobile/bundle.py. An unknown schema, or a key of the
+// preprocessing that this page does not know, is refused and never guessed.
+
+import type { Packed } from "./packed.ts";
+import type { PreprocessSpec } from "./preprocess.ts";
+import { Refusal } from "./refusal.ts";
+
+/** The one schema that this page reads. */
+export const SCHEMA_VERSION = 2;
+
+export interface OperatingPoint {
+  readonly threshold: number;
+  readonly sensitivity: number;
+  readonly specificity: number;
+  readonly nPositive: number;
+  readonly nNegative: number;
+}
+
+export interface Abstention {
+  readonly score: string;
+  readonly threshold: number;
+  readonly acceptance: number;
+  readonly arrays: Readonly<Record<string, Packed>>;
+}
+
+export interface Bundle {
+  readonly task: string;
+  readonly domain: string;
+  readonly title: string;
+  readonly labels: readonly string[];
+  readonly labelMeanings: Readonly<Record<string, string>>;
+  readonly preprocess: PreprocessSpec;
+  readonly inputName: string;
+  readonly logitsName: string;
+  readonly embeddingName: string;
+  readonly nFeatures: number;
+  readonly precision: "int8" | "fp32";
+  readonly file: { readonly name: string; readonly sha256: string; readonly sizeBytes: number };
+  readonly temperature: number;
+  readonly operatingPoints: Readonly<Record<string, OperatingPoint>>;
+  readonly abstention: Abstention | null;
+  readonly dataSource: string;
+  readonly accuracy: { readonly value: number; readonly n: number } | null;
+  readonly auditVerdict: string | null;
+  readonly intendedUse: string;
+  readonly notFor: readonly string[];
+}
+
+const PREPROCESS_KEYS = new Set(["resize_px", "crop_px", "interpolation", "grey", "side_px", "border_mask"]);
+
+type Json = Record<string, unknown>;
+
+/** The bundle in a parsed JSON document. Throws a Refusal. */
+export function readBundle(document: unknown): Bundle {
+  const version = isRecord(document) ? document["schema_version"] : undefined;
+  if (version !== SCHEMA_VERSION) {
+    throw new Refusal("refusal.schema", { expected: SCHEMA_VERSION, got: JSON.stringify(version) ?? "nothing" });
+  }
+  try {
+    return read(document as Json);
+  } catch (error) {
+    if (error instanceof TypeError) throw new Refusal("refusal.bundle", { reason: error.message }, { cause: error });
+    throw error;
+  }
+}
+
+function read(json: Json): Bundle {
+  const precision = text(record(json, "served"), "precision");
+  if (precision !== "int8" && precision !== "fp32") throw new TypeError(`served.precision: ${precision}`);
+  const file = record(record(json, "files"), precision);
+  const labels = texts(json, "labels");
+  const embedding = record(json, "embedding");
+  const metrics = isRecord(json["metrics"]) ? json["metrics"][precision] : null;
+  const audit = json["audit"];
+  return {
+    task: text(json, "task"),
+    domain: text(json, "domain"),
+    title: text(json, "title"),
+    labels,
+    labelMeanings: record(json, "label_meanings") as Record<string, string>,
+    preprocess: readPreprocess(record(json, "preprocess")),
+    inputName: text(record(json, "input"), "name"),
+    logitsName: text(record(json, "logits"), "name"),
+    embeddingName: text(embedding, "name"),
+    nFeatures: numbers(embedding, "shape").at(-1) ?? 0,
+    precision,
+    file: { name: text(file, "name"), sha256: text(file, "sha256"), sizeBytes: number(file, "size_bytes") },
+    temperature: number(json, "temperature"),
+    operatingPoints: readPoints(record(json, "operating_points"), labels),
+    abstention: json["abstention"] == null ? null : readAbstention(record(json, "abstention")),
+    dataSource: text(record(json, "provenance"), "data_source"),
+    accuracy: isRecord(metrics) ? { value: plain(metrics, "accuracy"), n: plain(metrics, "n") } : null,
+    auditVerdict: isRecord(audit) ? text(audit, "verdict") : null,
+    intendedUse: text(json, "intended_use"),
+    notFor: texts(json, "not_for"),
+  };
+}
+
+function readPreprocess(json: Json): PreprocessSpec {
+  const unknown = Object.keys(json).filter((key) => !PREPROCESS_KEYS.has(key));
+  if (unknown.length > 0) throw new TypeError(`preprocess.${unknown[0]}: unknown`);
+  const interpolation = json["interpolation"] ?? "bilinear";
+  if (interpolation !== "bilinear") throw new TypeError(`preprocess.interpolation: ${String(interpolation)}`);
+  const spec = {
+    resizePx: number(json, "resize_px"),
+    cropPx: number(json, "crop_px"),
+    grey: json["grey"] === true,
+    sidePx: json["side_px"] == null ? null : number(json, "side_px"),
+    borderMask: json["border_mask"] == null ? 0 : number(json, "border_mask"),
+  };
+  if (!(spec.cropPx >= 1 && spec.cropPx <= spec.resizePx)) throw new TypeError("preprocess.crop_px: does not fit");
+  return spec;
+}
+
+function readPoints(json: Json, labels: readonly string[]): Record<string, OperatingPoint> {
+  const points: Record<string, OperatingPoint> = {};
+  for (const label of Object.keys(json)) {
+    if (!labels.includes(label)) throw new TypeError(`operating_points.${label}: no label`);
+    const point = record(json, label);
+    points[label] = {
+      threshold: number(point, "threshold"),
+      sensitivity: number(point, "sensitivity"),
+      specificity: number(point, "specificity"),
+      nPositive: number(point, "n_positive"),
+      nNegative: number(point, "n_negative"),
+    };
+  }
+  return points;
+}
+
+function readAbstention(json: Json): Abstention {
+  const arrays: Record<string, Packed> = {};
+  const packed = record(json, "arrays");
+  for (const name of Object.keys(packed)) {
+    const array = record(packed, name);
+    const dtype = text(array, "dtype");
+    if (dtype !== "float32" && dtype !== "float16" && dtype !== "int8") {
+      throw new TypeError(`abstention.arrays.${name}.dtype: ${dtype}`);
+    }
+    const scale = array["scale"] === undefined ? 1 : number(array, "scale");
+    arrays[name] = { shape: numbers(array, "shape"), dtype, scale, data: text(array, "data") };
+  }
+  return {
+    score: text(json, "score"),
+    threshold: number(json, "threshold"),
+    acceptance: number(json, "acceptance"),
+    arrays,
+  };
+}
+
+function isRecord(value: unknown): value is Json {
+  return typeof value === "object" && value !== null && !Array.isArray(value);
+}
+
+function record(json: Json, key: string): Json {
+  const value = json[key];
+  if (!isRecord(value)) throw new TypeError(`${key}: expected an object`);
+  return value;
+}
+
+function text(json: Json, key: string): string {
+  const value = json[key];
+  if (typeof value !== "string") throw new TypeError(`${key}: expected text`);
+  return value;
+}
+
+function number(json: Json, key: string): number {
+  const value = json[key];
+  if (typeof value !== "number" || !Number.isFinite(value)) throw new TypeError(`${key}: expected a number`);
+  return value;
+}
+
+/** A figure that may stand alone or with its interval. */
+function plain(json: Json, key: string): number {
+  const value = json[key];
+  return isRecord(value) ? number(value, "value") : number(json, key);
+}
+
+function texts(json: Json, key: string): string[] {
+  const value = json[key];
+  if (!Array.isArray(value) || value.some((item) => typeof item !== "string")) {
+    throw new TypeError(`${key}: expected texts`);
+  }
+  return value as string[];
+}
+
+function numbers(json: Json, key: string): number[] {
+  const value = json[key];
+  if (!Array.isArray(value) || value.some((item) => typeof item !== "number")) {
+    throw new TypeError(`${key}: expected numbers`);
+  }
+  return value as number[];
+}

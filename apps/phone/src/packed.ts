@@ -1,0 +1,47 @@
+// Numbers as text: `PackedArray` of pipelines/mobile/trust.py.
+
+export interface Packed {
+  readonly shape: readonly number[];
+  readonly dtype: "float32" | "float16" | "int8";
+  readonly scale: number;
+  readonly data: string;
+}
+
+/** The numbers, in C order: `scale` times what is stored. */
+export function unpack(packed: Packed): Float64Array {
+  const bytes = fromBase64(packed.data);
+  const n = packed.shape.reduce((a, b) => a * b, 1);
+  const numbers = new Float64Array(n);
+  const view = new DataView(bytes.buffer);
+  const width = { float32: 4, float16: 2, int8: 1 }[packed.dtype];
+  if (bytes.length !== n * width) {
+    throw new RangeError(`${bytes.length} bytes for ${n} numbers of ${packed.dtype}`);
+  }
+  for (let i = 0; i < n; i++) {
+    const stored =
+      packed.dtype === "float32"
+        ? view.getFloat32(i * 4, true)
+        : packed.dtype === "float16"
+          ? halfToNumber(view.getUint16(i * 2, true))
+          : view.getInt8(i);
+    numbers[i] = stored * packed.scale;
+  }
+  return numbers;
+}
+
+function fromBase64(text: string): Uint8Array<ArrayBuffer> {
+  const characters = atob(text);
+  const bytes = new Uint8Array(characters.length);
+  for (let i = 0; i < characters.length; i++) bytes[i] = characters.charCodeAt(i);
+  return bytes;
+}
+
+/** An IEEE 754 binary16 number (2019, section 3.4): 1 bit of sign, 5 of exponent, 10 of fraction. */
+export function halfToNumber(bits: number): number {
+  const sign = bits & 0x8000 ? -1 : 1;
+  const exponent = (bits >> 10) & 0x1f;
+  const fraction = bits & 0x3ff;
+  if (exponent === 0) return sign * fraction * 2 ** -24;
+  if (exponent === 0x1f) return fraction ? Number.NaN : sign * Number.POSITIVE_INFINITY;
+  return sign * (1 + fraction / 1024) * 2 ** (exponent - 15);
+}

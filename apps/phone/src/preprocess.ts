@@ -1,0 +1,119 @@
+// The browser's half of pipelines/data/preprocess.py: an upright picture -> the pixels that a model
+// sees. Normalisation is inside the model.
+
+import { type Picture, type Rows, resize } from "./resample.ts";
+
+/** bundle.json's `preprocess`. */
+export interface PreprocessSpec {
+  /** The shorter side after resizing. */
+  readonly resizePx: number;
+  /** Side of the central square that is kept. */
+  readonly cropPx: number;
+  /** One channel, three times. */
+  readonly grey: boolean;
+  /** The shorter side that every picture is brought to first; null leaves it. */
+  readonly sidePx: number | null;
+  /** Share of the input's side that is painted over along each edge. */
+  readonly borderMask: number;
+}
+
+/** What is painted over a masked border. */
+const MASK_VALUE = 128;
+
+/** The model's input: (crop_px, crop_px, 3), in [0, 255]. */
+export function preprocess(rows: Rows, spec: PreprocessSpec): Uint8Array {
+  let source = spec.grey ? greyRows(rows) : rows;
+  if (spec.sidePx !== null) source = withSide(source, spec.sidePx);
+  const [width, height] = sizeWithSide(source.width, source.height, spec.resizePx);
+  const left = Math.trunc((width - spec.cropPx) / 2);
+  const top = Math.trunc((height - spec.cropPx) / 2);
+  const box = { left, top, width: spec.cropPx, height: spec.cropPx };
+  const pixels = resize(source, width, height, box).rgb;
+  if (spec.grey) greyInPlace(pixels);
+  return maskBorder(pixels, spec.cropPx, Math.trunc(spec.borderMask * spec.cropPx));
+}
+
+/** Width and height with the shorter side at `sidePx`, as Pillow's caller rounds them. */
+export function sizeWithSide(widthPx: number, heightPx: number, sidePx: number): [number, number] {
+  const scale = sidePx / Math.min(widthPx, heightPx);
+  return [
+    Math.max(sidePx, roundHalfToEven(widthPx * scale)),
+    Math.max(sidePx, roundHalfToEven(heightPx * scale)),
+  ];
+}
+
+/** Python's `round`: halves go to the even neighbour. */
+export function roundHalfToEven(value: number): number {
+  const floor = Math.floor(value);
+  const rest = value - floor;
+  if (rest !== 0.5) return Math.round(value);
+  return floor % 2 === 0 ? floor : floor + 1;
+}
+
+/** Luma as Pillow rounds it (ITU-R BT.601-7, section 2.5.1; Pillow's Convert.c, L24). */
+export function luma(red: number, green: number, blue: number): number {
+  return (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >>> 16;
+}
+
+function greyRows(rows: Rows): Rows {
+  return {
+    width: rows.width,
+    height: rows.height,
+    read(top, bottom) {
+      const rgba = rows.read(top, bottom);
+      for (let i = 0; i < rgba.length; i += 4) {
+        const grey = luma(rgba[i]!, rgba[i + 1]!, rgba[i + 2]!);
+        rgba[i] = rgba[i + 1] = rgba[i + 2] = grey;
+      }
+      return rgba;
+    },
+  };
+}
+
+function greyInPlace(rgb: Uint8Array): void {
+  for (let i = 0; i < rgb.length; i += 3) {
+    rgb[i] = rgb[i + 1] = rgb[i + 2] = luma(rgb[i]!, rgb[i + 1]!, rgb[i + 2]!);
+  }
+}
+
+function withSide(rows: Rows, sidePx: number): Rows {
+  const [width, height] = sizeWithSide(rows.width, rows.height, sidePx);
+  if (width === rows.width && height === rows.height) return rows;
+  return rowsOf(resize(rows, width, height));
+}
+
+/** A whole picture, to be read by rows. */
+export function rowsOf(picture: Picture): Rows {
+  const { width, height, rgb } = picture;
+  return {
+    width,
+    height,
+    read(top, bottom) {
+      const n = (bottom - top) * width;
+      const rgba = new Uint8Array(n * 4);
+      let from = top * width * 3;
+      for (let i = 0; i < n * 4; i += 4) {
+        rgba[i] = rgb[from++]!;
+        rgba[i + 1] = rgb[from++]!;
+        rgba[i + 2] = rgb[from++]!;
+        rgba[i + 3] = 255;
+      }
+      return rgba;
+    },
+  };
+}
+
+function maskBorder(rgb: Uint8Array, sidePx: number, edgePx: number): Uint8Array {
+  if (edgePx === 0) return rgb;
+  for (let y = 0; y < sidePx; y++) {
+    const isInside = y >= edgePx && y < sidePx - edgePx;
+    const row = y * sidePx * 3;
+    if (!isInside) {
+      rgb.fill(MASK_VALUE, row, row + sidePx * 3);
+      continue;
+    }
+    rgb.fill(MASK_VALUE, row, row + edgePx * 3);
+    rgb.fill(MASK_VALUE, row + (sidePx - edgePx) * 3, row + sidePx * 3);
+  }
+  return rgb;
+}

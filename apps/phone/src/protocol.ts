@@ -1,0 +1,36 @@
+// What the page and its worker say to each other.
+
+import type { RefusalKey } from "./refusal.ts";
+
+export interface Answer {
+  readonly label: string;
+  /** In the order of the bundle's labels. */
+  readonly probabilities: readonly number[];
+  readonly foreignness: number | null;
+  readonly isForeign: boolean;
+  /** By label with an operating point: does its probability reach it? */
+  readonly positives: Readonly<Record<string, boolean>>;
+  readonly widthPx: number;
+  readonly heightPx: number;
+  readonly decodeMs: number;
+  readonly preprocessMs: number;
+  readonly modelMs: number;
+}
+
+export interface Loaded {
+  readonly nThreads: number;
+  readonly modelBytes: number;
+  readonly runtimeVersion: string;
+  readonly loadMs: number;
+}
+
+export type Request =
+  | { readonly kind: "load"; readonly id: number; readonly base: string; readonly task: string; readonly nThreads: number }
+  | { readonly kind: "answer"; readonly id: number; readonly source: Blob | ImageBitmap };
+
+export type Reply =
+  | { readonly kind: "progress"; readonly id: number; readonly loadedBytes: number; readonly totalBytes: number }
+  | { readonly kind: "loaded"; readonly id: number; readonly loaded: Loaded; readonly bundleJson: unknown }
+  | { readonly kind: "answered"; readonly id: number; readonly answer: Answer }
+  | { readonly kind: "refused"; readonly id: number; readonly key: RefusalKey; readonly facts: Record<string, string | number> }
+  | { readonly kind: "failed"; readonly id: number; readonly message: string };

@@ -1,0 +1,29 @@
+// Why something cannot be answered, as a key of the texts; the words are in src/locales.
+
+export type RefusalKey =
+  | "refusal.empty"
+  | "refusal.tooLarge"
+  | "refusal.tooManyPixels"
+  | "refusal.notAnImage"
+  | "refusal.heic"
+  | "refusal.tiff"
+  | "refusal.damaged"
+  | "refusal.frames"
+  | "refusal.deepGrey"
+  | "refusal.schema"
+  | "refusal.bundle"
+  | "refusal.hash"
+  | "refusal.network"
+  | "refusal.runtime";
+
+/** Something that the user can act on; anything else is a bug. */
+export class Refusal extends Error {
+  constructor(
+    readonly key: RefusalKey,
+    readonly facts: Record<string, string | number> = {},
+    options?: ErrorOptions,
+  ) {
+    super(`${key} ${JSON.stringify(facts)}`, options);
+    this.name = "Refusal";
+  }
+}

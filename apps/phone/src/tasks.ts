@@ -1,0 +1,53 @@
+// models/index.json: the tasks that the server has a model for, and their words in each language.
+
+import { LANGUAGES, type Language, wordsOf } from "./texts.ts";
+
+/** What there is to say about a task in one language; the texts of apps/texts and the card. */
+export interface Words {
+  readonly name: string;
+  readonly tells: string;
+  readonly photo: readonly string[];
+  readonly reading: string;
+  readonly labels: Readonly<Record<string, string>>;
+  readonly meanings: Readonly<Record<string, string>>;
+  readonly next_steps: Readonly<Record<string, string>>;
+  readonly intended_use: string;
+  readonly not_for: readonly string[];
+}
+
+export interface Task {
+  readonly task: string;
+  readonly domain: string;
+  readonly title: string;
+  readonly size_bytes: number;
+  readonly is_sample: boolean;
+  readonly words: Readonly<Partial<Record<Language, Partial<Words>>>>;
+}
+
+export const DOMAINS = ["medical", "agriculture", "safety", "reference"] as const;
+export type Domain = (typeof DOMAINS)[number];
+
+/** The tasks of a parsed index; what is not a task is left out. */
+export function readIndex(document: unknown): Task[] {
+  const rows = (document as { tasks?: unknown } | null)?.tasks;
+  if (!Array.isArray(rows)) return [];
+  return rows.filter(
+    (row): row is Task =>
+      typeof row?.task === "string" && typeof row.domain === "string" && typeof row.words === "object",
+  );
+}
+
+/** A task's words: in the language, else in English, else from the slugs. */
+export function words(task: Task, language: Language): Words {
+  const empty = { photo: [], reading: "", labels: {}, meanings: {}, next_steps: {}, intended_use: "", not_for: [] };
+  const bare = { name: wordsOf(task.task), tells: task.title, ...empty };
+  return { ...bare, ...task.words[LANGUAGES[0]], ...task.words[language] };
+}
+
+export function labelWords(said: Words, label: string): string {
+  return said.labels[label] ?? wordsOf(label);
+}
+
+export function domainOf(task: Task): Domain {
+  return DOMAINS.find((domain) => domain === task.domain) ?? "reference";
+}

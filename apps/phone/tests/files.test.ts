@@ -1,0 +1,118 @@
+import { createHash, randomBytes } from "node:crypto";
+import { deflateSync } from "node:zlib";
+import { describe, expect, it, vi } from "vitest";
+import { isDeepGrey, readDeepGrey } from "../src/deep_png.ts";
+import { digestByHand, sha256 } from "../src/sha256.ts";
+import { MAX_FILE_BYTES, sniff } from "../src/sniff.ts";
+import { golden } from "./files.ts";
+
+const text = (s: string): number[] => [...s].map((character) => character.charCodeAt(0));
+const be16 = (n: number): number[] => [(n >> 8) & 255, n & 255];
+const be32 = (n: number): number[] => [(n >>> 24) & 255, (n >> 16) & 255, (n >> 8) & 255, n & 255];
+const le = (n: number, bytes: number): number[] => be32(n).reverse().slice(0, bytes);
+const chunk = (name: string, data: readonly number[]): number[] => [...be32(data.length), ...text(name), ...data, 0, 0, 0, 0];
+
+const PNG = [0x89, ...text("PNG\r\n"), 0x1a, 0x0a];
+const ihdr = (w: number, h: number, depth = 8, type = 2): number[] => chunk("IHDR", [...be32(w), ...be32(h), depth, type, 0, 0, 0]);
+const jpeg = (w: number, h: number, end: readonly number[] = [0xff, 0xd9]): number[] => [
+  0xff, 0xd8, 0xff, 0xe0, ...be16(4), 0, 0,
+  0xff, 0xc0, ...be16(8), 8, ...be16(h), ...be16(w), 1,
+  0xff, 0xda, ...be16(2), 1, 2, 3, ...end,
+];
+const riff = (...chunks: readonly number[][]): number[] => {
+  const body = [...text("WEBP"), ...chunks.flat()];
+  return [...text("RIFF"), ...le(body.length, 4), ...body];
+};
+const part = (name: string, data: readonly number[]): number[] => [...text(name), ...le(data.length, 4), ...data, ...(data.length % 2 ? [0] : [])];
+const gifFrame = [0x2c, 0, 0, 0, 0, 1, 0, 1, 0, 0, 2, 1, 0, 0];
+const gif = (n: number): number[] => [...text("GIF89a"), 1, 0, 1, 0, 0, 0, 0, ...Array(n).fill(gifFrame).flat(), 0x3b];
+
+describe("what may enter", () => {
+  it.each([
+    [[...golden("preprocess_input.png")], "PNG"],
+    [jpeg(10, 20), "JPEG"],
+    [riff(part("VP8L", [0x2f, ...le(9 | (9 << 14), 4)])), "WEBP"],
+    [riff(part("VP8 ", [0, 0, 0, 0x9d, 1, 0x2a, ...le(10, 2), ...le(10, 2)])), "WEBP"],
+    [[...text("BM"), ...Array(12).fill(0), ...le(40, 4), ...le(5, 4), ...be32(-5).reverse(), 0, 0], "BMP"],
+    [gif(1), "GIF"],
+  ])("is known by its content (%#)", (bytes, format) => {
+    expect(sniff(new Uint8Array(bytes))).toBe(format);
+  });
+
+  it.each([
+    [[], "refusal.empty"],
+    [text("this is a text and no picture"), "refusal.notAnImage"],
+    [text("<svg xmlns='http://www.w3.org/2000/svg'/>"), "refusal.notAnImage"],
+    [[0, 0, 0, 24, ...text("ftypheic")], "refusal.heic"],
+    [[...text("II"), 42, 0, 1, 2, 3, 4], "refusal.tiff"],
+    [[0xff, 0xd8, 0xff], "refusal.damaged"],
+    [jpeg(10, 20, [1, 2, 3]), "refusal.damaged"],
+    [jpeg(0, 20), "refusal.damaged"],
+    [jpeg(20_000, 20_000), "refusal.tooManyPixels"],
+    [[...PNG, ...ihdr(9, 9)], "refusal.damaged"],
+    [[...PNG, ...ihdr(90_000, 9_000), ...chunk("IEND", [])], "refusal.tooManyPixels"],
+    [[...PNG, ...ihdr(9, 9), ...chunk("acTL", [...be32(2), ...be32(0)]), ...chunk("IEND", [])], "refusal.frames"],
+    [riff(part("ANMF", [1]), part("ANMF", [1])), "refusal.frames"],
+    [riff(part("VP8X", Array(10).fill(255))), "refusal.tooManyPixels"],
+    [riff(part("VP8L", [0x2f, 0, 0, 0, 0])).slice(0, -4), "refusal.damaged"],
+    [gif(2), "refusal.frames"],
+    [gif(1).slice(0, -1), "refusal.damaged"],
+    [text("BM"), "refusal.damaged"],
+  ])("is refused for its reason (%#)", (bytes, key) => {
+    expect(() => sniff(new Uint8Array(bytes))).toThrow(expect.objectContaining({ key }));
+  });
+
+  it("is refused by its size before it is read", () => {
+    expect(() => sniff(new Uint8Array(MAX_FILE_BYTES + 1))).toThrow(expect.objectContaining({ key: "refusal.tooLarge" }));
+  });
+
+  it("never hangs or breaks on random bytes behind a known start", () => {
+    for (const start of [[0xff, 0xd8, 0xff], PNG, text("GIF89a"), text("BM"), [...text("RIFF"), 9, 0, 0, 0, ...text("WEBP")]]) {
+      for (let i = 0; i < 300; i++) {
+        const bytes = new Uint8Array([...start, ...randomBytes(i)]);
+        try {
+          sniff(bytes);
+        } catch (error) {
+          expect(error).toMatchObject({ name: "Refusal" });
+        }
+      }
+    }
+  });
+});
+
+describe("PNG with 16 bits of grey", () => {
+  const deep = (values: readonly number[], interlace = 0): Uint8Array => {
+    const lines = [0, ...values.flatMap(be16)];
+    const header = chunk("IHDR", [...be32(values.length), ...be32(1), 16, 0, 0, 0, interlace]);
+    const data = deflateSync(Buffer.from(lines));
+    return new Uint8Array([...PNG, ...header, ...chunk("IDAT", [...data]), ...chunk("IEND", [])]);
+  };
+
+  it("is scaled by the bits in use", async () => {
+    const twelve = deep([0, 2048, 4095]);
+    expect(sniff(twelve)).toBe("PNG");
+    expect(isDeepGrey(twelve)).toBe(true);
+    expect([...(await readDeepGrey(twelve)).rgb]).toEqual([0, 0, 0, 128, 128, 128, 255, 255, 255]);
+    expect([...(await readDeepGrey(deep([65535, 256]))).rgb]).toEqual([255, 255, 255, 1, 1, 1]);
+  });
+
+  it("is refused where it is interlaced or cut short", async () => {
+    await expect(readDeepGrey(deep([1], 1))).rejects.toMatchObject({ key: "refusal.deepGrey" });
+    const cut = deep([1, 2, 3]);
+    cut.set([0, 0], cut.length - 30);
+    await expect(readDeepGrey(cut)).rejects.toMatchObject({ key: "refusal.damaged" });
+  });
+});
+
+describe("SHA-256", () => {
+  it.each([0, 1, 55, 56, 63, 64, 65, 1000])("by hand is the library's for %i bytes", (n) => {
+    const bytes = new Uint8Array(randomBytes(n));
+    expect(Buffer.from(digestByHand(bytes)).toString("hex")).toBe(createHash("sha256").update(bytes).digest("hex"));
+  });
+
+  it("is taken by hand where the browser has none", async () => {
+    vi.stubGlobal("crypto", {});
+    expect(await sha256(new Uint8Array([97, 98, 99]))).toBe("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad");
+    vi.unstubAllGlobals();
+  });
+});

@@ -1,0 +1,219 @@
+"""What the phone page's server has to give: the built page, and the models with their words.
+
+A request is looked up in a table of what there is; no path of a request ever becomes a path of the
+disk. Called by `apps.phone_server`, which puts it into HTTP.
+"""
+
+from __future__ import annotations
+
+import gzip
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import lru_cache
+from pathlib import Path
+
+from apps.texts import LANGUAGES, load_texts
+from pipelines.card import DatasetCard, load_card
+from pipelines.errors import BundleError, ConfigError
+from pipelines.mobile.bundle import Bundle, read_bundle
+from pipelines.paths import Paths
+
+logger = logging.getLogger(__name__)
+
+#: What `make phone` builds.
+DIST_DIR = Path(__file__).with_name("phone") / "dist"
+
+TYPES = {
+    ".html": "text/html; charset=utf-8",
+    ".js": "text/javascript; charset=utf-8",
+    ".mjs": "text/javascript; charset=utf-8",
+    ".css": "text/css; charset=utf-8",
+    ".json": "application/json; charset=utf-8",
+    ".webmanifest": "application/manifest+json; charset=utf-8",
+    ".svg": "image/svg+xml; charset=utf-8",
+    ".png": "image/png",
+    ".txt": "text/plain; charset=utf-8",
+    ".wasm": "application/wasm",
+    ".onnx": "application/octet-stream",
+}
+#: Copies that the build has compressed, best first: HTTP's name of the coding, and the suffix.
+_CODINGS = (("br", ".br"), ("gzip", ".gz"))
+
+#: A build names these by the hash of what they hold.
+_HASHED = "assets/"
+_FOR_EVER = "public, max-age=31536000, immutable"
+_ASK_AGAIN = "no-cache"
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One thing that can be asked for."""
+
+    body: bytes
+    content_type: str
+    cache: str
+    coding: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class PhoneSite:
+    """What is served: the page's files, and the models below a project's root.
+
+    Attributes:
+        paths: the project whose models are offered.
+        dist_dir: the built page.
+        pages: the page's files by address, with their compressed copies by coding.
+    """
+
+    paths: Paths
+    dist_dir: Path = DIST_DIR
+    pages: Mapping[str, Mapping[str | None, Path]] = field(default_factory=dict)
+
+    @classmethod
+    def open(cls, root: Path, dist_dir: Path = DIST_DIR) -> PhoneSite:
+        """Look at what the build made.
+
+        Args:
+            root: the project, with models/<task>/mobile.
+            dist_dir: the built page.
+
+        Raises:
+            ConfigError: if the page was not built.
+        """
+        if not (dist_dir / "index.html").is_file():
+            raise ConfigError(
+                f"{dist_dir}: the phone page is not built (no index.html). Run `make phone`."
+            )
+        pages: dict[str, Mapping[str | None, Path]] = {}
+        suffixes = tuple(suffix for _, suffix in _CODINGS)
+        for path in sorted(dist_dir.rglob("*")):
+            if path.is_symlink() or not path.is_file() or path.name.endswith(suffixes):
+                continue
+            copies: dict[str | None, Path] = {None: path}
+            for coding, suffix in _CODINGS:
+                copy = path.with_name(path.name + suffix)
+                if copy.is_file():
+                    copies[coding] = copy
+            pages[f"/{path.relative_to(dist_dir).as_posix()}"] = copies
+        pages["/"] = pages["/index.html"]
+        return cls(Paths(root), dist_dir, pages)
+
+    def find(self, address: str, codings: Sequence[str]) -> Answer | None:
+        """What stands at an address, or None.
+
+        Args:
+            address: path of the request, unquoted, e.g. ``/models/index.json``.
+            codings: content codings that the client takes.
+        """
+        if address in self.pages:
+            return self._page(address, codings)
+        if address == "/models/index.json":
+            return _json({"tasks": _index(self.paths)}, codings)
+        match address.split("/"):
+            case ["", "models", task, name]:
+                return self._model(task, name, codings)
+            case _:
+                return None
+
+    def _page(self, address: str, codings: Sequence[str]) -> Answer:
+        copies = self.pages[address]
+        coding = next((name for name, _ in _CODINGS if name in codings and name in copies), None)
+        is_hashed = address.startswith(f"/{_HASHED}")
+        suffix = copies[None].suffix
+        return Answer(
+            copies[coding].read_bytes(),
+            TYPES.get(suffix, "application/octet-stream"),
+            _FOR_EVER if is_hashed else _ASK_AGAIN,
+            coding,
+        )
+
+    def _model(self, task: str, name: str, codings: Sequence[str]) -> Answer | None:
+        """bundle.json, or the model file that it serves."""
+        if task not in _tasks(self.paths):
+            return None
+        path = self.paths.task(task).bundle
+        if name == "bundle.json":
+            return _squeezed(path.read_bytes(), TYPES[".json"], _ASK_AGAIN, codings)
+        bundle = read_bundle(path, verify=False)
+        if name != bundle.files[bundle.served.precision].name:
+            return None
+        file = path.with_name(name)
+        return _packed_file(file, file.stat().st_mtime_ns, "gzip" in codings)
+
+
+def _tasks(paths: Paths) -> list[str]:
+    """Slugs of the tasks that have a bundle."""
+    found = sorted(paths.models_dir.glob("*/mobile/bundle.json"))
+    return [path.parent.parent.name for path in found]
+
+
+def _index(paths: Paths) -> list[dict[str, object]]:
+    """One entry a task: what the page shows before a model is loaded."""
+    entries = []
+    for task in _tasks(paths):
+        try:
+            bundle = read_bundle(paths.task(task).bundle, verify=False)
+        except BundleError as err:
+            logger.warning("%s", err)
+            continue
+        try:
+            card = load_card(paths.task(task).card)
+        except ConfigError:
+            card = None
+        file = bundle.files[bundle.served.precision]
+        entries.append(
+            {
+                "task": task,
+                "domain": bundle.domain,
+                "title": bundle.title,
+                "is_sample": bundle.is_sample,
+                "size_bytes": file.size_bytes,
+                "words": {language: _words(bundle, card, language) for language in LANGUAGES},
+            }
+        )
+    return entries
+
+
+def _words(bundle: Bundle, card: DatasetCard | None, language: str) -> dict[str, object]:
+    """What there is to say about a task in one language; a card that is absent says nothing."""
+    texts = load_texts(language)
+    task = bundle.task
+    next_steps = card.next_steps if card is not None else {}
+    not_for = texts.lines(f"cards.{task}.not_for") or list(bundle.not_for)
+    return {
+        "name": texts.task(task, "name", task.replace("_", " ").capitalize()),
+        "tells": texts.task(task, "tells", bundle.title),
+        "photo": texts.lines(f"tasks.{task}.photo"),
+        "reading": texts.task(task, "reading", ""),
+        "labels": {label: texts.label(task, label) for label in bundle.labels},
+        "meanings": {
+            label: texts.of_card(task, f"meanings.{label}", meaning)
+            for label, meaning in bundle.label_meanings.items()
+        },
+        "next_steps": {
+            label: texts.of_card(task, f"next_steps.{label}", step)
+            for label, step in next_steps.items()
+        },
+        "intended_use": texts.of_card(task, "intended_use", bundle.intended_use),
+        "not_for": not_for,
+    }
+
+
+def _json(document: object, codings: Sequence[str]) -> Answer:
+    body = json.dumps(document, ensure_ascii=False).encode()
+    return _squeezed(body, TYPES[".json"], _ASK_AGAIN, codings)
+
+
+def _squeezed(body: bytes, content_type: str, cache: str, codings: Sequence[str]) -> Answer:
+    if "gzip" not in codings:
+        return Answer(body, content_type, cache)
+    return Answer(gzip.compress(body, mtime=0), content_type, cache, "gzip")
+
+
+@lru_cache(maxsize=16)
+def _packed_file(path: Path, _version: int, is_packed: bool) -> Answer:
+    """A model file; its address carries its hash, so that it may be kept for ever."""
+    codings = ("gzip",) if is_packed else ()
+    return _squeezed(path.read_bytes(), TYPES[".onnx"], _FOR_EVER, codings)

@@ -1,0 +1,186 @@
+"""What one person has shown the app in this session: in memory only, and gone on a button.
+
+A `Shot` holds the picture as it is drawn and as the model saw it, never the uploaded file. Nothing
+here is cached across sessions or written to disk.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass, field
+
+import numpy as np
+import streamlit as st
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipelines.mobile.predictor import Prediction
+
+#: Pictures that a session keeps; the oldest go first.
+MAX_SHOTS = 60
+#: Pictures that are answered at once.
+MAX_AT_ONCE = 50
+#: Longer side of the picture on the phone-shaped panel, 350 px wide, on a dense screen.
+_VIEW_PX = 640
+_THUMB_PX = 96
+_JPEG_QUALITY = 84
+
+
+@dataclass(frozen=True, slots=True)
+class Face:
+    """One face of a scene.
+
+    Attributes:
+        box: left, top, right, bottom, as shares of the picture's width and height.
+        prediction: the model's answer for it.
+    """
+
+    box: tuple[float, float, float, float]
+    prediction: Prediction
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """What was found before the model was asked.
+
+    Attributes:
+        faces: from left to right; empty: the whole picture was answered.
+        n_too_small: faces that are too small to be answered.
+        has_detector: false where the detector is not on this machine.
+    """
+
+    faces: tuple[Face, ...] = ()
+    n_too_small: int = 0
+    has_detector: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class Shot:
+    """One picture and its answer.
+
+    Attributes:
+        key: tells the pictures of a session apart.
+        name: the file's name.
+        truth: the true label of a test picture; None if it is not known.
+        view: the picture as JPEG, for the screen.
+        thumb: a small one.
+        pixels: (crop_px, crop_px, 3) as the model saw it.
+        prediction: the answer for the whole picture.
+        elapsed_ms: decoding, preprocessing and model.
+        scene: faces, where the task looks for them.
+    """
+
+    key: str
+    name: str
+    truth: str | None
+    view: bytes
+    thumb: bytes
+    pixels: NDArray[np.uint8]
+    prediction: Prediction
+    elapsed_ms: float
+    scene: Scene | None = None
+
+    @property
+    def answers(self) -> tuple[Prediction, ...]:
+        """One a face, or the whole picture's where there is none."""
+        faces = self.scene.faces if self.scene else ()
+        return tuple(face.prediction for face in faces) or (self.prediction,)
+
+    @property
+    def main(self) -> Prediction:
+        """The answer for the largest face, or for the whole picture where there is none."""
+        faces = self.scene.faces if self.scene else ()
+        return max(faces, key=_area).prediction if faces else self.prediction
+
+
+def _area(face: Face) -> float:
+    left, top, right, bottom = face.box
+    return (right - left) * (bottom - top)
+
+
+@dataclass(slots=True)
+class Store:
+    """The pictures of one session and task.
+
+    Attributes:
+        shots: by key, oldest first.
+        shown: key of a picture that is looked at again; None for the newest.
+        turn: part of the widgets' keys; another number empties them.
+        picked: the test pictures that were chosen.
+        gallery_turn: which test pictures are offered.
+        refused: by key, the sentence for a file that could not be answered.
+    """
+
+    shots: dict[str, Shot] = field(default_factory=dict)
+    shown: str | None = None
+    turn: int = 0
+    picked: tuple[str, str] | None = None
+    gallery_turn: int = 0
+    refused: dict[str, str] = field(default_factory=dict)
+
+    def keep(self, shot: Shot) -> None:
+        """Add a picture; the oldest goes when there are too many.
+
+        Args:
+            shot: the picture and its answer.
+        """
+        self.shots[shot.key] = shot
+        while len(self.shots) > MAX_SHOTS:
+            del self.shots[next(iter(self.shots))]
+
+    def forget(self) -> None:
+        """Delete every picture, and empty the widgets that hold the uploaded files."""
+        self.shots.clear()
+        self.refused.clear()
+        self.shown = None
+        self.picked = None
+        self.turn += 1
+
+
+def store(task: str) -> Store:
+    """The session's pictures of one task.
+
+    Args:
+        task: slug.
+    """
+    key = f"store-{task}"
+    if key not in st.session_state:
+        st.session_state[key] = Store()
+    kept: Store = st.session_state[key]
+    return kept
+
+
+def fitted(image: Image.Image) -> Image.Image:
+    """The picture as large as the phone on the screen can show it.
+
+    Args:
+        image: mode RGB.
+    """
+    scale = _VIEW_PX / max(image.size)
+    if scale >= 1:
+        return image
+    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
+    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.5)
+
+
+def jpeg(image: Image.Image) -> bytes:
+    """The picture as JPEG, without metadata.
+
+    Args:
+        image: mode RGB.
+    """
+    buffer = io.BytesIO()
+    image.save(buffer, "JPEG", quality=_JPEG_QUALITY, exif=b"")
+    return buffer.getvalue()
+
+
+def thumb(image: Image.Image) -> bytes:
+    """A small square JPEG from the middle of a picture.
+
+    Args:
+        image: mode RGB.
+    """
+    side = min(image.size)
+    left, top = (image.width - side) // 2, (image.height - side) // 2
+    box = (left, top, left + side, top + side)
+    return jpeg(image.resize((_THUMB_PX, _THUMB_PX), Image.Resampling.BILINEAR, box=box))

@@ -1,0 +1,134 @@
+"""Every word that the apps say, in the language of the person before the screen.
+
+One file a language in apps/texts/, with the same keys in each (a test). What a dataset card says in
+English is read from the card; other languages bring a translation of it in their ``cards`` part.
+"""
+
+from __future__ import annotations
+
+import string
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+from pipelines.strict_yaml import read_yaml
+
+TEXTS_DIR = Path(__file__).with_name("texts")
+LANGUAGES = ("en", "id")
+#: Languages that write a decimal comma.
+_WITH_COMMA = frozenset({"id"})
+
+CardPart = Literal["meanings", "next_steps"]
+
+
+class _Numbers(string.Formatter):
+    """Formats as `str.format`, with the decimal sign of the language."""
+
+    def __init__(self, language: str) -> None:
+        self._comma = language in _WITH_COMMA
+
+    def format_field(self, value: Any, format_spec: str) -> Any:
+        shown = super().format_field(value, format_spec)
+        return shown.replace(".", ",") if self._comma and isinstance(value, float) else shown
+
+
+class Texts:
+    """The texts of one language: call it with a key and the values of its gaps."""
+
+    def __init__(self, language: str, tree: Mapping[str, Any]) -> None:
+        """Keep them.
+
+        Args:
+            language: two letters, e.g. ``en``.
+            tree: what the language's file holds.
+        """
+        self.language = language
+        self._tree = tree
+        self._numbers = _Numbers(language)
+
+    def __call__(self, key: str, **values: object) -> str:
+        """The text of a key, its gaps filled.
+
+        Args:
+            key: with dots, e.g. ``answer.foreign``.
+            values: by name of the gap.
+
+        Raises:
+            KeyError: if there is no such text.
+        """
+        found = self._find(key)
+        if not isinstance(found, str):
+            raise KeyError(key)
+        return self._numbers.vformat(found, (), values) if values else found
+
+    def lines(self, key: str) -> list[str]:
+        """The texts of a list; empty if there is none.
+
+        Args:
+            key: with dots.
+        """
+        found = self._find(key)
+        return [str(line) for line in found] if isinstance(found, list) else []
+
+    def task(self, task: str, key: str, default: str) -> str:
+        """A task's text, or the default for a task that this file does not know.
+
+        Args:
+            task: slug.
+            key: below ``tasks.<task>``.
+            default: given instead; e.g. what the bundle says.
+        """
+        found = self._find(f"tasks.{task}.{key}")
+        return found if isinstance(found, str) else default
+
+    def label(self, task: str, label: str) -> str:
+        """A label in words.
+
+        Args:
+            task: slug.
+            label: as in the bundle.
+        """
+        return self.task(task, f"labels.{label}", label.replace("_", " ").capitalize())
+
+    def of_card(self, task: str, key: str, default: str) -> str:
+        """What the card says, translated where this language has a translation.
+
+        Args:
+            task: slug.
+            key: e.g. ``intended_use``, or ``next_steps.healthy``.
+            default: the card's own words.
+        """
+        found = self._find(f"cards.{task}.{key}")
+        return found if isinstance(found, str) else default
+
+    def _find(self, key: str) -> object:
+        place: object = self._tree
+        for part in key.split("."):
+            if not isinstance(place, Mapping) or part not in place:
+                return None
+            place = place[part]
+        return place
+
+
+@lru_cache(maxsize=len(LANGUAGES))
+def load_texts(language: str) -> Texts:
+    """The texts of a language.
+
+    Args:
+        language: one of `LANGUAGES`.
+
+    Raises:
+        ConfigError: if its file cannot be read.
+    """
+    return Texts(language, read_yaml(TEXTS_DIR / f"{language}.yaml"))
+
+
+def language_of(locale: str | None) -> str:
+    """The language for a browser's locale; English where there is none of ours.
+
+    Args:
+        locale: e.g. ``id-ID``; None if it is not known.
+    """
+    wanted = (locale or "").replace("_", "-").split("-")[0].lower()
+    return wanted if wanted in LANGUAGES else LANGUAGES[0]

@@ -1,0 +1,282 @@
+"""Which score tells pictures of other kinds best: the published ones and the served one, compared.
+
+For each task the pictures of all other tasks are foreign, and so are blank, noisy and written ones
+that are painted here. Scores are fitted on train, thresholds on val. The choice was made on the
+first table; the others measure it. Needs candidates (`make real`, and --root .real):
+
+    python benchmarks/abstention.py --root .real
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import statistics
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+from report import header, make_parser, run, say, table
+
+from pipelines.data.loaders import Pictures
+from pipelines.data.manifest import Entry, class_index_of, in_split, read_manifest
+from pipelines.data.preprocess import Preprocess
+from pipelines.errors import MissingDataError
+from pipelines.evaluation.abstention import MAX_DIRECTIONS, accepting_threshold, fit_abstention
+from pipelines.evaluation.foreign_scores import FOREIGN_SCORES, Floats, ForeignScore, Known
+from pipelines.mobile.benchmark import paired_ms
+from pipelines.mobile.calibration import stratified_sample
+from pipelines.mobile.novelty import Novelty
+from pipelines.mobile.predictor import Predictor
+from pipelines.paths import Paths, TaskPaths
+
+_BATCH = 16
+_ACCEPTANCE = 0.95
+#: As many as `export` takes.
+_MAX_KNOWN = 2000
+_DIRECTIONS = (16, 32, MAX_DIRECTIONS, 96, 128)
+_SEED = 20261122
+
+
+@dataclass(frozen=True, slots=True)
+class Features:
+    """What a model gives for some pictures: (n, d) embeddings and (n, c) logits."""
+
+    embedding: Floats
+    logits: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """One task: its own pictures by split, foreign ones by split, painted ones by kind."""
+
+    own: dict[str, Features]
+    class_index: NDArray[np.int64]
+    foreign: dict[str, Features]
+    painted: dict[str, Features]
+
+
+def main() -> int:
+    """Parse, compare, print."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--root", type=Path, default=Path(), help="project or workspace")
+    return run(compare, parser)
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Print a table a measure, with a row a score and a column a task."""
+    paths = Paths(arguments.root)
+    tasks = [
+        path.parents[1].name for path in sorted(paths.models_dir.glob("*/mobile/candidate.json"))
+    ]
+    if len(tasks) < 2:
+        raise MissingDataError(
+            f"{paths.models_dir}: expected at least 2 models/<task>/mobile/candidate.json, found "
+            f"{len(tasks)}. Run `make repro` first."
+        )
+    header("Which score tells foreign pictures")
+    rows: dict[str, dict[str, list[float]]] = {}
+    painted: dict[str, list[str]] = {}
+    for task in tasks:
+        seen = look(paths, tasks, task)
+        for name, score in scores_of(seen).items():
+            for measure, value in measures(score, seen).items():
+                rows.setdefault(measure, {}).setdefault(name, []).append(value)
+            if name == served_name(MAX_DIRECTIONS):
+                painted[task] = accepted_by_kind(score, seen)
+    for measure, found in rows.items():
+        say(f"{measure}:", "")
+        table(
+            ["score", *tasks, "mean"],
+            [
+                [name, *(f"{value:.4f}" for value in values), f"{statistics.mean(values):.4f}"]
+                for name, values in found.items()
+            ],
+        )
+    say(f"Painted pictures that {served_name(MAX_DIRECTIONS)} accepts:", "")
+    table(["task", *kinds()], [[task, *cells] for task, cells in painted.items()])
+    cost(look(paths, tasks, tasks[0]))
+
+
+def look(paths: Paths, tasks: Sequence[str], task: str) -> Seen:
+    """Everything through the served file of one task."""
+    files = paths.task(task)
+    predictor = Predictor.load(files.candidate, n_threads=os.cpu_count() or 1)
+    preprocess = predictor.bundle.preprocess.build()
+    entries = read_manifest(files.manifest)
+    train = stratified_sample(in_split(entries, "train"), _MAX_KNOWN, _SEED)
+    own = {"train": features(predictor, pictures(files, train, preprocess))}
+    foreign = {}
+    for split in ("val", "test"):
+        parts = {other: split_pixels(paths.task(other), split, preprocess) for other in tasks}
+        own[split] = features(predictor, parts.pop(task))
+        foreign[split] = features(predictor, np.concatenate(list(parts.values())))
+    painted = {
+        kind: features(predictor, np.stack([preprocess(image) for image in images]))
+        for kind, images in kinds().items()
+    }
+    return Seen(own, class_index_of(train, predictor.bundle.labels), foreign, painted)
+
+
+def pictures(
+    files: TaskPaths, entries: Sequence[Entry], preprocess: Preprocess
+) -> NDArray[np.uint8]:
+    """Plain views, (n, h, w, 3)."""
+    return np.concatenate(
+        list(Pictures(files.raw_dir, entries, preprocess, None, _SEED).batches(_BATCH))
+    )
+
+
+@cache
+def split_pixels(files: TaskPaths, split: str, preprocess: Preprocess) -> NDArray[np.uint8]:
+    """Plain views of a split, decoded once for all models that look at it in the same way."""
+    return pictures(files, in_split(read_manifest(files.manifest), split), preprocess)
+
+
+def features(predictor: Predictor, pixels: NDArray[np.uint8]) -> Features:
+    """What the served file gives."""
+    parts = [predictor.run(pixels[at : at + _BATCH]) for at in range(0, len(pixels), _BATCH)]
+    logits, embedding = (
+        np.concatenate(column).astype(np.float64) for column in zip(*parts, strict=True)
+    )
+    return Features(embedding, logits)
+
+
+def served_name(n_directions: int) -> str:
+    """How the served score with so many directions is called in the tables."""
+    return f"root_residual, {n_directions}"
+
+
+def scores_of(seen: Seen) -> dict[str, ForeignScore]:
+    """Every score, fitted on train; the served one as the bundle has it, rounded and packed."""
+    train = seen.own["train"]
+    known = Known(train.embedding, train.logits, seen.class_index)
+    scores = {name: make(known) for name, make in FOREIGN_SCORES.items()}
+    for n_directions in _DIRECTIONS:
+        scores[served_name(n_directions)] = partial(_served, novelty(seen, n_directions))
+    return scores
+
+
+def novelty(seen: Seen, n_directions: int) -> Novelty:
+    """The served score, fitted."""
+    known, val = seen.own["train"].embedding, seen.own["val"].embedding
+    abstention = fit_abstention(known, val, _ACCEPTANCE, n_directions)
+    return Novelty.load(abstention, known.shape[1])
+
+
+def _served(fitted: Novelty, embedding: Floats, logits: Floats) -> Floats:
+    return fitted.judge(embedding)[0]
+
+
+def measures(score: ForeignScore, seen: Seen) -> dict[str, float]:
+    """What a score is worth on one task."""
+    from sklearn.metrics import roc_auc_score
+
+    of: Callable[[Features], Floats] = lambda found: score(found.embedding, found.logits)  # noqa: E731
+    own = {split: of(seen.own[split]) for split in ("val", "test")}
+    foreign = {split: of(seen.foreign[split]) for split in ("val", "test")}
+    bound = accepting_threshold(own["val"], _ACCEPTANCE)
+
+    def area(split: str) -> float:
+        truth = np.repeat([0, 1], [len(own[split]), len(foreign[split])])
+        return float(roc_auc_score(truth, np.concatenate([own[split], foreign[split]])))
+
+    painted = np.concatenate([of(found) for found in seen.painted.values()])
+    return {
+        "AUROC on val": area("val"),
+        "AUROC on test": area("test"),
+        "share of true test images refused": float((own["test"] > bound).mean()),
+        "share of foreign test images accepted": float((foreign["test"] <= bound).mean()),
+        "share of painted pictures accepted": float((painted <= bound).mean()),
+    }
+
+
+def accepted_by_kind(score: ForeignScore, seen: Seen) -> list[str]:
+    """Cells of the table of painted pictures."""
+    val = seen.own["val"]
+    bound = accepting_threshold(score(val.embedding, val.logits), _ACCEPTANCE)
+    return [
+        f"{int((score(found.embedding, found.logits) <= bound).sum())} of {len(found.logits)}"
+        for found in seen.painted.values()
+    ]
+
+
+def cost(seen: Seen) -> None:
+    """Print what the served score costs for one picture."""
+    fitted = novelty(seen, MAX_DIRECTIONS)
+    one = seen.own["val"].embedding[:1].astype(np.float32)
+    ms = paired_ms({"judge": partial(fitted.judge, one)}, 1000)["judge"]
+    size = sum(len(array.data) for array in fitted.abstention.arrays.values())
+    k, d = fitted.arrays["basis"].shape
+    say(
+        f"Cost of the served score, one picture, {k} directions of {d}: median "
+        f"{statistics.median(ms):.3f} ms, 95th percentile {np.quantile(ms, 0.95):.3f} ms; {size:,} "
+        f"bytes in the bundle.",
+        "",
+    )
+
+
+@cache
+def kinds() -> dict[str, list[Image.Image]]:
+    """Painted pictures that are none of any task's, by kind."""
+    rng = np.random.default_rng(_SEED)
+    colours = [(g, g, g) for g in (0, 64, 128, 192, 255)] + [
+        (200, 30, 30),
+        (30, 60, 200),
+        (240, 220, 180),
+    ]
+    ramp = np.linspace(0, 255, 300)[:, np.newaxis, np.newaxis] * np.ones((1, 400, 1))
+    return {
+        "blank": [Image.new("RGB", (400, 300), colour) for colour in colours],
+        "gradient": [_picture(ramp * rng.uniform(0.3, 1, 3)) for _ in range(4)],
+        "noise": [
+            _picture(128 + rng.normal(0, sigma, (300, 400, 3)))
+            for sigma in (10, 40, 80, 200)
+            for _ in range(4)
+        ],
+        "text": [_text(rng, number) for number in range(20)],
+    }
+
+
+def _picture(values: NDArray[np.float64]) -> Image.Image:
+    return Image.fromarray(np.clip(values, 0, 255).astype(np.uint8))
+
+
+def _text(rng: np.random.Generator, number: int) -> Image.Image:
+    """Like a screenshot: lines of words, dark on light or light on dark, some with a bar."""
+    words = [
+        "the",
+        "report",
+        "of",
+        "total",
+        "amount",
+        "due",
+        "number",
+        "and",
+        "account",
+        "settings",
+        "password",
+        "field",
+        "steel",
+    ]
+    is_dark = number % 3 == 0
+    width, height = [(360, 640), (800, 600), (1280, 720), (600, 800)][number % 4]
+    image = Image.new("RGB", (width, height), (20, 22, 28) if is_dark else (250, 250, 248))
+    draw = ImageDraw.Draw(image)
+    size = int(rng.integers(12, 28))
+    for y in range(60, height - 20, int(size * 1.5)):
+        line = " ".join(rng.choice(words, int(rng.integers(3, 12))))
+        ink = (220, 220, 220) if is_dark else (20, 20, 20)
+        draw.text((12, y), line, fill=ink, font=ImageFont.load_default(size=size))
+    if number % 2:
+        draw.rectangle((0, 0, width, 40), fill=(30, 90, 200))
+    return image
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,144 @@
+"""From the bytes of a phone's 12-megapixel photo to the answer: ours, and the plain way.
+
+Ours is what the app does: a JPEG decoded at a fraction of its size, int8 in ONNX Runtime. The plain
+way decodes every pixel with Pillow, turns and resizes it, and asks eager torch. One thread, the
+three in turns in one process, so that a busy machine is unfair to all alike. The photo is a test
+picture enlarged to 4000 x 3000 px, with a sensor's noise and an EXIF rotation. Needs bundles and
+float models (`make repro`, or `make real` and --root .real):
+
+    python benchmarks/first_answer.py --root .real --task tomato_leaf
+"""
+
+from __future__ import annotations
+
+import argparse
+import io
+import os
+import statistics
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from latency import eager
+from PIL import Image, ImageOps
+from report import header, make_parser, run, say, table
+
+from apps import answers
+from apps.answers import Said
+from apps.looking import look
+from apps.models import ROOT_VARIABLE, load_model
+from apps.texts import load_texts
+from pipelines.data.images import open_image
+from pipelines.data.manifest import in_split, read_manifest
+from pipelines.mobile.benchmark import paired_ms, speedup
+from pipelines.mobile.predictor import Predictor
+from pipelines.paths import Paths, TaskPaths
+
+#: Of a phone's ordinary photo; with quality 90 about 3 MB.
+_SIZE_PX = (4000, 3000)
+_QUALITY = 90
+#: Standard deviation of the noise, of 255.
+_NOISE = 6.0
+_EXIF_ORIENTATION, _TURNED = 0x0112, 6
+
+
+def main() -> int:
+    """Parse, time, print."""
+    parser = make_parser(__doc__)
+    parser.add_argument("--root", type=Path, default=Path(), help="project or workspace")
+    parser.add_argument("--task", default="tomato_leaf", help="whose model (tomato_leaf)")
+    parser.add_argument("--runs", type=int, default=15, help="counted runs of each (15)")
+    return run(compare, parser)
+
+
+def compare(arguments: argparse.Namespace) -> None:
+    """Print times, ratios, and how far the two answers are apart."""
+    os.environ[ROOT_VARIABLE] = str(arguments.root)
+    files = Paths(arguments.root).task(arguments.task)
+    model, t = load_model(arguments.task), load_texts("en")
+    predictor = model.predictor()
+    data = photo(files)
+
+    def drawn() -> str:
+        shot = look(model, data, key="photo", name="photo.jpg")
+        said = answers.answer(t, model, Said.of(shot.prediction), {})
+        return answers.phone(t, model, "eco", answers.picture(t, shot) + said)
+
+    ms = paired_ms(
+        {
+            "answer": lambda: predictor.predict(data),
+            "drawn": drawn,
+            "plain": plain(files, predictor, data),
+        },
+        arguments.runs,
+    )
+    header("From the bytes of a 12-megapixel photo to the answer")
+    say(
+        f"{arguments.task}, {predictor.precision}, one thread, {len(data) / 1e6:.1f} MB of JPEG, "
+        f"median of {arguments.runs} runs in turns; ratios are medians over pairs of runs.",
+        "",
+    )
+    names = {
+        "answer": "fractional decode, resize, int8",
+        "drawn": "the same, with the picture and the answer drawn for the page",
+        "plain": "Pillow full decode, resize, eager torch",
+    }
+    table(
+        ["way", "ms", "times faster"],
+        [
+            [
+                names[key],
+                f"{statistics.median(ms[key]):.0f}",
+                f"{speedup(ms['plain'], ms[key]):.2f}",
+            ]
+            for key in names
+        ],
+    )
+    full, some = (predictor.pixels(image) for image in (open_image(data).rgb, predictor.open(data)))
+    distance = np.abs(full.astype(np.int64) - some)
+    shares = [predictor.predict(source).probabilities for source in (open_image(data).rgb, data)]
+    apart = max(abs(shares[0][label] - shares[1][label]) for label in shares[0])
+    say(
+        f"Pixels of the model's input against a full decode: {distance.mean():.2f} of 255 apart on "
+        f"average, {distance.max()} at most; probabilities {apart:.4f} at most.",
+        "",
+    )
+
+
+def photo(files: TaskPaths) -> bytes:
+    """A test picture as a phone would have stored it."""
+    entry = in_split(read_manifest(files.manifest), "test")[0]
+    image = open_image(files.raw_dir / entry.path).rgb
+    large = np.asarray(image.resize(_SIZE_PX, Image.Resampling.LANCZOS), dtype=np.float32)
+    noise = np.random.default_rng(0).normal(0, _NOISE, size=(*large.shape[:2], 1))
+    exif = Image.Exif()
+    exif[_EXIF_ORIENTATION] = _TURNED
+    buffer = io.BytesIO()
+    picture = Image.fromarray(np.clip(large + noise, 0, 255).astype(np.uint8))
+    picture.save(buffer, "JPEG", quality=_QUALITY, exif=exif)
+    return buffer.getvalue()
+
+
+def plain(files: TaskPaths, predictor: Predictor, data: bytes) -> Callable[[], object]:
+    """What a script of thirty lines does."""
+    spec = predictor.bundle.preprocess
+    pixels = np.zeros((1, spec.crop_px, spec.crop_px, 3), dtype=np.uint8)
+    ask = eager(files, pixels)
+
+    def answer() -> object:
+        image = ImageOps.exif_transpose(Image.open(io.BytesIO(data))).convert("RGB")
+        scale = spec.resize_px / min(image.size)
+        small = image.resize(
+            (round(image.width * scale), round(image.height * scale)), Image.Resampling.BILINEAR
+        )
+        left, top = (small.width - spec.crop_px) // 2, (small.height - spec.crop_px) // 2
+        box = (left, top, left + spec.crop_px, top + spec.crop_px)
+        pixels[0] = np.asarray(small.crop(box))
+        return ask()
+
+    return answer
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,239 @@
+"""`fieldlens app`: the Streamlit apps, and beside them the page that runs on the phone itself.
+
+The server is a process of its own, so that it holds no torch, MLflow or DVC. What needs those (the
+registry) is done here, before it starts. It listens on this computer alone unless `--lan` is said.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import logging
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Mapping
+from http.server import ThreadingHTTPServer
+from pathlib import Path
+
+from pipelines.errors import BundleError, ConfigError, PipelineError
+from pipelines.paths import Paths
+
+_LOG = logging.getLogger(__name__)
+
+DEFAULT_PORT = 8501
+_LOOPBACK = "127.0.0.1"
+_EVERYWHERE = "0.0.0.0"
+_START_S = 60
+_STOP_S = 10
+#: As apps.models reads them; that module needs Streamlit, this one must not.
+_ROOT, _MODELS, _PHONE = "FIELDLENS_ROOT", "FIELDLENS_MODELS_ROOT", "FIELDLENS_PHONE_URL"
+#: No packet goes there (RFC 5737): asking for the way names the address that faces the network.
+_ELSEWHERE = ("192.0.2.1", 9)
+
+
+def run(
+    paths: Paths,
+    task: str | None = None,
+    *,
+    port: int = DEFAULT_PORT,
+    is_lan: bool = False,
+    from_registry: bool = False,
+) -> None:
+    """Serve the apps until the process is interrupted.
+
+    Args:
+        paths: the project whose models and test pictures are shown.
+        task: its app alone; None for all of them.
+        port: of the apps; the phone page has the next one.
+        is_lan: listen on the local network too.
+        from_registry: use MLflow's champions instead of the models in the project.
+
+    Raises:
+        ConfigError: if Streamlit is not installed, the task has no app, or the port is taken.
+        BundleError: if there is no model, or no champion.
+    """
+    if importlib.util.find_spec("streamlit") is None:
+        raise ConfigError("Streamlit is not installed. Install the apps: pip install '.[apps]'.")
+    app = find_app(paths, task)
+    host = lan_address() if is_lan else _LOOPBACK
+    bind = _EVERYWHERE if is_lan else _LOOPBACK
+    _refuse_taken(bind, port)
+    # A supervisor's "stop" is an interruption too: the server must not outlive this process.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    environment = {_ROOT: str(paths.root.resolve())}
+    if from_registry:
+        environment[_MODELS] = str(_bring_champions(paths, task))
+    _fetch_detector(paths)
+    phone = _start_phone_page(paths, bind, port + 1)
+    if phone is not None:
+        environment[_PHONE] = f"http://{host}:{port + 1}/"
+    process = subprocess.Popen(
+        command_line(app, bind, port),
+        cwd=app.parents[1],
+        env={**os.environ, **environment},
+        stdout=subprocess.DEVNULL,
+    )
+    try:
+        _wait_until_it_answers(process, port)
+        _announce(host, port, environment, is_lan=is_lan)
+        process.wait()
+    finally:
+        _stop(process)
+        if phone is not None:
+            phone.shutdown()
+
+
+def find_app(paths: Paths, task: str | None) -> Path:
+    """The script to serve.
+
+    Args:
+        paths: the project.
+        task: slug, or None for the hub.
+
+    Raises:
+        ConfigError: if there is no app of that task.
+    """
+    spec = importlib.util.find_spec("apps")
+    folder = Path((spec.submodule_search_locations or [""])[0]) if spec else Path()
+    if task is None:
+        return folder / "hub.py"
+    own = folder / f"{task}.py"
+    tasks = sorted(path.parent.name for path in paths.datasets_dir.glob("*/card.yaml"))
+    if task not in tasks or not own.is_file():
+        known = [name for name in tasks if (folder / f"{name}.py").is_file()]
+        raise ConfigError(
+            f"app: there is no app of {task!r}. Expected one of {', '.join(known)}; "
+            f"`fieldlens app` alone shows every task."
+        )
+    return own
+
+
+def command_line(app: Path, bind: str, port: int) -> list[str]:
+    """How Streamlit is started; what must hold wherever it starts is said here once more.
+
+    Args:
+        app: the script.
+        bind: address to listen on.
+        port: to listen on.
+    """
+    options: Mapping[str, str] = {
+        "server.address": bind,
+        "server.port": str(port),
+        "server.headless": "true",
+        "server.fileWatcherType": "none",
+        "browser.gatherUsageStats": "false",
+        "client.showErrorDetails": "none",
+        "client.toolbarMode": "minimal",
+    }
+    flags = [f"--{name}={value}" for name, value in options.items()]
+    return [sys.executable, "-m", "streamlit", "run", str(app), *flags]
+
+
+def lan_address() -> str:
+    """This computer's address on the local network.
+
+    Raises:
+        ConfigError: if it has none.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(_ELSEWHERE)
+            return str(probe.getsockname()[0])
+        except OSError as err:
+            raise ConfigError(
+                f"--lan: this computer is on no network ({err.strerror}). Connect it, or start "
+                f"without --lan."
+            ) from err
+
+
+def _refuse_taken(bind: str, port: int) -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((bind, port))
+        except (OSError, OverflowError) as err:
+            reason = getattr(err, "strerror", None) or err
+            raise ConfigError(
+                f"--port: {port} cannot be used ({reason}). Choose another one."
+            ) from err
+
+
+def _bring_champions(paths: Paths, task: str | None) -> Path:
+    from pipelines.training import champions
+
+    into = Paths(paths.registry_models_dir.resolve())
+    tasks = (
+        [task]
+        if task
+        else sorted(path.parent.name for path in paths.datasets_dir.glob("*/card.yaml"))
+    )
+    missing: list[str] = []
+    for name in tasks:
+        try:
+            version = champions.bring(paths, name, into)
+        except BundleError as err:
+            missing.append(str(err))
+        else:
+            _LOG.info("%s: champion, version %s", name, version)
+    if len(missing) == len(tasks):
+        raise BundleError(missing[0] if missing else "There is no task to serve.")
+    for line in missing:
+        _LOG.warning("%s", line)
+    return into.root
+
+
+def _fetch_detector(paths: Paths) -> None:
+    from pipelines.commands import face_model
+
+    try:
+        face_model.ensure(paths)
+    except PipelineError as err:
+        _LOG.warning("%s", err)
+
+
+def _start_phone_page(paths: Paths, bind: str, port: int) -> ThreadingHTTPServer | None:
+    from apps.phone_server import make_server, serve_in_background
+
+    try:
+        server = make_server(paths.root, host=bind, port=port)
+    except PipelineError as err:
+        _LOG.warning("phone page: not served. %s", err)
+        return None
+    serve_in_background(server)
+    return server
+
+
+def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int) -> None:
+    limit = time.monotonic() + _START_S
+    while time.monotonic() < limit:
+        if process.poll() is not None:
+            raise ConfigError(
+                f"app: Streamlit ended with exit code {process.returncode}; the lines above say "
+                f"why. Try another --port."
+            )
+        with socket.socket() as probe:
+            if probe.connect_ex((_LOOPBACK, port)) == 0:
+                return
+        time.sleep(0.1)
+    raise ConfigError(f"app: Streamlit did not answer within {_START_S} s. Try again.")
+
+
+def _announce(host: str, port: int, environment: Mapping[str, str], *, is_lan: bool) -> None:
+    _LOG.info("Apps:        http://%s:%d/", host, port)
+    if _PHONE in environment:
+        _LOG.info("Phone page:  %s", environment[_PHONE])
+    where = "this computer's whole local network" if is_lan else "this computer alone"
+    _LOG.info("Open to %s. Stop with Ctrl-C.", where)
+
+
+def _stop(process: subprocess.Popen[bytes]) -> None:
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(_STOP_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

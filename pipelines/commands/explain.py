@@ -1,0 +1,187 @@
+"""`fieldlens explain`: which places of a picture speak for a label, as PNG files.
+
+Occlusion asks the file that is served, and loads what `predict` loads; Grad-CAM asks its float
+parent, and loads torch.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.atomic import write_bytes
+from pipelines.commands.answer import Answer, shown
+from pipelines.commands.predict import SAMPLE_WARNING, find_bundle
+from pipelines.data.images import open_image
+from pipelines.errors import BundleError, ConfigError, CorruptImageError
+from pipelines.mobile.heatmaps import heatmap_png
+from pipelines.mobile.occlusion import occlusion_map
+from pipelines.mobile.predictor import Predictor
+from pipelines.paths import Paths
+
+Method = Literal["occlusion", "gradcam"]
+#: Of an image's name that go into its map's name; the label, the method and a number follow.
+_MAX_STEM_BYTES = 120
+#: The brightest colour of an occlusion map stands for halved odds at least: where no place matters
+#: much, noise would be drawn as a finding.
+_LEAST_FULL_HEAT = math.log(2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class _Finding:
+    """A map, and what its picture says.
+
+    Attributes:
+        heat: (side, side), above 0 where the place speaks for the label.
+        logits: (n_classes,), of the model that is explained.
+        full_heat: value of the brightest colour.
+        hottest: what the brightest colour means, in words.
+        summary: what the map says, in words.
+    """
+
+    heat: NDArray[np.float32]
+    logits: NDArray[np.float32]
+    full_heat: float
+    hottest: str
+    summary: str
+
+
+#: From pixels, and the index of a label or None for the answer's own, to a map.
+_Explainer = Callable[[NDArray[np.uint8], int | None], _Finding]
+
+
+def run(
+    paths: Paths,
+    images: Sequence[Path],
+    *,
+    task: str | None = None,
+    bundle_path: Path | None = None,
+    method: Method = "occlusion",
+    label: str | None = None,
+    out: Path,
+) -> Answer:
+    """One PNG a picture; a bad picture is complained about and the others explained.
+
+    Args:
+        paths: where the bundles are looked for.
+        images: files.
+        task: whose bundle; may be None where there is one only.
+        bundle_path: a bundle.json or its folder, instead of a task's.
+        method: how.
+        label: which label; None for the answer's own.
+        out: folder for the PNG files.
+
+    Raises:
+        ConfigError: if the label is unknown, or it is not clear which bundle is meant.
+        BundleError: if the bundle is missing, incomplete or changed, or the float model is not its
+            parent.
+        MissingDataError: if Grad-CAM is asked for and there is no float model.
+    """
+    path = find_bundle(paths, task, bundle_path)
+    predictor = Predictor.load(path, n_threads=os.cpu_count() or 1)
+    labels = predictor.bundle.labels
+    if label is not None and label not in labels:
+        raise ConfigError(f"--label: expected one of {', '.join(labels)} (got {label!r}).")
+    wanted = None if label is None else labels.index(label)
+    explain = _occlusion(predictor) if method == "occlusion" else _grad_cam(predictor, path)
+    lines, complaints, names = [], [], set[str]()
+    for image in images:
+        try:
+            picture = open_image(image).rgb
+        except CorruptImageError as err:
+            complaints.append(str(err))
+            continue
+        pixels = predictor.pixels(picture)
+        finding = explain(pixels, wanted)
+        probabilities = predictor.probabilities(finding.logits[np.newaxis])[0]
+        index = int(probabilities.argmax()) if wanted is None else wanted
+        said = f"{labels[index]} {probabilities[index]:.3f}"
+        caption = _caption(predictor, method, said, labels[int(probabilities.argmax())])
+        # A file system's names are counted in bytes, 255 of them.
+        stem = os.fsdecode(os.fsencode(image.stem)[:_MAX_STEM_BYTES])
+        file = out / _free_name(f"{stem}.{labels[index]}.{method}", names)
+        png = heatmap_png(
+            pixels,
+            finding.heat,
+            [*caption, finding.summary],
+            full_heat=finding.full_heat,
+            coldest="nothing",
+            hottest=finding.hottest,
+        )
+        write_bytes(file, png)
+        lines.append(f"{shown(str(image))}: {said}; {finding.summary}: {shown(str(file))}")
+    if predictor.bundle.is_sample and lines:
+        lines.insert(0, SAMPLE_WARNING)
+    return Answer("\n".join(lines), tuple(complaints), exit_code=2 if complaints else 0)
+
+
+def _caption(predictor: Predictor, method: Method, said: str, answer: str) -> list[str]:
+    bundle = predictor.bundle
+    which = f"{predictor.precision}, the file served" if method == "occlusion" else "float model"
+    lines = [said, f"{bundle.task}, {method} of the {which}"]
+    if not said.startswith(f"{answer} "):
+        lines[0] += f" (the answer is {answer})"
+    if bundle.is_sample:
+        lines.append(SAMPLE_WARNING)
+    return lines
+
+
+def _occlusion(predictor: Predictor) -> _Explainer:
+    def explain(pixels: NDArray[np.uint8], wanted: int | None) -> _Finding:
+        logits = predictor.run(pixels[np.newaxis])[0][0]
+        index = int(logits.argmax()) if wanted is None else wanted
+        heat = occlusion_map(lambda batch: predictor.run(batch)[0], pixels, index)
+        evidence = float(heat.max())
+        full_heat = max(evidence, _LEAST_FULL_HEAT)
+        return _Finding(
+            heat, logits, full_heat, f"odds / {math.exp(min(full_heat, 99.0)):.3g}", _odds(evidence)
+        )
+
+    return explain
+
+
+def _odds(evidence: float) -> str:
+    """What the hottest place means: by how much the odds fall when it is covered."""
+    if evidence <= 0:
+        return "no place that was covered speaks for it"
+    return f"covering the hottest place divides the odds by {math.exp(min(evidence, 99.0)):.3g}"
+
+
+def _grad_cam(predictor: Predictor, path: Path) -> _Explainer:
+    # torch takes seconds to load, and occlusion does without.
+    from pipelines.evaluation.explain import grad_cam
+    from pipelines.training.float_model import load_float_model
+
+    folder = path.parent.parent / "float"
+    meta, model, sha256 = load_float_model(folder)
+    expected = predictor.bundle.provenance.float_sha256
+    if sha256 != expected:
+        raise BundleError(
+            f"{folder}: is not the float model that {path} was exported from: expected sha256 "
+            f"{expected[:12]}…, got {sha256[:12]}…. Run `dvc repro export@{meta.task}`."
+        )
+
+    def explain(pixels: NDArray[np.uint8], wanted: int | None) -> _Finding:
+        heat, logits = grad_cam(model, pixels, wanted, meta.mean, meta.std)
+        peak = float(heat.max())
+        summary = "where the logit comes from" if peak > 0 else "no place speaks for it"
+        return _Finding(heat, logits, peak, "most", summary)
+
+    return explain
+
+
+def _free_name(stem: str, taken: set[str]) -> str:
+    """A file name that no other picture of this run has."""
+    name, number = f"{stem}.png", 1
+    while name.casefold() in taken:
+        number += 1
+        name = f"{stem}.{number}.png"
+    taken.add(name.casefold())
+    return name

@@ -1,0 +1,81 @@
+"""`fieldlens stress`: the share of answers that small harmless changes of a picture turn.
+
+Goes through the serving predictor; exit code 3 where a bound of params.yaml is missed.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from pipelines.commands.answer import Answer, table
+from pipelines.config import load_params
+from pipelines.data.manifest import content_sha256, read_manifest
+from pipelines.errors import DataError, GateError, LeakageError
+from pipelines.evaluation.behaviour import Turned, changes, turned_answers
+from pipelines.mobile.predictor import Predictor
+from pipelines.paths import Paths, TaskPaths
+from pipelines.progress import track
+
+
+def run(paths: Paths, task: str, split: str = "test") -> Answer:
+    """A table with a row a change.
+
+    Args:
+        paths: of the project.
+        task: slug.
+        split: ``test``, or ``val``, on which bounds are chosen.
+
+    Raises:
+        ConfigError: if there is no such task.
+        BundleError: if the bundle is missing, incomplete or changed.
+        MissingDataError: if there is no manifest.
+        LeakageError: if the splits are not those that the model was trained with.
+        DataError: if the split is empty.
+        CorruptImageError: if a picture was damaged after `prepare`.
+    """
+    section = load_params(paths.params).task(task)
+    predictor = Predictor.load(paths.task(task).bundle, n_threads=os.cpu_count() or 1)
+    files = _split_files(predictor, paths.task(task), split)
+    found = turned_answers(
+        predictor,
+        track(files, f"{task}: stressing", len(files)),
+        changes(with_flip=section.train.augment.horizontal_flip),
+        section.evaluate.max_changed,
+    )
+    missed = [turned for turned in found if not turned.holds]
+    complaints = tuple(
+        f"{task}: {turned.change.name}: {turned.share:.3f} of the answers change, at most "
+        f"{turned.bound:.3f} may (params.yaml: evaluate.max_changed.{turned.change.family})."
+        for turned in missed
+    )
+    where = f"{task}, {predictor.precision}, {len(files)} {split} images"
+    exit_code = GateError.exit_code if missed else 0
+    return Answer(f"{where}\n{_table(found)}", complaints, exit_code)
+
+
+def _split_files(predictor: Predictor, files: TaskPaths, split: str) -> list[Path]:
+    entries = read_manifest(files.manifest)
+    if content_sha256(entries) != predictor.bundle.provenance.data_sha256:
+        raise LeakageError(
+            f"{files.manifest}: the splits are not those that the model was trained with, so "
+            f"{split} images may have been train images. Run `dvc repro evaluate@{files.task}`."
+        )
+    chosen = [entry for entry in entries if entry.split == split]
+    if not chosen:
+        raise DataError(f"{files.manifest}: the {split} split is empty.")
+    return [files.raw_dir / entry.path for entry in chosen]
+
+
+def _table(found: list[Turned]) -> str:
+    rows = [
+        (
+            turned.change.name,
+            f"{turned.n_changed}",
+            f"{turned.share:.3f}",
+            "-" if turned.bound is None else f"{turned.bound:.3f}",
+            f"{turned.n_refused}",
+        )
+        for turned in found
+    ]
+    return table(("CHANGE", "CHANGED", "SHARE", "BOUND", "NEWLY REFUSED"), rows)

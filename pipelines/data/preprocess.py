@@ -1,0 +1,176 @@
+"""A picture -> the pixels that a model sees; the only such path there is.
+
+Training, calibration, evaluation, the audit, the predictor and the apps all come through
+`Preprocess`. A `View` is what it takes away from every picture before anything looks at it: colour,
+sharpness, the border. All views are off by default (ADR 0014). NumPy and Pillow alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+#: What is painted over a masked border: the middle of [0, 255].
+MASK_VALUE = 128
+
+#: A wider mask would leave less than a tenth of the side to look at.
+MAX_BORDER_MASK = 0.45
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class View:
+    """What every picture has taken away, so that labels cannot be told by it.
+
+    Attributes:
+        grey: one channel, three times: Rec. 601 luma as Pillow rounds it. A picture that was
+            stored grey and one that was stored in colour then look the same.
+        side_px: the shorter side that every picture is brought to first (bilinear, antialiased),
+            whatever it was; null leaves it. Choose it no larger than the data's small pictures:
+            those are enlarged to it and stay blurred.
+        border_mask: share of the input's side that is painted grey along each edge.
+
+    References:
+        ITU-R BT.601-7 (2011), section 2.5.1: luma is 0.299 R + 0.587 G + 0.114 B.
+    """
+
+    grey: bool = False
+    side_px: int | None = None
+    border_mask: float = 0.0
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be."""
+        if self.side_px is not None and self.side_px < 1:
+            raise ValueError(f"side_px must be at least 1, got {self.side_px}")
+        if not 0 <= self.border_mask <= MAX_BORDER_MASK:
+            raise ValueError(
+                f"border_mask must be from 0 to {MAX_BORDER_MASK}, got {self.border_mask}"
+            )
+
+
+_OFF = View()
+
+
+@dataclass(frozen=True, slots=True)
+class Preprocess:
+    """How a picture becomes the pixels that a model sees; travels inside the bundle.
+
+    Attributes:
+        resize_px: the shorter side after resizing (bilinear, antialiased, aspect kept).
+        crop_px: side of the central square that is kept; at most ``resize_px``.
+        view: what is taken away before and after.
+    """
+
+    resize_px: int
+    crop_px: int
+    view: View = _OFF
+
+    def __post_init__(self) -> None:
+        """Refuse sizes that cannot be."""
+        if not 1 <= self.crop_px <= self.resize_px:
+            raise ValueError(
+                f"crop_px must be from 1 to resize_px ({self.resize_px}), got {self.crop_px}"
+            )
+
+    def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
+        """The model's input for one upright RGB picture.
+
+        Args:
+            image: mode RGB, as `open_image` gives it.
+
+        Returns:
+            (crop_px, crop_px, 3) RGB, in [0, 255].
+        """
+        resized = self.resize(self._normalised(image))
+        left = (resized.width - self.crop_px) // 2
+        top = (resized.height - self.crop_px) // 2
+        cropped = resized.crop((left, top, left + self.crop_px, top + self.crop_px))
+        return self.finish(self.inner(np.asarray(cropped, dtype=np.uint8)))
+
+    def resize(self, image: Image.Image) -> Image.Image:
+        """The picture with its shorter side at ``resize_px``.
+
+        Args:
+            image: mode RGB.
+        """
+        return _with_side(image, self.resize_px)
+
+    @property
+    def border_px(self) -> int:
+        """Width of the masked border, rounded down: that leaves at least one pixel to see."""
+        return int(self.view.border_mask * self.crop_px)
+
+    @property
+    def inner_px(self) -> int:
+        """Side of what the masked border leaves to see."""
+        return self.crop_px - 2 * self.border_px
+
+    def visible(self, image: Image.Image) -> Image.Image:
+        """The picture that random views are drawn from; the same picture if the view is off.
+
+        Under a masked border it ends where the plain view's does: else a random crop would bring
+        into the middle what the mask is there to hide.
+
+        Args:
+            image: mode RGB, as `open_image` gives it.
+        """
+        image = self._normalised(image)
+        if not self.border_px:
+            return image
+        shorter = min(image.size)
+        side = min(shorter, max(1, round(self.inner_px * shorter / self.resize_px)))
+        left, top = (image.width - side) // 2, (image.height - side) // 2
+        return image.crop((left, top, left + side, top + side))
+
+    def inner(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """What the masked border leaves of a view: a painted edge says nothing of its data.
+
+        Args:
+            pixels: (crop_px, crop_px, 3).
+
+        Returns:
+            (inner_px, inner_px, 3); ``pixels`` itself if the view is off.
+        """
+        edge = self.border_px
+        return pixels[edge : self.crop_px - edge, edge : self.crop_px - edge] if edge else pixels
+
+    def finish(self, inner: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        """The model's input around what it may see.
+
+        Args:
+            inner: (inner_px, inner_px, 3), in [0, 255].
+
+        Returns:
+            (crop_px, crop_px, 3), in [0, 255]; ``inner`` itself if the view is off.
+        """
+        if self.view.grey:
+            # Again, since augmentation tints; a grey picture is left as it is.
+            inner = np.asarray(_grey(Image.fromarray(inner)), dtype=np.uint8)
+        edge = self.border_px
+        if not edge:
+            return inner
+        framed = np.full((self.crop_px, self.crop_px, 3), MASK_VALUE, dtype=np.uint8)
+        framed[edge : self.crop_px - edge, edge : self.crop_px - edge] = inner
+        return framed
+
+    def _normalised(self, image: Image.Image) -> Image.Image:
+        if self.view.grey:
+            image = _grey(image)
+        if self.view.side_px is not None:
+            image = _with_side(image, self.view.side_px)
+        return image
+
+
+def _grey(image: Image.Image) -> Image.Image:
+    return image.convert("L").convert("RGB")
+
+
+def _with_side(image: Image.Image, side_px: int) -> Image.Image:
+    width_px, height_px = image.size
+    scale = side_px / min(width_px, height_px)
+    size = (max(side_px, round(width_px * scale)), max(side_px, round(height_px * scale)))
+    if size == image.size:
+        return image
+    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=None)

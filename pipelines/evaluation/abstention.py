@@ -1,0 +1,143 @@
+"""Fits, for one model file, how pictures unlike those that it knows are told.
+
+Knows nothing of foreign pictures: it describes the train split's embeddings and takes the threshold
+from the val split. Pure functions on arrays; called by `export`. Why this score and no other:
+docs/adr/0013; the others are in `pipelines.evaluation.foreign_scores`.
+"""
+
+from __future__ import annotations
+
+import base64
+import math
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.errors import DataError
+from pipelines.mobile.novelty import SCORES, rooted, unpack
+from pipelines.mobile.trust import Abstention, PackedArray
+
+SCORE = "root_residual"
+#: Principal directions, at most; of 16, 32, 64, 96 and 128 the best on val (docs/adr/0013).
+MAX_DIRECTIONS = 64
+#: Directions with less than this share of the variance are rounding errors.
+_MIN_SHARE = 1e-9
+_TINY = 1e-300
+#: Largest number of an int8, used on both sides of zero.
+_INT8_MAX = 127
+
+
+def fit_abstention(
+    train_embedding: NDArray[np.floating[Any]],
+    val_embedding: NDArray[np.floating[Any]],
+    acceptance: float,
+    max_directions: int = MAX_DIRECTIONS,
+) -> Abstention:
+    """Mean and principal directions of the train embeddings, and the threshold that val sets.
+
+    Args:
+        train_embedding: (n, d), of plain views through the file that is served.
+        val_embedding: (m, d), the same of the val split.
+        acceptance: share of the val images that is accepted, in (0.5, 1).
+        max_directions: see `principal_directions`.
+
+    Raises:
+        DataError: if either is empty or not finite.
+    """
+    for split, embedding in (("train", train_embedding), ("val", val_embedding)):
+        if not len(embedding) or not np.isfinite(embedding).all():
+            raise DataError(
+                f"abstention needs finite embeddings of {split} images, got {len(embedding)} "
+                f"images, {int((~np.isfinite(embedding)).any(axis=1).sum())} of them with NaN or "
+                f"infinity. Train again with a lower learning_rate."
+            )
+    roots = rooted(train_embedding)
+    mean = roots.mean(axis=0)
+    packed = {
+        "mean": pack(mean, "float32"),
+        "basis": pack(principal_directions(roots - mean, max_directions), "int8"),
+    }
+    # The threshold is that of the rounded arrays, since they are what the phone has.
+    arrays = {name: unpack(array) for name, array in packed.items()}
+    return Abstention(
+        score=SCORE,
+        threshold=accepting_threshold(SCORES[SCORE](val_embedding, arrays), acceptance),
+        acceptance=acceptance,
+        arrays=packed,
+        n_train=len(train_embedding),
+        n_val=len(val_embedding),
+    )
+
+
+def accepting_threshold(scores: NDArray[np.float64], acceptance: float) -> float:
+    """The least score below which the next known image falls with the probability asked for.
+
+    Args:
+        scores: (m,) of val images, m > 0.
+        acceptance: in (0, 1).
+
+    Returns:
+        The ceil((m + 1) acceptance)-th smallest score, rounded up to 6 decimals; the largest, if
+        there are too few images (below 19 at 95 %) for any score to promise as much.
+
+    References:
+        Split conformal prediction: Papadopoulos et al. 2002, "Inductive confidence machines for
+        regression"; for outliers Bates et al. 2023, "Testing for outliers with conformal p-values".
+    """
+    m = len(scores)
+    # 1e-9 forgives 0.95 its binary form.
+    rank = min(math.ceil((m + 1) * acceptance - 1e-9), m)
+    return math.ceil(float(np.sort(scores)[rank - 1]) * 1e6) / 1e6
+
+
+def principal_directions(centred: NDArray[np.float64], max_directions: int) -> NDArray[np.float64]:
+    """The directions in which centred rows spread most, the widest first.
+
+    At most half as many as there are rows or columns: a residual needs something to be left over.
+
+    Args:
+        centred: (n, d), columns with mean 0.
+        max_directions: most that are wanted, at least 1.
+
+    Returns:
+        (k, d), orthonormal; each with its largest component positive, so that the same data give
+        the same bytes.
+    """
+    from scipy.linalg import eigh
+
+    n, d = centred.shape
+    k = max(1, min(max_directions, n // 2, d // 2))
+    # The smaller of the two Gram matrices has the same values, and is quicker.
+    is_wide = n < d
+    gram = centred @ centred.T if is_wide else centred.T @ centred
+    values, vectors = eigh(gram, subset_by_index=(len(gram) - k, len(gram) - 1))
+    is_real = values[::-1] > _MIN_SHARE * max(float(np.trace(gram)), _TINY)
+    if not is_real.any():
+        return np.eye(1, d)
+    basis = vectors[:, ::-1].T[is_real]  # (k, n) or (k, d)
+    if is_wide:
+        basis = basis @ centred
+        basis /= np.linalg.norm(basis, axis=1, keepdims=True)
+    largest = np.take_along_axis(basis, np.abs(basis).argmax(axis=1)[:, np.newaxis], axis=1)
+    result: NDArray[np.float64] = basis * np.sign(largest)
+    return result
+
+
+def pack(
+    array: NDArray[np.floating[Any]], dtype: Literal["float32", "float16", "int8"]
+) -> PackedArray:
+    """Numbers as a bundle holds them.
+
+    Args:
+        array: up to three dimensions, finite.
+        dtype: int8 has one scale for all numbers, that of the largest.
+    """
+    scale = 1.0
+    if dtype == "int8":
+        scale = float(np.abs(array).max(initial=0.0)) / _INT8_MAX or 1.0
+        stored = np.rint(array / scale).astype(np.int8)
+    else:
+        stored = array.astype(np.dtype(dtype).newbyteorder("<"))
+    data = base64.b64encode(np.ascontiguousarray(stored).tobytes()).decode("ascii")
+    return PackedArray(shape=array.shape, dtype=dtype, scale=scale, data=data)

@@ -1,0 +1,189 @@
+"""The metrics of a set of answers with their intervals, as they stand in metrics.json and bundles.
+
+Called by `evaluate` and `validate`; the bootstrap itself is `pipelines.evaluation.intervals`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.evaluation.counts import (
+    accuracies,
+    balanced_accuracies,
+    macro_f1s,
+    precisions,
+    recalls,
+    specificities,
+)
+from pipelines.evaluation.intervals import Draws, by_counts, by_mean, ece, paired
+from pipelines.evaluation.metrics import DECIMALS, brier_scores
+from pipelines.evaluation.ranking import roc_auc
+from pipelines.mobile.bundle import Bundle
+from pipelines.mobile.sessions import Precision
+from pipelines.mobile.trust import Interval
+
+_OF_COUNTS = {
+    "accuracy": accuracies,
+    "macro_f1": macro_f1s,
+    "balanced_accuracy": balanced_accuracies,
+}
+_OF_A_LABEL = {"precision": precisions, "recall": recalls, "specificity": specificities}
+#: What a Brier score of several classes can be.
+_BRIER = (0.0, 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Certainty:
+    """How sure the figures are: bootstrap by group.
+
+    Attributes:
+        intervals: by precision and metric.
+        paired: int8 against fp32 on the same resamples.
+    """
+
+    intervals: dict[Precision, dict[str, Interval]]
+    paired: dict[str, Interval]
+
+
+def metric_intervals(
+    draws: Draws,
+    class_index: NDArray[np.int64],
+    probabilities: NDArray[np.floating[Any]],
+    labels: Sequence[str],
+    bins: int,
+) -> dict[str, Interval]:
+    """By metric, value and interval; what is undefined is left out.
+
+    Beside each metric, ``precision.<label>``, ``recall.<label>``, ``specificity.<label>`` and
+    ``roc_auc_ovr.<label>`` stand for each label.
+
+    Args:
+        draws: of these images.
+        class_index: (n,) true classes.
+        probabilities: (n, c), rows add up to 1.
+        labels: c labels, in the order of the columns.
+        bins: of the expected calibration error.
+    """
+    answers, c = probabilities.argmax(axis=1), len(labels)
+    found = {
+        name: by_counts(draws, class_index, answers, c, metric)
+        for name, metric in _OF_COUNTS.items()
+    }
+    found["ece"] = ece(draws, class_index, probabilities, bins)
+    found["brier"] = by_mean(draws, brier_scores(class_index, probabilities), _BRIER)
+    found["roc_auc_ovr"], areas = roc_auc(draws, class_index, probabilities)
+    for index, label in enumerate(labels):
+        found[f"roc_auc_ovr.{label}"] = areas[index]
+        for name, metric in _OF_A_LABEL.items():
+            found[f"{name}.{label}"] = by_counts(draws, class_index, answers, c, metric(index))
+    return _defined(found)
+
+
+def paired_intervals(
+    draws: Draws, class_index: NDArray[np.int64], a: NDArray[Any], b: NDArray[Any], n_classes: int
+) -> dict[str, Interval]:
+    """How two sets of answers to the same images differ, on the same resamples.
+
+    Args:
+        draws: of these images.
+        class_index: (n,) true classes.
+        a: (n,) answers.
+        b: (n,) other answers.
+        n_classes: classes that there are.
+
+    Returns:
+        ``accuracy_drop`` and ``macro_f1_drop`` from ``a`` to ``b``, and ``agreement``.
+    """
+    return _defined(
+        {
+            "accuracy_drop": paired(draws, class_index, a, b, n_classes, accuracies),
+            "macro_f1_drop": paired(draws, class_index, a, b, n_classes, macro_f1s),
+            "agreement": by_mean(draws, a == b),
+        }
+    )
+
+
+def trust_intervals(
+    draws: Draws,
+    class_index: NDArray[np.int64],
+    probabilities: NDArray[np.floating[Any]],
+    bundle: Bundle,
+    is_foreign: NDArray[np.bool_] | None,
+) -> dict[str, Interval]:
+    """Of operating points and abstention, in the same form as `metric_intervals`.
+
+    ``point.sensitivity.<label>`` and ``point.specificity.<label>`` for each operating point;
+    ``refused`` and ``accuracy_of_accepted`` where there is an abstention.
+
+    Args:
+        draws: of these images.
+        class_index: (n,) true classes.
+        probabilities: (n, c) of the served file.
+        bundle: holds the operating points.
+        is_foreign: (n,) whether the abstention refuses; None without one.
+    """
+    found: dict[str, Interval | None] = {}
+    for label, point in bundle.operating_points.items():
+        index = bundle.labels.index(label)
+        is_label, says_yes = class_index == index, probabilities[:, index] >= point.threshold
+        hits = {"sensitivity": (is_label, says_yes), "specificity": (~is_label, ~says_yes)}
+        for name, (counts, right) in hits.items():
+            found[f"point.{name}.{label}"] = by_mean(draws, np.where(counts, right, np.nan))
+    if is_foreign is not None:
+        is_right = probabilities.argmax(axis=1) == class_index
+        found["refused"] = by_mean(draws, is_foreign)
+        found["accuracy_of_accepted"] = by_mean(draws, np.where(is_foreign, np.nan, is_right))
+    return _defined(found)
+
+
+def plain(intervals: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
+    """Intervals as they stand in metrics.json.
+
+    Args:
+        intervals: by metric.
+    """
+    return {name: interval.model_dump() for name, interval in intervals.items()}
+
+
+def with_bounds(metrics: Mapping[str, Any], certainty: Certainty) -> dict[str, Any]:
+    """metrics.json for MLflow: ``<metric>_low`` and ``<metric>_high`` beside each metric.
+
+    Args:
+        metrics: metrics.json.
+        certainty: of the same answers.
+    """
+    kept = {key: value for key, value in metrics.items() if key not in ("intervals", "paired")}
+    for precision, intervals in certainty.intervals.items():
+        kept[precision] = {**metrics[precision], **_bounds(intervals)}
+    drop = certainty.paired["macro_f1_drop"].value
+    return {**kept, "macro_f1_drop": drop, **_bounds(certainty.paired)}
+
+
+def _bounds(intervals: Mapping[str, Interval]) -> dict[str, float]:
+    return {
+        f"{name}_{end}": getattr(interval, end)
+        for name, interval in intervals.items()
+        for end in ("low", "high")
+    }
+
+
+def rounded_interval(interval: Interval) -> Interval:
+    """An interval as it is written.
+
+    Args:
+        interval: of any metric.
+    """
+    # Adding 0.0 turns -0.0 into 0.0.
+    value, low, high = (
+        round(each, DECIMALS) + 0.0 for each in (interval.value, interval.low, interval.high)
+    )
+    return Interval(value=value, low=low, high=high)
+
+
+def _defined(found: Mapping[str, Interval | None]) -> dict[str, Interval]:
+    return {name: rounded_interval(each) for name, each in found.items() if each is not None}

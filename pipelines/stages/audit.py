@@ -1,0 +1,185 @@
+"""audit: what can be known of the labels without a look at the subject, and which labels to doubt.
+
+Train and val only: what is found out about the test split would be used. Nothing that is trained
+depends on what is written here; `gate` and the reports do.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.atomic import new_folder, write_bytes, write_text
+from pipelines.config import AuditParams, TrainParams
+from pipelines.data import shortcuts
+from pipelines.data.audit_sheets import doubts_csv, doubts_sheet, facts_sheet
+from pipelines.data.blind_looks import Look, blind_features, look
+from pipelines.data.file_facts import original_facts
+from pipelines.data.images import open_image, read_file
+from pipelines.data.label_doubts import label_doubts
+from pipelines.data.loaders import ordered_map
+from pipelines.data.manifest import Entry, class_index_of, read_manifest
+from pipelines.data.plain_view import preprocess_of
+from pipelines.data.prepared import read_summary
+from pipelines.data.verdicts import score, source_purity, worst
+from pipelines.evaluation import audit_plots
+from pipelines.mobile.trust import AuditReport, AuditScore
+from pipelines.paths import Paths
+from pipelines.progress import track
+from pipelines.training.embedder import embed, embedder
+
+_LOG = logging.getLogger(__name__)
+
+#: Pictures that go through the backbone together.
+_BATCH = 16
+
+
+def run(
+    task: str, params: AuditParams, train: TrainParams, resamples: int, seed: int, paths: Paths
+) -> None:
+    """Write audit.json, and reports/<task>/audit/ whole or not at all.
+
+    Args:
+        task: slug.
+        params: the task's ``audit`` section.
+        train: names the backbone, its weights and the view.
+        resamples: for the intervals.
+        seed: draws folds, forests and resamples.
+        paths: of the project.
+
+    Raises:
+        MissingDataError: if `prepare` has not run.
+        DataError: if a class has fewer than two groups in train and val.
+        CorruptImageError: if an image changed since `prepare`.
+        WeightsError: if pretrained weights cannot be had.
+    """
+    files = paths.task(task)
+    labels = read_summary(files.prepare_summary).labels
+    entries = [entry for entry in read_manifest(files.manifest) if entry.split != "test"]
+    class_index = class_index_of(entries, labels)
+    groups = [entry.group for entry in entries]
+    shared = shortcuts.blind(class_index, len(labels), groups, params.folds, seed, resamples)
+    features = _features(task, entries, train, seed, paths)
+
+    embeddings = features.pop("embedding")
+    probed = shortcuts.out_of_fold(
+        shortcuts.probe, embeddings, class_index, len(labels), shared.folds
+    )
+    features |= _sources(entries, embeddings, shared)
+    guesses = {
+        name: shortcuts.out_of_fold(
+            lambda: shortcuts.forest(seed), features[name], class_index, len(labels), shared.folds
+        )
+        for name in shortcuts.AUDITS
+        if name in features
+    }
+    doubts = label_doubts(class_index, probed)
+    report = _report(task, params, labels, entries, shared, probed, guesses, len(doubts))
+    with new_folder(files.audit_dir) as folder:
+        write_bytes(folder / "audit.png", audit_plots.audit_bars(report))
+        write_text(folder / files.label_doubts.name, doubts_csv(doubts, entries, labels))
+        for name, sheet in (
+            ("label_doubts.png", doubts_sheet(doubts, entries, labels, files)),
+            ("file_facts.png", facts_sheet(guesses["file_facts"], entries, labels, files)),
+        ):
+            if sheet is not None:
+                write_bytes(folder / name, sheet)
+    write_text(files.audit, report.model_dump_json(indent=2) + "\n")
+    _tell(report)
+
+
+# -- features -------------------------------------------------------------------------------------
+def _features(
+    task: str, entries: Sequence[Entry], train: TrainParams, seed: int, paths: Paths
+) -> dict[str, NDArray[np.generic]]:
+    """By audit, (n, d); the embedding besides."""
+    raw_dir = paths.task(task).raw_dir
+    preprocess = preprocess_of(train)
+    session = embedder(train, seed, paths)
+
+    def seen(entry: Entry) -> tuple[Look, NDArray[np.uint8]]:
+        data = read_file(raw_dir / entry.path, entry.path)
+        pixels = preprocess(open_image(data, name=entry.path).rgb)
+        return look(data, entry.path, pixels), pixels
+
+    looks, waiting, embeddings = list[Look](), list[NDArray[np.uint8]](), list[Any]()
+    ahead = ordered_map(seen, entries, window=2 * _BATCH)
+    for one, pixels in track(ahead, f"{task}: auditing", len(entries)):
+        looks.append(one)
+        waiting.append(pixels)
+        if len(waiting) == _BATCH or len(looks) == len(entries):
+            embeddings.append(embed(session, np.stack(waiting)))
+            waiting.clear()
+    stated = original_facts(raw_dir)
+    features = blind_features(looks, [stated.get(entry.path, {}) for entry in entries])
+    return {**features, "embedding": np.concatenate(embeddings)}
+
+
+def _sources(
+    entries: Sequence[Entry], embeddings: NDArray[np.generic], shared: shortcuts.Blind
+) -> dict[str, NDArray[np.generic]]:
+    """The recorded source, and the one that a probe takes a picture for; empty without two."""
+    names, place = np.unique([entry.source for entry in entries], return_inverse=True)
+    if len(names) < 2:
+        return {}
+    guessed = shortcuts.out_of_fold(
+        shortcuts.probe, embeddings, place, len(names), shared.folds
+    ).argmax(axis=1)
+    return {
+        "source": shortcuts.one_hot(place),
+        "source_from_pixels": shortcuts.one_hot(guessed),
+    }
+
+
+# -- what is written ------------------------------------------------------------------------------
+def _report(
+    task: str,
+    params: AuditParams,
+    labels: Sequence[str],
+    entries: Sequence[Entry],
+    shared: shortcuts.Blind,
+    probed: NDArray[np.float64],
+    guesses: Mapping[str, NDArray[np.float64]],
+    n_doubts: int,
+) -> AuditReport:
+    probe = shared.interval(probed.argmax(axis=1))
+    scores: list[AuditScore] = [
+        score(name, found.argmax(axis=1), probe.value, shared, params)
+        for name, found in guesses.items()
+    ]
+    return AuditReport(
+        task=task,
+        n_images=len(entries),
+        n_groups=len(set(shared.groups.tolist())),
+        folds=len(shared.folds),
+        chance=shared.chance(),
+        probe=probe,
+        scores=tuple(scores),
+        verdict=worst(scores),
+        accepted=params.accepted,
+        suspicious_share=params.suspicious_share,
+        shortcut_share=params.shortcut_share,
+        source_purity=source_purity(
+            [entry.source for entry in entries], [entry.label for entry in entries]
+        ),
+        n_label_doubts=n_doubts,
+    )
+
+
+def _tell(report: AuditReport) -> None:
+    listed = ", ".join(
+        f"{each.name} {each.macro_f1.value:.3f} ({each.verdict})" for each in report.scores
+    )
+    _LOG.info(
+        "%s: %s; chance %.3f, probe %.3f; %s; %d labels to look at",
+        report.task,
+        report.verdict,
+        report.chance,
+        report.probe.value,
+        listed,
+        report.n_label_doubts,
+    )

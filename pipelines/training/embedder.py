@@ -1,0 +1,106 @@
+"""The frozen backbone as an ONNX file, kept for all tasks: pixels in, an embedding out.
+
+torch is imported only where the file is not there yet; with it there, a process that needs
+embeddings starts in a fraction of the time. Called by `audit`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+from numpy.typing import NDArray
+
+from pipelines.atomic import write_bytes
+from pipelines.config import TrainParams
+from pipelines.data.workers import n_workers
+from pipelines.mobile.sessions import make_session
+from pipelines.paths import Paths
+
+_LOG = logging.getLogger(__name__)
+
+#: What the file is made by, relative to the package.
+_MAKERS = ("backbones", "mobile/export.py", "training/embedder.py")
+
+
+def embedder(params: TrainParams, seed: int, paths: Paths) -> ort.InferenceSession:
+    """A session of the frozen backbone that params name, for `embed`.
+
+    Args:
+        params: backbone, weights and side of the input.
+        seed: draws the weights where none are pretrained.
+        paths: where weights and exported networks are kept.
+
+    Raises:
+        ConfigError: if the backbone is unknown.
+        WeightsError: if the weights cannot be had.
+    """
+    kept = kept_at(params, seed, paths)
+    if not kept.is_file():
+        model = _export(params, seed, paths)
+        # Again: weights may have been fetched just now.
+        kept = kept_at(params, seed, paths)
+        write_bytes(kept, model)
+    return make_session(kept.read_bytes(), n_workers())
+
+
+def embed(session: ort.InferenceSession, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Pooled features of plain views.
+
+    Args:
+        session: of `embedder`.
+        batch: (n, image_px, image_px, 3) RGB in [0, 255].
+
+    Returns:
+        (n, n_features).
+    """
+    activations = session.run(None, {session.get_inputs()[0].name: batch})[0]
+    pooled: NDArray[np.float32] = activations.mean(axis=(2, 3), dtype=np.float32)
+    return pooled
+
+
+def kept_at(params: TrainParams, seed: int, paths: Paths) -> Path:
+    """Where the file is kept: a name for its code, weights, torch, and what params say.
+
+    Args:
+        params: as for `embedder`.
+        seed: as for `embedder`.
+        paths: as for `embedder`.
+    """
+    digest = hashlib.sha256(metadata.version("torch").encode())
+    digest.update(repr((params.backbone, params.weights, params.image_px)).encode())
+    if params.weights == "none":
+        digest.update(str(seed).encode())
+    for file in (*_code(), *_weights(paths)):
+        digest.update(file.name.encode() + file.read_bytes())
+    return paths.trunks_dir / f"backbone-{digest.hexdigest()[:24]}.onnx"
+
+
+def _code() -> Iterator[Path]:
+    package = Path(__file__).resolve().parents[1]
+    for name in _MAKERS:
+        path = package / name
+        yield from sorted(path.glob("*.py")) if path.is_dir() else [path]
+
+
+def _weights(paths: Paths) -> Iterator[Path]:
+    by_hand = os.environ.get("FIELDLENS_WEIGHTS")
+    for folder in (paths.weights_dir, *([Path(by_hand)] if by_hand else [])):
+        yield from sorted(path for path in folder.glob("*") if path.is_file())
+
+
+def _export(params: TrainParams, seed: int, paths: Paths) -> bytes:
+    from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
+    from pipelines.mobile.export import trunk_onnx
+    from pipelines.training.assembly import start_model
+
+    _LOG.info("exporting the frozen backbone %s", params.backbone)
+    model, _ = start_model(params, 2, seed, paths)
+    model.cut = len(model.blocks)  # all of it
+    return trunk_onnx(model, params.image_px, IMAGENET_MEAN, IMAGENET_STD)

@@ -1,0 +1,233 @@
+"""A project with a small real bundle for each task: a model that sees hues, and painted tiles."""
+
+from __future__ import annotations
+
+import base64
+import colorsys
+import hashlib
+import io
+import math
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image
+
+from pipelines.atomic import file_sha256
+from pipelines.card import DatasetCard, load_card
+from pipelines.data.manifest import Entry, content_sha256, write_manifest
+from pipelines.mobile.bundle import Bundle
+from pipelines.paths import Paths
+
+ROOT = Path(__file__).resolve().parents[2]
+TASKS = sorted(path.parent.name for path in (ROOT / "datasets").glob("*/card.yaml"))
+SIDE_PX = 32
+N_TEST = 2
+
+
+def tile(hue: float, *, side_px: int = 64, seed: int = 0) -> Image.Image:
+    """A noisy tile of one hue."""
+    colour = np.array(colorsys.hsv_to_rgb(hue % 1, 0.9, 0.8)) * 255
+    noise = np.random.default_rng(seed).normal(0, 6, size=(side_px, side_px, 3))
+    return Image.fromarray(np.clip(colour + noise, 0, 255).astype(np.uint8))
+
+
+def encoded(image: Image.Image, kind: str = "PNG", **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def hue_of(card: DatasetCard, label: str) -> float:
+    return card.labels.index(label) / len(card.labels)
+
+
+def black() -> Image.Image:
+    """A picture of a kind that no model here knows."""
+    return Image.new("RGB", (64, 64))
+
+
+def _packed(numbers: np.ndarray) -> dict[str, object]:
+    data = base64.b64encode(numbers.astype("<f4").tobytes()).decode("ascii")
+    return {"shape": numbers.shape, "dtype": "float32", "data": data}
+
+
+def _directions(n_labels: int) -> np.ndarray:
+    """(3, n) unit vectors in the plane of hues, one a label."""
+    rows = []
+    for index in range(n_labels):
+        colour = np.array(colorsys.hsv_to_rgb(index / n_labels, 1.0, 1.0))
+        direction = colour - colour.mean()
+        rows.append(direction / np.linalg.norm(direction))
+    return np.stack(rows, axis=1)
+
+
+def _hue_model(n_labels: int, strength: float) -> onnx.ModelProto:
+    constants = [
+        numpy_helper.from_array(np.float32(255), "full"),
+        numpy_helper.from_array((strength * _directions(n_labels)).astype(np.float32), "weights"),
+        numpy_helper.from_array(np.zeros(n_labels, dtype=np.float32), "bias"),
+    ]
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["values"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["values", "full"], ["scaled"]),
+        helper.make_node("ReduceMean", ["scaled"], ["embedding"], axes=[1, 2], keepdims=0),
+        helper.make_node("Gemm", ["embedding", "weights", "bias"], ["logits"]),
+    ]
+    shape = ["n", SIDE_PX, SIDE_PX, 3]
+    graph = helper.make_graph(
+        nodes,
+        "hues",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, shape)],
+        [
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", n_labels]),
+            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", 3]),
+        ],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 10
+    onnx.checker.check_model(model)
+    return model
+
+
+def _bundle(card: DatasetCard, files: dict[str, Path], entries: list[Entry]) -> Bundle:
+    labels, n = card.labels, len(card.labels)
+    interval = {"value": 0.4, "low": 0.3, "high": 0.5}
+    is_shortcut = card.task == "chest_xray"
+    score = {
+        "name": "file_facts",
+        "sees": "size, mode and bytes of the file",
+        "macro_f1": interval,
+        "share": 0.9 if is_shortcut else 0.1,
+        "verdict": "shortcut" if is_shortcut else "clean",
+        "decides": True,
+    }
+    audit = {
+        "task": card.task,
+        "n_images": 60,
+        "n_groups": 20,
+        "folds": 5,
+        "chance": 0.2,
+        "probe": interval,
+        "scores": [score],
+        "verdict": score["verdict"],
+        "accepted": None,
+        "suspicious_share": 0.5,
+        "shortcut_share": 0.8,
+    }
+    point = {
+        "threshold": 0.25,
+        "min_specificity": 0.8,
+        "sensitivity": 0.93,
+        "specificity": 0.82,
+        "n_positive": 30,
+        "n_negative": 90,
+    }
+    watched = {"chest_xray": "covid19", "skin_lesion": "melanoma"}.get(card.task)
+    metrics = {
+        "n": len(entries),
+        "accuracy": 0.9,
+        "macro_f1": 0.88,
+        "intervals": {"accuracy": {"value": 0.9, "low": 0.85, "high": 0.95}},
+    }
+    spec = {"dtype": "float32", "meaning": "numbers"}
+    return Bundle.model_validate(
+        {
+            "schema_version": 2,
+            "task": card.task,
+            "domain": card.domain,
+            "title": card.title,
+            "labels": labels,
+            "label_meanings": {entry.label: entry.meaning for entry in card.classes},
+            "preprocess": {"resize_px": 36, "crop_px": SIDE_PX},
+            "input": {
+                "name": "pixels",
+                "shape": [-1, SIDE_PX, SIDE_PX, 3],
+                "dtype": "uint8",
+                "meaning": "RGB",
+            },
+            "logits": {"name": "logits", "shape": [-1, n], **spec},
+            "embedding": {"name": "embedding", "shape": [-1, 3], **spec},
+            "files": {
+                precision: {
+                    "name": path.name,
+                    "sha256": file_sha256(path),
+                    "size_bytes": path.stat().st_size,
+                }
+                for precision, path in files.items()
+            },
+            "served": {"precision": "int8", "reason": "it is smaller"},
+            "int8_path": [],
+            "operating_points": {watched: point} if watched else {},
+            "abstention": {
+                "score": "root_residual",
+                # From the middle of all hues, a hue is 0.5 away and black is 1 away.
+                "threshold": 0.8,
+                "acceptance": 0.95,
+                "arrays": {
+                    "mean": _packed(np.full(3, 1 / math.sqrt(3))),
+                    "basis": _packed(np.zeros((1, 3))),
+                },
+                "n_train": 10,
+                "n_val": 10,
+            },
+            "provenance": {
+                "backbone": "mobilenet_v2",
+                "weights": "imagenet",
+                "weights_sha256": "aa" * 32,
+                "weights_licence": "BSD-3-Clause",
+                "float_sha256": "bb" * 32,
+                "data_sha256": content_sha256(entries),
+                "params_sha256": "cc" * 32,
+                "data_source": "sample",
+                "n_images": {"train": 40, "val": 10, "test": len(entries)},
+                "n_groups": {"train": 20, "val": 5, "test": len(entries)},
+            },
+            "metrics": {"fp32": metrics, "int8": metrics},
+            "audit": audit,
+            "intended_use": card.intended_use,
+            "not_for": card.not_for,
+        }
+    )
+
+
+@pytest.fixture(scope="session")
+def app_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A project with bundles and test pictures of all tasks; made once, not to be changed."""
+    paths = Paths(tmp_path_factory.mktemp("apps") / "project")
+    for task in TASKS:
+        files = paths.task(task)
+        files.card.parent.mkdir(parents=True)
+        shutil.copyfile(ROOT / "datasets" / task / "card.yaml", files.card)
+        card = load_card(files.card)
+        entries = []
+        for label in card.labels:
+            (files.raw_dir / label).mkdir(parents=True)
+            for number in range(N_TEST):
+                path = f"{label}/{number}.png"
+                data = encoded(tile(hue_of(card, label), seed=number))
+                (files.raw_dir / path).write_bytes(data)
+                sha256 = hashlib.sha256(data).hexdigest()
+                entries.append(Entry(path, label, path, "", "test", sha256, 64, 64))
+        files.prepared_dir.mkdir(parents=True)
+        files.manifest.write_text(write_manifest(entries), encoding="utf-8")
+        files.mobile_dir.mkdir(parents=True)
+        models = {"fp32": files.onnx_fp32, "int8": files.onnx_int8}
+        for strength, path in zip((7.0, 6.9), models.values(), strict=True):
+            onnx.save_model(_hue_model(len(card.labels), strength), path)
+        bundle = _bundle(card, models, entries)
+        files.bundle.write_text(bundle.to_json(), encoding="utf-8")
+    return paths.root
+
+
+@pytest.fixture
+def app_root(app_template: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The project that the apps of this process see."""
+    monkeypatch.setenv("FIELDLENS_ROOT", str(app_template))
+    monkeypatch.delenv("FIELDLENS_MODELS_ROOT", raising=False)
+    monkeypatch.delenv("FIELDLENS_PHONE_URL", raising=False)
+    return app_template

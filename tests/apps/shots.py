@@ -1,0 +1,99 @@
+"""`make shots`: pictures of the apps for docs/img, of painted samples only.
+
+Serves the project's own models; refuses any that was not trained on painted samples, so that no
+real picture is ever published. WebP would be smaller; GitHub and every reader show PNG.
+"""
+
+from __future__ import annotations
+
+import io
+import sys
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+
+from pipelines.mobile.bundle import read_bundle
+from pipelines.paths import Paths
+from tests.apps.browsing import DESKTOP, PHONE, ROOT, browser, open_app, served, settle, source
+
+OUT = ROOT / "docs" / "img"
+MAX_BYTES = 150_000
+_COLOURS = (256, 128, 64, 32)
+#: By task, which test picture is tried.
+_TRIED = {"chest_xray": 0, "skin_lesion": 4, "tomato_leaf": 3, "fish_species": 1}
+#: Tallest picture in pixels: of the hub, and of an app.
+_TALL = {True: 2400, False: 1130}
+
+
+def main() -> int:
+    """Take all pictures."""
+    root = Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT
+    tasks = _painted(root)
+    OUT.mkdir(parents=True, exist_ok=True)
+    phone = {"FIELDLENS_PHONE_URL": "http://192.0.2.10:8502/"}
+    with served("hub", root, phone) as address, browser() as program:
+        for name, size, scheme in (("hub", DESKTOP, "light"), ("hub_dark", DESKTOP, "dark")):
+            with _page(program, size, scheme) as page:
+                open_app(page, address)
+                _save(page, name, is_hub=True)
+        for task in tasks:
+            for suffix, size, scheme in (("", DESKTOP, "light"), ("_phone", PHONE, "dark")):
+                with _page(program, size, scheme) as page:
+                    open_app(page, f"{address}/{task}")
+                    source(page, "Test pictures")
+                    page.locator("[class*=st-key-pick-] button").nth(_TRIED.get(task, 1)).click()
+                    settle(page)
+                    if task in {"chest_xray", "tomato_leaf"}:
+                        page.get_by_text("Show what the answer rests on").click()
+                        page.wait_for_timeout(1500)
+                        settle(page)
+                    if suffix:
+                        page.locator(".fl-phone").scroll_into_view_if_needed()
+                        page.evaluate("document.querySelector('.fl-phone').scrollIntoView()")
+                    _save(page, f"{task}{suffix}", is_phone=bool(suffix))
+    return 0
+
+
+def _painted(root: Path) -> list[str]:
+    paths = Paths(root)
+    tasks = []
+    for path in sorted(paths.models_dir.glob("*/mobile/bundle.json")):
+        if not read_bundle(path, verify=False).is_sample:
+            raise SystemExit(f"{path}: not a model of painted samples; no picture is taken of it.")
+        tasks.append(path.parents[1].name)
+    return tasks
+
+
+class _page:
+    """A page of its own size and colour scheme."""
+
+    def __init__(self, program: Any, size: dict[str, int], scheme: str) -> None:
+        self._context = program.new_context(viewport=size, color_scheme=scheme, locale="en-GB")
+
+    def __enter__(self) -> Any:
+        return self._context.new_page()
+
+    def __exit__(self, *_: object) -> None:
+        self._context.close()
+
+
+def _save(page: Any, name: str, *, is_hub: bool = False, is_phone: bool = False) -> None:
+    if not is_phone:
+        high = page.evaluate("document.querySelector('[data-testid=stMain]').scrollHeight")
+        page.set_viewport_size(
+            {"width": DESKTOP["width"], "height": min(int(high) + 16, _TALL[is_hub])}
+        )
+    page.mouse.move(0, 0)
+    page.wait_for_timeout(700)
+    image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")
+    for n_colours in _COLOURS:
+        buffer = io.BytesIO()
+        image.quantize(n_colours, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+        if buffer.tell() <= MAX_BYTES:
+            break
+    (OUT / f"{name}.png").write_bytes(buffer.getvalue())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,204 @@
+"""The real thing: Streamlit serves, Chromium opens, looks, taps, uploads and films."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from apps.texts import load_texts
+from pipelines.card import load_card
+from tests.apps.browsing import (
+    DESKTOP,
+    PHONE,
+    browser,
+    chromium,
+    open_app,
+    served,
+    settle,
+    source,
+)
+from tests.apps.conftest import TASKS, black, encoded, hue_of, tile
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(chromium() is None, reason="Chromium is not installed (apt: chromium)"),
+]
+EN = load_texts("en")
+#: Of a page of the hub that is opened by its own address, Streamlit looks for the server there too.
+_EXPECTED = "/_stcore/"
+_WIDTHS = {"phone": PHONE, "desktop": DESKTOP}
+
+
+@pytest.fixture(scope="module")
+def program() -> Iterator[Any]:
+    with browser() as opened:
+        yield opened
+
+
+@pytest.fixture(scope="module")
+def hub(app_template: Path) -> Iterator[str]:
+    with served("hub", app_template) as address:
+        yield address
+
+
+@pytest.fixture
+def page(program: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
+    """A page at desktop width, or at the width that the test asks for, without console errors."""
+    width = getattr(request, "param", "desktop")
+    context = program.new_context(viewport=_WIDTHS[width], locale="en-GB")
+    context.grant_permissions(["camera"])
+    opened = context.new_page()
+    errors: list[str] = []
+    opened.on("pageerror", lambda error: errors.append(str(error)))
+    opened.on(
+        "console",
+        lambda message: (
+            errors.append(message.text)
+            if message.type == "error" and _EXPECTED not in message.location.get("url", "")
+            else None
+        ),
+    )
+    outside: list[str] = []
+    opened.on(
+        "request",
+        lambda sent: (
+            outside.append(sent.url)
+            if not sent.url.startswith(("http://127.0.0.1", "data:", "blob:"))
+            else None
+        ),
+    )
+    yield opened
+    context.close()
+    assert errors == []
+    assert outside == [], "a page asked a server abroad"
+
+
+def file(name: str, data: bytes, kind: str = "image/png") -> dict[str, object]:
+    return {"name": name, "mimeType": kind, "buffer": data}
+
+
+def give(page: Any, *files: dict[str, object]) -> None:
+    page.locator("input[type=file]").set_input_files(list(files))
+    page.wait_for_timeout(300)
+    settle(page)
+
+
+def answer(page: Any) -> Any:
+    return page.get_by_role("region", name=EN("answer.region"))
+
+
+@pytest.mark.parametrize("page", ["phone", "desktop"], indirect=True)
+@pytest.mark.parametrize("task", TASKS)
+def test_app_opens_at_both_widths_and_answers(hub, page, app_template, task):
+    open_app(page, f"{hub}/{task}")
+    card = load_card(app_template / "datasets" / task / "card.yaml")
+    label = card.labels[1]
+    give(page, file("known.png", encoded(tile(hue_of(card, label)))))
+    said = answer(page)
+    said.get_by_role("heading", name=EN.label(task, label), exact=True).wait_for()
+    assert said.get_by_role("img").count() == 1
+    overflow = page.evaluate("document.documentElement.scrollWidth - innerWidth")
+    assert overflow <= 0, "the page is wider than the screen"
+
+
+@pytest.mark.parametrize("page", ["phone", "desktop"], indirect=True)
+def test_every_card_of_the_hub_leads_to_its_app(hub, page):
+    for task in TASKS:
+        open_app(page, hub)
+        name = EN(f"tasks.{task}.name")
+        page.get_by_role("link", name=EN("hub.open", name=name)).click()
+        page.get_by_role("heading", name=name, exact=True, level=1).wait_for()
+        settle(page)
+
+
+def test_camera_takes_a_picture_and_gets_an_answer(hub, page):
+    open_app(page, f"{hub}/cats_dogs")
+    source(page, EN("input.camera"))
+    page.wait_for_function("document.querySelector('video')?.readyState === 4", timeout=20_000)
+    page.get_by_role("button", name="Take Photo").click()
+    answer(page).get_by_role("img").wait_for(timeout=20_000)
+    settle(page)
+    assert answer(page).get_by_role("heading").count() >= 1
+
+
+def test_test_picture_survives_a_double_click_and_a_reload(hub, page):
+    open_app(page, f"{hub}/tomato_leaf")
+    source(page, EN("input.gallery"))
+    page.get_by_role("button", name="Late blight", exact=True).first.dblclick()
+    settle(page)
+    right = EN("answer.truth_right", label="Late blight")
+    answer(page).get_by_text(right).wait_for()
+    page.reload()
+    page.wait_for_selector(".fl-head")
+    settle(page)
+    # A reload is a new session: nothing was kept anywhere.
+    answer(page).get_by_text(EN("answer.waiting"), exact=True).wait_for()
+
+
+def test_text_file_with_a_picture_name_is_refused(hub, page):
+    open_app(page, f"{hub}/weld_defect")
+    give(page, file("notes.jpg", b"only words\n" * 99, "image/jpeg"))
+    alert = page.get_by_role("alert").filter(has_text="notes.jpg")
+    alert.wait_for()
+    assert "not an image of a known format" in alert.inner_text()
+    assert page.get_by_text("Traceback").count() == 0
+
+
+def test_foreign_picture_is_not_named(hub, page):
+    open_app(page, f"{hub}/fish_species")
+    give(page, file("black.png", encoded(black())))
+    answer(page).get_by_role("heading", name=EN("answer.foreign")).wait_for()
+
+
+def test_keyboard_alone_reaches_an_answer(hub, page):
+    open_app(page, f"{hub}/cats_dogs")
+    source(page, EN("input.gallery"))
+    page.get_by_role("button", name="Dog", exact=True).first.focus()
+    page.keyboard.press("Enter")
+    settle(page)
+    answer(page).get_by_role("heading", name="Dog", exact=True).wait_for()
+
+
+def test_language_is_chosen_and_kept_across_a_reload(hub, page):
+    open_app(page, hub)
+    page.locator("[data-testid=stSidebar] [data-testid=stSelectbox]").locator(
+        "input, [role=combobox]"
+    ).first.click()
+    page.get_by_role("option", name="Bahasa Indonesia").click()
+    settle(page)
+    page.get_by_role("heading", name="Kesehatan").wait_for()
+    page.reload()
+    page.get_by_role("heading", name="Kesehatan").wait_for(timeout=30_000)
+
+
+def test_deleted_pictures_leave_the_page(hub, page):
+    open_app(page, f"{hub}/cats_dogs")
+    give(page, file("a.png", encoded(tile(0.5))))
+    page.get_by_role("button", name=EN("history.delete")).click()
+    settle(page)
+    answer(page).get_by_text(EN("answer.waiting"), exact=True).wait_for()
+    assert page.get_by_text("a.png").count() == 0
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("place", ["", "/chest_xray", "/mask_detection"])
+def test_axe_finds_no_serious_fault(hub, program, app_template, place, scheme):
+    axe = pytest.importorskip("axe_playwright_python.sync_playwright")
+    context = program.new_context(viewport=DESKTOP, color_scheme=scheme, locale="en-GB")
+    page = context.new_page()
+    open_app(page, hub + place)
+    if place:
+        card = load_card(app_template / "datasets" / place[1:] / "card.yaml")
+        give(page, file("a.png", encoded(tile(hue_of(card, card.labels[0])))))
+    result = axe.Axe().run(page)
+    grave = [
+        (fault["id"], node["html"][:160], node["failureSummary"][:200])
+        for fault in result.response["violations"]
+        if fault["impact"] in {"serious", "critical"}
+        for node in fault["nodes"]
+    ]
+    context.close()
+    assert grave == []

@@ -1,0 +1,127 @@
+"""The phone page in Chromium gives the predictor's answers on every test picture of every task.
+
+Needs trained models (`make repro`), `make phone` and a Chromium. FIELDLENS_PARITY_ROOT names a
+project other than this one, e.g. that of `make real`.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from apps.phone_server import make_server, serve_in_background
+from apps.phone_site import DIST_DIR
+from pipelines.data.manifest import in_split, read_manifest
+from pipelines.mobile.bundle import SCHEMA_VERSION
+from pipelines.mobile.predictor import Predictor
+from pipelines.paths import Paths
+
+pytest.importorskip("playwright", reason="Playwright is not installed")
+from playwright.sync_api import Browser, sync_playwright
+
+pytestmark = [pytest.mark.slow, pytest.mark.model, pytest.mark.timeout(1800)]
+
+ROOT = Path(os.environ.get("FIELDLENS_PARITY_ROOT", Path(__file__).resolve().parents[2]))
+TASKS = sorted(path.parents[1].name for path in (ROOT / "models").glob("*/mobile/bundle.json"))
+CHROMIUM = (
+    os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
+)
+FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
+WAIT_MS = 60_000
+#: Asked for by the issue of the phone page.
+MAX_DIFFERENCE = 0.02
+
+_READ = """() => {
+  const rows = [...document.querySelectorAll('.bars li')];
+  return {
+    ...document.querySelector('.answer').dataset,
+    probabilities: rows.map(row => [row.dataset.label, Number(row.dataset.probability)]),
+    trouble: document.querySelector('.trouble:not([hidden])')?.textContent ?? null,
+  };
+}"""
+
+
+@pytest.fixture(scope="module")
+def url() -> Iterator[str]:
+    if not (DIST_DIR / "index.html").is_file():
+        pytest.skip("the phone page is not built (make phone)")
+    server = make_server(ROOT, port=0)
+    thread = serve_in_background(server)
+    yield f"http://127.0.0.1:{server.server_address[1]}/?threads=1"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium (install it, or name it in CHROMIUM)")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield chromium
+        chromium.close()
+
+
+def test_there_are_models() -> None:
+    if not TASKS:
+        pytest.skip("there is no trained model (make repro)")
+    assert TASKS
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_same_answers_as_the_predictor(task: str, browser: Browser, url: str) -> None:
+    files = Paths(ROOT).task(task)
+    version = json.loads(files.bundle.read_text(encoding="utf-8"))["schema_version"]
+    if version != SCHEMA_VERSION:
+        pytest.skip(f"the bundle is of schema {version}, made by an older version (make repro)")
+    predictor = Predictor.load(files.bundle)
+    if not files.manifest.is_file():
+        pytest.skip(f"there are no prepared pictures: {files.manifest}")
+    pictures = [
+        files.raw_dir / entry.path for entry in in_split(read_manifest(files.manifest), "test")
+    ]
+    page = browser.new_page(viewport={"width": 390, "height": 844})
+    page.set_default_timeout(WAIT_MS)
+    page.goto(f"{url}#/{task}")
+    page.wait_for_selector(".task[data-ready=true]")
+    other_labels, differences, other_verdicts = [], {}, []
+    for n, picture in enumerate(pictures, start=1):
+        page.set_input_files("#photo", str(picture))
+        page.wait_for_function(
+            "n => document.querySelector('.answer').dataset.answers === String(n)"
+            " || document.querySelector('.trouble:not([hidden])')",
+            arg=n,
+        )
+        said = page.evaluate(_READ)
+        assert said["trouble"] is None, f"{picture.name}: {said['trouble']}"
+        expected = predictor.predict(picture)
+        shown = dict(said["probabilities"])
+        differences[picture.name] = max(
+            abs(shown[label] - probability) for label, probability in expected.probabilities.items()
+        )
+        if said["label"] != expected.label:
+            other_labels.append(f"{picture.name}: {expected.label}, not {said['label']}")
+        if (said["state"] == "foreign") != expected.is_foreign:
+            other_verdicts.append(picture.name)
+    page.close()
+    worst = max(differences, key=lambda name: differences[name])
+    summary = {
+        "task": task,
+        "n": len(pictures),
+        "other_labels": other_labels,
+        "max_difference": round(differences[worst], 5),
+        "worst": worst,
+        "above_bound": sum(value > MAX_DIFFERENCE for value in differences.values()),
+        "other_verdicts": other_verdicts,
+    }
+    text = json.dumps(summary)
+    if folder := os.environ.get("FIELDLENS_PARITY_REPORT"):
+        (Path(folder) / f"{task}.json").write_text(text, encoding="utf-8")
+    assert other_labels == []
+    assert differences[worst] <= MAX_DIFFERENCE, text

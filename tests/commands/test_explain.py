@@ -1,0 +1,181 @@
+from __future__ import annotations
+
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from pipelines import cli
+from pipelines.commands.predict import SAMPLE_WARNING
+
+
+def explain(root: Path, *arguments: object) -> int:
+    return cli.main(["explain", *map(str, arguments), "--root", str(root)])
+
+
+@pytest.fixture
+def half_green(tmp_path) -> Path:
+    pixels = np.full((32, 32, 3), 20, dtype=np.uint8)
+    pixels[:, 16:, 1] = 230
+    path = tmp_path / "half green.png"
+    Image.fromarray(pixels).save(path)
+    return path
+
+
+def test_explain_writes_one_png_a_picture_and_one_line_each(
+    toy_project, toy_bundle, colour_images, tmp_path, capsys
+):
+    out = tmp_path / "maps"
+    assert explain(toy_project, *colour_images.values(), "--task", "toy", "--out", out) == 0
+    warning, *lines = capsys.readouterr().out.splitlines()
+    assert warning == SAMPLE_WARNING
+    assert len(lines) == len(colour_images)
+    for (label, image), line in zip(colour_images.items(), lines, strict=True):
+        file = out / f"{label}.{label}.occlusion.png"
+        assert line.startswith(f"{image}: {label} 0.")
+        assert line.endswith(f": {file}")
+        assert file.read_bytes().startswith(b"\x89PNG")
+    assert len(list(out.iterdir())) == len(colour_images)
+
+
+def test_explain_twice_gives_the_same_bytes(toy_project, toy_bundle, half_green, tmp_path):
+    written = []
+    for folder in ("a", "b"):
+        assert explain(toy_project, half_green, "--out", tmp_path / folder) == 0
+        written += list((tmp_path / folder).iterdir())
+    assert written[0].name == written[1].name == "half green.green.occlusion.png"
+    assert written[0].read_bytes() == written[1].read_bytes()
+
+
+def test_explain_is_hot_where_the_label_is(toy_project, toy_bundle, half_green, tmp_path):
+    assert explain(toy_project, half_green, "--out", tmp_path) == 0
+    drawn = np.asarray(Image.open(tmp_path / "half green.green.occlusion.png"), float)
+    # 224 px a side from 8, with margins of 12 px: the overlay is the second square.
+    overlay = drawn[12:236, 248:472]
+    assert overlay[:, 120:, 0].mean() > overlay[:, :104, 0].mean() + 60
+
+
+def test_explain_takes_another_label_than_the_answer(
+    toy_project, toy_bundle, colour_images, tmp_path, capsys
+):
+    arguments = (colour_images["red"], "--label", "blue", "--out", tmp_path)
+    assert explain(toy_project, *arguments) == 0
+    assert ": blue 0.0" in capsys.readouterr().out
+    assert (tmp_path / "red.blue.occlusion.png").is_file()
+
+
+def test_explain_pictures_of_one_name_do_not_overwrite_each_other(
+    toy_project, toy_bundle, colour_images, tmp_path
+):
+    for folder in ("a", "b"):
+        (tmp_path / folder).mkdir()
+        (tmp_path / folder / "leaf.png").write_bytes(colour_images["red"].read_bytes())
+    files = [tmp_path / folder / "leaf.png" for folder in ("a", "b")]
+    assert explain(toy_project, *files, "--out", tmp_path / "maps") == 0
+    names = sorted(path.name for path in (tmp_path / "maps").iterdir())
+    assert names == ["leaf.red.occlusion.2.png", "leaf.red.occlusion.png"]
+
+
+def test_explain_picture_with_a_long_name_has_a_map(
+    toy_project, toy_bundle, colour_images, tmp_path
+):
+    long = tmp_path / ("ä" * 120 + ".png")
+    long.write_bytes(colour_images["red"].read_bytes())
+    assert explain(toy_project, long, "--out", tmp_path / "maps") == 0
+    assert len(list((tmp_path / "maps").iterdir())) == 1
+
+
+def test_explain_bad_picture_is_complained_about_and_the_others_explained(
+    toy_project, toy_bundle, colour_images, tmp_path, capsys
+):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"not a picture")
+    assert explain(toy_project, bad, colour_images["red"], "--out", tmp_path / "maps") == 2
+    assert "bad.png" in capsys.readouterr().err
+    assert len(list((tmp_path / "maps").iterdir())) == 1
+
+
+def test_explain_unknown_label_lists_those_that_are(
+    toy_project, toy_bundle, colour_images, tmp_path, capsys
+):
+    out = tmp_path / "maps"
+    assert explain(toy_project, colour_images["red"], "--label", "reed", "--out", out) == 2
+    assert "expected one of red, green, blue (got 'reed')" in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_explain_gradcam_without_a_float_model_says_what_makes_it(
+    toy_project, toy_bundle, colour_images, tmp_path, capsys
+):
+    assert explain(toy_project, colour_images["red"], "--method", "gradcam", "--out", tmp_path) == 2
+    assert "fieldlens train toy" in capsys.readouterr().err
+
+
+@pytest.fixture
+def float_parent(toy_bundle) -> Path:
+    """An untrained MobileNet for the toy's three colours, named by its bundle as its parent."""
+    from pipelines.backbones.heads import make_classifier
+    from pipelines.training.float_model import FloatModel, save_float_model
+
+    folder = toy_bundle.parents[1] / "float"
+    meta = FloatModel.model_validate(
+        {
+            "task": "toy",
+            "domain": "agriculture",
+            "labels": ["red", "green", "blue"],
+            "backbone": "mobilenet_v3_small",
+            "cut": 9,
+            "hidden": [],
+            "dropout": 0.0,
+            "is_folded": False,
+            "resize_px": 9,
+            "image_px": 8,
+            "mean": [0.5, 0.5, 0.5],
+            "std": [0.25, 0.25, 0.25],
+            "strategy": "cached",
+            **dict.fromkeys(("weights", "data_sha256", "params_sha256", "data_source"), "none"),
+            **dict.fromkeys(("weights_provider", "weights_sha256", "weights_licence")),
+            **{"n_images": {}, "n_groups": {}, "val": {}},
+        }
+    )
+    model = make_classifier(
+        meta.backbone, n_classes=3, hidden=(), dropout=0.0, cut=meta.cut, seed=1
+    )
+    folder.mkdir()
+    sha256 = save_float_model(folder, meta, model)
+    document = json.loads(toy_bundle.read_text())
+    document["provenance"]["float_sha256"] = sha256
+    toy_bundle.write_text(json.dumps(document))
+    return folder
+
+
+def test_explain_gradcam_asks_the_float_parent(
+    toy_project, float_parent, colour_images, tmp_path, capsys
+):
+    arguments = (colour_images["red"], "--method", "gradcam", "--label", "red")
+    assert explain(toy_project, *arguments, "--out", tmp_path / "maps") == 0
+    assert "red.red.gradcam.png" in capsys.readouterr().out
+    assert (tmp_path / "maps/red.red.gradcam.png").is_file()
+
+
+def test_explain_gradcam_refuses_a_float_model_of_another_export(
+    toy_project, toy_bundle, float_parent, colour_images, tmp_path, capsys
+):
+    text = toy_bundle.read_text()
+    sha256 = hashlib.sha256((float_parent / "weights.safetensors").read_bytes()).hexdigest()
+    toy_bundle.write_text(text.replace(sha256, "e" * 64))
+    assert explain(toy_project, colour_images["red"], "--method", "gradcam", "--out", tmp_path) == 2
+    assert "is not the float model" in capsys.readouterr().err
+
+
+def test_explain_by_occlusion_loads_no_torch():
+    code = "import sys, pipelines.commands.explain; print({'torch', 'matplotlib'} & {*sys.modules})"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60
+    )
+    assert done.stdout == "set()\n"

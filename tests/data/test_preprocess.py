@@ -1,0 +1,199 @@
+"""The only way from a picture to a model's pixels, and what a view takes away on it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from pipelines.data.images import open_image
+from pipelines.data.preprocess import MASK_VALUE, Preprocess, View
+
+GOLDEN = Path(__file__).parent.parent / "golden"
+RED, WHITE = (255, 0, 0), (255, 255, 255)
+
+
+def noise(width_px: int, height_px: int, seed: int = 0) -> Image.Image:
+    pixels = np.random.default_rng(seed).integers(0, 256, (height_px, width_px, 3), dtype=np.uint8)
+    return Image.fromarray(pixels)
+
+
+def bands(width_px: int, height_px: int) -> Image.Image:
+    """Smooth in both directions, so that resizing changes little."""
+    y, x = np.mgrid[0:height_px, 0:width_px]
+    pixels = np.stack([255 * x / width_px, 255 * y / height_px, 0 * x + 90], axis=-1)
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def before_there_were_views(image: Image.Image, resize_px: int, crop_px: int) -> np.ndarray:
+    """What `Preprocess` was without a view, spelt out."""
+    scale = resize_px / min(image.size)
+    size = tuple(max(resize_px, round(side * scale)) for side in image.size)
+    resized = image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
+    left, top = (resized.width - crop_px) // 2, (resized.height - crop_px) // 2
+    return np.asarray(resized.crop((left, top, left + crop_px, top + crop_px)))
+
+
+def test_golden_pixels() -> None:
+    rgb = open_image(GOLDEN / "preprocess_input.png").rgb
+    expected = np.load(GOLDEN / "preprocess_48_32.npy", allow_pickle=False)
+    pixels = Preprocess(resize_px=48, crop_px=32)(rgb)
+    assert pixels.shape == (32, 32, 3)
+    np.testing.assert_array_equal(pixels, expected)
+
+
+def test_golden_pixels_of_a_view() -> None:
+    rgb = open_image(GOLDEN / "preprocess_input.png").rgb
+    expected = np.load(GOLDEN / "preprocess_48_32_view.npy", allow_pickle=False)
+    pixels = Preprocess(48, 32, View(grey=True, side_px=20, border_mask=0.1))(rgb)
+    np.testing.assert_array_equal(pixels, expected)
+
+
+@settings(deadline=None, max_examples=40)
+@given(
+    st.integers(1, 90),
+    st.integers(1, 90),
+    st.integers(1, 48),
+    st.integers(0, 20),
+    st.integers(0, 9),
+)
+def test_view_that_is_off_changes_no_byte(width_px, height_px, crop_px, more_px, seed) -> None:
+    image = noise(width_px, height_px, seed)
+    preprocess = Preprocess(crop_px + more_px, crop_px)
+    assert preprocess == Preprocess(crop_px + more_px, crop_px, View())
+    pixels = preprocess(image)
+    np.testing.assert_array_equal(
+        pixels, before_there_were_views(image, crop_px + more_px, crop_px)
+    )
+    assert preprocess.visible(image) is image
+    assert preprocess.finish(pixels) is pixels
+    assert preprocess.inner(pixels) is pixels
+    assert (preprocess.border_px, preprocess.inner_px) == (0, crop_px)
+
+
+def test_aspect_and_centre_are_kept() -> None:
+    image = Image.new("RGB", (300, 100), WHITE)
+    image.paste(RED, (100, 0, 200, 100))
+    pixels = Preprocess(resize_px=50, crop_px=40)(image)
+    assert (pixels == RED).all()
+
+
+@pytest.mark.parametrize(("resize_px", "crop_px"), [(32, 33), (32, 0), (0, 0)])
+def test_sizes_that_cannot_be_are_refused(resize_px: int, crop_px: int) -> None:
+    with pytest.raises(ValueError, match="crop_px"):
+        Preprocess(resize_px=resize_px, crop_px=crop_px)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"side_px": 0}, "side_px"),
+        ({"side_px": -4}, "side_px"),
+        ({"border_mask": -0.1}, "border_mask"),
+        ({"border_mask": 0.46}, "border_mask"),
+        ({"border_mask": float("nan")}, "border_mask"),
+    ],
+)
+def test_views_that_cannot_be_are_refused(changes: dict[str, float], named: str) -> None:
+    with pytest.raises(ValueError, match=named):
+        View(**changes)
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(20, 90), st.integers(20, 90), st.integers(0, 99))
+def test_grey_makes_the_channels_equal(width_px, height_px, seed) -> None:
+    image = noise(width_px, height_px, seed)
+    pixels = Preprocess(40, 32, View(grey=True))(image)
+    assert (pixels == pixels[:, :, :1]).all()
+    # Luma, so that nothing but the colour is gone.
+    expected = Preprocess(40, 32)(image.convert("L").convert("RGB"))
+    np.testing.assert_array_equal(pixels, expected)
+
+
+def test_stored_grey_and_stored_in_colour_look_the_same() -> None:
+    grey = noise(60, 50).convert("L")
+    tinted = Image.merge("RGB", [grey, grey.point(lambda v: v // 2), grey])
+    back = Image.fromarray(np.asarray(tinted.convert("L"))).convert("RGB")
+    preprocess = Preprocess(40, 32, View(grey=True))
+    np.testing.assert_array_equal(preprocess(tinted), preprocess(back))
+
+
+def test_side_is_reached_by_large_and_small_pictures() -> None:
+    preprocess = Preprocess(64, 56, View(side_px=24))
+    for size in [(300, 200), (24, 24), (10, 40), (24, 90)]:
+        image = noise(*size)
+        shorter = min(size)
+        by_hand = image.resize(
+            tuple(round(side * 24 / shorter) for side in size), Image.Resampling.BILINEAR
+        )
+        np.testing.assert_array_equal(preprocess(image), Preprocess(64, 56)(by_hand))
+
+
+def test_side_takes_away_how_large_a_picture_was() -> None:
+    def sharpness(pixels: np.ndarray) -> float:
+        return float(np.abs(np.diff(pixels.astype(int), axis=1)).mean())
+
+    large = noise(200, 200)
+    small = large.resize((40, 40), Image.Resampling.BILINEAR)
+    off, on = Preprocess(64, 56), Preprocess(64, 56, View(side_px=16))
+    gap_off = 1 - sharpness(off(small)) / sharpness(off(large))
+    gap_on = 1 - sharpness(on(small)) / sharpness(on(large))
+    assert gap_off > 0.1
+    assert abs(gap_on) < gap_off / 4
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(1, 64), st.floats(0, 0.45), st.integers(0, 99))
+def test_mask_is_painted_and_the_middle_is_left(crop_px, border_mask, seed) -> None:
+    image = noise(70, 64, seed)
+    preprocess = Preprocess(64, crop_px, View(border_mask=border_mask))
+    edge = int(border_mask * crop_px)
+    pixels = preprocess(image)
+    plain = Preprocess(64, crop_px)(image)
+    middle = slice(edge, crop_px - edge)
+    np.testing.assert_array_equal(pixels[middle, middle], plain[middle, middle])
+    assert plain[middle, middle].size > 0
+    np.testing.assert_array_equal(preprocess.inner(pixels), plain[middle, middle])
+    frame = np.ones((crop_px, crop_px), dtype=bool)
+    frame[middle, middle] = False
+    assert (pixels[frame] == MASK_VALUE).all()
+    assert preprocess.inner_px == crop_px - 2 * edge
+
+
+def test_mask_hides_the_border_whatever_it_holds() -> None:
+    preprocess = Preprocess(40, 32, View(border_mask=0.25))
+    image = bands(80, 80)
+    other = image.copy()
+    # Outside of the middle half of the crop, which is 0.4 of the picture's side.
+    other.paste(RED, (0, 0, 80, 20))
+    other.paste(RED, (0, 0, 20, 80))
+    np.testing.assert_array_equal(preprocess(image), preprocess(other))
+    assert not np.array_equal(Preprocess(40, 32)(image), Preprocess(40, 32)(other))
+
+
+@pytest.mark.parametrize("size", [(80, 80), (200, 80), (40, 31), (7, 300)])
+def test_random_views_are_drawn_from_what_the_mask_leaves(size) -> None:
+    preprocess = Preprocess(40, 32, View(border_mask=0.25))
+    image = bands(*size)
+    source = preprocess.visible(image)
+    expected = max(1, round(16 * min(size) / 40))
+    assert source.size == (expected, expected)
+    seen = np.asarray(source.resize((16, 16), Image.Resampling.BILINEAR)).astype(int)
+    plain = preprocess(image)[8:24, 8:24].astype(int)
+    # The same part of the picture: the gradients agree within a pixel's step.
+    assert np.abs(seen - plain).max() <= 255 * 2 / min(expected, 16) + 2
+
+
+def test_finished_views_are_grey_and_framed() -> None:
+    preprocess = Preprocess(40, 32, View(grey=True, border_mask=0.25))
+    inner = np.asarray(noise(16, 16))
+    pixels = preprocess.finish(inner)
+    assert pixels.shape == (32, 32, 3)
+    assert (pixels == pixels[:, :, :1]).all()
+    expected = np.asarray(Image.fromarray(inner).convert("L"))
+    np.testing.assert_array_equal(pixels[8:24, 8:24, 0], expected)
+    assert (pixels[:8] == MASK_VALUE).all()
