@@ -7,7 +7,7 @@ from html import escape
 
 import streamlit as st
 
-from apps.answers import symbol
+from apps.frame import symbol
 from apps.models import Model
 from apps.texts import Texts
 from pipelines.mobile.trust import AuditReport, AuditScore

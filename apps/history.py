@@ -7,12 +7,11 @@ from html import escape
 
 import streamlit as st
 
-from apps.answers import data_url, thumb_html
+from apps.frame import data_url, thumb_html
 from apps.models import Model
-from apps.session import Shot, Store
+from apps.session import MAX_SHOTS, Shot, Store
 from apps.texts import Texts
 
-_SHOWN = 12
 _STRIP = 6
 
 
@@ -30,7 +29,7 @@ def panel(t: Texts, model: Model, kept: Store) -> None:
         return
     st.html(f'<h2 class="fl-sub">{escape(t("history.title"))}</h2>')
     with st.container(horizontal=True, gap="small"):
-        for number, shot in enumerate(list(kept.shots.values())[::-1][:_SHOWN]):
+        for number, shot in enumerate(list(kept.shots.values())[::-1][:MAX_SHOTS]):
             label = t.label(model.task, shot.main.label)
             if len(shot.answers) > 1:
                 label = t("faces.many", n=len(shot.answers))

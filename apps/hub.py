@@ -16,8 +16,8 @@ from pathlib import Path
 import streamlit as st
 from streamlit.navigation.page import Page as StreamlitPage
 
-from apps.answers import data_url, symbol
 from apps.banners import figure, interval, worst_score
+from apps.frame import data_url, symbol
 from apps.models import PHONE_VARIABLE, Model, all_tasks, load_model, project
 from apps.texts import Texts
 from apps.ui import TaskApp, heading, open_page, run

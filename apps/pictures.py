@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 import streamlit as st
 from streamlit.runtime.uploaded_file_manager import UploadedFile
 
-from apps.answers import thumb_html
+from apps.frame import thumb_html
 from apps.gallery import pick, thumbnail
 from apps.models import Model
 from apps.session import MAX_AT_ONCE, Store

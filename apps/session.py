@@ -7,6 +7,7 @@ here is cached across sessions or written to disk.
 from __future__ import annotations
 
 import io
+from collections.abc import Collection
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -16,8 +17,8 @@ from PIL import Image
 
 from pipelines.mobile.predictor import Prediction
 
-#: Pictures that a session keeps; the oldest go first.
-MAX_SHOTS = 60
+#: Pictures that a session keeps beside those that are looked at; the oldest go first.
+MAX_SHOTS = 12
 #: Pictures that are answered at once.
 MAX_AT_ONCE = 50
 #: Longer side of the picture on the phone-shaped panel, 350 px wide, on a dense screen.
@@ -118,15 +119,17 @@ class Store:
     gallery_turn: int = 0
     refused: dict[str, str] = field(default_factory=dict)
 
-    def keep(self, shot: Shot) -> None:
-        """Add a picture; the oldest goes when there are too many.
+    def trim(self, wanted: Collection[str]) -> None:
+        """Let the oldest pictures go when there are too many.
 
         Args:
-            shot: the picture and its answer.
+            wanted: keys of those that are looked at; they stay, however many.
         """
-        self.shots[shot.key] = shot
-        while len(self.shots) > MAX_SHOTS:
-            del self.shots[next(iter(self.shots))]
+        for key in list(self.shots):
+            if len(self.shots) <= max(MAX_SHOTS, len(wanted)):
+                return
+            if key not in wanted and key != self.shown:
+                del self.shots[key]
 
     def forget(self) -> None:
         """Delete every picture, and empty the widgets that hold the uploaded files."""

@@ -16,7 +16,7 @@ from pathlib import Path
 import streamlit as st
 from PIL import Image, ImageDraw
 
-from apps import answers, banners, batch, compare, explain, history
+from apps import answers, banners, batch, compare, explain, frame, history
 from apps.answers import Said, Tones
 from apps.looking import FindScene, look
 from apps.models import Model, load_model
@@ -95,7 +95,7 @@ def heading(t: Texts, icon: str, title: str, lead: str) -> None:
         lead: the line.
     """
     st.html(
-        f'<div class="fl-head"><div class="fl-icon">{answers.symbol(icon)}</div>'
+        f'<div class="fl-head"><div class="fl-icon">{frame.symbol(icon)}</div>'
         f"<div><h1>{escape(title)}</h1><p>{escape(lead)}</p></div></div>"
     )
 
@@ -150,11 +150,12 @@ def _answer_all(
         if bar is not None:
             bar.progress(done / len(fresh), t("batch.progress", done=done, n=len(fresh)))
         try:
-            kept.keep(
-                look(model, one.read(), key=one.key, name=one.name, truth=one.truth, find=app.find)
+            kept.shots[one.key] = look(
+                model, one.read(), key=one.key, name=one.name, truth=one.truth, find=app.find
             )
         except CorruptImageError as err:
             kept.refused[one.key] = t("errors.image", name=err.name, reason=err.reason)
+    kept.trim({one.key for one in incoming})
     if bar is not None:
         bar.empty()
     _show_refused([kept.refused[one.key] for one in incoming if one.key in kept.refused], t)
@@ -202,16 +203,16 @@ def _phone(
             else f'<div class="fl-foreign"><p>{escape(t("batch.combine_none"))}</p></div>'
         )
         inside = f'{strip}<div class="fl-body"><p class="fl-small">{words}</p>{said_html}</div>'
-        st.html(answers.phone(t, model, app.icon, inside))
+        st.html(frame.phone(t, model, app.icon, inside))
         return
     if shot is None:
-        st.html(answers.phone(t, model, app.icon, answers.waiting(t, app.icon)))
+        st.html(frame.phone(t, model, app.icon, frame.waiting(t, app.icon)))
         return
     place = st.empty()
     has_faces = shot.scene is not None and bool(shot.scene.faces)
     heat = None if has_faces else explain.toggle(t, model, shot)
     with place.container():
-        st.html(answers.phone(t, model, app.icon, _inside(t, app, model, shot, heat)))
+        st.html(frame.phone(t, model, app.icon, _inside(t, app, model, shot, heat)))
     if not has_faces:
         compare.panel(t, model, shot)
         explain.points(t, model)
@@ -227,13 +228,13 @@ def _inside(t: Texts, app: TaskApp, model: Model, shot: Shot, heat: explain.Heat
     scene = shot.scene
     if scene is not None and scene.faces:
         drawn = app.draw(shot, app.tones) if app.draw else None
-        top = answers.picture(t, shot, drawn)
+        top = frame.picture(t, shot, drawn)
         body = answers.faces(t, model, scene, app.tones)
     else:
-        top = answers.picture(t, shot)
+        top = frame.picture(t, shot)
         body = ""
         if heat is not None:
-            top = answers.heat_map(t, model.task, heat.label, heat.jpeg)
+            top = frame.heat_map(t, model.task, heat.label, heat.jpeg)
             body = f'<p class="fl-small">{escape(heat.caption)}</p>'
         if scene is not None:
             why = t("faces.none" if scene.has_detector else "faces.missing")

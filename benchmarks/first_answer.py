@@ -24,7 +24,7 @@ from latency import eager
 from PIL import Image, ImageOps
 from report import header, make_parser, run, say, table
 
-from apps import answers
+from apps import answers, frame
 from apps.answers import Said
 from apps.looking import look
 from apps.models import ROOT_VARIABLE, load_model
@@ -63,7 +63,7 @@ def compare(arguments: argparse.Namespace) -> None:
     def drawn() -> str:
         shot = look(model, data, key="photo", name="photo.jpg")
         said = answers.answer(t, model, Said.of(shot.prediction), {})
-        return answers.phone(t, model, "eco", answers.picture(t, shot) + said)
+        return frame.phone(t, model, "eco", frame.picture(t, shot) + said)
 
     ms = paired_ms(
         {

@@ -32,7 +32,7 @@ import psutil
 from PIL import Image
 from report import ROOT, header, make_parser, run, say, table
 
-from pipelines.commands.app import command_line, find_app
+from pipelines.commands.app import SERVER_ENVIRONMENT, command_line, find_app
 from pipelines.errors import ConfigError
 from pipelines.paths import Paths
 
@@ -42,7 +42,11 @@ _FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 _N_PHOTOS, _PHOTO_PX = 12, (2000, 1500)
 #: Seconds that a person thinks between two photos.
 _THINK_S = (2.0, 6.0)
+#: Seconds between taking one file away and giving the next.
+_HAND_S = 1.0
 _WAIT_MS = 60_000
+_EMPTY = """() => !document.querySelector('[data-testid=stFileChip]')
+  && document.querySelector('.stApp').dataset.testScriptState !== 'running'"""
 _ANSWERED = """n => {
   const phone = document.querySelector('.fl-phone img');
   return phone && phone.alt.includes(n)
@@ -93,7 +97,7 @@ def served(paths: Paths) -> Iterator[tuple[str, psutil.Process]]:
     process = subprocess.Popen(
         command_line(app, "127.0.0.1", port),
         cwd=ROOT,
-        env={**os.environ, "FIELDLENS_ROOT": str(paths.root.resolve())},
+        env={**SERVER_ENVIRONMENT, **os.environ, "FIELDLENS_ROOT": str(paths.root.resolve())},
         stdout=subprocess.DEVNULL,
     )
     try:
@@ -159,23 +163,39 @@ async def person(page: Any, number: int, photos: list[bytes], end: float, seen: 
     while time.monotonic() < end:
         name = f"photo-{number}-{turn}.jpg"
         data = photos[int(rng.integers(len(photos)))]
-        start = time.monotonic()
         try:
             # The earlier photo is taken out, as a person would.
             for cross in await page.locator("[data-testid=stFileChipDeleteBtn] button").all():
-                await cross.click(timeout=5_000)
+                await cross.click(timeout=_WAIT_MS)
+            await page.wait_for_function(_EMPTY, timeout=_WAIT_MS)
+            # No hand is quicker; a script is, and loses the file while the page draws itself anew.
+            await asyncio.sleep(_HAND_S)
+            start = time.monotonic()
             await page.locator("input[type=file]").set_input_files(
                 {"name": name, "mimeType": "image/jpeg", "buffer": data}
             )
             await page.wait_for_function(_ANSWERED, arg=name, timeout=_WAIT_MS)
         except Exception as err:  # noqa: BLE001 - a fault of any kind is what is counted
-            seen.faults.append(f"{number}: {str(err).splitlines()[0]}")
+            seen.faults.append(f"{number}: {str(err).splitlines()[0]} {await state(page)}")
         else:
             seen.answers_s.append(time.monotonic() - start)
         if await page.locator("[data-testid=stException]").count():
             seen.faults.append(f"{number}: an exception is on the page")
         turn += 1
         await asyncio.sleep(float(rng.uniform(*_THINK_S)))
+
+
+async def state(page: Any) -> str:
+    """What the page shows, for the report of a fault."""
+    return str(
+        await page.evaluate(
+            """() => JSON.stringify([
+              document.querySelectorAll('[data-testid=stFileChip]').length,
+              document.querySelector('.stApp')?.dataset,
+              document.querySelector('.fl-phone img')?.alt,
+              document.querySelector('.fl-phone')?.innerText.slice(0, 60)])"""
+        )
+    )
 
 
 def photo(number: int) -> bytes:

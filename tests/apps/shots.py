@@ -84,6 +84,7 @@ def _save(page: Any, name: str, *, is_hub: bool = False, is_phone: bool = False)
         page.set_viewport_size(
             {"width": DESKTOP["width"], "height": min(int(high) + 16, _TALL[is_hub])}
         )
+        page.evaluate("document.querySelector('[data-testid=stMain]').scrollTo(0, 0)")
     page.mouse.move(0, 0)
     page.wait_for_timeout(700)
     image = Image.open(io.BytesIO(page.screenshot())).convert("RGB")

@@ -236,21 +236,20 @@ def test_old_picture_can_be_looked_at_again(app_root):
     assert "Cat " in said(app.run()).split("%")[0]
 
 
-def test_session_keeps_a_bounded_number_of_pictures(app_root):
+def test_session_keeps_a_bounded_number_of_pictures_and_all_that_are_looked_at(app_root):
     from apps.looking import look
     from apps.models import load_model
     from apps.session import MAX_SHOTS, Store
 
     shot = look(load_model("cats_dogs"), encoded(tile(0.5)), key="a", name="a")
-    kept = Store()
-    for number in range(MAX_SHOTS + 5):
-        kept.keep(type(shot)(**{**_fields(shot), "key": str(number)}))
+    many = [str(number) for number in range(MAX_SHOTS + 5)]
+    kept = Store(shots=dict.fromkeys(many, shot))
+    kept.trim(many)
+    assert list(kept.shots) == many
+    kept.trim({"0", many[-1]})
     assert len(kept.shots) == MAX_SHOTS
-    assert "0" not in kept.shots
-
-
-def _fields(shot):
-    return {name: getattr(shot, name) for name in type(shot).__dataclass_fields__}
+    assert {"0", many[-1]} <= set(kept.shots)
+    assert "1" not in kept.shots
 
 
 def test_missing_model_is_one_sentence(app_root, tmp_path, monkeypatch):
