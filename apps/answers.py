@@ -22,6 +22,8 @@ Tone = Literal["plain", "ok", "warn", "alarm"]
 Tones = Mapping[str, Tone]
 
 _SHOWN_LABELS = 5
+#: Up to so many operating points, each gets its line.
+_FEW_POINTS = 3
 _ALARMS = {True: "answer.above", False: "answer.below"}
 #: Of the boxes, on any picture: dark enough for white, bright enough for black.
 _BOX_COLOURS: Mapping[Tone, str] = {
@@ -146,7 +148,10 @@ def bars(t: Texts, model: Model, said: Said) -> str:
 
 
 def alarms(t: Texts, model: Model, said: Said) -> str:
-    """Whether each label with an operating point reaches it.
+    """Which labels with an operating point reach it, and which do not.
+
+    Where there are many, only those that do and the answer's own: six green lines about what it is
+    not would hide the one that matters.
 
     Args:
         t: texts.
@@ -158,6 +163,7 @@ def alarms(t: Texts, model: Model, said: Said) -> str:
         f"{'▲' if reached else '▽'} "
         f"{escape(t(_ALARMS[reached], label=t.label(model.task, label)))}</span>"
         for label, reached in said.positives.items()
+        if reached or label == said.label or len(said.positives) <= _FEW_POINTS
     ]
     return f'<div class="fl-chips">{"".join(chips)}</div>' if chips else ""
 

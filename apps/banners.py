@@ -10,6 +10,7 @@ import streamlit as st
 from apps.frame import symbol
 from apps.models import Model
 from apps.texts import Texts
+from pipelines.mobile.bundle import Bundle
 from pipelines.mobile.trust import AuditReport, AuditScore
 
 _SIGNS = {"sample": "brush", "medical": "health_and_safety", "alarm": "warning", "warn": "warning"}
@@ -61,18 +62,15 @@ def figure(metrics: Mapping[str, object] | None, name: str) -> float | None:
     return float(value) if isinstance(value, int | float) else None
 
 
-def interval(metrics: Mapping[str, object] | None, name: str) -> tuple[float, float] | None:
+def interval(bundle: Bundle, name: str) -> tuple[float, float] | None:
     """Low and high end of a figure's 95 % interval; None where there is none.
 
     Args:
-        metrics: of one precision, from the bundle.
+        bundle: whose served file is meant.
         name: e.g. ``accuracy``.
     """
-    intervals = (metrics or {}).get("intervals")
-    found = intervals.get(name) if isinstance(intervals, Mapping) else None
-    if not isinstance(found, Mapping) or "low" not in found or "high" not in found:
-        return None
-    return float(found["low"]), float(found["high"])
+    found = (bundle.intervals or {}).get(bundle.served.precision, {}).get(name)
+    return (found.low, found.high) if found is not None else None
 
 
 def about(t: Texts, model: Model) -> None:

@@ -122,7 +122,7 @@ def _facts(t: Texts, model: Model) -> str:
     served = bundle.served.precision
     metrics = (bundle.metrics or {}).get(served)
     accuracy = figure(metrics, "accuracy")
-    bounds = interval(metrics, "accuracy")
+    bounds = interval(bundle, "accuracy")
     around = t("hub.interval", low=bounds[0], high=bounds[1]) if bounds else t("hub.no_interval")
     n_test = t("hub.n_test", n=bundle.provenance.n_images.get("test", 0))
     shown = t("hub.accuracy_value", value=accuracy) if accuracy is not None else _NONE

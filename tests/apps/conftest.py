@@ -128,12 +128,8 @@ def _bundle(card: DatasetCard, files: dict[str, Path], entries: list[Entry]) -> 
         "n_negative": 90,
     }
     watched = {"chest_xray": "covid19", "skin_lesion": "melanoma"}.get(card.task)
-    metrics = {
-        "n": len(entries),
-        "accuracy": 0.9,
-        "macro_f1": 0.88,
-        "intervals": {"accuracy": {"value": 0.9, "low": 0.85, "high": 0.95}},
-    }
+    metrics = {"n": len(entries), "accuracy": 0.9, "macro_f1": 0.88}
+    intervals = {"accuracy": {"value": 0.9, "low": 0.85, "high": 0.95}}
     spec = {"dtype": "float32", "meaning": "numbers"}
     return Bundle.model_validate(
         {
@@ -188,6 +184,7 @@ def _bundle(card: DatasetCard, files: dict[str, Path], entries: list[Entry]) -> 
                 "n_groups": {"train": 20, "val": 5, "test": len(entries)},
             },
             "metrics": {"fp32": metrics, "int8": metrics},
+            "intervals": {"fp32": intervals, "int8": intervals},
             "audit": audit,
             "intended_use": card.intended_use,
             "not_for": card.not_for,

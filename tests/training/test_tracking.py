@@ -422,7 +422,7 @@ def test_what_is_killed_in_the_middle_never_looks_whole(tracked_project, monkeyp
         pass
 
     files = tracked_project.task("tiny")
-    files.reports_dir.mkdir(parents=True)
+    files.reports_dir.mkdir(parents=True, exist_ok=True)
     files.history.write_text("epoch,phase,train_loss\n1,head,2.5\n2,tail,1.5\n")
     call = tracking.Tracker.call
     left = 0
