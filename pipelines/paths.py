@@ -95,6 +95,11 @@ class TaskPaths:
 
     # -- reports/<task> ------------------------------------------------------------------------
     @property
+    def passed(self) -> Path:
+        """What `gate` asked of a model that passed, and what it reached; not in Git."""
+        return self.reports_dir / "gate.json"
+
+    @property
     def audit(self) -> Path:
         """What may be known of the labels without looking at the subject (`AuditReport`)."""
         return self.reports_dir / "audit.json"

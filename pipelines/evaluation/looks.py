@@ -12,8 +12,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.data import low_level
-from pipelines.data.file_facts import FileFacts, facts_table, file_facts, original_facts
+from pipelines.data import blind_looks
+from pipelines.data.blind_looks import Look
+from pipelines.data.file_facts import original_facts
 from pipelines.data.images import open_image, read_file
 from pipelines.data.manifest import Entry
 from pipelines.mobile.predictor import Prediction, Predictor
@@ -26,18 +27,12 @@ class Looked:
     Attributes:
         entry: path, label and group.
         prediction: of the model.
-        facts: of the file.
-        border: as `low_level.border`.
-        thumbnail: as `low_level.thumbnail`.
-        colours: as `low_level.colours`.
+        look: what the audits see of it.
     """
 
     entry: Entry
     prediction: Prediction
-    facts: FileFacts
-    border: NDArray[np.uint8]
-    thumbnail: NDArray[np.uint8]
-    colours: NDArray[np.float32]
+    look: Look
 
 
 def look_at(folder: Path, entry: Entry, predictor: Predictor) -> Looked:
@@ -53,15 +48,8 @@ def look_at(folder: Path, entry: Entry, predictor: Predictor) -> Looked:
     """
     data = read_file(folder / entry.path, entry.path)
     rgb = open_image(data, name=entry.path).rgb
-    pixels = predictor.pixels(rgb)
-    return Looked(
-        entry,
-        predictor.predict(rgb),
-        file_facts(data, entry.path),
-        low_level.border(pixels),
-        low_level.thumbnail(pixels),
-        low_level.colours(pixels),
-    )
+    look = blind_looks.look(data, entry.path, predictor.pixels(rgb))
+    return Looked(entry, predictor.predict(rgb), look)
 
 
 def probabilities_of(looked: Sequence[Looked]) -> NDArray[np.float64]:
@@ -81,11 +69,6 @@ def blind_features(folder: Path, looked: Sequence[Looked]) -> dict[str, NDArray[
         looked: n images.
     """
     stated = original_facts(folder)
-    return {
-        "file_facts": facts_table(
-            [each.facts for each in looked], [stated.get(each.entry.path, {}) for each in looked]
-        ),
-        "border": np.stack([each.border for each in looked]),
-        "thumbnail": np.stack([each.thumbnail for each in looked]),
-        "colour": np.stack([each.colours for each in looked]),
-    }
+    return blind_looks.blind_features(
+        [each.look for each in looked], [stated.get(each.entry.path, {}) for each in looked]
+    )

@@ -1,8 +1,10 @@
 """gate: floors and bounds on the test split; a model that passes becomes MLflow's `champion`.
 
-Nothing is written to the project, so that a model cannot pass today on yesterday's verdict. Where
-the audit calls the data a shortcut, no figure of the test split opens the gate: the test images
-carry the same shortcut. Params may accept it, with a reason (ADR 0012).
+What it writes (gate.json) nobody reads: without an output that is absent from a fresh clone, DVC
+would find all as it was and skip the stage, and MLflow there would have no champion.
+
+Where the audit calls the data a shortcut, no figure of the test split opens the gate: the test
+images carry the same shortcut. Params may accept it, with a reason (ADR 0012).
 """
 
 from __future__ import annotations
@@ -10,9 +12,10 @@ from __future__ import annotations
 import json
 import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
+from pipelines.atomic import write_text
 from pipelines.config import GateParams
 from pipelines.errors import BundleError, GateError, MissingDataError
 from pipelines.mobile.bundle import Bundle, read_bundle
@@ -95,7 +98,7 @@ def _shortcuts(audit: AuditReport | None) -> list[Check]:
 
 
 def run(task: str, params: GateParams, paths: Paths) -> None:
-    """Let a model pass and move the alias `champion` to it, or refuse it.
+    """Let a model pass, move the alias `champion` to it and write gate.json; or refuse it.
 
     Args:
         task: slug.
@@ -105,9 +108,10 @@ def run(task: str, params: GateParams, paths: Paths) -> None:
     Raises:
         MissingDataError: if `evaluate` or `audit` has not run.
         BundleError: if the bundle is incomplete or changed, or has other metrics or another audit.
-        GateError: if a demand is not met; lists every one that is not.
+        GateError: if a demand is not met; lists every one that is not. There is no gate.json then.
     """
     files = paths.task(task)
+    files.passed.unlink(missing_ok=True)
     bundle, metrics = read_tested(files)
     audit = _read_audit(files)
     if bundle.audit != audit:
@@ -133,6 +137,7 @@ def run(task: str, params: GateParams, paths: Paths) -> None:
             "data_source": bundle.provenance.data_source,
         },
     )
+    write_text(files.passed, json.dumps([asdict(entry) for entry in checks], indent=2) + "\n")
     where = f"champion is version {version}" if version is not None else "not registered"
     _LOG.info("%s: passed %d checks; %s", task, len(checks), where)
 

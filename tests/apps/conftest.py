@@ -8,6 +8,8 @@ import hashlib
 import io
 import math
 import shutil
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -190,6 +192,14 @@ def _bundle(card: DatasetCard, files: dict[str, Path], entries: list[Entry]) -> 
             "not_for": card.not_for,
         }
     )
+
+
+@pytest.fixture(autouse=True)
+def _main_module_comes_back() -> Iterator[None]:
+    """AppTest puts the app's script in place of ``__main__``, which spawned processes load anew."""
+    before = sys.modules["__main__"]
+    yield
+    sys.modules["__main__"] = before
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
 import pytest
 
@@ -112,10 +113,23 @@ def test_gate_metrics_written_by_hand_do_not_open_it(tested):
         gate.run("tiny", bounds(min_accuracy=0.99), tested)
 
 
-def test_gate_writes_nothing(tested):
-    before = {path: path.stat().st_mtime_ns for path in tested.root.rglob("*")}
+def test_gate_writes_what_passed_and_nothing_else(tested):
+    passed = tested.task("tiny").passed
+
+    def others() -> dict[Path, int]:
+        return {
+            p: p.stat().st_mtime_ns for p in tested.root.rglob("*") if p.is_file() and p != passed
+        }
+
+    before = others()
     gate.run("tiny", EASY, tested)
-    assert {path: path.stat().st_mtime_ns for path in tested.root.rglob("*")} == before
+    assert others() == before
+    checks = json.loads(passed.read_text())
+    assert [check["metric"] for check in checks][:2] == ["accuracy (int8)", "macro_f1 (int8)"]
+    # What passed yesterday does not stand beside today's refusal.
+    with pytest.raises(GateError):
+        gate.run("tiny", bounds(min_accuracy=0.99), tested)
+    assert not passed.exists()
 
 
 # -- what the audit found -------------------------------------------------------------------------
