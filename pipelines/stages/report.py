@@ -1,6 +1,6 @@
 """report: all tasks that were tested, as reports/RESULTS.md and reports/index.html.
 
-The gate's verdict is worked out anew, because the gate writes nothing. Real pictures
+The gate's verdict is worked out anew, since a refusal leaves no file. Real pictures
 are not put into the page: it may travel further than the images are allowed to.
 """
 
