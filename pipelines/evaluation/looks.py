@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pipelines.data import blind_looks
 from pipelines.data.blind_looks import Look
 from pipelines.data.file_facts import original_facts
-from pipelines.data.images import open_image, read_file
+from pipelines.data.images import read_file
 from pipelines.data.manifest import Entry
 from pipelines.mobile.predictor import Prediction, Predictor
 
@@ -47,9 +47,8 @@ def look_at(folder: Path, entry: Entry, predictor: Predictor) -> Looked:
         CorruptImageError: if it is not an image that may enter.
     """
     data = read_file(folder / entry.path, entry.path)
-    rgb = open_image(data, name=entry.path).rgb
-    look = blind_looks.look(data, entry.path, predictor.pixels(rgb))
-    return Looked(entry, predictor.predict(rgb), look)
+    pixels = predictor.pixels(data, name=entry.path)
+    return Looked(entry, predictor.answer(pixels), blind_looks.look(data, entry.path, pixels))
 
 
 def probabilities_of(looked: Sequence[Looked]) -> NDArray[np.float64]:
