@@ -139,11 +139,21 @@ def tiny_audit() -> AuditReport:
 
 def colour_model(leaning: float = 0.0) -> onnx.ModelProto:
     """uint8 (n, h, w, 3) -> mean colour as embedding (n, 3) -> logits (n, 3)."""
-    weights = 12 * (np.eye(3) - 1 / 3)
+    return mean_colour_net(12 * (np.eye(3) - 1 / 3), np.array([0, leaning, 0]), SIDE_PX)
+
+
+def mean_colour_net(weights: np.ndarray, bias: np.ndarray, side_px: int) -> onnx.ModelProto:
+    """uint8 (n, side, side, 3) -> mean colour as embedding (n, 3) -> logits (n, c).
+
+    Args:
+        weights: (3, c).
+        bias: (c,).
+        side_px: of its input.
+    """
     constants = [
         numpy_helper.from_array(np.float32(255), "full"),
         numpy_helper.from_array(weights.astype(np.float32), "weights"),
-        numpy_helper.from_array(np.float32([0, leaning, 0]), "bias"),
+        numpy_helper.from_array(bias.astype(np.float32), "bias"),
     ]
     nodes = [
         helper.make_node("Cast", ["pixels"], ["values"], to=TensorProto.FLOAT),
@@ -151,13 +161,13 @@ def colour_model(leaning: float = 0.0) -> onnx.ModelProto:
         helper.make_node("ReduceMean", ["scaled"], ["embedding"], axes=[1, 2], keepdims=0),
         helper.make_node("Gemm", ["embedding", "weights", "bias"], ["logits"]),
     ]
-    shape = ["n", SIDE_PX, SIDE_PX, 3]
+    shape = ["n", side_px, side_px, 3]
     graph = helper.make_graph(
         nodes,
         "colours",
         [helper.make_tensor_value_info("pixels", TensorProto.UINT8, shape)],
         [
-            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", 3]),
+            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", len(bias)]),
             helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", 3]),
         ],
         constants,

@@ -15,7 +15,6 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from pipelines.atomic import file_sha256
@@ -23,6 +22,7 @@ from pipelines.card import DatasetCard, load_card
 from pipelines.data.manifest import Entry, content_sha256, write_manifest
 from pipelines.mobile.bundle import Bundle
 from pipelines.paths import Paths
+from tests.conftest import mean_colour_net
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = sorted(path.parent.name for path in (ROOT / "datasets").glob("*/card.yaml"))
@@ -68,32 +68,7 @@ def _directions(n_labels: int) -> np.ndarray:
 
 
 def _hue_model(n_labels: int, strength: float) -> onnx.ModelProto:
-    constants = [
-        numpy_helper.from_array(np.float32(255), "full"),
-        numpy_helper.from_array((strength * _directions(n_labels)).astype(np.float32), "weights"),
-        numpy_helper.from_array(np.zeros(n_labels, dtype=np.float32), "bias"),
-    ]
-    nodes = [
-        helper.make_node("Cast", ["pixels"], ["values"], to=TensorProto.FLOAT),
-        helper.make_node("Div", ["values", "full"], ["scaled"]),
-        helper.make_node("ReduceMean", ["scaled"], ["embedding"], axes=[1, 2], keepdims=0),
-        helper.make_node("Gemm", ["embedding", "weights", "bias"], ["logits"]),
-    ]
-    shape = ["n", SIDE_PX, SIDE_PX, 3]
-    graph = helper.make_graph(
-        nodes,
-        "hues",
-        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, shape)],
-        [
-            helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", n_labels]),
-            helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", 3]),
-        ],
-        constants,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    model.ir_version = 10
-    onnx.checker.check_model(model)
-    return model
+    return mean_colour_net(strength * _directions(n_labels), np.zeros(n_labels), SIDE_PX)
 
 
 def _bundle(card: DatasetCard, files: dict[str, Path], entries: list[Entry]) -> Bundle:

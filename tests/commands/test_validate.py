@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import re
 import shutil
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +16,7 @@ from pipelines.mobile.bundle import read_bundle
 from pipelines.mobile.predictor import Predictor
 from pipelines.mobile.trust import Interval
 from pipelines.paths import Paths
+from tests.html_pages import Wellformed
 
 ROOT = Path(__file__).resolve().parents[2]
 LABELS = ("red_tile", "green_tile", "blue_tile")
@@ -43,23 +43,6 @@ not_for: [anything else]
 """
 #: What a folder from elsewhere calls the classes.
 FOLDERS = {"red_tile": "Rot", "green_tile": "Gruen", "blue_tile": "Blau"}
-
-
-class Wellformed(HTMLParser):
-    """Knows which tags are open, and every address that a browser would load."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.addresses: list[str] = []
-
-    def handle_starttag(self, tag, attrs):
-        self.addresses += [value for name, value in attrs if name in {"src", "href"}]
-        if tag not in {"meta", "img", "br"}:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
 
 
 @pytest.fixture

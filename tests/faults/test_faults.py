@@ -11,7 +11,6 @@ import logging
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -24,6 +23,7 @@ import pytest
 from pipelines import atomic
 from pipelines.paths import Paths
 from pipelines.training import tracking
+from tests.mlflow_server import mlflow_server
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -152,38 +152,19 @@ def test_locked_store_is_one_line(tracked_project, caplog, is_from_the_start):
 def test_server_that_vanishes_in_the_middle_is_one_line(
     tracked_project, monkeypatch, tmp_path, caplog
 ):
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port = listener.getsockname()[1]
-    store = f"sqlite:///{tracked_project.mlflow_db}"
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
-    command += ["--port", str(port), "--backend-store-uri", store]
-    command += ["--artifacts-destination", str(tmp_path / "kept")]
-    with subprocess.Popen(command, cwd=tmp_path, start_new_session=True) as server:
-        try:
-            deadline = time.monotonic() + 200
-            while time.monotonic() < deadline:
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                time.sleep(0.3)
-            monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-            with (
-                caplog.at_level(logging.INFO),
-                tracking.start(
-                    tracked_project, "tiny", "reference", name="n", training_key="k"
-                ) as run,
-            ):
-                run.epoch(1, {"val_loss": 1.0})
-                os.killpg(server.pid, signal.SIGKILL)
-                server.wait()
-                start = time.monotonic()
-                run.epoch(2, {"val_loss": 0.5})
-                run.epoch(3, {"val_loss": 0.25})
-                assert time.monotonic() - start < 60
-        finally:
-            if server.poll() is None:
-                os.killpg(server.pid, signal.SIGKILL)
+    with mlflow_server(tracked_project.mlflow_db, tmp_path) as (server, uri):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        with (
+            caplog.at_level(logging.INFO),
+            tracking.start(tracked_project, "tiny", "reference", name="n", training_key="k") as run,
+        ):
+            run.epoch(1, {"val_loss": 1.0})
+            os.killpg(server.pid, signal.SIGKILL)
+            server.wait()
+            start = time.monotonic()
+            run.epoch(2, {"val_loss": 0.5})
+            run.epoch(3, {"val_loss": 0.25})
+            assert time.monotonic() - start < 60
     said = [record.getMessage() for record in caplog.records if record.name.startswith("pipelines")]
     assert len(said) == 1, said
     assert "going on untracked" in said[0]
@@ -194,7 +175,9 @@ def test_server_that_vanishes_in_the_middle_is_one_line(
             again.epoch(step, {"val_loss": value})
     from mlflow import MlflowClient
 
-    history = MlflowClient(tracking_uri=store).get_metric_history(again.run_id, "val_loss")
+    history = MlflowClient(
+        tracking_uri=f"sqlite:///{tracked_project.mlflow_db}"
+    ).get_metric_history(again.run_id, "val_loss")
     assert [(entry.step, entry.value) for entry in history] == [(1, 1.0), (2, 0.5), (3, 0.25)]
 
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import json
 import re
 from html import unescape
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
@@ -11,6 +10,7 @@ import pytest
 from pipelines.config import Params, load_params
 from pipelines.errors import BundleError, ConfigError, MissingDataError
 from pipelines.stages import report
+from tests.html_pages import Wellformed
 
 ROOT = Path(__file__).resolve().parents[2]
 CARD = """
@@ -33,23 +33,6 @@ consent_and_privacy: nobody is shown
 intended_use: tests
 not_for: [anything else]
 """
-
-
-class Wellformed(HTMLParser):
-    """Knows which tags are open, and every address that a browser would load."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.open: list[str] = []
-        self.addresses: list[str] = []
-
-    def handle_starttag(self, tag, attrs):
-        self.addresses += [value for name, value in attrs if name in {"src", "href"}]
-        if tag not in {"meta", "img", "br"}:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
 
 
 def tables_of(text: str) -> list[list[str]]:

@@ -3,7 +3,6 @@ from __future__ import annotations
 import logging
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,6 +15,7 @@ from pipelines.errors import GateError
 from pipelines.paths import Paths
 from pipelines.stages import evaluate, gate
 from pipelines.training import lineage, tracking
+from tests.mlflow_server import closed_port, mlflow_server
 
 WEIGHTS = "bb" * 32  # As in the bundle of the fixture.
 PNG = b"\x89PNG not really"
@@ -47,12 +47,6 @@ def runs_of(paths: Paths) -> list:
     client = client_of(paths)
     experiments = [found.experiment_id for found in client.search_experiments()]
     return client.search_runs(experiments)
-
-
-def closed_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 def train(paths: Paths) -> None:
@@ -347,26 +341,13 @@ def test_git_revision_of_a_checkout(tmp_path):
 
 @pytest.mark.slow
 def test_real_server_over_http(tracked_project, monkeypatch, tmp_path):
-    port = closed_port()
-    command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]
-    command += ["--port", str(port), "--artifacts-destination", str(tmp_path / "kept")]
-    command += ["--backend-store-uri", f"sqlite:///{tracked_project.mlflow_db}"]
-    with subprocess.Popen(command, cwd=tmp_path, start_new_session=True) as server:
-        try:
-            deadline = time.monotonic() + 120
-            while time.monotonic() < deadline:
-                with socket.socket() as probe:
-                    if probe.connect_ex(("127.0.0.1", port)) == 0:
-                        break
-                time.sleep(0.3)
-            monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{port}")
-            train(tracked_project)
-            evaluate.run("tiny", EVALUATION, 42, tracked_project)
-            gate.run("tiny", EASY, tracked_project)
-            tracker = tracking.Tracker(tracked_project)
-            assert tracking.champion_version(tracker, "tiny") == "1"
-        finally:
-            os.killpg(server.pid, signal.SIGTERM)
+    with mlflow_server(tracked_project.mlflow_db, tmp_path) as (_, uri):
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        train(tracked_project)
+        evaluate.run("tiny", EVALUATION, 42, tracked_project)
+        gate.run("tiny", EASY, tracked_project)
+        tracker = tracking.Tracker(tracked_project)
+        assert tracking.champion_version(tracker, "tiny") == "1"
     (run,) = runs_of(tracked_project)
     assert run.info.status == "FINISHED"
     assert list((tmp_path / "kept").rglob("curves.png"))
