@@ -55,10 +55,9 @@ check: $(READY)  ## format, lint, types, import rules
 	mypy
 	lint-imports
 
-fix: $(READY)  ## format, mend what ruff can mend, write dvc.yaml's code deps anew
+fix: $(READY)  ## format, and mend what ruff can mend
 	ruff format .
 	ruff check --fix .
-	python tests/contracts/test_dvc_yaml.py --write
 
 ui: $(READY)  ## open MLflow on 127.0.0.1 (PORT=5000, ROOT=.real for the real images)
 	cd $(ROOT) && mlflow ui --host 127.0.0.1 --port $(PORT) \

@@ -24,12 +24,12 @@ from pipelines.training.assembly import (
     normalise,
     open_split,
     phases_of,
-    start_model,
 )
 from pipelines.training.batches import Split
 from pipelines.training.fit import Phase, fit
 from pipelines.training.full import full_phases
 from pipelines.training.history import EpochLog
+from pipelines.training.start import start_model
 
 Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
 
@@ -88,7 +88,7 @@ class Trained:
         before_s: until the first epoch: initial weights, int8 trunk, pass through the trunk.
         elapsed_s: of all.
         accuracy: of the float model on the test split: of the weights that the val split chose, or
-            of the last epoch where it was ended.
+            of the last epoch where time ran out.
         is_stopped: whether its time ran out.
         n_epochs: that were finished.
         epochs: in their order, where they were measured.
@@ -139,11 +139,10 @@ def train(
     setting: Setting,
     strategy: str,
     *,
-    target: float = 2.0,
     limit_s: float = float("inf"),
     is_measured: bool = True,
 ) -> Trained:
-    """Train once; end early at a test accuracy of ``target`` or after ``limit_s``."""
+    """Train once; end early after ``limit_s``."""
     params = setting.params.model_copy(update={"strategy": strategy})
     result = Trained(strategy)
     with tempfile.TemporaryDirectory() as folder:
@@ -169,7 +168,7 @@ def train(
 
         def end_if_due() -> None:
             result.is_stopped = watch.elapsed_s > limit_s
-            if result.is_stopped or result.first_within(target) is not None:
+            if result.is_stopped:
                 raise _Ended
 
         def on_epoch(log: EpochLog) -> None:
@@ -193,11 +192,7 @@ def train(
                 what=f"{setting.task} {strategy}",
             )
         result.elapsed_s = watch.elapsed_s
-        # Where the target ended it, the weights may be those of an older, better epoch on val.
-        is_reached = result.first_within(target) is not None
-        result.accuracy = (
-            result.epochs[-1].accuracy if is_reached else test_accuracy(setting, model)
-        )
+        result.accuracy = test_accuracy(setting, model)
     return result
 
 

@@ -76,6 +76,7 @@ def make_parser() -> argparse.ArgumentParser:
     report.add_argument(
         "--cards", type=Path, metavar="DIR", help="also write a model card a task there"
     )
+    add("code", "what code each stage is made of; `dvc repro` asks first of all")
     _add_predict(add("predict", "labels and probabilities of pictures, and the latency"))
     _add_explain(add("explain", "which places of a picture speak for a label, as PNG files"))
     stress = add("stress", "the share of answers that small harmless changes of a picture turn")

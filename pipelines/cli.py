@@ -153,6 +153,11 @@ def _dispatch(arguments: argparse.Namespace) -> Answer | None:
             from pipelines.commands import doctor
 
             return doctor.run(paths, fix=arguments.fix)
+        case "code":
+            from pipelines.stages import code
+
+            code.run(paths)
+            return None
     from pipelines.config import load_params
 
     params = load_params(paths.params)

@@ -156,12 +156,12 @@ class TrainParams(Strict):
     strategy: Literal["cached", "full"]
     #: First block of the tail; null for the backbone's default. Blocks before it are the trunk.
     cut: Annotated[int, Field(ge=0)] | None = None
-    #: Augmented views of each training image that go through the trunk (``cached`` only); the plain
-    #: view always goes besides.
+    #: Random views of each train image that go through the trunk, besides the plain one.
     views: Annotated[int, Field(ge=0, le=64)]
-    #: Share of the views that go through the int8 trunk, so that the tail learns on the activations
-    #: that it will see on the phone (``cached`` only).
+    #: Share of the views that go through the int8 trunk, so that the tail knows int8's noise.
     int8_views: Share
+    #: Train pictures that calibrate the int8 trunk (``cached`` only).
+    calibration_images: Annotated[int, Field(ge=1)]
     #: Most bytes of activations on disk; more is an error that says which knob to turn.
     max_cache_bytes: Annotated[int, Field(ge=1)]
     batch_size: Annotated[int, Field(ge=2)]

@@ -222,6 +222,14 @@ class Paths:
         """The report as one self-contained page."""
         return self.reports_dir / "index.html"
 
+    def code_list(self, stage: str) -> Path:
+        """The code that a stage is made of, a line a file.
+
+        Args:
+            stage: its name.
+        """
+        return self.reports_dir / "code" / f"{stage}.txt"
+
     @property
     def cache_dir(self) -> Path:
         """What can be made again: downloads, trunk activations, checkpoints, locks."""

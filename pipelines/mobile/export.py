@@ -103,7 +103,12 @@ def _to_onnx(
     std: Sequence[float],
     output_names: list[str],
 ) -> bytes:
-    wrapped = _TakesBytes(fold_batch_norms(module), mean, std).eval()
+    network = fold_batch_norms(module)
+    for layer in network.modules():
+        # The exporter takes an operation that changes its input apart, which takes half its time.
+        if getattr(layer, "inplace", False):
+            setattr(layer, "inplace", False)  # noqa: B010
+    wrapped = _TakesBytes(network, mean, std).eval()
     example = torch.zeros(2, image_px, image_px, 3, dtype=torch.uint8)
     with warnings.catch_warnings():
         # torch's and onnxscript's own deprecations; nothing that a user could act on.

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,8 +19,10 @@ from numpy.typing import NDArray
 from pipelines.config import ExportParams
 from pipelines.errors import ConfigError
 from pipelines.evaluation.metrics import accuracy, agreement, macro_f1, sqnr_db
+from pipelines.mobile.attempts import Attempt, Recipe, best_of, with_choice
 from pipelines.mobile.bundle import Candidate
 from pipelines.mobile.equalize import equalized
+from pipelines.mobile.exact_sums import exact
 from pipelines.mobile.graphs import (
     add_to_logits,
     blocks_of,
@@ -37,36 +39,6 @@ _LOG = logging.getLogger(__name__)
 _MAX_FLOAT_BLOCKS = 4
 #: Calibration pictures by which a block's sensitivity is measured.
 _SENSITIVITY_IMAGES = 32
-
-
-@dataclass(frozen=True, slots=True)
-class Recipe:
-    """How an int8 file is made.
-
-    Attributes:
-        model: float ONNX bytes, rewritten by the remedies so far.
-        calibrator: name of the calibrator.
-        float_nodes: nodes that stay in float32.
-    """
-
-    model: bytes
-    calibrator: str = "minmax"
-    float_nodes: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Attempt:
-    """An int8 file, how it was made, and what it reached.
-
-    Attributes:
-        candidate: what goes into the bundle.
-        recipe: how it was made.
-        model: int8 ONNX bytes.
-    """
-
-    candidate: Candidate
-    recipe: Recipe
-    model: bytes
 
 
 class Search:
@@ -120,11 +92,11 @@ class Search:
                 attempt = self._attempt("+".join(names), recipe)
                 attempts.append(attempt)
                 if attempt.candidate.holds_bounds:
-                    return _with_choice(attempts, attempt)
+                    return with_choice(attempts, attempt)
         chosen = best_of(attempts, self._params.max_int8_bytes)
         if chosen is None:
             raise ConfigError("params.yaml: export.remedies: expected at least one calibrator.")
-        return _with_choice(attempts, chosen)
+        return with_choice(attempts, chosen)
 
     def _recipes(self, names: Sequence[str], recipe: Recipe) -> Iterator[Recipe]:
         *first, last = names
@@ -143,7 +115,8 @@ class Search:
                 recipe.model, self._calibration, self._folder
             )
         quantizer = self._quantizers[recipe.model]
-        return with_short_names(quantizer.int8(recipe.calibrator, recipe.float_nodes))
+        model = quantizer.int8(recipe.calibrator, recipe.float_nodes)
+        return with_short_names(exact(model) if recipe.is_exact else model)
 
     def _attempt(self, remedy: str, recipe: Recipe) -> Attempt:
         model = self.int8(recipe)
@@ -199,6 +172,10 @@ class Search:
         """The first blocks in float32, see `quantize.stem_nodes`."""
         yield replace(recipe, float_nodes=stem_nodes(recipe.model))
 
+    def sum_exactly(self, recipe: Recipe) -> Iterator[Recipe]:
+        """The same answers, bit for bit, on every processor, see `exact_sums`."""
+        yield replace(recipe, is_exact=True)
+
     def leave_out(self, recipe: Recipe) -> Iterator[Recipe]:
         """The most sensitive blocks in float32: one, then two, and so on, while the file may grow.
 
@@ -244,6 +221,7 @@ REMEDIES: dict[str, Callable[[Search, Recipe], Iterator[Recipe]]] = {
     "float_stem": Search.float_stem,
     "equalize": Search.equalize,
     "round": Search.round,
+    "exact": Search.sum_exactly,
     "leave_out": Search.leave_out,
     "bias_correction": Search.correct_bias,
 }
@@ -270,28 +248,3 @@ def search_int8(
     """
     with tempfile.TemporaryDirectory() as folder:
         return Search(fp32, calibration, val_pixels, val_class_index, params, Path(folder)).run()
-
-
-def best_of(attempts: Sequence[Attempt], max_bytes: int) -> Attempt | None:
-    """The attempt with the least noise, among those that are small enough if there are any.
-
-    Noise, not agreement: two hundred val images count flips in steps of half a percent, so that
-    the best of several agreements is mostly luck (docs/LOG.md, 2026-11-22).
-
-    Args:
-        attempts: in any order.
-        max_bytes: bound on the file.
-    """
-
-    def rank(attempt: Attempt) -> tuple[bool, float, float]:
-        reached = attempt.candidate
-        return reached.size_bytes <= max_bytes, reached.sqnr_db, reached.agreement
-
-    return max(attempts, key=rank, default=None)
-
-
-def _with_choice(attempts: Sequence[Attempt], chosen: Attempt) -> list[Attempt]:
-    return [
-        replace(a, candidate=a.candidate.model_copy(update={"is_chosen": a is chosen}))
-        for a in attempts
-    ]

@@ -9,9 +9,12 @@ from __future__ import annotations
 import base64
 import binascii
 import math
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pipelines.errors import MissingDataError
 
 Verdict = Literal["clean", "suspicious", "shortcut"]
 #: Bytes of one element of a `PackedArray`.
@@ -91,6 +94,28 @@ class OperatingPoint(_Part):
     #: Val images with and without the label that it rests on.
     n_positive: int
     n_negative: int
+
+
+def read_audit(path: Path, task: str) -> AuditReport:
+    """The report of a task's audit.
+
+    Args:
+        path: audit.json.
+        task: whose audit it must be.
+
+    Raises:
+        MissingDataError: if there is none, it cannot be read, or it is another task's.
+    """
+    advice = f"Run `dvc repro audit@{task}` (or `fieldlens audit {task}`) first."
+    try:
+        audit = AuditReport.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingDataError(f"{path}: there is no audit. {advice}") from None
+    except (OSError, ValueError) as err:
+        raise MissingDataError(f"{path}: is no audit report ({err}). {advice}") from err
+    if audit.task != task:
+        raise MissingDataError(f"{path}: is the audit of {audit.task!r}. {advice}")
+    return audit
 
 
 class PackedArray(_Part):

@@ -26,7 +26,7 @@ from pipelines.data.manifest import (
     in_split,
     read_manifest,
 )
-from pipelines.errors import DataError, LeakageError, MissingDataError
+from pipelines.errors import DataError, LeakageError
 from pipelines.evaluation.certainty import (
     Certainty,
     metric_intervals,
@@ -47,7 +47,7 @@ from pipelines.evaluation.served import served_figures, served_metrics
 from pipelines.mobile.bundle import Bundle, read_bundle
 from pipelines.mobile.predictor import Predictor
 from pipelines.mobile.sessions import Precision
-from pipelines.mobile.trust import AuditReport
+from pipelines.mobile.trust import read_audit
 from pipelines.paths import Paths, TaskPaths
 from pipelines.progress import track
 from pipelines.training import tracking
@@ -92,7 +92,8 @@ def run(task: str, params: EvaluateParams, seed: int, paths: Paths) -> None:
     """
     files = paths.task(task)
     bundle = read_bundle(files.candidate)
-    audit = _audit(files)
+    # DVC does not let it be absent; by hand it may, and then the gate refuses.
+    audit = read_audit(files.audit, task) if files.audit.is_file() else None
     entries = _test_split(bundle, files)
     answers = _answer(bundle, entries, files)
     measured = rounded(_metrics(bundle, entries, answers, params))
@@ -239,22 +240,6 @@ def _certainty(
     )
     fp32, int8 = (answers.logits[key].argmax(axis=1) for key in PRECISIONS)
     return Certainty(intervals, paired_intervals(draws, true, fp32, int8, len(bundle.labels)))
-
-
-def _audit(files: TaskPaths) -> AuditReport | None:
-    """What `audit` found; None where it has not run, which DVC does not let happen."""
-    advice = f"Run `fieldlens audit {files.task}` again."
-    try:
-        audit = AuditReport.model_validate_json(files.audit.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError) as err:
-        raise MissingDataError(
-            f"{files.audit}: is not the report of an audit ({err}). {advice}"
-        ) from err
-    if audit.task != files.task:
-        raise MissingDataError(f"{files.audit}: is the audit of {audit.task!r}. {advice}")
-    return audit
 
 
 def _tell_mlflow(

@@ -27,6 +27,7 @@ from pipelines.data.workers import n_workers
 from pipelines.errors import LeakageError
 from pipelines.evaluation.abstention import fit_abstention
 from pipelines.evaluation.calibration import fit_temperature, operating_point
+from pipelines.mobile.attempts import Attempt
 from pipelines.mobile.benchmark import paired_ms, speedup
 from pipelines.mobile.bundle import (
     Bundle,
@@ -46,7 +47,7 @@ from pipelines.mobile.export import (
     classifier_onnx,
 )
 from pipelines.mobile.probabilities import softmax
-from pipelines.mobile.remedies import Attempt, search_int8
+from pipelines.mobile.remedies import search_int8
 from pipelines.mobile.sessions import make_session
 from pipelines.paths import Paths, TaskPaths
 from pipelines.training.float_model import FloatModel, load_float_model
@@ -123,7 +124,7 @@ def _val_split(
     entries: Sequence[Entry], meta: FloatModel, seed: int, files: TaskPaths
 ) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
     val = stratified_sample(in_split(entries, "val"), _MAX_VAL_IMAGES, seed)
-    pixels = np.concatenate(list(_pictures(val, meta, seed, files).batches(16)))
+    pixels = np.concatenate(list(_pictures(val, meta, seed, files).batches(_BATCH)))
     return pixels, class_index_of(val, meta.labels)
 
 

@@ -19,7 +19,7 @@ from pipelines.atomic import write_text
 from pipelines.config import GateParams
 from pipelines.errors import BundleError, GateError, MissingDataError
 from pipelines.mobile.bundle import Bundle, read_bundle
-from pipelines.mobile.trust import AuditReport
+from pipelines.mobile.trust import AuditReport, read_audit
 from pipelines.paths import Paths, TaskPaths
 from pipelines.training import tracking
 
@@ -113,7 +113,7 @@ def run(task: str, params: GateParams, paths: Paths) -> None:
     files = paths.task(task)
     files.passed.unlink(missing_ok=True)
     bundle, metrics = read_tested(files)
-    audit = _read_audit(files)
+    audit = read_audit(files.audit, task)
     if bundle.audit != audit:
         raise BundleError(
             f"{files.audit}: the audit is not the one in {files.bundle.name}. "
@@ -174,16 +174,6 @@ def _read_metrics(files: TaskPaths) -> dict[str, Any]:
     if not isinstance(document, dict) or not needed <= set(document):
         raise MissingDataError(f"{files.metrics}: expected {', '.join(sorted(needed))}. {advice}")
     return document
-
-
-def _read_audit(files: TaskPaths) -> AuditReport:
-    advice = f"Run `dvc repro audit@{files.task}` (or `fieldlens audit {files.task}`) first."
-    try:
-        return AuditReport.model_validate_json(files.audit.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise MissingDataError(f"{files.audit}: there is no audit. {advice}") from None
-    except (OSError, ValueError) as err:
-        raise MissingDataError(f"{files.audit}: is no audit report ({err}). {advice}") from err
 
 
 def refusal(task: str, failed: list[Check]) -> str:

@@ -25,12 +25,13 @@ from pipelines.data.workers import n_workers
 from pipelines.evaluation import plots
 from pipelines.paths import Paths
 from pipelines.training import tracking
-from pipelines.training.assembly import open_split, phases_of, preprocess_of, start_model
+from pipelines.training.assembly import open_split, phases_of, preprocess_of
 from pipelines.training.batches import Split
 from pipelines.training.checkpoints import drop_checkpoint
 from pipelines.training.fit import Phase, fit
 from pipelines.training.float_model import FloatModel, save_float_model
 from pipelines.training.history import EpochLog, best_values, history_csv
+from pipelines.training.start import start_model
 
 _LOG = logging.getLogger(__name__)
 

@@ -1,4 +1,4 @@
-"""What a training consists of, put together from a task's params: network, splits, phases.
+"""What a training consists of, put together from a task's params: splits, phases, frozen trunk.
 
 The stage and benchmarks/ use the same steps, so that what is timed is what `fieldlens train` does.
 """
@@ -14,9 +14,8 @@ import torch
 from torch import Tensor
 
 from pipelines.atomic import write_bytes
-from pipelines.backbones.folding import fold_batch_norms
-from pipelines.backbones.heads import Classifier, make_classifier
-from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD, LoadedWeights, load_imagenet
+from pipelines.backbones.heads import Classifier
+from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
 from pipelines.config import TrainParams
 from pipelines.data.loaders import Pictures
 from pipelines.data.manifest import Entry, class_index_of
@@ -32,43 +31,6 @@ from pipelines.training.fit import Phase
 from pipelines.training.full import full_phases
 
 _LOG = logging.getLogger(__name__)
-
-#: Pictures that calibrate the int8 trunk of the cached strategy.
-_TRUNK_CALIBRATION_IMAGES = 64
-
-
-def start_model(
-    params: TrainParams, n_classes: int, seed: int, paths: Paths
-) -> tuple[Classifier, LoadedWeights | None]:
-    """The network before its first step.
-
-    Args:
-        params: backbone, weights, head, cut.
-        n_classes: number of logits.
-        seed: draws what is not pretrained.
-        paths: where weights are kept.
-
-    Returns:
-        The network, its pretrained norms folded (ADR 0011), and where its weights come from; None
-        where it starts from nothing.
-
-    Raises:
-        ConfigError: if the backbone is unknown.
-        WeightsError: if the weights cannot be had.
-    """
-    model = make_classifier(
-        params.backbone,
-        n_classes=n_classes,
-        hidden=params.head.hidden,
-        dropout=params.head.dropout,
-        cut=params.cut,
-        seed=seed,
-    )
-    if params.weights == "none":
-        return model, None
-    weights = load_imagenet(params.backbone, paths.weights_dir)
-    model.blocks.load_state_dict(weights.tensors)
-    return fold_batch_norms(model), weights
 
 
 def open_split(
@@ -104,7 +66,7 @@ def phases_of(
 
     Args:
         task: slug, for progress bars.
-        model: as `start_model` gives it.
+        model: as `start.start_model` gives it.
         params: strategy and all that it needs.
         train: the train split.
         val: the val split.
@@ -148,8 +110,8 @@ def frozen_trunks(
     The float one is kept, since tasks share it.
 
     Args:
-        model: as `start_model` gives it.
-        params: cut and share of int8 views.
+        model: as `start.start_model` gives it.
+        params: cut, share of int8 views, and how many pictures calibrate them.
         pictures: of the train split, to calibrate int8.
         seed: of the run.
         paths: where trunks are kept.
@@ -163,7 +125,7 @@ def frozen_trunks(
     if params.int8_views < 1:
         trunks["fp32"] = trunk
     if params.int8_views > 0:
-        chosen = stratified_sample(pictures.entries, _TRUNK_CALIBRATION_IMAGES, seed)
+        chosen = stratified_sample(pictures.entries, params.calibration_images, seed)
         sample = Pictures(pictures.raw_dir, chosen, pictures.preprocess, None, seed)
         trunks["int8"] = quantized_trunk(trunk, calibration_batches(sample))
     return trunks

@@ -98,7 +98,7 @@ def _weights(paths: Paths) -> Iterator[Path]:
 def _export(params: TrainParams, seed: int, paths: Paths) -> bytes:
     from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
     from pipelines.mobile.export import trunk_onnx
-    from pipelines.training.assembly import start_model
+    from pipelines.training.start import start_model
 
     _LOG.info("exporting the frozen backbone %s", params.backbone)
     model, _ = start_model(params, 2, seed, paths)

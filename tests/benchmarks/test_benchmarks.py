@@ -138,14 +138,15 @@ def test_paused_time_does_not_count():
 
 
 @pytest.mark.parametrize(
-    ("accuracies", "is_stopped", "expected"),
+    ("accuracies", "is_stopped", "to_end", "to_target"),
     [
-        ([0.5, 0.9], False, "10.0"),
-        ([0.5, 0.6], True, ">= 10.0, stopped"),
-        ([0.5, 0.6], False, ">= 10.0, all epochs, not reached"),
+        ([0.5, 0.9], False, "10.0", "10.0"),
+        ([0.9, 0.5], False, "10.0", "5.0"),
+        ([0.5, 0.6], True, ">= 10.0", "not reached after 10.0"),
+        ([0.5, 0.6], False, "10.0", "not reached after 10.0"),
     ],
 )
-def test_verdict_says_whether_full_arrived(accuracies, is_stopped, expected):
+def test_ratios_say_whether_full_arrived(accuracies, is_stopped, to_end, to_target):
     training, timed_fit = importlib.import_module("training"), importlib.import_module("timed_fit")
     epochs = [timed_fit.Epoch(i, "tail", 50.0 * i, a) for i, a in enumerate(accuracies, start=1)]
     full = timed_fit.Trained(
@@ -155,7 +156,8 @@ def test_verdict_says_whether_full_arrived(accuracies, is_stopped, expected):
         is_stopped=is_stopped,
         epochs=epochs,
     )
-    assert training.verdict(full, 10.0, 0.9) == expected
+    assert training.to_the_end(full, 10.0) == to_end
+    assert training.to_the_target(full, 10.0, 0.9) == to_target
 
 
 #: Runs a stage when a card is not the one it ran on last.

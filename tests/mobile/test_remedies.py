@@ -8,16 +8,25 @@ import pytest
 from pipelines.config import ExportParams
 from pipelines.errors import ConfigError
 from pipelines.evaluation.metrics import agreement, sqnr_db
+from pipelines.mobile.attempts import Attempt, Recipe, best_of
 from pipelines.mobile.bundle import Candidate
 from pipelines.mobile.equalize import equalized
 from pipelines.mobile.graphs import blocks_of, logits_of
 from pipelines.mobile.quantize import stem_nodes
-from pipelines.mobile.remedies import REMEDIES, Attempt, Recipe, Search, best_of, search_int8
+from pipelines.mobile.remedies import REMEDIES, Search, search_int8
 from pipelines.mobile.rounding import rounded
 
 LOOSE = {
     "calibration_images": 48,
-    "remedies": ("minmax", "float_stem", "equalize", "round", "bias_correction", "percentile"),
+    "remedies": (
+        "minmax",
+        "float_stem",
+        "equalize",
+        "round",
+        "exact",
+        "bias_correction",
+        "percentile",
+    ),
     "min_agreement": 0.0,
     "max_accuracy_drop": 1.0,
     "max_macro_f1_drop": 1.0,

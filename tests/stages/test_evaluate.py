@@ -200,7 +200,7 @@ def test_evaluate_puts_the_audit_into_the_bundle(tiny_project, files):
 def test_evaluate_damaged_audit_is_refused_before_anything_is_answered(tiny_project, files):
     files.reports_dir.mkdir(parents=True, exist_ok=True)
     files.audit.write_text('{"task": "tiny"')
-    with pytest.raises(MissingDataError, match=r"audit\.json: is not the report of an audit"):
+    with pytest.raises(MissingDataError, match=r"audit\.json: is no audit report"):
         evaluate.run("tiny", PARAMS, 42, tiny_project)
     assert not files.metrics.exists()
     files.audit.write_text(audit_report(task="other").model_dump_json())

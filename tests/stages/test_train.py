@@ -37,6 +37,7 @@ def params(**changes) -> TrainParams:
         "cut": None,
         "views": 1,
         "int8_views": 0.0,
+        "calibration_images": 64,
         "max_cache_bytes": 100_000_000,
         "batch_size": 6,
         "head": {"hidden": [], "dropout": 0.1},

@@ -35,6 +35,7 @@ PARAMS: dict[str, Any] = {
     "cut": None,
     "views": 2,
     "int8_views": 0.0,
+    "calibration_images": 64,
     "max_cache_bytes": 100_000_000,
     "batch_size": 8,
     "head": {"hidden": [], "dropout": 0.0},

@@ -3,17 +3,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import nn
 
 from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
-from pipelines.errors import ConfigError
 from pipelines.training.assembly import (
     frozen_trunks,
     normalise,
     open_split,
     preprocess_of,
-    start_model,
 )
+from pipelines.training.start import start_model
 
 
 def test_normalised_pixels_are_those_that_the_exported_file_makes():
@@ -58,26 +56,6 @@ def test_views_that_cannot_be_are_refused(view, train_params):
 
     with pytest.raises(ValidationError, match="view"):
         train_params(view=view)
-
-
-def test_network_that_starts_from_nothing_keeps_its_norms(train_params, tmp_path):
-    from pipelines.paths import Paths
-
-    params = train_params(backbone="mobilenet_v3_small", weights="none")
-    model, weights = start_model(params, 3, 1, Paths(tmp_path))
-    assert weights is None
-    assert [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
-    again, _ = start_model(params, 3, 1, Paths(tmp_path))
-    assert all(
-        torch.equal(a, b) for a, b in zip(model.parameters(), again.parameters(), strict=True)
-    )
-
-
-def test_unknown_backbone_is_refused(train_params, tmp_path):
-    from pipelines.paths import Paths
-
-    with pytest.raises(ConfigError, match="no backbone 'resnet'"):
-        start_model(train_params(backbone="resnet"), 3, 1, Paths(tmp_path))
 
 
 def test_labels_become_numbers_in_the_order_of_the_logits(tiny_project, train_params):

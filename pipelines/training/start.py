@@ -1,0 +1,43 @@
+"""The network that a task's params ask for, before its first step."""
+
+from __future__ import annotations
+
+from pipelines.backbones.folding import fold_batch_norms
+from pipelines.backbones.heads import Classifier, make_classifier
+from pipelines.backbones.weights import LoadedWeights, load_imagenet
+from pipelines.config import TrainParams
+from pipelines.paths import Paths
+
+
+def start_model(
+    params: TrainParams, n_classes: int, seed: int, paths: Paths
+) -> tuple[Classifier, LoadedWeights | None]:
+    """The network before its first step.
+
+    Args:
+        params: backbone, weights, head, cut.
+        n_classes: number of logits.
+        seed: draws what is not pretrained.
+        paths: where weights are kept.
+
+    Returns:
+        The network, its pretrained norms folded (ADR 0011), and where its weights come from; None
+        where it starts from nothing.
+
+    Raises:
+        ConfigError: if the backbone is unknown.
+        WeightsError: if the weights cannot be had.
+    """
+    model = make_classifier(
+        params.backbone,
+        n_classes=n_classes,
+        hidden=params.head.hidden,
+        dropout=params.head.dropout,
+        cut=params.cut,
+        seed=seed,
+    )
+    if params.weights == "none":
+        return model, None
+    weights = load_imagenet(params.backbone, paths.weights_dir)
+    model.blocks.load_state_dict(weights.tensors)
+    return fold_batch_norms(model), weights

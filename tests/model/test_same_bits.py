@@ -1,0 +1,53 @@
+"""The released int8 files give the same bits from every layout of their computation (ADR 0017).
+
+``FIELDLENS_ROOT`` names the project folder whose models are tried; the checkout by default. That
+Chromium gives them too is asked by tests/apps/test_phone_parity.py.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import onnxruntime as ort
+import pytest
+
+from pipelines.config import load_params
+from pipelines.data.manifest import in_split, read_manifest
+from pipelines.mobile.bundle import read_model
+from pipelines.mobile.predictor import Predictor
+from pipelines.paths import Paths
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PATHS = Paths(Path(os.environ.get("FIELDLENS_ROOT", CHECKOUT)))
+TASKS = list(load_params(PATHS.params).tasks)
+N_PICTURES = 60
+
+pytestmark = [pytest.mark.model, pytest.mark.slow]
+
+
+def answers(model: bytes, pictures: np.ndarray, level: ort.GraphOptimizationLevel) -> np.ndarray:
+    options = ort.SessionOptions()
+    options.graph_optimization_level = level
+    session = ort.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    return np.concatenate([session.run(["logits"], {"image": one[None]})[0] for one in pictures])
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_two_layouts_give_the_same_bits(task):
+    """With all optimisations the stem runs in another layout and additions are fused."""
+    files = PATHS.task(task)
+    if not files.bundle.is_file() or not files.manifest.is_file():
+        pytest.skip(f"{files.bundle}: there is no model; `dvc repro evaluate@{task}` makes it")
+    predictor = Predictor.load(files.bundle)
+    if predictor.bundle.provenance.backbone != "mobilenet_v2":
+        pytest.skip("only MobileNetV2's stem is made exact")
+    model = read_model(predictor.bundle, files.mobile_dir, "int8")
+    test = in_split(read_manifest(files.manifest), "test")[:N_PICTURES]
+    pictures = np.stack([predictor.pixels(files.raw_dir / entry.path) for entry in test])
+    levels = ort.GraphOptimizationLevel
+    assert np.array_equal(
+        answers(model, pictures, levels.ORT_ENABLE_ALL),
+        answers(model, pictures, levels.ORT_ENABLE_EXTENDED),
+    )

@@ -1,0 +1,102 @@
+"""What code each stage is made of: import closures, and the lists that DVC compares."""
+
+from __future__ import annotations
+
+import hashlib
+from pathlib import Path
+
+import pytest
+
+from pipelines.paths import Paths
+from pipelines.stages import code
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.fixture
+def project(tmp_path: Path) -> Path:
+    """A project of a few modules: `train` reaches two rooms, `fetch` finds task modules."""
+    files = {
+        "stages/train.py": "from pipelines.training import loop\n",
+        "training/loop.py": "from pipelines.data.images import open_image\n",
+        "data/images.py": "import pipelines.errors\n",
+        "errors.py": "from pipelines import deep\n",
+        "deep.py": "x = 1\n",
+        "stages/fetch.py": "from pipelines.tasks import load_task\n",
+        "tasks.py": "import importlib\n",
+        "medical/skin.py": "from pipelines.data import brush\n",
+        "data/brush.py": "x = 1\n",
+        "stages/report.py": "x = 1\n",
+        "stages/evaluate.py": "from pipelines import drawing\n",
+        "drawing.py": "x = 1\n",
+    }
+    for name, text in files.items():
+        file = tmp_path / "pipelines" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    return tmp_path
+
+
+def test_closure_follows_imports_and_leaves_out_what_cannot_alter_an_output(project):
+    assert code.code_of("train", project) == [
+        "pipelines/data/images.py",
+        "pipelines/stages/train.py",
+        "pipelines/training/loop.py",
+    ]
+
+
+def test_stage_that_finds_task_modules_has_their_brushes_and_not_themselves(project):
+    assert code.code_of("fetch", project) == [
+        "pipelines/data/brush.py",
+        "pipelines/stages/fetch.py",
+        "pipelines/tasks.py",
+    ]
+
+
+def test_report_is_made_of_what_draws_its_figures_too(project):
+    assert "pipelines/drawing.py" in code.code_of("report", project)
+
+
+def test_closure_sees_a_lazy_import_and_no_type_checking_block(project):
+    file = project / "stage.py"
+    file.write_text(
+        "from typing import TYPE_CHECKING\n"
+        "if TYPE_CHECKING:\n    from pipelines.data import brush\n"
+        "else:\n    from pipelines import drawing\n"
+        "def run():\n    from pipelines.data import images\n    import pipelines.deep\n"
+    )
+    assert code.imported(file, project) == {
+        "pipelines/data/images.py",
+        "pipelines/deep.py",
+        "pipelines/drawing.py",
+    }
+
+
+def test_lists_name_each_file_with_its_hash(project):
+    code.run(Paths(project))
+    lines = Paths(project).code_list("train").read_text().splitlines()
+    sha256 = hashlib.sha256((project / "pipelines/data/images.py").read_bytes()).hexdigest()
+    assert lines[0] == f"{sha256}  pipelines/data/images.py"
+    assert len(lines) == 3
+
+
+def test_a_change_alters_the_lists_of_the_stages_that_reach_it_and_no_other(project):
+    paths = Paths(project)
+
+    def lists() -> dict[str, str]:
+        code.run(paths)
+        return {stage: paths.code_list(stage).read_text() for stage in code.STAGES}
+
+    before = lists()
+    (project / "pipelines/data/images.py").write_text("import pipelines.errors\n\n")
+    after = lists()
+    assert {stage for stage in code.STAGES if before[stage] != after[stage]} == {"train"}
+
+
+def test_real_stages_reach_what_they_are_known_to_need():
+    reached = {stage: set(code.code_of(stage, ROOT)) for stage in code.STAGES}
+    assert "pipelines/training/fit.py" in reached["train"]
+    assert "pipelines/mobile/predictor.py" in reached["evaluate"]
+    assert "pipelines/data/canvas.py" in reached["fetch"]
+    assert "pipelines/training/fit.py" not in reached["export"] | reached["evaluate"]
+    assert not {file for files in reached.values() for file in files} & code.HARMLESS
