@@ -64,6 +64,21 @@ def real_bomb() -> bytes:
     return png_of(30_000, bit_depth=1, colour_type=0, pixels=pixels)
 
 
+@functools.cache
+def scanned_bomb() -> bytes:
+    """A progressive JPEG of 8,000 x 8,000 px that passes over all of them 200 times."""
+    whole = encode(Image.new("L", (8_000, 8_000)), "JPEG", progressive=True)
+    last = whole.rindex(b"\xff\xda")
+    assert whole.endswith(b"\xff\xd9")
+    return whole[:-2] + whole[last:-2] * 200 + b"\xff\xd9"
+
+
+@functools.cache
+def deep_picture() -> bytes:
+    """5,000 x 5,000 px of 32 bits; compressed, a hundred kilobytes."""
+    return encode(Image.new("F", (5_000, 5_000)), "TIFF", compression="tiff_deflate")
+
+
 def exif(orientation: int) -> Image.Exif:
     tags = Image.Exif()
     tags[0x0112] = orientation
@@ -80,6 +95,8 @@ REFUSED: list[tuple[str, Callable[[], bytes], str]] = [
     ("huge by its header", lambda: png_header_only(30_000), "64,000,000"),
     ("huge and real", real_bomb, "64,000,000"),
     ("a little too large", lambda: png_header_only(8_001), "8,001 x 8,001"),
+    ("JPEG of many scans", scanned_bomb, "scans"),
+    ("32 bits a pixel", deep_picture, "32 bits a pixel"),
     ("animated GIF", lambda: frames("GIF"), "more than one frame"),
     ("animated WebP", lambda: frames("WEBP"), "more than one frame"),
     ("animated PNG", lambda: frames("PNG"), "more than one frame"),

@@ -7,6 +7,7 @@ import stat
 import struct
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -82,6 +83,19 @@ def test_extract_sound_archive_whatever_its_suffix(tmp_path: Path, kind: str) ->
     assert _taken(tmp_path / "raw") == SOUND_NAMES
     assert (tmp_path / "raw/cats/a.jpg").read_bytes() == b"A" * 3000
     assert (intake.n_files, intake.n_bytes, intake.skipped["other"]) == (3, 3001, 1)
+
+
+def test_xz_file_that_asks_for_gigabytes_is_refused(tmp_path: Path) -> None:
+    path = _tar(tmp_path / "set.tar.xz", ("cats/a.jpg", b"x"), mode="w:xz")
+    data = bytearray(path.read_bytes())
+    # The first block's header, and in it the size of LZMA2's dictionary: 40 stands for 4 GB
+    # (The .xz File Format 1.2.1, sections 3.1 and 5.3.1).
+    data[16] = 40
+    data[20:24] = struct.pack("<I", zlib.crc32(data[12:20]))
+    path.write_bytes(data)
+    with pytest.raises(SourceError, match=r"fish: .*Memory usage limit exceeded"):
+        extract(path, _intake(tmp_path / "raw"), "")
+    assert not (tmp_path / "raw/cats/a.jpg").exists()
 
 
 @pytest.mark.parametrize("pack", [_zip, _tar])

@@ -190,6 +190,15 @@ def test_changed_model_is_not_loaded(files):
         Predictor.load(files.candidate)
 
 
+def test_model_with_another_number_of_logits_is_not_loaded(files):
+    document = json.loads(files.candidate.read_text())
+    document["labels"] = [*document["labels"], "grey"]
+    document["logits"]["shape"][-1] += 1
+    files.candidate.write_text(json.dumps(document))
+    with pytest.raises(BundleError, match="logits"):
+        Predictor.load(files.candidate, "fp32")
+
+
 def test_processor_has_a_name():
     assert processor_name().strip()
 
