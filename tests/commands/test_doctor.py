@@ -57,7 +57,8 @@ def test_doctor_fresh_project_says_what_to_run(toy_project, capsys):
     assert rows["onnxruntime"][0] == "ok"
     assert "torch 2.13.0" in rows["training"][1]
     assert rows["dvc"][0] == "mend"
-    assert "15 stages are out of date" in rows["dvc"][1]
+    # Seven a task, `code` and `report`.
+    assert "16 stages are out of date" in rows["dvc"][1]
     assert rows["bundle toy"] == ("note", "not made yet")
     assert rows["mlflow"] == ("note", "off (FIELDLENS_TRACKING)")
     assert "Next:\n  make repro" in out
