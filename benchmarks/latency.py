@@ -1,7 +1,9 @@
 """How fast each released model answers: int8 and fp32 in ONNX Runtime, and eager torch.
 
-One picture, one thread, the three in turns in one process, so that a busy machine is unfair to all
-alike. All three take the same uint8 pixels; decoding and resizing are not in it. Needs bundles
+One picture, one thread, the four in turns in one process, so that a busy machine is unfair to all
+alike. All take the same uint8 pixels; decoding and resizing are not in it. Eager torch runs twice:
+the float model as it was trained here, with its batch norms folded and channels last, and the same
+backbone as its library makes it, which is what a script without Fieldlens would run. Needs bundles
 (`make repro`, or `make real` and --root .real):
 
     python benchmarks/latency.py --root .real --runs 100
@@ -51,9 +53,9 @@ def compare(arguments: argparse.Namespace) -> None:
         f"pairs of runs.",
         "",
     )
-    columns = ["task", "backbone", "int8 bytes", "int8 ms", "fp32 ms", "eager torch ms"]
+    times = [f"{name} ms" for name in ("int8", "fp32", "torch, ours,", "torch")]
     table(
-        [*columns, "fp32/int8", "torch/int8"],
+        ["task", "backbone", "int8 bytes", *times, "fp32/int8", "torch, ours/int8", "torch/int8"],
         [row(paths.task(task), arguments.runs) for task in tasks],
     )
 
@@ -69,7 +71,8 @@ def row(files: TaskPaths, n_runs: int) -> list[str]:
         {
             "int8": partial(int8.run, pixels),
             "fp32": partial(fp32.run, pixels),
-            "torch": eager(files, pixels),
+            "ours": eager(files, pixels),
+            "torch": unfolded(files, pixels),
         },
         n_runs,
     )
@@ -77,8 +80,8 @@ def row(files: TaskPaths, n_runs: int) -> list[str]:
         files.task,
         int8.bundle.provenance.backbone,
         f"{int8.bundle.files['int8'].size_bytes:,}",
-        *(f"{statistics.median(ms[name]):.2f}" for name in ("int8", "fp32", "torch")),
-        *(f"{speedup(ms[name], ms['int8']):.2f}" for name in ("fp32", "torch")),
+        *(f"{statistics.median(ms[name]):.2f}" for name in ("int8", "fp32", "ours", "torch")),
+        *(f"{speedup(ms[name], ms['int8']):.2f}" for name in ("fp32", "ours", "torch")),
     ]
 
 
@@ -96,6 +99,32 @@ def eager(files: TaskPaths, pixels: NDArray[np.uint8]) -> Callable[[], object]:
     def answer() -> object:
         with torch.inference_mode():
             return model(normalise(torch.from_numpy(pixels)))
+
+    return answer
+
+
+def unfolded(files: TaskPaths, pixels: NDArray[np.uint8]) -> Callable[[], object]:
+    """The backbone as its library makes it, with untrained weights, which take as long."""
+    import torch
+
+    from pipelines.backbones.heads import make_classifier
+    from pipelines.training.assembly import normalise
+    from pipelines.training.float_model import load_float_model
+
+    torch.set_num_threads(1)
+    meta, _, _ = load_float_model(files.float_dir)
+    model = make_classifier(
+        meta.backbone,
+        n_classes=len(meta.labels),
+        hidden=meta.hidden,
+        dropout=meta.dropout,
+        cut=meta.cut,
+        seed=0,
+    ).eval()
+
+    def answer() -> object:
+        with torch.inference_mode():
+            return model(normalise(torch.from_numpy(pixels)).contiguous())
 
     return answer
 
