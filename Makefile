@@ -43,7 +43,7 @@ setup: $(READY) $(WEIGHTS)  ## make .venv and fetch the default weights; afterwa
 repro: $(READY) $(WEIGHTS)  ## run the stages that are out of date, from images to released models
 	dvc repro -k
 
-test: $(READY)  ## quick tests: no network, no trained model, about a minute
+test: $(READY)  ## quick tests: no network, no trained model, about five minutes
 	python -m pytest -q -m "not slow and not network"
 
 test-all: $(READY) $(WEIGHTS)  ## every test

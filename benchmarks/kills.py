@@ -39,14 +39,10 @@ from pipelines.commands.workspace import overlay
 from pipelines.errors import PipelineError
 from pipelines.paths import Paths
 from pipelines.quiet import go_quiet
+from pipelines.stages.code import STAGES
 from pipelines.strict_yaml import read_yaml
 
 TASK = "cats_dogs"
-STAGES = tuple(
-    stage
-    for stage in ("fetch", "prepare", "audit", "train", "export", "evaluate", "gate", "report")
-    if (ROOT / "pipelines" / "stages" / f"{stage}.py").is_file()
-)
 #: Loaded late by the stages themselves.
 _PRELOADED = (
     *("mlflow", "mlflow.onnx", "mlflow.store.tracking.sqlalchemy_store", "onnx", "onnxscript"),

@@ -17,6 +17,7 @@ import sys
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,9 @@ from pipelines.errors import MissingDataError
 from pipelines.mobile.benchmark import paired_ms, speedup
 from pipelines.mobile.predictor import Predictor
 from pipelines.paths import Paths, TaskPaths
+
+if TYPE_CHECKING:
+    from pipelines.backbones.heads import Classifier
 
 
 def main() -> int:
@@ -87,44 +91,35 @@ def row(files: TaskPaths, n_runs: int) -> list[str]:
 
 def eager(files: TaskPaths, pixels: NDArray[np.uint8]) -> Callable[[], object]:
     """The float model as training runs it: normalisation and memory format are the stage's own."""
-    import torch
-
-    from pipelines.training.assembly import normalise
     from pipelines.training.float_model import load_float_model
 
-    torch.set_num_threads(1)
     _, model, _ = load_float_model(files.float_dir)
-    model.eval()
-
-    def answer() -> object:
-        with torch.inference_mode():
-            return model(normalise(torch.from_numpy(pixels)))
-
-    return answer
+    return asking(model, pixels, is_channels_last=True)
 
 
 def unfolded(files: TaskPaths, pixels: NDArray[np.uint8]) -> Callable[[], object]:
     """The backbone as its library makes it, with untrained weights, which take as long."""
-    import torch
-
-    from pipelines.backbones.heads import make_classifier
-    from pipelines.training.assembly import normalise
     from pipelines.training.float_model import load_float_model
 
-    torch.set_num_threads(1)
     meta, _, _ = load_float_model(files.float_dir)
-    model = make_classifier(
-        meta.backbone,
-        n_classes=len(meta.labels),
-        hidden=meta.hidden,
-        dropout=meta.dropout,
-        cut=meta.cut,
-        seed=0,
-    ).eval()
+    model = meta.model_copy(update={"is_folded": False}).build()
+    return asking(model.eval(), pixels, is_channels_last=False)
+
+
+def asking(
+    model: Classifier, pixels: NDArray[np.uint8], *, is_channels_last: bool
+) -> Callable[[], object]:
+    """One answer of a network in eager torch, on one thread."""
+    import torch
+
+    from pipelines.training.assembly import normalise
+
+    torch.set_num_threads(1)
 
     def answer() -> object:
         with torch.inference_mode():
-            return model(normalise(torch.from_numpy(pixels)).contiguous())
+            values = normalise(torch.from_numpy(pixels))
+            return model(values if is_channels_last else values.contiguous())
 
     return answer
 
