@@ -154,16 +154,14 @@ def store(task: str) -> Store:
 
 
 def fitted(image: Image.Image) -> Image.Image:
-    """The picture as large as the phone on the screen can show it.
+    """The picture no smaller than the phone on the screen can show it, nor twice as large.
+
+    Shrunk by a whole number, the mean of each block of pixels: a tenth of a resampling's time.
 
     Args:
         image: mode RGB.
     """
-    scale = _VIEW_PX / max(image.size)
-    if scale >= 1:
-        return image
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=1.5)
+    return image.reduce(max(1, max(image.size) // _VIEW_PX))
 
 
 def jpeg(image: Image.Image) -> bytes:
@@ -186,4 +184,5 @@ def thumb(image: Image.Image) -> bytes:
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     box = (left, top, left + side, top + side)
-    return jpeg(image.resize((_THUMB_PX, _THUMB_PX), Image.Resampling.BILINEAR, box=box))
+    size = (_THUMB_PX, _THUMB_PX)
+    return jpeg(image.resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=2.0))

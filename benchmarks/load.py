@@ -45,7 +45,9 @@ _THINK_S = (2.0, 6.0)
 #: Seconds between taking one file away and giving the next.
 _HAND_S = 1.0
 _WAIT_MS = 60_000
+# The chip goes at once; the phone asks for a picture only when the server has taken the file away.
 _EMPTY = """() => !document.querySelector('[data-testid=stFileChip]')
+  && document.querySelector('.fl-phone .fl-wait')
   && document.querySelector('.stApp').dataset.testScriptState !== 'running'"""
 _ANSWERED = """n => {
   const phone = document.querySelector('.fl-phone img');

@@ -102,10 +102,7 @@ class AugmentParams(Strict):
 
 
 class ViewParams(Strict):
-    """What every picture has taken away, in training and on the phone (`data.preprocess.View`).
-
-    All off is left out of dumped and hashed params: a task that uses none of it keeps its bytes.
-    """
+    """What every picture has taken away, in training and on the phone (`data.preprocess.View`)."""
 
     #: One channel, three times: hides whether a file was stored grey or in colour.
     grey: bool = False
@@ -156,7 +153,8 @@ class TrainParams(Strict):
     strategy: Literal["cached", "full"]
     #: First block of the tail; null for the backbone's default. Blocks before it are the trunk.
     cut: Annotated[int, Field(ge=0)] | None = None
-    #: Random views of each train image that go through the trunk, besides the plain one.
+    #: Random views of each train image that go through the trunk, besides the plain one; without
+    #: it where `augment.background` is on.
     views: Annotated[int, Field(ge=0, le=64)]
     #: Share of the views that go through the int8 trunk, so that the tail knows int8's noise.
     int8_views: Share
@@ -185,12 +183,14 @@ class TrainParams(Strict):
     #: Metric of the val split that picks the epoch.
     monitor: Literal["val_macro_f1", "val_accuracy", "val_loss"]
     augment: AugmentParams
-    view: Annotated[ViewParams, Field(exclude_if=lambda view: view.is_off)] = ViewParams()
+    view: ViewParams = ViewParams()
 
     @model_validator(mode="after")
     def _trains_at_all(self) -> TrainParams:
         if self.head_phase.epochs + self.tail_phase.epochs == 0:
             raise ValueError("head_phase.epochs and tail_phase.epochs are both 0: nothing to train")
+        if self.strategy == "cached" and self.views == 0 and self.augment.background > 0:
+            raise ValueError("augment.background leaves out the plain view, and views is 0")
         return self
 
 

@@ -25,12 +25,12 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from pipelines.mobile.export import INPUT_NAME
-from pipelines.mobile.graphs import WeightGraph, session_with
+from pipelines.mobile.graphs import RELU6_TOP, WeightGraph, session_with
 
 #: Scales beyond these do not help int8 and cost float precision.
 _MIN_SCALE, _MAX_SCALE = 1e-2, 1e2
-#: The clip of ReLU6, and the share of it that scaled-up channels may reach on calibration pictures.
-_RELU6, _HEADROOM = 6.0, 1 / 1.2
+#: Share of ReLU6's upper end that scaled-up channels may reach on calibration pictures.
+_HEADROOM = 1 / 1.2
 #: A channel whose largest value is below this is dead, and is left alone.
 _DEAD = 1e-4
 
@@ -153,7 +153,7 @@ def _equalize_pair(
     *,
     is_relu6: bool,
 ) -> None:
-    top = min(high.max(), _RELU6 * _HEADROOM) if is_relu6 else high.max()
+    top = min(high.max(), RELU6_TOP * _HEADROOM) if is_relu6 else high.max()
     scale = np.where(high > _DEAD, top / np.maximum(high, _DEAD), 1.0)
     is_depthwise = graph.n_groups(reader) > 1
     if not is_depthwise:

@@ -30,14 +30,13 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, helper
 
 from pipelines.mobile.constants import Constants
+from pipelines.mobile.graphs import RELU6_TOP
 
 _LOG = logging.getLogger(__name__)
 
 #: Whole numbers that an activation in [0, 6] may take. Of 2**9, 2**10 and 2**11 the one with the
 #: least noise: more make the weights' grid too coarse, fewer the activations (docs/LOG.md).
 _LEVELS = 2.0**10
-#: ReLU6's upper end.
-_TOP = 6.0
 #: float32 holds every whole number up to here.
 _EXACT = 2.0**24
 #: Added to a number below 2**22, leaves no room for its fraction.
@@ -66,7 +65,7 @@ def make_stem_exact(graph: GraphProto) -> bool:
     offsets = constants.value(shift.input[1]).ravel()
     # Bytes less a whole number near the mean colour: small, whole, and zero where padded.
     middle = np.rint(-offsets / factors)
-    steps = _LEVELS / _TOP
+    steps = _LEVELS / RELU6_TOP
     kernel = constants.value(first.input[1])
     rest = np.einsum("oikl,i->o", kernel, factors * middle + offsets)
     largest = np.maximum(middle, 255 - middle)
@@ -151,4 +150,4 @@ def _stem_of(graph: GraphProto, constants: Constants) -> list[NodeProto] | None:
     ends = [[constants.scalar(name) for name in node.input[1:]] for node in clips]
     convolutions = [node for node in nodes if node.op_type == "Conv"]
     has_biases = all(len(node.input) == 3 for node in convolutions)
-    return nodes if ends == [[0.0, _TOP]] * 2 and has_biases else None
+    return nodes if ends == [[0.0, RELU6_TOP]] * 2 and has_biases else None

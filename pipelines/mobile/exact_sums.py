@@ -25,6 +25,7 @@ from onnx import GraphProto, NodeProto
 
 from pipelines.mobile.constants import Constants
 from pipelines.mobile.exact_stem import make_stem_exact
+from pipelines.mobile.graphs import Links
 
 _LOG = logging.getLogger(__name__)
 
@@ -135,15 +136,10 @@ class _Quantized:
 
     def __init__(self, graph: GraphProto) -> None:
         self.constants = Constants(graph)
-        self._nodes = list(graph.node)
-        self._writer = {name: node for node in self._nodes for name in node.output}
-        self._readers: dict[str, list[NodeProto]] = {}
-        for node in self._nodes:
-            for name in node.input:
-                self._readers.setdefault(name, []).append(node)
+        self._links = Links(graph)
 
     def settle_addition(self, node: NodeProto) -> None:
-        sides = [self._writer.get(name) for name in node.input]
+        sides = [self._links.writer.get(name) for name in node.input]
         quantizer = self._quantizer_of(node)
         if quantizer is None or not all(
             side is not None and side.op_type == "DequantizeLinear" for side in sides
@@ -153,19 +149,19 @@ class _Quantized:
         self._rescale(quantizer, sure_scale(a, b, self._term(quantizer)))
 
     def settle_mean(self, node: NodeProto) -> None:
-        dequantizer = self._writer.get(node.input[0])
+        dequantizer = self._links.writer.get(node.input[0])
         if dequantizer is None or dequantizer.op_type != "DequantizeLinear":
             return
-        quantizer = self._writer.get(dequantizer.input[0])
+        quantizer = self._links.writer.get(dequantizer.input[0])
         if quantizer is not None and quantizer.op_type == "QuantizeLinear":
             self._rescale(quantizer, short_scale(self._term(quantizer).scale))
 
     def adjust_biases(self) -> None:
         """Count biases in steps of their input's scale, as it is now, times their weights'."""
-        for node in self._nodes:
+        for node in self._links.nodes:
             if node.op_type not in {"Conv", "Gemm"} or len(node.input) < 3:
                 continue
-            read = [self._writer.get(name) for name in node.input]
+            read = [self._links.writer.get(name) for name in node.input]
             if any(one is None or one.op_type != "DequantizeLinear" for one in read):
                 continue
             scales = [self.constants.value(one.input[1]) for one in read if one is not None]
@@ -178,7 +174,7 @@ class _Quantized:
             bias.input[1] = self.constants.add("bias_scale", wanted.reshape(scales[2].shape))
 
     def _quantizer_of(self, node: NodeProto) -> NodeProto | None:
-        readers = self._readers.get(node.output[0], [])
+        readers = self._links.readers.get(node.output[0], [])
         is_one = len(readers) == 1 and readers[0].op_type == "QuantizeLinear"
         return readers[0] if is_one else None
 
@@ -191,5 +187,5 @@ class _Quantized:
     def _rescale(self, quantizer: NodeProto, scale: float) -> None:
         name = self.constants.add("scale", np.array(scale))
         quantizer.input[1] = name
-        for reader in self._readers.get(quantizer.output[0], []):
+        for reader in self._links.readers.get(quantizer.output[0], []):
             reader.input[1] = name

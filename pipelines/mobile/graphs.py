@@ -8,24 +8,47 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import NodeProto, numpy_helper
+from onnx import GraphProto, NodeProto, numpy_helper
 
 from pipelines.data.workers import n_workers
 from pipelines.mobile.export import INPUT_NAME, LOGITS_NAME
 from pipelines.mobile.sessions import make_session
 
+#: Where ReLU6 cuts off.
+RELU6_TOP = 6.0
+
 #: Pictures that go through a session at once.
 _BATCH = 32
 
 
-class WeightGraph:
-    """A model's nodes and weights, found by the tensors that they make and read.
+class Links:
+    """Nodes, found by the tensors that they make and read.
 
     Attributes:
         nodes: in the order in which they run.
-        weights: by name; assign to change one.
         writer: node by the tensor that it makes.
         readers: nodes by the tensor that they read.
+    """
+
+    def __init__(self, graph: GraphProto) -> None:
+        """Index a graph; what is added to it later is not found.
+
+        Args:
+            graph: without subgraphs.
+        """
+        self.nodes: list[NodeProto] = list(graph.node)
+        self.writer = {name: node for node in self.nodes for name in node.output}
+        self.readers: dict[str, list[NodeProto]] = {}
+        for node in self.nodes:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+
+
+class WeightGraph(Links):
+    """A model's nodes and weights.
+
+    Attributes:
+        weights: by name; assign to change one.
         outputs: names of the model's outputs.
     """
 
@@ -37,15 +60,10 @@ class WeightGraph:
         """
         self._model = onnx.load_from_string(model)
         graph = self._model.graph
-        self.nodes: list[NodeProto] = list(graph.node)
+        super().__init__(graph)
         self.weights = {
             tensor.name: numpy_helper.to_array(tensor).copy() for tensor in graph.initializer
         }
-        self.writer = {name: node for node in self.nodes for name in node.output}
-        self.readers: dict[str, list[NodeProto]] = {}
-        for node in self.nodes:
-            for name in node.input:
-                self.readers.setdefault(name, []).append(node)
         self.outputs = {output.name for output in graph.output}
 
     def n_groups(self, node: NodeProto) -> int:

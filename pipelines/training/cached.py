@@ -60,7 +60,8 @@ def cached_phases(
     stored = cached_activations(
         train.pictures,
         train.class_index,
-        train_slots(params.views, params.int8_views),
+        # A plain view shows the background that the others are to hide.
+        train_slots(params.views, params.int8_views, has_plain=params.augment.background == 0),
         trunks,
         cache_dir,
         max_bytes=params.max_cache_bytes,

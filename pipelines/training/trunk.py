@@ -48,20 +48,20 @@ class Slot:
     precision: Precision
 
 
-def train_slots(n_views: int, int8_share: float) -> list[Slot]:
+def train_slots(n_views: int, int8_share: float, *, has_plain: bool = True) -> list[Slot]:
     """The slots of the train split: the plain view in each precision used, then random views.
 
     Args:
         n_views: random views.
         int8_share: share of them that goes through the int8 trunk, in [0, 1].
+        has_plain: false leaves the plain view out.
     """
     n_int8 = round(n_views * int8_share)
     int8: list[Precision] = ["int8"]
     fp32: list[Precision] = ["fp32"]
     precisions = int8 * n_int8 + fp32 * (n_views - n_int8)
-    return plain_slots(int8_share) + [
-        Slot(number, precision) for number, precision in enumerate(precisions, start=1)
-    ]
+    plain = plain_slots(int8_share) if has_plain else []
+    return plain + [Slot(number, precision) for number, precision in enumerate(precisions, start=1)]
 
 
 def plain_slots(int8_share: float) -> list[Slot]:

@@ -11,9 +11,11 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipelines.config import TaskParams, load_params
+from pipelines.data.plain_view import preprocess_of
 from pipelines.paths import Paths
 from pipelines.stages.code import HARMLESS, STAGES, code_of, task_modules
 from pipelines.strict_yaml import read_yaml
+from pipelines.training.embedder import kept_at
 
 ROOT = Path(__file__).resolve().parents[2]
 #: Stages that are not made once a task.
@@ -80,6 +82,20 @@ def test_params_are_the_section_that_run_takes(stage):
     names = {argument.arg for argument in run.args.args}
     assert ("seed" in names) == ("seed" in listed)
     assert ("domain" in names) == ("tasks.${key}.domain" in listed)
+
+
+def test_audit_depends_on_all_that_it_reads_of_train(tmp_path):
+    read = set()
+
+    class Recording:
+        def __getattribute__(self, name: str) -> object:
+            read.add(name)
+            return getattr(load_params(ROOT / "params.yaml").tasks["cats_dogs"].train, name)
+
+    preprocess_of(Recording())
+    kept_at(Recording(), 0, Paths(tmp_path))
+    listed = {key for key in template("audit")["params"] if ".train" in key}
+    assert listed == {f"tasks.${{key}}.train.{name}" for name in read}
 
 
 @pytest.mark.parametrize("stage", ["code", *STAGES])

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.config import load_params
+from pipelines.strict_yaml import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 TASKS = list(load_params(ROOT / "params.yaml").tasks)
@@ -23,6 +24,7 @@ TASKS = list(load_params(ROOT / "params.yaml").tasks)
         ("train.head_phase.epochs", 33),
         ("train.tail_phase.epochs", 33),
         ("train.augment.hue", 0.5),
+        ("train.view.grey", True),
         ("export.min_speedup", 9.0),
         ("evaluate.calibration_bins", 33),
         ("gate.min_accuracy", 0.123),
@@ -44,3 +46,12 @@ def test_exp_run_set_param_changes_that_task_alone(task, key, value, tmp_path):
     for part in key.split("."):
         got = getattr(got, part)
     assert got == value
+
+
+def test_dvc_reads_the_file_as_we_do():
+    # DVC's parser is C where ruamel.yaml.clib is there, ours never is.
+    from dvc.utils.serialize import parse_yaml
+
+    path = ROOT / "params.yaml"
+    theirs = parse_yaml(path.read_text(encoding="utf-8"), str(path))
+    assert {key: value for key, value in theirs.items() if key[0] != "_"} == read_yaml(path)

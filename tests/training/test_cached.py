@@ -170,6 +170,23 @@ def test_each_view_is_shown_in_turn(phases_of, net, train_params):
     assert rows[0] == rows[3]
 
 
+def test_painted_backgrounds_leave_the_plain_view_out(phases_of, net, train_params):
+    augment = {**train_params().augment.model_dump(), "background": 1.0}
+    params = train_params(views=2, batch_size=64, augment=augment)
+    _, tail = phases_of("cached", net, params)
+    shown = [next(iter(tail.batches(epoch)))[0] for epoch in range(3)]
+    rows = [{row.numpy().tobytes() for row in batch} for batch in shown]
+    assert len(rows[0] | rows[1]) == 24, "two slots an image"
+    assert rows[0] == rows[2]
+
+
+def test_painted_backgrounds_ask_for_views(train_params):
+    augment = {**train_params().augment.model_dump(), "background": 0.5}
+    with pytest.raises(ValueError, match="views is 0"):
+        train_params(views=0, augment=augment)
+    assert train_params(views=0, augment=augment, strategy="full").views == 0
+
+
 def test_both_precisions_count_on_val(phases_of, net, train_params, splits, trunk):
     params = train_params(int8_views=0.5)
     both = {"fp32": trunk, "int8": trunk}

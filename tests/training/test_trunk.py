@@ -52,6 +52,8 @@ def folders(tmp_path) -> list[str]:
 def test_slots_are_the_plain_view_in_each_precision_then_random_ones(n_views, share, expected):
     assert train_slots(n_views, share) == [Slot(*each) for each in expected]
     assert plain_slots(share) == [Slot(*each) for each in expected if each[0] == 0]
+    random = [Slot(*each) for each in expected if each[0] > 0]
+    assert train_slots(n_views, share, has_plain=False) == random
 
 
 def test_stored_activations_are_those_of_the_trunk(stored, splits, net, normalise):
