@@ -15,29 +15,9 @@ from PIL import Image
 
 import pipelines.agriculture
 from pipelines import cli
+from tests.toy_card import CARD
 
 ROOT = Path(__file__).resolve().parents[2]
-
-CARD = """\
-title: {title}
-task: {task}
-domain: agriculture
-source: {{publisher: nobody, url: "https://example.org", version: "1", retrieved: "2026-11-22"}}
-licence: {{spdx: CC0-1.0, url: "https://example.org/licence", redistribution: Yes to all.}}
-citation: {{text: Nobody 2026}}
-classes:
-  - {{label: red, meaning: Red on the whole., source_names: [Rot]}}
-  - {{label: green, meaning: Green on the whole.}}
-  - {{label: blue, meaning: Blue on the whole.}}
-unit_of_observation: one colour
-group_key: image
-image: {{modality: colour field, channels: 3, bit_depth: 8}}
-splits: made
-known_biases: [Colours only.]
-consent_and_privacy: Nobody is shown.
-intended_use: Tests.
-not_for: [Anything else]
-"""
 
 
 @pytest.fixture

@@ -38,7 +38,6 @@ def shadow(label: str, subject: int) -> tuple[float, float]:
 
 def test_card_says_what_it_is_not(card):
     assert card.labels == LABELS
-    assert set(card.next_steps) == set(LABELS)
     assert any("not a medical device" in line.lower() for line in card.not_for)
     assert "clinician" in " ".join(card.next_steps.values())
 

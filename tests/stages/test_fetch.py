@@ -19,6 +19,7 @@ from pipelines.config import FetchParams
 from pipelines.errors import ConfigError, SourceError
 from pipelines.paths import Paths
 from pipelines.stages import fetch
+from tests.toy_card import CARD
 
 MODULE = """
 import numpy as np
@@ -33,35 +34,13 @@ def paint(label, subject, shot, side_px):
 """
 
 
-CARD = """
-title: Colours
-task: {task}
-domain: agriculture
-source: {{publisher: nobody, url: "https://example.org", version: "1", retrieved: "2026-01-31"}}
-licence: {{spdx: CC0-1.0, url: "https://example.org/licence", redistribution: Yes to all.}}
-citation: {{text: Nobody 2026}}
-classes:
-  - {{label: red, meaning: Red on the whole., source_names: [Rot]}}
-  - {{label: green, meaning: Green on the whole.}}
-  - {{label: blue, meaning: Blue on the whole.}}
-unit_of_observation: one colour
-group_key: image
-image: {{modality: colour field, channels: 3, bit_depth: 8}}
-splits: made
-known_biases: [Colours only.]
-consent_and_privacy: Nobody is shown.
-intended_use: Tests.
-not_for: [Anything else]
-"""
-
-
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
     """A project whose task ``toy`` has a module, and whose task ``other`` has none."""
     root = tmp_path / "project"
     for task in ("toy", "other"):
         (root / "datasets" / task).mkdir(parents=True)
-        (root / "datasets" / task / "card.yaml").write_text(CARD.format(task=task))
+        (root / "datasets" / task / "card.yaml").write_text(CARD.format(task=task, title="Colours"))
     modules = root / "modules"
     modules.mkdir()
     (modules / "toy.py").write_text(MODULE)

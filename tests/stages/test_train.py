@@ -16,56 +16,24 @@ from pipelines.paths import Paths, TaskPaths
 from pipelines.stages import train
 from pipelines.training.assembly import normalise
 from pipelines.training.float_model import load_float_model
+from tests.tiny_params import PARAMS, PHASE
 
 LABELS = ["red_tile", "green_tile", "blue_tile"]
-PHASE = {
-    "epochs": 2,
-    "learning_rate": 0.01,
-    "schedule": "cosine",
-    "warmup_fraction": 0.0,
-    "patience": 0,
-}
+SHORT = {**PHASE, "epochs": 2, "warmup_fraction": 0.0}
 
 
 def params(**changes) -> TrainParams:
     document = {
-        "backbone": "mobilenet_v3_small",
-        "weights": "none",
-        "image_px": 32,
-        "crop_fraction": 0.875,
+        **PARAMS,
         "strategy": "full",
-        "cut": None,
         "views": 1,
-        "int8_views": 0.0,
-        "calibration_images": 64,
-        "max_cache_bytes": 100_000_000,
         "batch_size": 6,
         "head": {"hidden": [], "dropout": 0.1},
-        "head_phase": PHASE,
-        "tail_phase": PHASE,
+        "head_phase": SHORT,
+        "tail_phase": SHORT,
         "layer_decay": 0.9,
-        "optimizer": "adamw",
-        "weight_decay": 0.01,
-        "momentum": 0.9,
         "label_smoothing": 0.1,
         "balance": "class_weights",
-        "mixup_alpha": 0.0,
-        "ema_decay": 0.0,
-        "monitor": "val_macro_f1",
-        "augment": {
-            "min_area": 0.6,
-            "max_aspect": 1.2,
-            "horizontal_flip": True,
-            "vertical_flip": False,
-            "rotate_deg": 10,
-            "brightness": 0.1,
-            "contrast": 0.1,
-            "saturation": 0.1,
-            "hue": 0.0,
-            "blur": 0.1,
-            "noise": 0.1,
-            "jpeg": 0.1,
-        },
     }
     return TrainParams.model_validate({**document, **changes})
 
@@ -141,9 +109,9 @@ def test_train_writes_a_model_that_loads_and_says_what_it_is(project, files):
 def test_test_split_is_never_opened(project, files):
     for entry in in_split(read_manifest(files.manifest), "test"):
         (files.raw_dir / entry.path).write_bytes(b"not an image")
-    short = {**PHASE, "epochs": 1}
+    short = {**SHORT, "epochs": 1}
     train.run(
-        "tiny", "reference", params(tail_phase={**PHASE, "epochs": 0}, head_phase=short), 7, project
+        "tiny", "reference", params(tail_phase={**SHORT, "epochs": 0}, head_phase=short), 7, project
     )
     assert files.float_weights.is_file()
 

@@ -18,53 +18,7 @@ from pipelines.data.preprocess import Preprocess
 from pipelines.mobile.export import trunk_onnx
 from pipelines.paths import Paths
 from pipelines.training.batches import Split
-
-PHASE = {
-    "epochs": 3,
-    "learning_rate": 0.01,
-    "schedule": "cosine",
-    "warmup_fraction": 0.1,
-    "patience": 0,
-}
-PARAMS: dict[str, Any] = {
-    "backbone": "mobilenet_v3_small",
-    "weights": "none",
-    "image_px": 32,
-    "crop_fraction": 0.875,
-    "strategy": "cached",
-    "cut": None,
-    "views": 2,
-    "int8_views": 0.0,
-    "calibration_images": 64,
-    "max_cache_bytes": 100_000_000,
-    "batch_size": 8,
-    "head": {"hidden": [], "dropout": 0.0},
-    "head_phase": PHASE,
-    "tail_phase": PHASE,
-    "layer_decay": 0.8,
-    "optimizer": "adamw",
-    "weight_decay": 0.01,
-    "momentum": 0.9,
-    "label_smoothing": 0.0,
-    "balance": "none",
-    "mixup_alpha": 0.0,
-    "ema_decay": 0.0,
-    "monitor": "val_macro_f1",
-    "augment": {
-        "min_area": 0.6,
-        "max_aspect": 1.2,
-        "horizontal_flip": True,
-        "vertical_flip": False,
-        "rotate_deg": 10,
-        "brightness": 0.1,
-        "contrast": 0.1,
-        "saturation": 0.1,
-        "hue": 0.0,
-        "blur": 0.1,
-        "noise": 0.1,
-        "jpeg": 0.1,
-    },
-}
+from tests.tiny_params import PARAMS, PHASE
 
 
 @pytest.fixture(autouse=True, scope="session")
