@@ -359,6 +359,20 @@ def test_indonesian_and_dark_are_chosen_and_kept(browser, url) -> None:
         expect(page.locator("h1")).to_have_text("Apa yang Anda lihat?")
 
 
+def test_colours_follow_the_system_until_they_are_chosen(browser, url) -> None:
+    paper = "getComputedStyle(document.body).backgroundColor"
+    with opened(browser) as page:
+        page.emulate_media(color_scheme="light")
+        page.goto(url)
+        page.wait_for_selector(".card")
+        light = page.evaluate(paper)
+        page.emulate_media(color_scheme="dark")
+        expect(page.locator("html")).to_have_attribute("data-theme", "dark")
+        assert page.evaluate(paper) != light
+        page.get_by_label("Colours").select_option("light")
+        assert page.evaluate(paper) == light
+
+
 def test_keyboard_alone_reaches_a_task_and_its_buttons(browser, url) -> None:
     with opened(browser) as page:
         page.goto(url)

@@ -14,6 +14,8 @@ import { watchForUpdates } from "./updates.ts";
 
 const THEMES = ["auto", "light", "dark"] as const;
 type Theme = (typeof THEMES)[number];
+/** What the system wants, where the person chose nothing. */
+const DARK = matchMedia("(prefers-color-scheme: dark)");
 
 interface InstallEvent extends Event {
   prompt(): Promise<unknown>;
@@ -41,6 +43,7 @@ class Page {
     });
     fill(document.body, skip, this.#header, this.#notice, this.#main, ...document.body.querySelectorAll("svg#sheet"));
     addEventListener("hashchange", () => this.#show(true));
+    DARK.addEventListener("change", () => this.#applyTheme());
     addEventListener("online", () => this.#showHeader());
     addEventListener("offline", () => this.#showHeader());
     addEventListener("beforeinstallprompt", (event) => {
@@ -159,7 +162,7 @@ class Page {
 
   #applyTheme(): void {
     document.documentElement.lang = this.#texts.language;
-    document.documentElement.dataset["theme"] = this.#theme;
+    document.documentElement.dataset["theme"] = this.#theme === "auto" ? (DARK.matches ? "dark" : "light") : this.#theme;
   }
 
   #showNotice(): void {
