@@ -1,4 +1,4 @@
-"""`make shots`: pictures of the apps for docs/img, of painted samples only.
+"""`make shots`: pictures of the apps and of the phone page for docs/img, of painted samples only.
 
 Serves the project's own models; refuses any that was not trained on painted samples, so that no
 real picture is ever published. WebP would be smaller; GitHub and every reader show PNG.
@@ -13,6 +13,8 @@ from typing import Any
 
 from PIL import Image
 
+from apps.phone_server import make_server, serve_in_background
+from pipelines.data.manifest import in_split, read_manifest
 from pipelines.mobile.bundle import read_bundle
 from pipelines.paths import Paths
 from tests.apps.browsing import DESKTOP, PHONE, ROOT, browser, open_app, served, settle, source
@@ -52,7 +54,31 @@ def main() -> int:
                         page.locator(".fl-phone").scroll_into_view_if_needed()
                         page.evaluate("document.querySelector('.fl-phone').scrollIntoView()")
                     _save(page, f"{task}{suffix}", is_phone=bool(suffix))
+    _phone_page(root)
     return 0
+
+
+def _phone_page(root: Path) -> None:
+    """The page that runs in the phone's own browser: its tasks, and an answer."""
+    server = make_server(root, port=0)
+    thread = serve_in_background(server)
+    files = Paths(root).task("tomato_leaf")
+    photo = files.raw_dir / in_split(read_manifest(files.manifest), "test")[0].path
+    try:
+        with browser() as program, _page(program, PHONE, "light") as page:
+            page.goto(f"http://127.0.0.1:{server.server_address[1]}/")
+            page.wait_for_selector(".card")
+            _save(page, "page", is_phone=True)
+            page.goto(f"{page.url}#/tomato_leaf")
+            page.wait_for_selector(".task[data-ready=true]", timeout=60_000)
+            page.set_input_files("#photo", photo)
+            page.wait_for_selector('.answer[data-answers="1"]', timeout=60_000)
+            page.evaluate("document.querySelector('.stage').scrollIntoView()")
+            _save(page, "page_answer", is_phone=True)
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
 
 
 def _painted(root: Path) -> list[str]:
