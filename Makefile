@@ -14,6 +14,8 @@ LAN ?=
 DATA ?=
 # `make ui ROOT=.real` shows the runs of `make real`; `make bench ROOT=.real` measures its models.
 ROOT ?= .
+# Where `make phone-site` writes.
+OUT ?=
 # Whose training `make bench` measures.
 BENCH_TASKS ?= cats_dogs fish_species
 
@@ -32,7 +34,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export NO_ALBUMENTATIONS_UPDATE := 1
 
 .PHONY: help setup repro test test-all check fix ui real clean
-.PHONY: app shots phone phone-test
+.PHONY: app shots phone phone-site phone-test
 .PHONY: bench bench-prepare bench-latency bench-abstention bench-training bench-repro
 
 help:  ## show this help
@@ -71,6 +73,10 @@ shots: $(READY) apps/phone/dist/index.html  ## take docs/img anew, of the painte
 	python -m tests.apps.shots
 
 phone: apps/phone/dist/index.html  ## build the phone page into apps/phone/dist
+
+phone-site: $(READY) apps/phone/dist/index.html  ## write the phone page and the models as files for a static host: make phone-site OUT=folder
+	@test -n "$(OUT)" || { echo "make phone-site: name a folder: make phone-site OUT=…" >&2; exit 2; }
+	python -m apps.phone_static "$(OUT)" --root "$(ROOT)"
 
 phone-test: $(PHONE_READY)  ## the phone page's own tests, without a browser
 	cd apps/phone && npm run types && npm test

@@ -33,7 +33,8 @@ _POLICY = (
     "style-src 'self'; img-src 'self' blob:; media-src 'self' blob:; connect-src 'self'; "
     "manifest-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
-_HEADERS = {
+#: Sent with every answer.
+HEADERS = {
     # Cross-origin isolation (WHATWG HTML, "cross-origin opener policy"): WebAssembly threads
     # share memory, which browsers allow to no other page.
     "Cross-Origin-Opener-Policy": "same-origin",
@@ -81,7 +82,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_header("Vary", "Accept-Encoding")
         if answer.coding:
             self.send_header("Content-Encoding", answer.coding)
-        for name, value in _HEADERS.items():
+        for name, value in HEADERS.items():
             self.send_header(name, value)
         self.end_headers()
         if is_body_wanted:

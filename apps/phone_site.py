@@ -41,6 +41,9 @@ TYPES = {
 #: Copies that the build has compressed, best first: HTTP's name of the coding, and the suffix.
 _CODINGS = (("br", ".br"), ("gzip", ".gz"))
 
+#: The tasks that there are, and their words.
+_INDEX = "/models/index.json"
+
 #: A build names these by the hash of what they hold.
 _HASHED = "assets/"
 _FOR_EVER = "public, max-age=31536000, immutable"
@@ -109,13 +112,23 @@ class PhoneSite:
         """
         if address in self.pages:
             return self._page(address, codings)
-        if address == "/models/index.json":
+        if address == _INDEX:
             return _json({"tasks": _index(self.paths)}, codings)
         match address.split("/"):
             case ["", "models", task, name]:
                 return self._model(task, name, codings)
             case _:
                 return None
+
+    def addresses(self) -> list[str]:
+        """All that there is to ask for, the page's root apart, which is index.html."""
+        found = [address for address in self.pages if address != "/"]
+        for entry in _index(self.paths):
+            task = str(entry["task"])
+            bundle = read_bundle(self.paths.task(task).bundle, verify=False)
+            names = ("bundle.json", bundle.files[bundle.served.precision].name)
+            found += [f"/models/{task}/{name}" for name in names]
+        return [*found, _INDEX]
 
     def _page(self, address: str, codings: Sequence[str]) -> Answer:
         copies = self.pages[address]

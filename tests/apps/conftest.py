@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import colorsys
+import gzip
 import hashlib
 import io
 import math
@@ -213,3 +214,23 @@ def app_root(app_template: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("FIELDLENS_MODELS_ROOT", raising=False)
     monkeypatch.delenv("FIELDLENS_PHONE_URL", raising=False)
     return app_template
+
+
+#: As if it were a program, and large enough to be worth compressing.
+WASM = b"\0asm" + bytes(2000)
+
+
+@pytest.fixture(scope="session")
+def dist_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page as the build leaves it, only smaller."""
+    folder = tmp_path_factory.mktemp("site") / "dist"
+    (folder / "assets").mkdir(parents=True)
+    (folder / "index.html").write_text("<!doctype html><title>page</title>", encoding="utf-8")
+    (folder / "manifest.webmanifest").write_text("{}", encoding="utf-8")
+    (folder / "assets/loader-abc.mjs").write_text("export {}", encoding="utf-8")
+    (folder / "assets/ort-abc.wasm").write_bytes(WASM)
+    (folder / "assets/ort-abc.wasm.gz").write_bytes(gzip.compress(WASM))
+    (folder / "assets/ort-abc.wasm.br").write_bytes(b"brotli")
+    (folder.parent / "secret.txt").write_text("secret", encoding="utf-8")
+    (folder / "link.txt").symlink_to(folder.parent / "secret.txt")
+    return folder

@@ -9,7 +9,10 @@ import io
 import os
 import re
 import shutil
+import threading
 from collections.abc import Iterator
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +21,7 @@ from PIL import Image
 
 from apps.phone_server import make_server, serve_in_background
 from apps.phone_site import DIST_DIR
+from apps.phone_static import write_site
 from pipelines.mobile.predictor import Predictor
 from pipelines.paths import Paths
 
@@ -340,6 +344,23 @@ def test_model_that_was_changed_is_refused_in_words(browser, app_template, tmp_p
     with served(root) as url, opened(browser) as page:
         page.goto(f"{url}#/weld_defect")
         expect(page.locator(".trouble:visible")).to_contain_text("not the one that its description")
+
+
+def test_page_works_as_files_below_a_folder_of_a_plain_server(
+    browser, app_template, tmp_path
+) -> None:
+    """As on a static host: no headers of ours, no compression, not at the root of the address."""
+    write_site(app_template, tmp_path / "host/field")
+    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "host"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        url = f"http://127.0.0.1:{server.server_address[1]}/field/"
+        files = Paths(app_template).task("tomato_leaf")
+        with opened(browser) as page:
+            open_task(page, url, "tomato_leaf")
+            choose(page, files.raw_dir / "leaf_mold/0.png")
+            assert answered(page)["label"] == "leaf_mold"
+        server.shutdown()
 
 
 def test_indonesian_and_dark_are_chosen_and_kept(browser, url) -> None:

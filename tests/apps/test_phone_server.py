@@ -19,24 +19,7 @@ from apps.texts import LANGUAGES
 from pipelines.errors import ConfigError
 from pipelines.mobile.bundle import read_bundle
 from pipelines.paths import Paths
-
-WASM = b"\0asm" + bytes(2000)
-
-
-@pytest.fixture(scope="module")
-def dist_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A page as the build leaves it, only smaller."""
-    folder = tmp_path_factory.mktemp("site") / "dist"
-    (folder / "assets").mkdir(parents=True)
-    (folder / "index.html").write_text("<!doctype html><title>page</title>", encoding="utf-8")
-    (folder / "manifest.webmanifest").write_text("{}", encoding="utf-8")
-    (folder / "assets/loader-abc.mjs").write_text("export {}", encoding="utf-8")
-    (folder / "assets/ort-abc.wasm").write_bytes(WASM)
-    (folder / "assets/ort-abc.wasm.gz").write_bytes(gzip.compress(WASM))
-    (folder / "assets/ort-abc.wasm.br").write_bytes(b"brotli")
-    (folder.parent / "secret.txt").write_text("secret", encoding="utf-8")
-    (folder / "link.txt").symlink_to(folder.parent / "secret.txt")
-    return folder
+from tests.apps.conftest import WASM
 
 
 @pytest.fixture(scope="module")
