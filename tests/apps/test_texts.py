@@ -16,7 +16,7 @@ from pipelines.strict_yaml import read_yaml
 from tests.apps.conftest import ROOT, TASKS
 
 APPS = ROOT / "apps"
-MODULES = sorted(path for path in APPS.glob("*.py") if path.name != "phone_server.py")
+MODULES = sorted(APPS.glob("*.py"))
 #: Read by the phone page and its server.
 FOR_THE_PHONE = ("phone",)
 
@@ -116,26 +116,46 @@ def test_every_text_is_used_and_every_key_in_the_code_exists():
     assert {key for key in named if key not in texts} == set()
 
 
+def is_aside(node: ast.AST) -> bool:
+    """Whether a part of a module speaks to others than the reader of a page.
+
+    That is docstrings, messages of exceptions, the log, and what a module's own command says in a
+    terminal (its ``main``): English, as with every command of `fieldlens`.
+    """
+    match node:
+        case ast.Raise() | ast.Expr(value=ast.Constant()) | ast.FunctionDef(name="main"):
+            return True
+        case ast.Call(func=ast.Attribute(value=ast.Name(id="logger"))):
+            return True
+    return False
+
+
 def prose_in(path: Path) -> list[str]:
-    """Strings that read like sentences, docstrings and messages of exceptions aside."""
+    """Strings that read like sentences, as a page would show them."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
-    aside = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Raise | ast.JoinedStr):
-            aside |= {id(part) for part in ast.walk(node)} if isinstance(node, ast.Raise) else set()
-        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant):
-            aside.add(id(node.value))
-    found = []
-    for node in ast.walk(tree):
-        if (
-            isinstance(node, ast.Constant)
-            and isinstance(node.value, str)
-            and id(node) not in aside
-            and re.search(r"[A-Za-z]{2,} [A-Za-z]{2,}", re.sub(r"<[^>]*>?", "", node.value))
-            and not re.match(r"\s*(aria-|fl-|class=|alt=)", node.value)
-        ):
-            found.append(node.value)
-    return found
+    aside = {id(part) for node in ast.walk(tree) if is_aside(node) for part in ast.walk(node)}
+    return [
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant)
+        and isinstance(node.value, str)
+        and id(node) not in aside
+        and re.search(r"[A-Za-z]{2,} [A-Za-z]{2,}", re.sub(r"<[^>]*>?", "", node.value))
+        and not re.match(r"\s*(aria-|fl-|class=|alt=)", node.value)
+    ]
+
+
+def test_prose_is_found_where_a_page_would_show_it(tmp_path):
+    path = tmp_path / "page.py"
+    path.write_text(
+        '"""Of a module."""\n'
+        "def main():\n    print('for a terminal only')\n"
+        "def show():\n"
+        "    logger.info('for the log only')\n"
+        "    write('shown to a reader', f'and so {is_this} one', 'key.of_a_text')\n"
+        "    raise ValueError('for an engineer only')\n"
+    )
+    assert prose_in(path) == ["shown to a reader", "and so "]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
