@@ -1,10 +1,11 @@
 """How fast each released model answers: int8 and fp32 in ONNX Runtime, and eager torch.
 
 One picture, one thread, the four in turns in one process, so that a busy machine is unfair to all
-alike. All take the same uint8 pixels; decoding and resizing are not in it. Eager torch runs twice:
-the float model as it was trained here, with its batch norms folded and channels last, and the same
-backbone as its library makes it, which is what a script without Fieldlens would run. Needs bundles
-(`make repro`, or `make real` and --root .real):
+alike: a run at a time, which is how a single photo finds the machine, and ten in a row, which is
+how a camera's frames do. All take the same uint8 pixels; decoding and resizing are not in it. Eager
+torch runs twice: the float model as it was trained here, with its batch norms folded and channels
+last, and the same backbone as its library makes it, which is what a script without Fieldlens would
+run. Needs bundles (`make repro`, or `make real` and --root .real):
 
     python benchmarks/latency.py --root .real --runs 100
 """
@@ -38,6 +39,13 @@ def main() -> int:
     parser.add_argument("--root", type=Path, default=Path(), help="project or workspace")
     parser.add_argument("--task", nargs="+", help="all that have a bundle by default")
     parser.add_argument("--runs", type=int, default=100, help="counted runs of each (100)")
+    parser.add_argument(
+        "--in-a-row",
+        type=int,
+        nargs="+",
+        default=[1, 10],
+        help="runs of one before the next one's turn (1 10)",
+    )
     return run(compare, parser)
 
 
@@ -54,17 +62,23 @@ def compare(arguments: argparse.Namespace) -> None:
     header("Latency of the model alone")
     say(
         f"Batch 1, one thread, median of {arguments.runs} runs in turns; ratios are medians over "
-        f"pairs of runs.",
+        f"pairs of runs. In a row: runs of one before the next one's turn; with 1 each finds the "
+        f"processor's caches full of the others' data.",
         "",
     )
     times = [f"{name} ms" for name in ("int8", "fp32", "torch, ours,", "torch")]
+    ratios = ["fp32/int8", "torch, ours/int8", "torch/int8"]
     table(
-        ["task", "backbone", "int8 bytes", *times, "fp32/int8", "torch, ours/int8", "torch/int8"],
-        [row(paths.task(task), arguments.runs) for task in tasks],
+        ["task", "backbone", "int8 bytes", "in a row", *times, *ratios],
+        [
+            row(paths.task(task), arguments.runs, n_in_a_row)
+            for task in tasks
+            for n_in_a_row in arguments.in_a_row
+        ],
     )
 
 
-def row(files: TaskPaths, n_runs: int) -> list[str]:
+def row(files: TaskPaths, n_runs: int, n_in_a_row: int) -> list[str]:
     """The cells of one task."""
     int8, fp32 = (Predictor.load(files.bundle, precision) for precision in ("int8", "fp32"))
     side_px = int8.bundle.preprocess.crop_px
@@ -79,11 +93,13 @@ def row(files: TaskPaths, n_runs: int) -> list[str]:
             "torch": unfolded(files, pixels),
         },
         n_runs,
+        n_in_a_row,
     )
     return [
         files.task,
         int8.bundle.provenance.backbone,
         f"{int8.bundle.files['int8'].size_bytes:,}",
+        str(n_in_a_row),
         *(f"{statistics.median(ms[name]):.2f}" for name in ("int8", "fp32", "ours", "torch")),
         *(f"{speedup(ms[name], ms['int8']):.2f}" for name in ("fp32", "ours", "torch")),
     ]

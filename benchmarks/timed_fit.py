@@ -115,12 +115,6 @@ class _Ended(Exception):
     """Nothing is to be learned from training on."""
 
 
-def use_threads(n_threads: int) -> None:
-    """Set torch up as the stage does."""
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.set_num_threads(n_threads)
-
-
 def read_setting(paths: Paths, task: str, is_warm: bool) -> Setting:
     """The task's params and splits, as the stage reads them."""
     params = load_params(paths.params)

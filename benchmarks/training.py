@@ -50,9 +50,11 @@ def main() -> int:
 def compare(arguments: argparse.Namespace) -> None:
     """Train both ways and print times, accuracies and their ratio."""
     # Not before the environment is set: OpenMP reads it when torch is loaded.
-    from timed_fit import read_setting, train, use_threads
+    from timed_fit import read_setting, train
 
-    use_threads(arguments.threads)
+    from pipelines.training.start import set_up_torch
+
+    set_up_torch(arguments.threads)
     setting = read_setting(Paths(arguments.root.resolve()), arguments.task, arguments.warm)
     header(f"Training `{setting.task}`: cached against full")
     n_images = {name: len(split.class_index) for name, split in setting.splits.items()}

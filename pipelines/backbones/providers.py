@@ -26,6 +26,9 @@ from pipelines.backbones.vision import timm, torchvision_models
 
 State = Mapping[str, Tensor]
 
+#: Of a sha256 in the name of a file that we name; torchvision's names have eight to ten.
+_N_DIGITS = 16
+
 
 class Miss(Exception):
     """A provider does not have it; the message says why."""
@@ -203,7 +206,12 @@ class TorchHub:
 
 @dataclass(frozen=True, slots=True)
 class TimmHub:
-    """The weights that timm's own download function fetches from its hub."""
+    """The weights that timm's own download function fetches from its hub.
+
+    The hub names no hash that could be known beforehand. So the first fetch puts that of what came
+    into the file's name, as torchvision's names have it, and every later reading checks it; which
+    bytes a model was trained from is in its bundle (``weights_sha256``).
+    """
 
     model: str
     licence: str = "Apache-2.0"
@@ -213,13 +221,13 @@ class TimmHub:
         """What it is, in words."""
         return f"timm's download of {self.model}"
 
-    @property
-    def _name(self) -> str:
-        return f"{self.model}.timm.safetensors"
-
     def find(self, folders: list[Path]) -> Path | None:
-        """The file, if it was downloaded before."""
-        return _find(folders, self._name)
+        """The file, if it was downloaded before and is unchanged since."""
+        start, end = f"{self.model}.timm-", ".safetensors"
+        for folder in folders:
+            for path in sorted(folder.glob(f"{start}*{end}")):
+                return _check(path, path.name.removeprefix(start).removesuffix(end))
+        return None
 
     def fetch(self, folder: Path) -> Path:
         """The file, from timm's hub; one quick try."""
@@ -232,9 +240,11 @@ class TimmHub:
         except (OSError, ValueError, RuntimeError) as err:
             reason = next(iter(str(err).splitlines()), type(err).__name__)
             raise Miss(f"the download failed ({reason})") from err
-        tensors = {name: tensor.contiguous() for name, tensor in model.state_dict().items()}
-        write_bytes(folder / self._name, save(tensors))
-        return folder / self._name
+        data = save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
+        digits = hashlib.sha256(data).hexdigest()[:_N_DIGITS]
+        path = folder / f"{self.model}.timm-{digits}.safetensors"
+        write_bytes(path, data)
+        return path
 
     def tensors(self, path: Path, names: list[str]) -> dict[str, Tensor]:
         """The file's tensors, which stand in the order of our blocks under other names."""

@@ -48,6 +48,9 @@ def make_session(model: bytes, n_threads: int = 1) -> ort.InferenceSession:
     options.intra_op_num_threads = n_threads
     options.inter_op_num_threads = 1
     options.log_severity_level = 3
+    # A thread that waits for work by spinning takes its core from those that decode pictures, and
+    # from a second session's.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
     # Or the bytes decide, and ONNX Runtime's own format has not been vetted.
     options.add_session_config_entry("session.load_model_format", "ONNX")
     ort.disable_telemetry_events()

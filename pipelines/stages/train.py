@@ -31,7 +31,7 @@ from pipelines.training.checkpoints import drop_checkpoint
 from pipelines.training.fit import Phase, fit
 from pipelines.training.float_model import FloatModel, save_float_model
 from pipelines.training.history import EpochLog, best_values, history_csv
-from pipelines.training.start import start_model
+from pipelines.training.start import set_up_torch, start_model
 
 _LOG = logging.getLogger(__name__)
 
@@ -58,8 +58,7 @@ def run(task: str, domain: str, params: TrainParams, seed: int, paths: Paths) ->
         StorageError: if the disk is full.
     """
     files = paths.task(task)
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    torch.set_num_threads(n_workers())
+    set_up_torch(n_workers())
     summary = read_summary(files.prepare_summary)
     entries = read_manifest(files.manifest)
     preprocess = preprocess_of(params)

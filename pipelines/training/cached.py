@@ -27,6 +27,10 @@ from pipelines.training.fit import Phase
 from pipelines.training.reweighing import draw_weights
 from pipelines.training.trunk import Activations, cached_activations, plain_slots, train_slots
 
+#: Ways in which a head that a tail follows sees each picture. Its few seconds of training gain
+#: nothing from more of them, and each is a pass through the tail (docs/LOG.md).
+_HEAD_SLOTS = 3
+
 
 def cached_phases(
     model: Classifier,
@@ -78,36 +82,41 @@ def cached_phases(
     )
     labels = torch.from_numpy(train.class_index)
     n_images, n_slots = stored.values.shape[:2]
-    val_rows, val_slots = _all_rows(stored_val)
+    n_val_images, n_val_slots = stored_val.values.shape[:2]
+    val_rows, val_slots = _all_rows(n_val_images, np.arange(n_val_slots))
     first_slot = np.random.default_rng([seed, 3]).permutation(n_images) % n_slots
 
     def rows_of(epoch: int, phase: int) -> list[NDArray[np.int64]]:
         generator = np.random.default_rng([seed, phase, epoch, 2])
         return chunks(epoch_order(n_images, generator, weights), params.batch_size)
 
-    def slots_of(epoch: int, rows: NDArray[np.int64]) -> NDArray[np.int64]:
+    def turn_of(epoch: int, rows: NDArray[np.int64], n_turns: int) -> NDArray[np.int64]:
         # Each image shows its slots in turn, so that each is seen as often.
-        slots: NDArray[np.int64] = (first_slot[rows] + epoch) % n_slots
-        return slots
+        turns: NDArray[np.int64] = (first_slot[rows] + epoch) % n_turns
+        return turns
 
     features: dict[str, Tensor] = {}
 
-    def embedded(name: str, activations: Activations) -> Tensor:
+    def embedded(name: str, activations: Activations, slots: NDArray[np.int64]) -> Tensor:
         if name not in features:
-            features[name] = _embed_all(model, activations)
+            features[name] = _embed_all(model, activations, slots)
         return features[name]
 
+    n_head_slots = n_slots if params.tail_phase.epochs == 0 else min(n_slots, _HEAD_SLOTS)
+    head_slots = np.linspace(0, n_slots - 1, n_head_slots).round().astype(np.int64)
+
     def head_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        values = embedded("train", stored)
+        values = embedded("train", stored, head_slots)
         for rows in rows_of(epoch, 0):
-            yield values[rows, slots_of(epoch, rows)], labels[rows]
+            yield values[rows, turn_of(epoch, rows, len(head_slots))], labels[rows]
 
     def tail_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         for rows in rows_of(epoch, 1):
-            yield stored.take(rows, slots_of(epoch, rows)), labels[rows]
+            yield stored.take(rows, turn_of(epoch, rows, n_slots)), labels[rows]
 
     def head_val() -> Tensor:
-        logits: Tensor = model.head(embedded("val", stored_val).flatten(0, 1).to(device_of(model)))
+        values = embedded("val", stored_val, np.arange(n_val_slots))
+        logits: Tensor = model.head(values.flatten(0, 1).to(device_of(model)))
         return logits
 
     def tail_val() -> Tensor:
@@ -160,23 +169,22 @@ def _parts(
         yield rows[start : start + EVAL_BATCH], slots[start : start + EVAL_BATCH]
 
 
-def _all_rows(activations: Activations) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    n_images, n_slots = activations.values.shape[:2]
-    rows, slots = np.divmod(np.arange(n_images * n_slots), n_slots)
-    return rows, slots
+def _all_rows(n_images: int, slots: NDArray[np.int64]) -> tuple[NDArray[np.int64], ...]:
+    """Rows and slots of every image in each of some slots, image by image."""
+    return np.repeat(np.arange(n_images), len(slots)), np.tile(slots, n_images)
 
 
-def _embed_all(model: Classifier, activations: Activations) -> Tensor:
+def _embed_all(model: Classifier, activations: Activations, slots: NDArray[np.int64]) -> Tensor:
     """(n_images, n_slots, n_features) through the tail as it stands."""
     was_training = model.training
     model.eval()
-    rows, slots = _all_rows(activations)
+    n_images = len(activations.values)
     with torch.inference_mode():
         parts = [
             model.embed(activations.take(*part).to(device_of(model))).cpu()
-            for part in _parts(rows, slots)
+            for part in _parts(*_all_rows(n_images, slots))
         ]
     model.train(was_training)
     # Out of inference mode, so that a loss on top of them may keep gradients.
     embedded = torch.cat(parts).clone()
-    return embedded.reshape(*activations.values.shape[:2], -1)
+    return embedded.reshape(n_images, len(slots), -1)

@@ -95,9 +95,11 @@ class Activations:
             slots: (n,) slot of each.
 
         Returns:
-            (n, c, h, w) float32.
+            (n, c, h, w) float32, channels last in memory: torch's convolutions are a fifth to a
+            quarter quicker on it.
         """
-        return torch.from_numpy(self.values[images, slots]).float()
+        half = torch.from_numpy(self.values[images, slots])
+        return half.to(torch.float32, memory_format=torch.channels_last)
 
 
 def cached_activations(

@@ -2,8 +2,11 @@ from __future__ import annotations
 
 import hashlib
 import http.server
+import os
 import socket
 import socketserver
+import subprocess
+import sys
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -13,7 +16,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load, load_file, save, save_file
 from torch import nn
 
 from pipelines.backbones import providers
@@ -102,6 +105,12 @@ def randomised(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
+def timm_file(model: str, data: bytes, folder: Path) -> Path:
+    path = folder / f"{model}.timm-{sha256_of(data)[:16]}.safetensors"
+    path.write_bytes(data)
+    return path
+
+
 @pytest.mark.parametrize(
     ("ours", "theirs"), [("mobilenet_v2", "mobilenetv2_100"), ("mnasnet1_0", "mnasnet_100")]
 )
@@ -110,9 +119,8 @@ def test_timm_weights_give_timms_features_in_our_blocks(ours, theirs, tmp_path):
     reference = randomised(timm().create_model(theirs, pretrained=False))
     provider = TimmHub(theirs)
     assert provider.find([tmp_path]) is None
-    save_file(reference.state_dict(), tmp_path / f"{theirs}.timm.safetensors")
-    path = provider.find([tmp_path])
-    assert path is not None
+    path = timm_file(theirs, save(reference.state_dict()), tmp_path)
+    assert provider.find([tmp_path]) == path
     blocks = nn.ModuleList(backbone(ours).build())
     blocks.load_state_dict(provider.tensors(path, list(blocks.state_dict())))
     pixels = torch.randn(2, 3, 64, 64)
@@ -220,6 +228,65 @@ def test_torch_file_that_would_run_code_is_not_loaded(tmp_path):
     provider = TorchHub("Weights", "V1", "", "features")
     with pytest.raises(Exception, match=r"weights_only|Unsupported"):
         provider.tensors(tmp_path / "net.pth", ["0.weight"])
+
+
+# -- timm's hub, on loopback ----------------------------------------------------------------------
+class HubOfOneFile(http.server.BaseHTTPRequestHandler):
+    """As huggingface_hub asks for a file: its hash and commit in the headers, then its bytes."""
+
+    data = b""
+
+    def do_HEAD(self):
+        is_there = self.path.endswith("/model.safetensors")
+        self.send_response(200 if is_there else 404)
+        self.send_header("ETag", f'"{sha256_of(self.data)}"')
+        self.send_header("X-Repo-Commit", "0" * 40)
+        self.send_header("Content-Length", str(len(self.data) if is_there else 0))
+        self.end_headers()
+
+    def do_GET(self):
+        self.do_HEAD()
+        self.wfile.write(self.data if self.path.endswith("/model.safetensors") else b"")
+
+    def log_message(self, *_):
+        pass
+
+
+def test_timm_hub_fetches_names_the_file_by_its_hash_and_finds_it_again(tmp_path):
+    model = "mobilenetv2_050"
+    data = save(timm().create_model(model, pretrained=False).state_dict())
+    handler = type("Hub", (HubOfOneFile,), {"data": data})
+    program = (
+        "import sys; from pathlib import Path; from pipelines.backbones.providers import TimmHub\n"
+        "print(TimmHub(sys.argv[1]).fetch(Path(sys.argv[2])))"
+    )
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
+        thread.start()
+        url = f"http://127.0.0.1:{server.server_address[1]}"
+        # Of its own, since the hub's client reads its address when it is imported.
+        done = subprocess.run(
+            [sys.executable, "-c", program, model, str(tmp_path)],
+            env={**os.environ, "HF_ENDPOINT": url, "HF_HOME": str(tmp_path / "hub")},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        server.shutdown()
+        thread.join()
+    assert done.returncode == 0, done.stderr
+    path = Path(done.stdout.strip())
+    assert TimmHub(model).find([tmp_path / "empty", tmp_path]) == path
+    assert sha256_of(path.read_bytes()).startswith(path.stem.split("-")[-1])
+    assert load_file(path).keys() == load(data).keys()
+
+
+def test_timm_file_that_changed_since_it_was_fetched_is_a_miss(tmp_path):
+    path = timm_file("net", save({"x": torch.ones(3)}), tmp_path)
+    path.write_bytes(save({"x": torch.zeros(3)}))
+    with pytest.raises(Miss, match="is not the expected file: sha256"):
+        TimmHub("net").find([tmp_path])
+    assert TimmHub("network").find([tmp_path]) is None
 
 
 # -- wheel, by way of pip from a local folder -----------------------------------------------------

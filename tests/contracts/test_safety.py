@@ -100,7 +100,7 @@ def test_weights_are_known_by_their_hash_before_they_are_read():
 
     for providers in IMAGENET.values():
         for provider in providers:
-            # timm's hub names no hash; what came is written to the bundle (weights_sha256).
+            # timm's hub names no hash; the first fetch puts it into the file's name.
             if not isinstance(provider, TimmHub):
                 # PyTorch's hub publishes the first digits only.
                 assert len(provider.sha256) >= 8

@@ -16,6 +16,14 @@ def test_calls_take_turns():
     assert {name: len(each) for name, each in times.items()} == {"a": 4, "b": 4}
 
 
+def test_calls_may_take_longer_turns():
+    order: list[str] = []
+    calls = {"a": lambda: order.append("a"), "b": lambda: order.append("b")}
+    times = paired_ms(calls, n_runs=5, n_in_a_row=2)
+    assert order[-10:] == ["a", "a", "b", "b", "a", "a", "b", "b", "a", "b"]
+    assert {name: len(each) for name, each in times.items()} == {"a": 5, "b": 5}
+
+
 def test_times_are_milliseconds():
     times = paired_ms({"nap": lambda: time.sleep(0.003)}, n_runs=3)
     assert all(3 <= each < 500 for each in times["nap"])

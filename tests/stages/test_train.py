@@ -41,6 +41,7 @@ def params(**changes) -> TrainParams:
 @pytest.fixture(autouse=True)
 def _torch_as_it_was(monkeypatch):
     monkeypatch.setenv("FIELDLENS_WORKERS", "1")
+    monkeypatch.setattr(torch.utils.deterministic, "fill_uninitialized_memory", True)
     yield
     torch.use_deterministic_algorithms(False)
 

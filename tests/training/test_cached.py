@@ -170,6 +170,25 @@ def test_each_view_is_shown_in_turn(phases_of, net, train_params):
     assert rows[0] == rows[3]
 
 
+def heads_of(phase, n_epochs):
+    shown = [next(iter(phase.batches(epoch)))[0] for epoch in range(n_epochs)]
+    return {row.numpy().tobytes() for batch in shown for row in batch}
+
+
+def test_a_head_before_a_tail_sees_each_picture_in_three_ways(phases_of, net, train_params):
+    head, tail = phases_of("cached", net, train_params(views=6, batch_size=64))
+    assert len(heads_of(head, 14)) == 3 * 12
+    assert len(heads_of(tail, 14)) == 7 * 12
+    # In turn: after three epochs it has seen all that it will.
+    assert len(heads_of(head, 3)) == 3 * 12
+
+
+def test_a_head_that_nothing_follows_sees_every_view(phases_of, net, train_params):
+    params = train_params(views=6, batch_size=64, tail_phase={"epochs": 0})
+    head, _ = phases_of("cached", net, params)
+    assert len(heads_of(head, 7)) == 7 * 12
+
+
 def test_painted_backgrounds_leave_the_plain_view_out(phases_of, net, train_params):
     augment = {**train_params().augment.model_dump(), "background": 1.0}
     params = train_params(views=2, batch_size=64, augment=augment)

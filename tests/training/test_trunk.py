@@ -78,6 +78,7 @@ def test_take_picks_rows_and_slots_together(stored):
     got = activations.take(np.array([5, 0]), np.array([2, 1]))
     assert np.array_equal(got[0].numpy(), activations.values[5, 2].astype(np.float32))
     assert np.array_equal(got[1].numpy(), activations.values[0, 1].astype(np.float32))
+    assert got.is_contiguous(memory_format=torch.channels_last)
 
 
 def test_int8_slots_go_through_the_int8_trunk(stored, splits, trunk, monkeypatch):
