@@ -24,9 +24,11 @@ from pipelines.paths import Paths
 _LOG = logging.getLogger(__name__)
 
 DEFAULT_PORT = 8501
-#: Streamlit answers each session in a thread of its own, and glibc gives each thread an arena that
-#: it never gives back: twenty people grew the server by 200 MB in two minutes (docs/LOG.md).
-SERVER_ENVIRONMENT = {"MALLOC_ARENA_MAX": "2"}
+#: Settings of glibc; what they change stands in docs/LOG.md. Streamlit answers each session in a
+#: thread of its own, and each thread gets an arena that is never given back: twenty people grew the
+#: server by 200 MB in two minutes. And each picture that is freed raises the size above which
+#: memory comes straight from the system, until pictures lie between what stays; so it is fixed.
+SERVER_ENVIRONMENT = {"MALLOC_ARENA_MAX": "2", "MALLOC_MMAP_THRESHOLD_": "131072"}
 _LOOPBACK = "127.0.0.1"
 _EVERYWHERE = "0.0.0.0"
 _START_S = 60
