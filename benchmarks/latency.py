@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -71,38 +71,36 @@ def compare(arguments: argparse.Namespace) -> None:
     table(
         ["task", "backbone", "int8 bytes", "in a row", *times, *ratios],
         [
-            row(paths.task(task), arguments.runs, n_in_a_row)
+            cells
             for task in tasks
-            for n_in_a_row in arguments.in_a_row
+            for cells in rows(paths.task(task), arguments.runs, arguments.in_a_row)
         ],
     )
 
 
-def row(files: TaskPaths, n_runs: int, n_in_a_row: int) -> list[str]:
-    """The cells of one task."""
+def rows(files: TaskPaths, n_runs: int, in_a_row: Sequence[int]) -> Iterator[list[str]]:
+    """The cells of one task, once for each length of a turn."""
     int8, fp32 = (Predictor.load(files.bundle, precision) for precision in ("int8", "fp32"))
     side_px = int8.bundle.preprocess.crop_px
     pixels = np.random.default_rng(0).integers(
         0, 256, size=(1, side_px, side_px, 3), dtype=np.uint8
     )
-    ms = paired_ms(
-        {
-            "int8": partial(int8.run, pixels),
-            "fp32": partial(fp32.run, pixels),
-            "ours": eager(files, pixels),
-            "torch": unfolded(files, pixels),
-        },
-        n_runs,
-        n_in_a_row,
-    )
-    return [
-        files.task,
-        int8.bundle.provenance.backbone,
-        f"{int8.bundle.files['int8'].size_bytes:,}",
-        str(n_in_a_row),
-        *(f"{statistics.median(ms[name]):.2f}" for name in ("int8", "fp32", "ours", "torch")),
-        *(f"{speedup(ms[name], ms['int8']):.2f}" for name in ("fp32", "ours", "torch")),
-    ]
+    calls = {
+        "int8": partial(int8.run, pixels),
+        "fp32": partial(fp32.run, pixels),
+        "ours": eager(files, pixels),
+        "torch": unfolded(files, pixels),
+    }
+    for n_in_a_row in in_a_row:
+        ms = paired_ms(calls, n_runs, n_in_a_row)
+        yield [
+            files.task,
+            int8.bundle.provenance.backbone,
+            f"{int8.bundle.files['int8'].size_bytes:,}",
+            str(n_in_a_row),
+            *(f"{statistics.median(ms[name]):.2f}" for name in calls),
+            *(f"{speedup(ms[name], ms['int8']):.2f}" for name in ("fp32", "ours", "torch")),
+        ]
 
 
 def eager(files: TaskPaths, pixels: NDArray[np.uint8]) -> Callable[[], object]:

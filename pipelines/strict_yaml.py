@@ -15,6 +15,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import MappingNode, Node, SequenceNode
+from ruamel.yaml.scanner import Scanner
 
 from pipelines.errors import ConfigError
 
@@ -36,6 +37,16 @@ class _Short(reprlib.Repr):
 
 _SHORT = _Short()
 _SHORT.maxstring = _SHORT.maxother = _SHORT.maxlong = 80
+
+
+class _ShallowScanner(Scanner):
+    """Ends at a bracket too deep, which ruamel would look past: for a key, at each level anew."""
+
+    def fetch_flow_collection_start(self, TokenClass: Any, to_push: str) -> None:
+        """Open a list or mapping in brackets."""
+        if self.flow_level > MAX_LEVELS:
+            raise YAMLError(f"more than {MAX_LEVELS} levels")
+        super().fetch_flow_collection_start(TokenClass, to_push)
 
 
 class Strict(BaseModel):
@@ -95,7 +106,9 @@ def _read_text(path: Path) -> str:
 
 def _document(text: str) -> Any:
     """What YAML text holds; aliases are counted before anything is built from them."""
-    constructor, parser = YAML(typ="safe", pure=True).get_constructor_parser(text)
+    yaml = YAML(typ="safe", pure=True)
+    yaml.Scanner = _ShallowScanner
+    constructor, parser = yaml.get_constructor_parser(text)
     try:
         node = constructor.composer.get_single_node()
         if node is None:

@@ -221,13 +221,14 @@ class TimmHub:
         """What it is, in words."""
         return f"timm's download of {self.model}"
 
+    def _name(self, digits: str) -> str:
+        return f"{self.model}.timm-{digits}.safetensors"
+
     def find(self, folders: list[Path]) -> Path | None:
         """The file, if it was downloaded before and is unchanged since."""
-        start, end = f"{self.model}.timm-", ".safetensors"
-        for folder in folders:
-            for path in sorted(folder.glob(f"{start}*{end}")):
-                return _check(path, path.name.removeprefix(start).removesuffix(end))
-        return None
+        found = (path for folder in folders for path in sorted(folder.glob(self._name("*"))))
+        path = next(found, None)
+        return _check(path, path.stem.rpartition("-")[2]) if path else None
 
     def fetch(self, folder: Path) -> Path:
         """The file, from timm's hub; one quick try."""
@@ -241,8 +242,7 @@ class TimmHub:
             reason = next(iter(str(err).splitlines()), type(err).__name__)
             raise Miss(f"the download failed ({reason})") from err
         data = save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
-        digits = hashlib.sha256(data).hexdigest()[:_N_DIGITS]
-        path = folder / f"{self.model}.timm-{digits}.safetensors"
+        path = folder / self._name(hashlib.sha256(data).hexdigest()[:_N_DIGITS])
         write_bytes(path, data)
         return path
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -27,8 +28,8 @@ from pipelines.training.fit import Phase
 from pipelines.training.reweighing import draw_weights
 from pipelines.training.trunk import Activations, cached_activations, plain_slots, train_slots
 
-#: Ways in which a head that a tail follows sees each picture. Its few seconds of training gain
-#: nothing from more of them, and each is a pass through the tail (docs/LOG.md).
+#: Ways in which a head that a tail follows sees each picture. Each is a pass through the tail, and
+#: more of them changed no val loss beyond what the order of images does (docs/LOG.md).
 _HEAD_SLOTS = 3
 
 
@@ -82,8 +83,8 @@ def cached_phases(
     )
     labels = torch.from_numpy(train.class_index)
     n_images, n_slots = stored.values.shape[:2]
-    n_val_images, n_val_slots = stored_val.values.shape[:2]
-    val_rows, val_slots = _all_rows(n_val_images, np.arange(n_val_slots))
+    every_val_slot = np.arange(len(stored_val.slots))
+    val_rows, val_slots = _all_rows(len(stored_val.values), every_val_slot)
     first_slot = np.random.default_rng([seed, 3]).permutation(n_images) % n_slots
 
     def rows_of(epoch: int, phase: int) -> list[NDArray[np.int64]]:
@@ -95,18 +96,20 @@ def cached_phases(
         turns: NDArray[np.int64] = (first_slot[rows] + epoch) % n_turns
         return turns
 
-    features: dict[str, Tensor] = {}
-
-    def embedded(name: str, activations: Activations, slots: NDArray[np.int64]) -> Tensor:
-        if name not in features:
-            features[name] = _embed_all(model, activations, slots)
-        return features[name]
-
     n_head_slots = n_slots if params.tail_phase.epochs == 0 else min(n_slots, _HEAD_SLOTS)
     head_slots = np.linspace(0, n_slots - 1, n_head_slots).round().astype(np.int64)
 
+    # Once, and only when a head is trained: a run that goes on with its tail needs neither.
+    @cache
+    def train_features() -> Tensor:
+        return _embed_all(model, stored, head_slots)
+
+    @cache
+    def val_features() -> Tensor:
+        return _embed_all(model, stored_val, every_val_slot)
+
     def head_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        values = embedded("train", stored, head_slots)
+        values = train_features()
         for rows in rows_of(epoch, 0):
             yield values[rows, turn_of(epoch, rows, len(head_slots))], labels[rows]
 
@@ -115,8 +118,7 @@ def cached_phases(
             yield stored.take(rows, turn_of(epoch, rows, n_slots)), labels[rows]
 
     def head_val() -> Tensor:
-        values = embedded("val", stored_val, np.arange(n_val_slots))
-        logits: Tensor = model.head(values.flatten(0, 1).to(device_of(model)))
+        logits: Tensor = model.head(val_features().flatten(0, 1).to(device_of(model)))
         return logits
 
     def tail_val() -> Tensor:

@@ -9,10 +9,7 @@ import io
 import os
 import re
 import shutil
-import threading
 from collections.abc import Iterator
-from functools import partial
-from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import numpy as np
@@ -24,6 +21,7 @@ from apps.phone_site import DIST_DIR
 from apps.phone_static import write_site
 from pipelines.mobile.predictor import Predictor
 from pipelines.paths import Paths
+from tests.loopback import serving
 
 pytest.importorskip("playwright", reason="Playwright is not installed")
 from playwright.sync_api import Browser, Page, expect, sync_playwright
@@ -351,16 +349,11 @@ def test_page_works_as_files_below_a_folder_of_a_plain_server(
 ) -> None:
     """As on a static host: no headers of ours, no compression, not at the root of the address."""
     write_site(app_template, tmp_path / "host/field")
-    handler = partial(SimpleHTTPRequestHandler, directory=str(tmp_path / "host"))
-    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
-        threading.Thread(target=server.serve_forever, daemon=True).start()
-        url = f"http://127.0.0.1:{server.server_address[1]}/field/"
-        files = Paths(app_template).task("tomato_leaf")
-        with opened(browser) as page:
-            open_task(page, url, "tomato_leaf")
-            choose(page, files.raw_dir / "leaf_mold/0.png")
-            assert answered(page)["label"] == "leaf_mold"
-        server.shutdown()
+    files = Paths(app_template).task("tomato_leaf")
+    with serving(tmp_path / "host") as url, opened(browser) as page:
+        open_task(page, f"{url}/field/", "tomato_leaf")
+        choose(page, files.raw_dir / "leaf_mold/0.png")
+        assert answered(page)["label"] == "leaf_mold"
 
 
 def test_indonesian_and_dark_are_chosen_and_kept(browser, url) -> None:

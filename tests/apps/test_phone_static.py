@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-from pathlib import Path
 
 import pytest
 
@@ -12,19 +11,12 @@ from apps.phone_server import HEADERS
 from apps.phone_site import PhoneSite
 from apps.phone_static import main, write_site
 from pipelines.errors import ConfigError
-
-
-def files_of(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in folder.rglob("*")
-        if path.is_file()
-    }
+from tests.file_tree import file_tree
 
 
 def test_files_are_what_the_server_gives(app_template, dist_dir, tmp_path):
     written = write_site(app_template, tmp_path / "site", dist_dir)
-    found = files_of(tmp_path / "site")
+    found = file_tree(tmp_path / "site")
     site = PhoneSite.open(app_template, dist_dir)
     assert found.pop("_headers").decode().splitlines() == [
         "/*",
@@ -53,13 +45,13 @@ def test_a_site_is_replaced_and_nothing_else_is(app_template, dist_dir, tmp_path
     write_site(app_template, site, dist_dir)
     (site / "models/old.onnx").write_bytes(b"of yesterday")
     write_site(app_template, site, dist_dir)
-    assert "models/old.onnx" not in files_of(site)
+    assert "models/old.onnx" not in file_tree(site)
     mine = tmp_path / "mine"
     mine.mkdir()
     (mine / "diary.txt").write_text("dear")
     with pytest.raises(ConfigError, match="expected a folder that is not there"):
         write_site(app_template, mine, dist_dir)
-    assert files_of(mine) == {"diary.txt": b"dear"}
+    assert file_tree(mine) == {"diary.txt": b"dear"}
 
 
 def test_no_model_and_no_page_are_said(app_template, dist_dir, tmp_path):

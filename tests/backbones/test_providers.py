@@ -4,13 +4,10 @@ import hashlib
 import http.server
 import os
 import socket
-import socketserver
 import subprocess
 import sys
 import threading
 import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -23,6 +20,7 @@ from pipelines.backbones import providers
 from pipelines.backbones.providers import LocalFile, Miss, TimmHub, TorchHub, WheelMember
 from pipelines.backbones.registry import backbone
 from pipelines.backbones.vision import timm
+from tests.loopback import answering, serving
 
 
 def sha256_of(data: bytes) -> str:
@@ -133,25 +131,6 @@ def test_timm_weights_give_timms_features_in_our_blocks(ours, theirs, tmp_path):
 
 
 # -- torchvision's download, from a loopback server -----------------------------------------------
-@contextmanager
-def serving(folder: Path) -> Iterator[str]:
-    class Quiet(http.server.SimpleHTTPRequestHandler):
-        def __init__(self, *args):
-            super().__init__(*args, directory=str(folder))
-
-        def log_message(self, *_):
-            pass
-
-    with socketserver.TCPServer(("127.0.0.1", 0), Quiet) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield f"http://127.0.0.1:{server.server_address[1]}"
-        finally:
-            server.shutdown()
-            thread.join()
-
-
 def point_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     table = SimpleNamespace(Weights={"V1": SimpleNamespace(url=url)})
     monkeypatch.setattr(providers, "torchvision_models", lambda: table)
@@ -260,10 +239,7 @@ def test_timm_hub_fetches_names_the_file_by_its_hash_and_finds_it_again(tmp_path
         "import sys; from pathlib import Path; from pipelines.backbones.providers import TimmHub\n"
         "print(TimmHub(sys.argv[1]).fetch(Path(sys.argv[2])))"
     )
-    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), handler) as server:
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        url = f"http://127.0.0.1:{server.server_address[1]}"
+    with answering(handler) as url:
         # Of its own, since the hub's client reads its address when it is imported.
         done = subprocess.run(
             [sys.executable, "-c", program, model, str(tmp_path)],
@@ -272,8 +248,6 @@ def test_timm_hub_fetches_names_the_file_by_its_hash_and_finds_it_again(tmp_path
             text=True,
             check=False,
         )
-        server.shutdown()
-        thread.join()
     assert done.returncode == 0, done.stderr
     path = Path(done.stdout.strip())
     assert TimmHub(model).find([tmp_path / "empty", tmp_path]) == path

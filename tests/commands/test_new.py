@@ -14,6 +14,7 @@ from pipelines.card import load_card
 from pipelines.config import load_params
 from pipelines.data.manifest import read_manifest
 from pipelines.paths import Paths
+from tests.file_tree import file_tree
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -37,18 +38,10 @@ def new(root: Path, source: Path, task: str = "rice_leaf") -> int:
     return cli.main([*arguments, "--root", str(root)])
 
 
-def tree(root: Path) -> dict[str, bytes]:
-    return {
-        file.relative_to(root).as_posix(): file.read_bytes()
-        for file in root.rglob("*")
-        if file.is_file()
-    }
-
-
 def test_new_writes_four_files_that_the_pipeline_reads(toy_project, photos, capsys):
-    before = tree(toy_project)
+    before = file_tree(toy_project)
     assert new(toy_project, photos) == 0
-    after = tree(toy_project)
+    after = file_tree(toy_project)
     written = {name for name in after if after[name] != before.get(name)}
     assert written == {
         "params.yaml",
@@ -186,10 +179,10 @@ def test_new_grey_16_bit_pictures_are_seen(toy_project, photos):
     ],
 )
 def test_new_bad_name_is_refused_and_nothing_written(task, says, toy_project, photos, capsys):
-    before = tree(toy_project)
+    before = file_tree(toy_project)
     assert new(toy_project, photos, task) == 2
     assert says in capsys.readouterr().err
-    assert tree(toy_project) == before
+    assert file_tree(toy_project) == before
 
 
 def one_class(photos: Path) -> None:
@@ -231,12 +224,12 @@ def binary_table(photos: Path) -> None:
 )
 def test_new_bad_folder_is_refused_and_nothing_written(spoil, says, toy_project, photos, capsys):
     spoil(photos)
-    before = tree(toy_project)
+    before = file_tree(toy_project)
     assert new(toy_project, photos) == 2
     message = capsys.readouterr().err
     assert says in message
     assert message.count("\n") == 1
-    assert tree(toy_project) == before
+    assert file_tree(toy_project) == before
 
 
 def test_new_no_such_folder(toy_project, tmp_path, capsys):
@@ -248,10 +241,10 @@ def test_new_overwrites_no_file(toy_project, photos, capsys):
     test = toy_project / "tests/agriculture/test_rice_leaf.py"
     test.parent.mkdir(parents=True)
     test.write_text("mine")
-    before = tree(toy_project)
+    before = file_tree(toy_project)
     assert new(toy_project, photos) == 2
     assert "is not overwritten" in capsys.readouterr().err
-    assert tree(toy_project) == before
+    assert file_tree(toy_project) == before
 
 
 def test_new_disk_full_on_the_last_file_leaves_none(toy_project, photos, monkeypatch, capsys):
@@ -263,7 +256,7 @@ def test_new_disk_full_on_the_last_file_leaves_none(toy_project, photos, monkeyp
         write(path, text)
 
     monkeypatch.setattr(atomic, "write_text", fail_on_params)
-    before = tree(toy_project)
+    before = file_tree(toy_project)
     assert new(toy_project, photos) == 2
     assert "No space left" in capsys.readouterr().err
-    assert tree(toy_project) == before
+    assert file_tree(toy_project) == before

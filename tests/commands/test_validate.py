@@ -16,6 +16,7 @@ from pipelines.mobile.bundle import read_bundle
 from pipelines.mobile.predictor import Predictor
 from pipelines.mobile.trust import Interval
 from pipelines.paths import Paths
+from tests.file_tree import file_tree
 from tests.html_pages import Wellformed
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -91,18 +92,10 @@ def result(project: Paths, name: str = "farm") -> dict:
     return json.loads(path.read_text(encoding="utf-8"))
 
 
-def snapshot(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
 def test_validate_measures_what_the_predictor_answers(project, folder, capsys):
-    before = snapshot(folder)
+    before = file_tree(folder)
     assert validate(project, folder) == 0
-    assert snapshot(folder) == before
+    assert file_tree(folder) == before
     found = result(project)
     predictor = Predictor.load(project.task("tiny").bundle)
     right = [
@@ -151,7 +144,7 @@ def test_validate_twice_gives_the_same_bytes_and_answers_that_can_be_compared(pr
     found = []
     for _ in range(2):
         assert validate(project, folder) == 0
-        found.append(snapshot(project.task("tiny").reports_dir / "external"))
+        found.append(file_tree(project.task("tiny").reports_dir / "external"))
     assert found[0] == found[1]
     names = ("predictions.csv", "validation.html", "validation.json")
     assert sorted(found[0]) == [f"farm/{name}" for name in names]

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import json
 from collections import Counter
 from pathlib import Path
@@ -24,6 +23,7 @@ from pipelines.errors import ConfigError, CorruptImageError
 from pipelines.paths import Paths
 from pipelines.reference import cats_dogs
 from pipelines.stages import prepare
+from tests.file_tree import file_tree
 
 ROOT = Path(__file__).resolve().parents[2]
 SEED = 5
@@ -61,14 +61,6 @@ def sample(card, painter, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("sample")
     write_sample(folder, painter, card, source(), SEED, card.labels, workers=1)
     return folder
-
-
-def contents(folder: Path) -> dict[str, str]:
-    return {
-        path.relative_to(folder).as_posix(): hashlib.sha256(path.read_bytes()).hexdigest()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 def planted(folder: Path) -> list[dict[str, str]]:
@@ -169,7 +161,7 @@ def test_frame_keeps_the_shorter_side_and_the_aspect_near_to_square(seed, side_p
 
 # -- the folder -----------------------------------------------------------------------------------
 def test_records_name_every_image_and_read_raw_takes_them(sample, card):
-    names = {name for name in contents(sample) if name not in {"records.csv", "planted.json"}}
+    names = {name for name in file_tree(sample) if name not in {"records.csv", "planted.json"}}
     with (sample / "records.csv").open(encoding="utf-8", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert {row["path"] for row in rows} == names
@@ -197,9 +189,9 @@ def test_planted_faults_are_what_they_are_called(sample):
 def test_same_seed_same_bytes_and_another_seed_other_bytes(sample, card, painter, tmp_path):
     write_sample(tmp_path / "same", painter, card, source(), SEED, card.labels, workers=1)
     write_sample(tmp_path / "other", painter, card, source(), SEED + 1, card.labels, workers=1)
-    assert contents(tmp_path / "same") == contents(sample)
-    other = contents(tmp_path / "other")
-    shared = [name for name, sha in contents(sample).items() if other.get(name) == sha]
+    assert file_tree(tmp_path / "same") == file_tree(sample)
+    other = file_tree(tmp_path / "other")
+    shared = [name for name, sha in file_tree(sample).items() if other.get(name) == sha]
     assert shared == []
 
 
@@ -207,9 +199,9 @@ def test_a_class_is_the_same_whichever_classes_are_painted_beside_it(
     sample, card, painter, tmp_path
 ):
     write_sample(tmp_path, painter, card, source(), SEED, ("pneumonia",), workers=1)
-    alone = {name: sha for name, sha in contents(tmp_path).items() if name.startswith("pneumonia")}
+    alone = {name: sha for name, sha in file_tree(tmp_path).items() if name.startswith("pneumonia")}
     assert alone
-    assert alone.items() <= contents(sample).items()
+    assert alone.items() <= file_tree(sample).items()
 
 
 def test_workers_do_not_change_the_bytes(card, tmp_path):
@@ -224,7 +216,7 @@ def test_workers_do_not_change_the_bytes(card, tmp_path):
             ("dogs", "cats"),
             workers=workers,
         )
-    assert contents(tmp_path / "1") == contents(tmp_path / "2")
+    assert file_tree(tmp_path / "1") == file_tree(tmp_path / "2")
 
 
 def test_a_label_that_the_card_lacks_is_refused(card, painter, tmp_path):

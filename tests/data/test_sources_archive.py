@@ -18,6 +18,7 @@ from pipelines.data.sources.archive import extract, fetch_archive
 from pipelines.data.sources.intake import Intake
 from pipelines.data.sources.members import Bounds
 from pipelines.errors import SourceError
+from tests.file_tree import file_tree
 
 Member = tarfile.TarInfo | zipfile.ZipInfo
 
@@ -28,9 +29,7 @@ def _intake(folder: Path, max_bytes: int = 10_000_000) -> Intake:
 
 
 def _taken(folder: Path) -> list[str]:
-    return sorted(
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()
-    )
+    return sorted(file_tree(folder))
 
 
 def _zip(path: Path, *members: tuple[str | zipfile.ZipInfo, bytes]) -> Path:

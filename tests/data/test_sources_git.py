@@ -11,6 +11,7 @@ from pipelines.data.sources.git import fetch_git
 from pipelines.data.sources.intake import Facts, Intake
 from pipelines.errors import BusyError, SourceError
 from pipelines.locks import hold
+from tests.file_tree import file_tree
 
 
 def _git(folder: Path, *arguments: str) -> str:
@@ -62,15 +63,6 @@ def _fetch(repository: str | Path, revision: str, tmp_path: Path, **options: obj
     return facts
 
 
-def _taken(tmp_path: Path) -> dict[str, bytes]:
-    raw_dir = tmp_path / "raw"
-    return {
-        path.relative_to(raw_dir).as_posix(): path.read_bytes()
-        for path in raw_dir.rglob("*")
-        if path.is_file()
-    }
-
-
 @pytest.mark.parametrize("can_filter", [True, False])
 @pytest.mark.parametrize("form", ["path", "relative", "file"])
 def test_fetch_git_subfolder_at_a_tag(
@@ -86,7 +78,7 @@ def test_fetch_git_subfolder_at_a_tag(
         "subfolder": "data/raw",
         "n_links": 1,
     }
-    assert _taken(tmp_path) == {
+    assert file_tree(tmp_path / "raw") == {
         "carp/größe\n1.jpg": b"old\r\n",
         "carp/same.jpg": b"old\r\n",
         "records.csv": b"path,label\r\n",
@@ -102,15 +94,15 @@ def test_fetch_git_other_revisions_are_resolved(
     given = {"commit": head, "short": head[:10]}.get(revision, revision)
     facts = _fetch(repository.as_uri(), given, tmp_path)
     assert facts["commit"] == head
-    assert _taken(tmp_path)["data/raw/carp/same.jpg"] == b"new"
-    assert _taken(tmp_path)["top.png"] == b"top"
+    assert file_tree(tmp_path / "raw")["data/raw/carp/same.jpg"] == b"new"
+    assert file_tree(tmp_path / "raw")["top.png"] == b"top"
 
 
 def test_fetch_git_brings_only_what_is_wanted(repository: Path, tmp_path: Path) -> None:
     _git(repository, "config", "uploadpack.allowFilter", "true")
     # The 50,000 random bytes in data/rawer would pass this bound.
     _fetch(repository.as_uri(), "main", tmp_path, subfolder="data/raw", max_bytes=45_000)
-    assert len(_taken(tmp_path)) == 3
+    assert len(file_tree(tmp_path / "raw")) == 3
 
 
 @pytest.mark.parametrize("max_bytes", [45_000, 100])
@@ -149,7 +141,7 @@ def test_fetch_git_refusals(
         _fetch(given.pop("repository"), given.pop("revision"), tmp_path, **given)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob("**/evil"))
-    assert _taken(tmp_path) == {}
+    assert file_tree(tmp_path / "raw") == {}
 
 
 def test_fetch_git_error_hides_the_password(tmp_path: Path) -> None:
@@ -185,7 +177,7 @@ def test_fetch_git_runs_no_filter_or_hook(
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
     _fetch(repository.as_uri(), "v1", tmp_path, subfolder="data/raw")
     assert not (tmp_path / "evil").exists()
-    assert len(_taken(tmp_path)) == 3
+    assert len(file_tree(tmp_path / "raw")) == 3
 
 
 def test_fetch_git_inside_a_git_hook_stays_in_its_own_repository(

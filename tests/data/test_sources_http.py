@@ -4,12 +4,11 @@ import hashlib
 import io
 import os
 import re
-import threading
 import zipfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from email.utils import formatdate
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 
 import pytest
@@ -20,6 +19,7 @@ from pipelines.data.sources.download import download
 from pipelines.data.sources.intake import Intake
 from pipelines.data.sources.urls import fetch_urls
 from pipelines.errors import SourceError
+from tests.loopback import answering
 
 DATA = os.urandom(300_000)
 SHA256 = hashlib.sha256(DATA).hexdigest()
@@ -106,14 +106,8 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
 def site(monkeypatch: pytest.MonkeyPatch) -> Iterator[Site]:
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     site = Site()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), _handler(site))
-    thread = threading.Thread(target=server.serve_forever, args=(0.02,))
-    thread.start()
-    site.url = f"http://127.0.0.1:{server.server_port}"
-    yield site
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    with answering(_handler(site)) as site.url:
+        yield site
 
 
 def _download(

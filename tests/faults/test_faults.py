@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 
 from pipelines import atomic
-from pipelines.paths import Paths
 from pipelines.training import tracking
+from tests.file_tree import results
 from tests.mlflow_server import mlflow_server
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -73,15 +73,6 @@ def run_evaluate(root: Path, fault: str, **environment: str) -> subprocess.Compl
     )
 
 
-def files_of(paths: Paths) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(paths.root)): path.read_bytes()
-        for top in (paths.models_dir, paths.reports_dir)
-        for path in sorted(top.rglob("*"))
-        if path.is_file()
-    }
-
-
 def complaint(done: subprocess.CompletedProcess[str]) -> str:
     lines = [line for line in done.stderr.splitlines() if line.startswith("fieldlens:")]
     assert len(lines) == 1, done.stderr
@@ -90,13 +81,13 @@ def complaint(done: subprocess.CompletedProcess[str]) -> str:
 
 
 def test_full_disk_is_one_line_and_the_old_results_stay(tested_project):
-    before = files_of(tested_project)
+    before = results(tested_project)
     done = run_evaluate(tested_project.root, "full")
     assert done.returncode == 2
     assert "cannot be written (File too large)" in complaint(done)
-    assert files_of(tested_project) == before
+    assert results(tested_project) == before
     assert run_evaluate(tested_project.root, "none").returncode == 0
-    assert files_of(tested_project) == before
+    assert results(tested_project) == before
 
 
 def test_forbidden_folder_is_one_line_and_the_old_results_stay(tested_project, tmp_path):
@@ -105,20 +96,20 @@ def test_forbidden_folder_is_one_line_and_the_old_results_stay(tested_project, t
     for folder in (tmp_path, *tested_project.root.rglob("*")):
         folder.chmod(0o755 if folder.is_dir() else 0o644)
     tested_project.root.chmod(0o755)
-    before = files_of(tested_project)
+    before = results(tested_project)
     done = run_evaluate(tested_project.root, "forbidden")
     assert done.returncode == 2
     assert "Permission denied" in complaint(done)
-    assert files_of(tested_project) == before
+    assert results(tested_project) == before
 
 
 def test_clock_put_back_changes_no_result(tested_project, mlflow_template):
-    before = files_of(tested_project)
+    before = results(tested_project)
     shutil.copyfile(mlflow_template, tested_project.mlflow_db)
     done = run_evaluate(tested_project.root, "clock", FIELDLENS_TRACKING="on")
     assert done.returncode == 0, done.stderr
     assert "going on untracked" not in done.stderr
-    assert files_of(tested_project) == before
+    assert results(tested_project) == before
 
 
 @pytest.mark.parametrize("is_from_the_start", [True, False])

@@ -29,16 +29,9 @@ from pipelines.mobile.predictor import Predictor
 from pipelines.mobile.trust import AuditReport, AuditScore, Interval
 from pipelines.paths import Paths, TaskPaths
 from pipelines.stages import evaluate
+from tests.file_tree import file_tree
 
 PARAMS = EvaluateParams(calibration_bins=10, resamples=200)
-
-
-def tree(folder: Path) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(folder)): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
 
 
 @pytest.fixture
@@ -210,14 +203,14 @@ def test_evaluate_damaged_audit_is_refused_before_anything_is_answered(tiny_proj
 
 def test_evaluate_twice_and_elsewhere_gives_the_same_bytes(tiny_project, files, tmp_path):
     evaluate.run("tiny", PARAMS, 42, tiny_project)
-    first = tree(tiny_project.root)
+    first = file_tree(tiny_project.root)
     assert not [name for name in first if ".tmp-" in name]
     evaluate.run("tiny", PARAMS, 42, tiny_project)
-    assert tree(tiny_project.root) == first
+    assert file_tree(tiny_project.root) == first
     moved = Paths(tmp_path / "moved")
     tiny_project.root.rename(moved.root)
     evaluate.run("tiny", PARAMS, 42, moved)
-    assert tree(moved.root) == first
+    assert file_tree(moved.root) == first
     assert str(tmp_path).encode() not in b"".join(first.values())
 
 

@@ -19,6 +19,7 @@ from pipelines.config import FetchParams
 from pipelines.errors import ConfigError, SourceError
 from pipelines.paths import Paths
 from pipelines.stages import fetch
+from tests.file_tree import file_tree
 from tests.toy_card import CARD
 
 MODULE = """
@@ -60,12 +61,8 @@ def _make_set(top: Path, *names: str) -> Path:
     return top
 
 
-def _files(folder: Path) -> dict[str, bytes]:
-    return {
-        path.relative_to(folder).as_posix(): path.read_bytes()
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
+def _raw(project: Paths) -> dict[str, bytes]:
+    return file_tree(project.task("toy").raw_dir)
 
 
 def _source_json(paths: Paths) -> dict[str, Any]:
@@ -77,7 +74,7 @@ def test_fetch_folder_fills_raw_and_says_from_where(project: Paths, tmp_path: Pa
     top = _make_set(tmp_path / "my set")
     (top / "readme.txt").write_text("hello")
     fetch.run("toy", "agriculture", _params(kind="folder", path=str(top)), 1, project)
-    raw = _files(project.task("toy").raw_dir)
+    raw = _raw(project)
     assert sorted(raw) == ["GREEN/2.png", "Rot/3.jpg", "SOURCE.json", "red/1.jpg"]
     listed = "".join(
         f"{hashlib.sha256(name.encode()).hexdigest()} {name}\0"
@@ -105,14 +102,14 @@ def test_fetch_twice_gives_the_same_bytes_and_no_trace_of_this_machine(
 ) -> None:
     _make_set(tmp_path / "set")
     with zipfile.ZipFile(tmp_path / "set.zip", "w") as archive:
-        for name, data in _files(tmp_path / "set").items():
+        for name, data in file_tree(tmp_path / "set").items():
             archive.writestr(f"data/{name}", data)
     location = str(tmp_path / "set.zip")
     params = _params(kind="archive", location=location, subfolder="data")
     fetch.run("toy", "agriculture", params, 1, project)
-    first = _files(project.task("toy").raw_dir)
+    first = _raw(project)
     fetch.run("toy", "agriculture", params, 1, project)
-    assert _files(project.task("toy").raw_dir) == first
+    assert _raw(project) == first
     text = first["SOURCE.json"].decode()
     assert str(tmp_path) not in text
     assert socket.gethostname() not in text
@@ -154,12 +151,12 @@ def test_fetch_that_is_no_data_set_leaves_the_old_one(
 ) -> None:
     good = _params(kind="folder", path=str(_make_set(tmp_path / "good")))
     fetch.run("toy", "agriculture", good, 1, project)
-    before = _files(project.task("toy").raw_dir)
+    before = _raw(project)
     bad = _params(kind="folder", path=str(_make_set(tmp_path / "bad", *names)))
     with pytest.raises(SourceError, match=match) as caught:
         fetch.run("toy", "agriculture", bad, 1, project)
     assert ".tmp" not in str(caught.value)
-    assert _files(project.task("toy").raw_dir) == before
+    assert _raw(project) == before
     assert sorted(path.name for path in project.task("toy").raw_dir.parent.iterdir()) == [
         "card.yaml",
         "raw",
@@ -230,16 +227,20 @@ def test_fetch_on_a_full_disk_is_a_storage_error_and_keeps_the_old(
 ) -> None:
     top = _make_set(tmp_path / "good")
     fetch.run("toy", "agriculture", _params(kind="folder", path=str(top)), 1, project)
-    before = _files(project.task("toy").raw_dir)
+    before = _raw(project)
     _zip_of(tmp_path / "set.zip", 100_000)
     # A limit on file size fails as a full disk does: in the middle of a write.
     command = _script(project, str(tmp_path / "set.zip"), 60_000)
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.startswith("StorageError: ")
     assert "raw: cannot be written (File too large)" in done.stdout
-    assert _files(project.task("toy").raw_dir) == before
+    assert _raw(project) == before
     done = subprocess.run(_script(project, str(tmp_path / "set.zip")), check=True)
-    assert sorted(_files(project.task("toy").raw_dir)) == ["SOURCE.json", "blue/1.jpg", "red/1.jpg"]
+    assert sorted(_raw(project)) == [
+        "SOURCE.json",
+        "blue/1.jpg",
+        "red/1.jpg",
+    ]
 
 
 def test_fetch_killed_in_the_middle_keeps_the_old_and_is_resumed(
@@ -248,7 +249,7 @@ def test_fetch_killed_in_the_middle_keeps_the_old_and_is_resumed(
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     top = _make_set(tmp_path / "good")
     fetch.run("toy", "agriculture", _params(kind="folder", path=str(top)), 1, project)
-    before = _files(project.task("toy").raw_dir)
+    before = _raw(project)
     data = _zip_of(tmp_path / "set.zip", 100_000)
     head = b'HTTP/1.1 %s\r\nETag: "a"\r\nContent-Length: %d\r\nConnection: close\r\n%s\r\n'
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -266,7 +267,7 @@ def test_fetch_killed_in_the_middle_keeps_the_old_and_is_resumed(
                 time.sleep(0.01)
             process.send_signal(signal.SIGKILL)
             process.wait()
-        assert _files(project.task("toy").raw_dir) == before
+        assert _raw(project) == before
 
         have = next(part.glob("*.part")).stat().st_size
         process = subprocess.Popen(_script(project, location), stdout=subprocess.PIPE, text=True)
@@ -280,6 +281,10 @@ def test_fetch_killed_in_the_middle_keeps_the_old_and_is_resumed(
             said, _ = process.communicate()
     assert said == ""
     assert process.returncode == 0
-    assert sorted(_files(project.task("toy").raw_dir)) == ["SOURCE.json", "blue/1.jpg", "red/1.jpg"]
+    assert sorted(_raw(project)) == [
+        "SOURCE.json",
+        "blue/1.jpg",
+        "red/1.jpg",
+    ]
     assert _source_json(project)["source"]["sha256"] == hashlib.sha256(data).hexdigest()
     assert not list(project.task("toy").raw_dir.parent.glob(".tmp*"))

@@ -27,6 +27,7 @@ from pipelines.errors import ConfigError, DataError, MissingDataError
 from pipelines.paths import Paths
 from pipelines.reference import cats_dogs
 from pipelines.stages import prepare
+from tests.file_tree import file_tree
 
 SEED = 7
 CARD = """
@@ -103,14 +104,6 @@ def run(paths: Paths, **changes: Any) -> tuple[list[Entry], dict[str, Any], dict
     return read_manifest(files.manifest), summary, refused
 
 
-def snapshot(folder: Path) -> dict[str, str]:
-    return {
-        file.relative_to(folder).as_posix(): hashlib.sha256(file.read_bytes()).hexdigest()
-        for file in sorted(folder.rglob("*"))
-        if file.is_file()
-    }
-
-
 def test_clean_folder_is_split_by_group_and_summed_up(project: Paths) -> None:
     entries, summary, refused = run(project)
     assert refused == {}
@@ -138,14 +131,14 @@ def test_second_run_writes_the_same_bytes_wherever_the_project_lies(
     project: Paths, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     run(project)
-    first = snapshot(project.task("tiles").prepared_dir)
+    first = file_tree(project.task("tiles").prepared_dir)
     assert len(first) == 6
     run(project)
-    assert snapshot(project.task("tiles").prepared_dir) == first
+    assert file_tree(project.task("tiles").prepared_dir) == first
     elsewhere = tmp_path_factory.mktemp("elsewhere") / "project"
     shutil.copytree(project.root, elsewhere)
     run(Paths(elsewhere))
-    assert snapshot(Paths(elsewhere).task("tiles").prepared_dir) == first
+    assert file_tree(Paths(elsewhere).task("tiles").prepared_dir) == first
     assert str(project.root) not in project.task("tiles").prepare_summary.read_text()
 
 
@@ -194,7 +187,7 @@ def test_listed_file_that_is_not_there_is_quarantined(project: Paths) -> None:
 
 def test_too_many_bad_files_stop_the_stage_and_leave_the_old_result(project: Paths) -> None:
     run(project)
-    before = snapshot(project.task("tiles").prepared_dir)
+    before = file_tree(project.task("tiles").prepared_dir)
     for index in range(9):
         (raw(project) / "ash" / f"t{900 + index}_x.jpg").write_bytes(b"x")
     with pytest.raises(
@@ -202,7 +195,7 @@ def test_too_many_bad_files_stop_the_stage_and_leave_the_old_result(project: Pat
     ) as e:
         run(project)
     assert "t903_x" not in str(e.value)
-    assert snapshot(project.task("tiles").prepared_dir) == before
+    assert file_tree(project.task("tiles").prepared_dir) == before
     assert not list(project.task("tiles").prepared_dir.parent.glob(".tmp-*"))
 
 

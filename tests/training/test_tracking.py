@@ -15,6 +15,7 @@ from pipelines.errors import GateError
 from pipelines.paths import Paths
 from pipelines.stages import evaluate, gate
 from pipelines.training import lineage, tracking
+from tests.file_tree import results
 from tests.mlflow_server import closed_port, mlflow_server
 
 WEIGHTS = "bb" * 32  # As in the bundle of the fixture.
@@ -205,19 +206,10 @@ def test_off_touches_nothing_and_loads_no_mlflow(tiny_project):
     assert sorted(tiny_project.root.rglob("*")) == before
 
 
-def dvc_outputs(paths: Paths) -> dict[str, bytes]:
-    return {
-        str(path.relative_to(paths.root)): path.read_bytes()
-        for folder in (paths.models_dir, paths.reports_dir)
-        for path in sorted(folder.rglob("*"))
-        if path.is_file()
-    }
-
-
 def test_results_are_the_same_bytes_with_tracking_and_without(tracked_project, tested_project):
     # tested_project was evaluated with tracking off.
     evaluate.run("tiny", EVALUATION, 42, tracked_project)
-    assert dvc_outputs(tracked_project) == dvc_outputs(tested_project)
+    assert results(tracked_project) == results(tested_project)
 
 
 def test_experiment_is_shown_as_the_training_of_a_model(tracked_project):
