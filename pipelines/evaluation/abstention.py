@@ -2,27 +2,30 @@
 
 Knows nothing of foreign pictures: it describes the train split's embeddings and takes the threshold
 from the val split. Pure functions on arrays; called by `export`. Why this score and no other:
-docs/adr/0013; the others are in `pipelines.evaluation.foreign_scores`.
+docs/adr/0013 and 0018; the others are in `pipelines.evaluation.foreign_scores`.
 """
 
 from __future__ import annotations
 
 import base64
 import math
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import DataError
-from pipelines.mobile.novelty import SCORES, rooted, unpack
+from pipelines.mobile.novelty import SCORES, basis_name, residuals, rooted, unpack
 from pipelines.mobile.trust import Abstention, PackedArray
 
-SCORE = "root_residual"
+SCORE = "rooted_residuals"
 #: Principal directions, at most; of 16, 32, 64, 96 and 128 the best on val (docs/adr/0013).
 MAX_DIRECTIONS = 64
 #: Directions with less than this share of the variance are rounding errors.
 _MIN_SHARE = 1e-9
+#: Residuals of known pictures that spread less than this do not spread at all.
+_MIN_SPREAD = 1e-6
 _TINY = 1e-300
 #: Largest number of an int8, used on both sides of zero.
 _INT8_MAX = 127
@@ -33,6 +36,8 @@ def fit_abstention(
     val_embedding: NDArray[np.floating[Any]],
     acceptance: float,
     max_directions: int = MAX_DIRECTIONS,
+    *,
+    widths: Sequence[int] = (),
 ) -> Abstention:
     """Mean and principal directions of the train embeddings, and the threshold that val sets.
 
@@ -40,7 +45,8 @@ def fit_abstention(
         train_embedding: (n, d), of plain views through the file that is served.
         val_embedding: (m, d), the same of the val split.
         acceptance: share of the val images that is accepted, in (0.5, 1).
-        max_directions: see `principal_directions`.
+        max_directions: of each level, see `principal_directions`.
+        widths: of the embedding's levels, which add up to d; empty: one level.
 
     Raises:
         DataError: if either is empty or not finite.
@@ -52,14 +58,21 @@ def fit_abstention(
                 f"images, {int((~np.isfinite(embedding)).any(axis=1).sum())} of them with NaN or "
                 f"infinity. Train again with a lower learning_rate."
             )
-    roots = rooted(train_embedding)
-    mean = roots.mean(axis=0)
-    packed = {
-        "mean": pack(mean, "float32"),
-        "basis": pack(principal_directions(roots - mean, max_directions), "int8"),
-    }
-    # The threshold is that of the rounded arrays, since they are what the phone has.
-    arrays = {name: unpack(array) for name, array in packed.items()}
+    means, packed = [], {}
+    ends = np.cumsum(widths or [train_embedding.shape[1]])
+    for level, values in enumerate(np.split(train_embedding, ends[:-1], axis=1)):
+        roots = rooted(values)
+        means.append(roots.mean(axis=0))
+        directions = principal_directions(roots - means[-1], max_directions)
+        packed[basis_name(level)] = pack(directions, "int8")
+    packed["mean"] = pack(np.concatenate(means), "float32")
+    # Of val, and of the rounded arrays: train images lie nearer to directions that they gave, and
+    # the phone has no others.
+    lengths = residuals(val_embedding, _unpacked(packed))
+    spread = lengths.std(axis=0)
+    packed["centre"] = pack(lengths.mean(axis=0), "float32")
+    packed["spread"] = pack(np.where(spread > _MIN_SPREAD, spread, 1.0), "float32")
+    arrays = _unpacked(packed)
     return Abstention(
         score=SCORE,
         threshold=accepting_threshold(SCORES[SCORE](val_embedding, arrays), acceptance),
@@ -68,6 +81,10 @@ def fit_abstention(
         n_train=len(train_embedding),
         n_val=len(val_embedding),
     )
+
+
+def _unpacked(packed: Mapping[str, PackedArray]) -> dict[str, NDArray[np.float64]]:
+    return {name: unpack(array) for name, array in packed.items()}
 
 
 def accepting_threshold(scores: NDArray[np.float64], acceptance: float) -> float:

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from pipelines.mobile.export import INPUT_NAME
-from pipelines.mobile.graphs import RELU6_TOP, WeightGraph, session_with
+from pipelines.mobile.graphs import RELU6_TOP, WeightGraph, n_groups_of, session_with
 
 #: Scales beyond these do not help int8 and cost float precision.
 _MIN_SCALE, _MAX_SCALE = 1e-2, 1e2
@@ -155,7 +155,7 @@ def _equalize_pair(
 ) -> None:
     top = min(high.max(), RELU6_TOP * _HEADROOM) if is_relu6 else high.max()
     scale = np.where(high > _DEAD, top / np.maximum(high, _DEAD), 1.0)
-    is_depthwise = graph.n_groups(reader) > 1
+    is_depthwise = n_groups_of(reader) > 1
     if not is_depthwise:
         # Here the channels share the reader's scale, so that what the activation gains the weights
         # lose; half of the way is best (docs/LOG.md, 2026-11-22). A depthwise kernel loses nothing.

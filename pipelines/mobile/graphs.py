@@ -66,16 +66,12 @@ class WeightGraph(Links):
         }
         self.outputs = {output.name for output in graph.output}
 
-    def n_groups(self, node: NodeProto) -> int:
-        """Groups of a convolution."""
-        return next((a.i for a in node.attribute if a.name == "group"), 1)
-
     def is_pointwise(self, node: NodeProto) -> bool:
         """Whether it is a 1x1 convolution without groups."""
         return (
             node.op_type == "Conv"
             and self.weights[node.input[1]].shape[2:] == (1, 1)
-            and self.n_groups(node) == 1
+            and n_groups_of(node) == 1
         )
 
     def has_bias(self, node: NodeProto) -> bool:
@@ -91,6 +87,15 @@ class WeightGraph(Links):
             )
         data: bytes = self._model.SerializeToString(deterministic=True)
         return data
+
+
+def n_groups_of(node: NodeProto) -> int:
+    """Groups of a convolution: as many as channels where it is depthwise.
+
+    Args:
+        node: the convolution.
+    """
+    return next((a.i for a in node.attribute if a.name == "group"), 1)
 
 
 def session_with(model: bytes, names: Iterable[str]) -> ort.InferenceSession:

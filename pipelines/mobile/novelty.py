@@ -57,31 +57,66 @@ def rooted(embedding: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     return result
 
 
-def root_residual(embedding: NDArray[np.floating[Any]], arrays: Arrays) -> NDArray[np.float64]:
-    """Length of the part of a rooted embedding that known pictures do not have.
-
-    With ``x = rooted(embedding) - mean``: the length of ``x - basisᵀ (basis x)``.
+def basis_name(level: int) -> str:
+    """The array that holds the principal directions of a level.
 
     Args:
-        embedding: (n, d).
-        arrays: ``mean`` (d,) of the rooted embeddings of known pictures, and ``basis`` (k, d),
-            their k principal directions.
+        level: 0 for the head's, and so on.
+    """
+    return f"basis_{level}"
+
+
+def residuals(embedding: NDArray[np.floating[Any]], arrays: Arrays) -> NDArray[np.float64]:
+    """Lengths of the parts of rooted embeddings that known pictures do not have, level by level.
+
+    With ``x = rooted(level's values) - mean``: the length of ``x - basisᵀ (basis x)``.
+
+    Args:
+        embedding: (n, d), the values of one level after the other.
+        arrays: ``mean`` (d,) of the rooted levels of known pictures, and for each level of width w
+            their k principal directions, ``basis_0`` (k, w) and so on.
 
     Returns:
-        (n,), from 0 to 2; larger is more foreign.
+        (n, n_levels), from 0 to 2.
 
     References:
         Wang et al. 2022, "ViM: out-of-distribution with virtual-logit matching", section 4.1 (the
         residual against the principal space), here of `rooted` embeddings: docs/adr/0013.
     """
-    x = rooted(embedding) - arrays["mean"]  # (n, d)
-    inside = x @ arrays["basis"].T  # (n, k)
-    result: NDArray[np.float64] = np.linalg.norm(x - inside @ arrays["basis"], axis=1)
+    lengths: list[NDArray[np.float64]] = []
+    start = 0
+    while (name := basis_name(len(lengths))) in arrays:
+        basis = arrays[name]
+        level = slice(start, start + basis.shape[1])
+        x = rooted(embedding[:, level]) - arrays["mean"][level]  # (n, w)
+        inside = x @ basis.T  # (n, k)
+        lengths.append(np.linalg.norm(x - inside @ basis, axis=1))
+        start = level.stop
+    return np.stack(lengths, axis=1)
+
+
+def rooted_residuals(embedding: NDArray[np.floating[Any]], arrays: Arrays) -> NDArray[np.float64]:
+    """How far the residual of the level that is most surprised is above that of known pictures.
+
+    Args:
+        embedding: (n, d).
+        arrays: those of `residuals`, and ``centre`` and ``spread`` (n_levels,): mean and standard
+            deviation of each level's residual on known pictures that nothing was fitted to.
+
+    Returns:
+        (n,), the largest of the levels' standard scores; larger is more foreign.
+
+    References:
+        Tippett 1931, "The methods of statistics": of several tests the most significant decides.
+        Why two levels, and why not their sum: docs/adr/0018.
+    """
+    scores = (residuals(embedding, arrays) - arrays["centre"]) / arrays["spread"]
+    result: NDArray[np.float64] = scores.max(axis=1)
     return result
 
 
 #: Scores that a bundle may name.
-SCORES: dict[str, Score] = {"root_residual": root_residual}
+SCORES: dict[str, Score] = {"rooted_residuals": rooted_residuals}
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,14 +150,13 @@ class Novelty:
                 f"again with `dvc repro`."
             )
         arrays = {name: unpack(packed) for name, packed in abstention.arrays.items()}
-        shapes = {name: array.shape for name, array in arrays.items()}
-        k = shapes.get("basis", (0,))[0]
-        expected = {"mean": (n_features,), "basis": (k, n_features)}
-        if shapes != expected or not all(np.isfinite(array).all() for array in arrays.values()):
+        if not _are_fit(arrays, n_features):
+            got = {name: array.shape for name, array in arrays.items()}
             raise BundleError(
-                f"abstention.arrays: expected finite numbers in mean ({n_features},) and basis "
-                f"(k, {n_features}), got {shapes or 'none'}. Make the bundle again with "
-                f"`dvc repro`."
+                f"abstention.arrays: expected finite numbers in mean ({n_features},), basis_0 "
+                f"(k, w), basis_1 and so on with widths that add up to {n_features}, and centre "
+                f"and spread above 0 with a number for each; got {got or 'none'}. Make the bundle "
+                f"again with `dvc repro`."
             )
         return cls(abstention, arrays)
 
@@ -139,3 +173,19 @@ class Novelty:
         """
         scores = SCORES[self.abstention.score](embedding, self.arrays)
         return scores, ~(scores <= self.abstention.threshold)
+
+
+def _are_fit(arrays: Arrays, n_features: int) -> bool:
+    shapes = {name: array.shape for name, array in arrays.items()}
+    bases = [shape for name, shape in shapes.items() if name.startswith("basis_")]
+    n_levels = len(bases)
+    names = {"mean", "centre", "spread", *map(basis_name, range(n_levels))}
+    return (
+        n_levels > 0
+        and shapes.keys() == names
+        and all(len(shape) == 2 for shape in bases)
+        and shapes["mean"] == (n_features,) == (sum(shape[-1] for shape in bases),)
+        and shapes["centre"] == shapes["spread"] == (n_levels,)
+        and all(np.isfinite(array).all() for array in arrays.values())
+        and bool((arrays["spread"] > 0).all())
+    )

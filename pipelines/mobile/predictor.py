@@ -41,7 +41,7 @@ class Prediction:
             the bundle has no abstention, and then nothing is foreign.
         positives: by label with an operating point, whether its probability reaches it; empty where
             the bundle has none.
-        embedding: (d,) pooled features.
+        embedding: (d,) pooled features of two levels, see `inner_features`.
         elapsed_ms: wall time of preprocessing and model for this picture, in ms.
     """
 

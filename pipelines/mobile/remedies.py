@@ -30,6 +30,7 @@ from pipelines.mobile.graphs import (
     logits_of,
     with_short_names,
 )
+from pipelines.mobile.inner_features import with_inner_features
 from pipelines.mobile.quantize import CALIBRATORS, StaticQuantizer, stem_nodes
 from pipelines.mobile.rounding import rounded
 
@@ -115,7 +116,7 @@ class Search:
                 recipe.model, self._calibration, self._folder
             )
         quantizer = self._quantizers[recipe.model]
-        model = quantizer.int8(recipe.calibrator, recipe.float_nodes)
+        model = with_inner_features(quantizer.int8(recipe.calibrator, recipe.float_nodes))
         return with_short_names(exact(model) if recipe.is_exact else model)
 
     def _attempt(self, remedy: str, recipe: Recipe) -> Attempt:

@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from onnx import NodeProto
 
 from pipelines.mobile.export import INPUT_NAME
-from pipelines.mobile.graphs import WeightGraph, session_with
+from pipelines.mobile.graphs import WeightGraph, n_groups_of, session_with
 
 #: Largest step of a symmetric int8 weight, as ONNX Runtime's quantiser scales them.
 _LAST_STEP = 127
@@ -69,7 +69,7 @@ def rounded(
         weight, bias = node.input[1], node.input[2]
         old = graph.weights[weight]
         mean, covariance = moments[node.name].result()
-        n_groups = graph.n_groups(node)
+        n_groups = n_groups_of(node)
         # (group, output channel of the group, input): a depthwise kernel is a group of its own.
         grouped = old.reshape(n_groups, old.shape[0] // n_groups, -1).astype(np.float64)
         new = round_weights(grouped, covariance)
@@ -163,6 +163,6 @@ def _inputs(
         [values[:, :, y + dy, x + dx] for dy in range(height) for dx in range(width)], axis=3
     )
     n_images, n_channels, n_positions, size = patches.shape
-    n_groups = graph.n_groups(node)
+    n_groups = n_groups_of(node)
     grouped = patches.reshape(n_images, n_groups, n_channels // n_groups, n_positions, size)
     return grouped.transpose(1, 0, 3, 2, 4).reshape(n_groups, n_images * n_positions, -1)

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.atomic import write_bytes, write_text
+from pipelines.backbones.registry import backbone
 from pipelines.card import DatasetCard, load_card
 from pipelines.config import ExportParams
 from pipelines.data.loaders import Pictures
@@ -46,6 +47,7 @@ from pipelines.mobile.export import (
     check_parity,
     classifier_onnx,
 )
+from pipelines.mobile.inner_features import with_inner_features
 from pipelines.mobile.probabilities import softmax
 from pipelines.mobile.remedies import search_int8
 from pipelines.mobile.sessions import make_session
@@ -89,13 +91,14 @@ def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
             f"val and test images may have been trained on. Run `dvc repro train@{task}`."
         )
     _LOG.info("%s: exporting", task)
-    fp32 = classifier_onnx(model, meta.image_px, meta.mean, meta.std)
+    plain = classifier_onnx(model, meta.image_px, meta.mean, meta.std)
+    fp32 = with_inner_features(plain)
     val_pixels, val_class_index = _val_split(entries, meta, seed, files)
     gap = check_parity(model, fp32, val_pixels[:_PARITY_IMAGES], meta.mean, meta.std)
     _LOG.info("%s: ONNX agrees with torch within %.1e", task, gap)
     chosen = stratified_sample(in_split(entries, "train"), params.calibration_images, seed)
     calibration = calibration_batches(_pictures(chosen, meta, seed, files))
-    attempts = search_int8(fp32, calibration, val_pixels, val_class_index, params)
+    attempts = search_int8(plain, calibration, val_pixels, val_class_index, params)
     best = next(attempt for attempt in attempts if attempt.candidate.is_chosen)
     served = _serving(fp32, best, meta.image_px, params)
     _LOG.info("%s: serves %s: %s", task, served.precision, served.reason)
@@ -195,7 +198,8 @@ def _bundle(
             name=EMBEDDING_NAME,
             shape=(-1, n_features),
             dtype="float32",
-            meaning="pooled features of the last block",
+            meaning="pooled features of the last block, then those that its last depthwise "
+            "convolution reads; tells foreign pictures",
         ),
         files={
             "fp32": _ref(files.onnx_fp32.name, fp32),
@@ -244,7 +248,13 @@ def _trusted(
             )
             for index, label in enumerate(bundle.labels)
         }
-    abstention = fit_abstention(train_embedding, val_embedding, params.acceptance)
+    n_head = backbone(bundle.provenance.backbone).n_features
+    abstention = fit_abstention(
+        train_embedding,
+        val_embedding,
+        params.acceptance,
+        widths=(n_head, train_embedding.shape[1] - n_head),
+    )
     _LOG.info(
         "%s: temperature %.3f; foreign above %.3f of %s",
         bundle.task,

@@ -138,13 +138,15 @@ def _bundle(card: DatasetCard, files: dict[str, Path], entries: list[Entry]) -> 
             "int8_path": [],
             "operating_points": {watched: point} if watched else {},
             "abstention": {
-                "score": "root_residual",
+                "score": "rooted_residuals",
                 # From the middle of all hues, a hue is 0.5 away and black is 1 away.
                 "threshold": 0.8,
                 "acceptance": 0.95,
                 "arrays": {
                     "mean": _packed(np.full(3, 1 / math.sqrt(3))),
-                    "basis": _packed(np.zeros((1, 3))),
+                    "basis_0": _packed(np.zeros((1, 3))),
+                    "centre": _packed(np.zeros(1)),
+                    "spread": _packed(np.ones(1)),
                 },
                 "n_train": 10,
                 "n_val": 10,

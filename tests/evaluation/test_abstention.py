@@ -18,7 +18,7 @@ from pipelines.evaluation.abstention import (
     principal_directions,
 )
 from pipelines.evaluation.foreign_scores import FOREIGN_SCORES, Known
-from pipelines.mobile.novelty import Novelty, rooted, unpack
+from pipelines.mobile.novelty import Novelty, residuals, rooted, unpack
 from pipelines.mobile.trust import MAX_ABSTENTION_BYTES
 
 D = 40
@@ -46,9 +46,36 @@ def test_foreign_embeddings_are_told_and_known_ones_accepted():
 
 
 def test_all_of_it_fits_a_phone():
-    fitted = fit_abstention(embedded(150, 0, d=1280), embedded(20, 1, d=1280), 0.95)
-    assert fitted.arrays["basis"].shape == (MAX_DIRECTIONS, 1280)
-    assert sum(len(array.data) for array in fitted.arrays.values()) < MAX_ABSTENTION_BYTES / 2
+    # MobileNetV2's two levels, the wider of the backbones'.
+    widths = (1280, 960)
+    train, val = (embedded(n, seed, d=sum(widths)) for n, seed in ((150, 0), (20, 1)))
+    fitted = fit_abstention(train, val, 0.95, widths=widths)
+    shapes = {name: array.shape for name, array in fitted.arrays.items()}
+    assert shapes == {
+        **{"mean": (2240,), "centre": (2,), "spread": (2,)},
+        **{"basis_0": (MAX_DIRECTIONS, 1280), "basis_1": (MAX_DIRECTIONS, 960)},
+    }
+    assert sum(len(array.data) for array in fitted.arrays.values()) < 0.8 * MAX_ABSTENTION_BYTES
+
+
+def test_val_images_have_standard_scores_at_each_level():
+    train, val = embedded(300, 0), embedded(200, 1)
+    fitted = fit_abstention(train, val, 0.95, widths=(30, 10))
+    arrays = {name: unpack(array) for name, array in fitted.arrays.items()}
+    scores = (residuals(val, arrays) - arrays["centre"]) / arrays["spread"]
+    np.testing.assert_allclose(scores.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(scores.std(axis=0), 1, atol=1e-5)
+    np.testing.assert_allclose(Novelty.load(fitted, D).judge(val)[0], scores.max(axis=1))
+
+
+def test_what_one_level_does_not_show_the_other_tells():
+    """The head's level of foreign pictures is that of known ones; the inner one is not."""
+    widths = (D, D)
+    train, val, known = (np.hstack([embedded(300, s), embedded(300, s + 50)]) for s in (0, 1, 2))
+    foreign = np.hstack([embedded(300, 3), embedded(300, 53, foreign=True)])
+    novelty = Novelty.load(fit_abstention(train, val, 0.95, widths=widths), sum(widths))
+    assert novelty.judge(known)[1].mean() < 0.1
+    assert novelty.judge(foreign)[1].mean() > 0.9
 
 
 def test_same_embeddings_give_the_same_bytes():
@@ -69,7 +96,7 @@ def test_same_embeddings_give_the_same_bytes():
 )
 def test_few_or_dull_images_can_be_fitted(train, k):
     fitted = fit_abstention(train, train, 0.95)
-    assert fitted.arrays["basis"].shape == (k, D)
+    assert fitted.arrays["basis_0"].shape == (k, D)
     novelty = Novelty.load(fitted, D)
     assert not novelty.judge(train)[1].all()
     assert novelty.judge(-embedded(5, 3))[1].all()
@@ -161,5 +188,6 @@ def test_the_packed_arrays_lose_nothing_that_matters():
     exact = principal_directions(roots - roots.mean(axis=0), MAX_DIRECTIONS)
     x = rooted(val) - roots.mean(axis=0)
     expected = np.linalg.norm(x - x @ exact.T @ exact, axis=1)
-    assert unpack(fitted.arrays["basis"]).shape == exact.shape
-    np.testing.assert_allclose(Novelty.load(fitted, D).judge(val)[0], expected, atol=0.004)
+    assert unpack(fitted.arrays["basis_0"]).shape == exact.shape
+    got = residuals(val, {name: unpack(array) for name, array in fitted.arrays.items()})
+    np.testing.assert_allclose(got[:, 0], expected, atol=0.004)

@@ -14,6 +14,7 @@ from pipelines.mobile.graphs import (
     blocks_of,
     convolutions_of,
     logits_of,
+    n_groups_of,
     session_with,
     with_short_names,
 )
@@ -110,7 +111,7 @@ def test_weight_graph_finds_nodes_by_what_they_make_and_read(tiny_onnx):
     for node in convolutions:
         kernel = graph.weights[node.input[1]]
         assert graph.is_pointwise(node) == (kernel.shape[2:] == (1, 1))
-        assert graph.n_groups(node) in (1, kernel.shape[0])
+        assert n_groups_of(node) in (1, kernel.shape[0])
         assert graph.has_bias(node)
 
 

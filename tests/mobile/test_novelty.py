@@ -10,6 +10,7 @@ import base64
 import json
 import math
 import struct
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -17,11 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
 from pydantic import ValidationError
 
 from pipelines.errors import BundleError
 from pipelines.evaluation.abstention import pack
-from pipelines.mobile.novelty import Novelty, rooted, unpack
+from pipelines.mobile.novelty import Novelty, residuals, rooted, unpack
 from pipelines.mobile.trust import MAX_ABSTENTION_BYTES, Abstention, PackedArray
 
 GOLDEN = Path(__file__).parent.parent / "golden/novelty.json"
@@ -37,26 +39,50 @@ def numbers(packed: PackedArray) -> list[float]:
 
 def expected(abstention: Abstention, embedding: list[float]) -> float:
     """The formula, number by number."""
-    mean = numbers(abstention.arrays["mean"])
-    k, d = abstention.arrays["basis"].shape
-    basis = numbers(abstention.arrays["basis"])
-    roots = [math.copysign(math.sqrt(abs(value)), value) for value in embedding]
-    length = math.sqrt(sum(root * root for root in roots)) or 1.0
-    x = [root / length - middle for root, middle in zip(roots, mean, strict=True)]
-    inside = [sum(basis[row * d + place] * x[place] for place in range(d)) for row in range(k)]
-    back = [sum(basis[row * d + place] * inside[row] for row in range(k)) for place in range(d)]
-    return math.sqrt(sum((a - b) ** 2 for a, b in zip(x, back, strict=True)))
+    mean, centre, spread = (
+        numbers(abstention.arrays[name]) for name in ("mean", "centre", "spread")
+    )
+    scores, start = [], 0
+    for level in range(len(centre)):
+        k, width = abstention.arrays[f"basis_{level}"].shape
+        basis = numbers(abstention.arrays[f"basis_{level}"])
+        stop = start + width
+        roots = [math.copysign(math.sqrt(abs(value)), value) for value in embedding[start:stop]]
+        length = math.sqrt(sum(root * root for root in roots)) or 1.0
+        x = [root / length - middle for root, middle in zip(roots, mean[start:stop], strict=True)]
+        inside = [sum(basis[row * width + i] * x[i] for i in range(width)) for row in range(k)]
+        back = [sum(basis[row * width + i] * inside[row] for row in range(k)) for i in range(width)]
+        rest = math.sqrt(sum((a - b) ** 2 for a, b in zip(x, back, strict=True)))
+        scores.append((rest - centre[level]) / spread[level])
+        start = stop
+    return max(scores)
+
+
+def arrays() -> dict[str, NDArray[np.float64]]:
+    """Of two levels, four features wide and two."""
+    rng = np.random.default_rng(4)
+    return {
+        "mean": rng.uniform(0, 0.5, D),
+        "basis_0": np.linalg.qr(rng.normal(size=(4, 2)))[0].T,
+        "basis_1": np.linalg.qr(rng.normal(size=(2, 1)))[0].T,
+        "centre": np.array([0.4, 0.2]),
+        "spread": np.array([0.1, 0.3]),
+    }
+
+
+def packed(arrays: Mapping[str, NDArray[np.float64]]) -> dict[str, PackedArray]:
+    return {
+        name: pack(array, "int8" if name.startswith("basis") else "float32")
+        for name, array in arrays.items()
+    }
 
 
 def abstention(**changes) -> Abstention:
-    rng = np.random.default_rng(4)
-    basis = np.linalg.qr(rng.normal(size=(D, 2)))[0].T
-    arrays = {"mean": pack(rng.uniform(0, 0.5, D), "float32"), "basis": pack(basis, "int8")}
     document = {
-        "score": "root_residual",
+        "score": "rooted_residuals",
         "threshold": 0.5,
         "acceptance": 0.95,
-        "arrays": arrays,
+        "arrays": packed(arrays()),
         "n_train": 40,
         "n_val": 20,
     }
@@ -89,16 +115,36 @@ def test_score_is_that_of_the_plain_reference(rows):
     fitted = abstention()
     scores, _ = Novelty.load(fitted, D).judge(rows)
     for row, score in zip(rows, scores, strict=True):
-        assert score == pytest.approx(expected(fitted, row.tolist()), abs=1e-9)
-        assert 0 <= score <= 2.5
+        assert score == pytest.approx(expected(fitted, row.tolist()), abs=1e-7)
+
+
+@given(embeddings)
+def test_residuals_are_lengths_within_the_unit_ball_of_each_level(rows):
+    lengths = residuals(rows, Novelty.load(abstention(), D).arrays)
+    assert lengths.shape == (len(rows), 2)
+    # At most 1 for the roots, and the mean's own length.
+    assert ((lengths >= 0) & (lengths <= 1 + np.sqrt(D * 0.25))).all()
 
 
 @given(embeddings, st.floats(0.01, 100))
 def test_contrast_of_a_picture_does_not_count(rows, factor):
     novelty = Novelty.load(abstention(), D)
     before = novelty.judge(rows.astype(np.float64))[0]
-    after = novelty.judge(rows.astype(np.float64) * factor)[0]
-    np.testing.assert_allclose(after, before, atol=1e-7)
+    # Each level has its own length: one may be louder than the other.
+    after = novelty.judge(rows.astype(np.float64) * np.repeat([factor, 1 / factor], [4, 2]))[0]
+    np.testing.assert_allclose(after, before, atol=1e-6)
+
+
+def test_a_picture_is_foreign_by_either_level():
+    rows = np.float64([[2, 3, 1, 2, 5, 1]])
+    usual = Novelty.load(abstention(), D).judge(rows)[0][0]
+    at = residuals(rows, Novelty.load(abstention(), D).arrays)[0]
+    assert usual < 10
+    for level in range(2):
+        centre = at.copy()
+        centre[level] -= 10 * arrays()["spread"][level]
+        moved = abstention(arrays=packed({**arrays(), "centre": centre}))
+        assert Novelty.load(moved, D).judge(rows)[0][0] == pytest.approx(10, abs=1e-4)
 
 
 @given(embeddings)
@@ -163,25 +209,33 @@ def test_more_than_a_phone_should_load_is_refused():
 
 
 @pytest.mark.parametrize(
-    ("arrays", "n_features"),
+    ("changes", "n_features"),
     [
-        ({"mean": np.zeros(D)}, D),
-        ({"basis": np.zeros((2, D))}, D),
-        ({}, D),
-        ({"mean": np.zeros(D), "basis": np.zeros((2, D)), "more": np.zeros(1)}, D),
-        ({"mean": np.zeros(D), "basis": np.zeros((2, D))}, D + 1),
-        ({"mean": np.zeros(D), "basis": np.zeros((2, D + 1))}, D),
-        ({"mean": np.zeros(D), "basis": np.zeros(D)}, D),
-        ({"mean": np.full(D, np.nan), "basis": np.zeros((2, D))}, D),
+        ({"basis_0": None, "basis_1": None}, D),
+        ({"mean": None}, D),
+        ({"spread": None}, D),
+        (dict.fromkeys(arrays()), D),
+        ({"more": np.zeros(1)}, D),
+        ({}, D + 1),
+        ({"basis_0": np.zeros((2, 5))}, D),
+        ({"basis_0": np.zeros(4)}, D),
+        ({"basis_1": None, "basis_2": np.zeros((1, 2))}, D),
+        ({"mean": np.full(D, np.nan)}, D),
+        ({"centre": np.zeros(3)}, D),
+        ({"spread": np.array([1.0, 0.0])}, D),
     ],
-    ids=["no basis", "no mean", "nothing", "more", "model", "basis", "flat", "NaN"],
+    ids=[
+        *("no basis", "no mean", "no spread", "nothing", "more", "model", "basis", "flat"),
+        *("gap", "NaN", "levels", "no width"),
+    ],
 )
-def test_arrays_that_do_not_fit_the_model_are_refused(arrays, n_features):
-    packed = {name: pack(array, "float32") for name, array in arrays.items()}
+def test_arrays_that_do_not_fit_the_model_are_refused(changes, n_features):
+    wrong = {name: array for name, array in {**arrays(), **changes}.items() if array is not None}
+    stored = {name: pack(array, "float32") for name, array in wrong.items()}
     with pytest.raises(BundleError, match=r"abstention\.arrays: expected finite numbers"):
-        Novelty.load(abstention(arrays=packed), n_features)
+        Novelty.load(abstention(arrays=stored), n_features)
 
 
 def test_unknown_score_is_refused():
-    with pytest.raises(BundleError, match=r"expected one of root_residual, got 'magic'"):
+    with pytest.raises(BundleError, match=r"expected one of rooted_residuals, got 'magic'"):
         Novelty.load(abstention(score="magic"), D)

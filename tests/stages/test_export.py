@@ -132,7 +132,8 @@ def test_export_writes_a_candidate_that_answers_like_the_float_model(project, fi
     assert bundle.provenance.float_sha256 == sha256
     assert bundle.provenance.data_sha256 == content_sha256(entries)
     assert bundle.is_sample
-    assert bundle.embedding.shape == (-1, 576)
+    # What the head reads, and what the last depthwise convolution reads.
+    assert bundle.embedding.shape == (-1, 576 + 576)
     assert [c.remedy for c in bundle.int8_path if c.is_chosen] == ["minmax"]
     assert bundle.files["int8"].size_bytes < 0.35 * bundle.files["fp32"].size_bytes
     assert bundle.files["int8"].sha256 == file_sha256(files.onnx_int8)

@@ -5,8 +5,16 @@ import type { Abstention } from "./bundle.ts";
 import { unpack } from "./packed.ts";
 import { Refusal } from "./refusal.ts";
 
-type Arrays = Readonly<Record<string, Float64Array>>;
-type Score = (embedding: ArrayLike<number>, arrays: Arrays) => number;
+/** The only score that bundles name. */
+const SCORE = "rooted_residuals";
+
+/** What known pictures are like at one level of the embedding. */
+interface Level {
+  readonly mean: Float64Array;
+  readonly basis: Float64Array;
+  readonly centre: number;
+  readonly spread: number;
+}
 
 export interface Verdict {
   /** Larger is more foreign. */
@@ -22,14 +30,12 @@ export function rooted(embedding: ArrayLike<number>): Float64Array {
 }
 
 /**
- * Length of the part of a rooted embedding that known pictures do not have: with x = rooted - mean,
- * the length of x less its projection on the rows of `basis` (after Wang et al. 2022).
+ * Length of the part of a rooted level that known pictures do not have: with x = rooted - mean, the
+ * length of x less its projection on the rows of `basis` (after Wang et al. 2022).
  */
-function rootResidual(embedding: ArrayLike<number>, arrays: Arrays): number {
-  const mean = arrays["mean"]!;
-  const basis = arrays["basis"]!;
+function residual(values: ArrayLike<number>, { mean, basis }: Level): number {
   const d = mean.length;
-  const x = rooted(embedding).map((value, i) => value - mean[i]!);
+  const x = rooted(values).map((value, i) => value - mean[i]!);
   const rest = x.slice();
   for (let row = 0; row < basis.length; row += d) {
     let inside = 0;
@@ -39,34 +45,63 @@ function rootResidual(embedding: ArrayLike<number>, arrays: Arrays): number {
   return Math.sqrt(rest.reduce((sum, value) => sum + value * value, 0));
 }
 
-const SCORES: Readonly<Record<string, Score>> = { root_residual: rootResidual };
-
 /** A fitted score, ready to be asked. Throws a Refusal where it is unknown or does not fit. */
 export function makeNovelty(
   abstention: Abstention,
   nFeatures: number,
 ): (embedding: ArrayLike<number>) => Verdict {
-  const fault = (reason: string): Refusal => new Refusal("refusal.bundle", { reason: `abstention.${reason}` });
-  const score = Object.hasOwn(SCORES, abstention.score) ? SCORES[abstention.score] : undefined;
-  if (score === undefined) throw fault(`score: ${abstention.score}`);
-  const shapes = Object.fromEntries(
-    Object.entries(abstention.arrays).map(([name, packed]) => [name, packed.shape.join(" x ")]),
-  );
-  const k = abstention.arrays["basis"]?.shape[0] ?? 0;
-  const isFit =
-    Object.keys(shapes).length === 2 && shapes["mean"] === `${nFeatures}` && shapes["basis"] === `${k} x ${nFeatures}`;
-  if (!isFit) throw fault(`arrays: ${JSON.stringify(shapes)}`);
+  if (abstention.score !== SCORE) throw fault(`score: ${abstention.score}`);
+  const levels = readLevels(abstention.arrays, nFeatures);
+  return (embedding) => {
+    const values = Float64Array.from(embedding);
+    let [foreignness, start] = [Number.NEGATIVE_INFINITY, 0];
+    // The level that is most surprised decides (Tippett 1931).
+    for (const level of levels) {
+      const end = start + level.mean.length;
+      const score = (residual(values.subarray(start, end), level) - level.centre) / level.spread;
+      foreignness = Math.max(foreignness, score);
+      start = end;
+    }
+    return { foreignness, isForeign: !(foreignness <= abstention.threshold) }; // NaN is foreign
+  };
+}
+
+function readLevels(packed: Abstention["arrays"], nFeatures: number): Level[] {
   const arrays: Record<string, Float64Array> = {};
-  for (const [name, packed] of Object.entries(abstention.arrays)) {
+  for (const [name, array] of Object.entries(packed)) {
     try {
-      arrays[name] = unpack(packed);
+      arrays[name] = unpack(array);
     } catch (error) {
       throw fault(`arrays.${name}: ${String(error)}`);
     }
     if (!arrays[name].every(Number.isFinite)) throw fault(`arrays.${name}: not finite`);
   }
-  return (embedding) => {
-    const foreignness = score(embedding, arrays);
-    return { foreignness, isForeign: !(foreignness <= abstention.threshold) }; // NaN is foreign
-  };
+  const { mean, centre, spread } = arrays;
+  const widths: number[] = [];
+  for (let basis; (basis = packed[`basis_${widths.length}`]) !== undefined; ) widths.push(basis.shape[1] ?? 0);
+  const isFit =
+    widths.length > 0 &&
+    Object.keys(arrays).length === widths.length + 3 &&
+    mean?.length === nFeatures &&
+    widths.reduce((sum, width) => sum + width) === nFeatures &&
+    centre?.length === widths.length &&
+    spread?.length === widths.length &&
+    spread.every((value) => value > 0);
+  if (!isFit) {
+    const shapes = Object.entries(packed).map(([name, { shape }]) => [name, shape.join(" x ")]);
+    throw fault(`arrays: ${JSON.stringify(Object.fromEntries(shapes))}`);
+  }
+  return widths.map((width, level) => {
+    const start = widths.slice(0, level).reduce((sum, value) => sum + value, 0);
+    return {
+      mean: mean.subarray(start, start + width),
+      basis: arrays[`basis_${level}`]!,
+      centre: centre[level]!,
+      spread: spread[level]!,
+    };
+  });
+}
+
+function fault(reason: string): Refusal {
+  return new Refusal("refusal.bundle", { reason: `abstention.${reason}` });
 }

@@ -44,11 +44,17 @@ describe("packed arrays", () => {
 
 describe("novelty", () => {
   const abstention = {
-    score: "root_residual",
+    score: "rooted_residuals",
     threshold: 0.5,
     acceptance: 0.95,
-    arrays: { mean: packed("int8", [0, 0], [2]), basis: packed("int8", [1, 0], [1, 2]) },
+    arrays: {
+      mean: packed("int8", [0, 0], [2]),
+      basis_0: packed("int8", [1, 0], [1, 2]),
+      centre: packed("int8", [0], [1]),
+      spread: packed("int8", [1], [1]),
+    },
   };
+  const { mean, basis_0, centre, spread } = abstention.arrays;
 
   it("is the length of what the basis does not hold", () => {
     const judge = makeNovelty(abstention, 2);
@@ -56,6 +62,22 @@ describe("novelty", () => {
     expect(judge([0, 4]).foreignness).toBeCloseTo(1, 12);
     expect(judge([0, 4]).isForeign).toBe(true);
     expect(judge([9, 16]).foreignness).toBeCloseTo(0.8, 12);
+  });
+
+  it("is the largest of the levels' standard scores", () => {
+    const arrays = {
+      mean: packed("int8", [0, 0, 0, 0], [4]),
+      basis_0,
+      basis_1: packed("int8", [0, 1], [1, 2]),
+      centre: packed("int8", [1, 0], [2]),
+      spread: packed("int8", [2, 4], [2]),
+    };
+    const judge = makeNovelty({ ...abstention, arrays }, 4);
+    // The second level has its own length: 3 and 4 of 5, rooted.
+    expect(judge([0, 4, 9, 16]).foreignness).toBeCloseTo((0.6 - 0) / 4, 12);
+    expect(judge([0, 4, 0, 1]).foreignness).toBeCloseTo((1 - 1) / 2, 12);
+    expect(judge([4, 0, 0, 1]).foreignness).toBeCloseTo(0, 12);
+    expect(judge([4, 0, 0, Number.NaN]).isForeign).toBe(true);
   });
 
   it("holds NaN for foreign and zeros for zeros", () => {
@@ -67,9 +89,13 @@ describe("novelty", () => {
     [{ ...abstention, score: "energy" }, 2],
     [{ ...abstention, score: "toString" }, 2],
     [abstention, 3],
-    [{ ...abstention, arrays: { mean: abstention.arrays.mean } }, 2],
-    [{ ...abstention, arrays: { ...abstention.arrays, more: abstention.arrays.mean } }, 2],
-    [{ ...abstention, arrays: { ...abstention.arrays, basis: packed("float16", [0, 0x7c, 0, 0], [1, 2]) } }, 2],
+    [{ ...abstention, arrays: { mean } }, 2],
+    [{ ...abstention, arrays: { mean, centre, spread } }, 2],
+    [{ ...abstention, arrays: { ...abstention.arrays, more: mean } }, 2],
+    [{ ...abstention, arrays: { ...abstention.arrays, basis_1: basis_0 } }, 2],
+    [{ ...abstention, arrays: { ...abstention.arrays, centre: mean } }, 2],
+    [{ ...abstention, arrays: { ...abstention.arrays, spread: packed("int8", [0], [1]) } }, 2],
+    [{ ...abstention, arrays: { ...abstention.arrays, basis_0: packed("float16", [0, 0x7c, 0, 0], [1, 2]) } }, 2],
   ])("refuses what it does not know (%#)", (wrong, n) => {
     expect(() => makeNovelty(wrong, n)).toThrow(Refusal);
   });
