@@ -1,0 +1,70 @@
+"""The released models know what they do not know: the other tasks' pictures, noise, text, nothing.
+
+Training moves this without anybody looking at it (docs/adr/0018): the better a head learns its
+labels, the less its embedding says of anything else. ``FIELDLENS_ROOT`` names the project folder
+whose models are tried; the checkout by default.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+from sklearn.metrics import roc_auc_score
+
+from pipelines.config import load_params
+from pipelines.data.manifest import in_split, read_manifest
+from pipelines.mobile.predictor import Predictor
+from pipelines.paths import Paths
+
+CHECKOUT = Path(__file__).resolve().parents[2]
+PATHS = Paths(Path(os.environ.get("FIELDLENS_ROOT", CHECKOUT)))
+TASKS = list(load_params(PATHS.params).tasks)
+#: Test pictures of the task itself, and of each other task.
+N_OWN, N_OF_OTHERS = 100, 20
+#: What was asked of the mean over tasks, here of each.
+MIN_AUROC = 0.97
+#: Shares of pictures that are taken for the task's own.
+MAX_FOREIGN_ACCEPTED, MAX_PAINTED_ACCEPTED = 0.1, 0.05
+
+pytestmark = [pytest.mark.model, pytest.mark.slow]
+
+
+def pictures_of(task: str, most: int) -> list[Path]:
+    files = PATHS.task(task)
+    entries = in_split(read_manifest(files.manifest), "test")
+    return [files.raw_dir / entry.path for entry in entries[:: max(1, len(entries) // most)]]
+
+
+def painted(monkeypatch: pytest.MonkeyPatch) -> list[Image.Image]:
+    monkeypatch.syspath_prepend(str(CHECKOUT / "benchmarks"))
+    kinds = importlib.import_module("abstention").kinds()
+    return [image for images in kinds.values() for image in images]
+
+
+def judged(predictor: Predictor, sources: Sequence[Path | Image.Image]) -> tuple[np.ndarray, float]:
+    """Foreignness of pictures, and the share that is accepted."""
+    answers = [predictor.predict(source) for source in sources]
+    scores = np.array([answer.foreignness for answer in answers])
+    return scores, 1 - float(np.mean([answer.is_foreign for answer in answers]))
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_foreign_pictures_are_told(task, monkeypatch):
+    missing = [name for name in TASKS if not PATHS.task(name).manifest.is_file()]
+    if missing or not PATHS.task(task).bundle.is_file():
+        pytest.skip(f"{PATHS.root}: there are no models of all tasks; `make repro` makes them")
+    predictor = Predictor.load(PATHS.task(task).bundle)
+    others = [path for name in TASKS if name != task for path in pictures_of(name, N_OF_OTHERS)]
+    own, _ = judged(predictor, pictures_of(task, N_OWN))
+    foreign, accepted = judged(predictor, others)
+    truth = np.repeat([0, 1], [len(own), len(foreign)])
+    assert roc_auc_score(truth, np.concatenate([own, foreign])) >= MIN_AUROC
+    assert accepted <= MAX_FOREIGN_ACCEPTED
+    _, accepted = judged(predictor, painted(monkeypatch))
+    assert accepted <= MAX_PAINTED_ACCEPTED
