@@ -50,6 +50,9 @@ def test_two_layouts_give_the_same_bits(task):
     predictor = Predictor.load(files.bundle)
     if predictor.bundle.provenance.backbone != "mobilenet_v2":
         pytest.skip("only MobileNetV2's stem is made exact")
+    (chosen,) = (one for one in predictor.bundle.int8_path if one.is_chosen)
+    if "leave_out" in chosen.remedy:
+        pytest.skip(f"{task}: blocks were left in float32, whose sums depend on their order")
     model = read_model(predictor.bundle, files.mobile_dir, "int8")
     test = in_split(read_manifest(files.manifest), "test")[:N_PICTURES]
     pictures = np.stack([predictor.pixels(files.raw_dir / entry.path) for entry in test])
