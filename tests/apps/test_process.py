@@ -111,6 +111,8 @@ def test_fieldlens_app_serves_and_leaves_nothing_behind(app_root, ending):
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
+        # A shell's background jobs ignore Ctrl-C, and so would what this test starts there.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stderr is not None
     try:
@@ -124,8 +126,12 @@ def test_fieldlens_app_serves_and_leaves_nothing_behind(app_root, ending):
             assert health.read() == b"ok"
     finally:
         process.send_signal(ending)
-        process.wait(30)
-        process.stderr.close()
+        try:
+            process.wait(30)
+        finally:
+            process.kill()
+            process.wait()
+            process.stderr.close()
     time.sleep(0.2)
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0
