@@ -12,7 +12,6 @@ real`, and --root .real):
 from __future__ import annotations
 
 import argparse
-import io
 import os
 import statistics
 import sys
@@ -33,6 +32,7 @@ from pipelines.data.manifest import Entry, class_index_of, in_split, read_manife
 from pipelines.data.preprocess import Preprocess
 from pipelines.errors import MissingDataError
 from pipelines.evaluation.abstention import MAX_DIRECTIONS, accepting_threshold, fit_abstention
+from pipelines.evaluation.behaviour import changes
 from pipelines.evaluation.foreign_scores import FOREIGN_SCORES, Floats, ForeignScore, Known
 from pipelines.mobile.benchmark import paired_ms
 from pipelines.mobile.calibration import stratified_sample
@@ -103,8 +103,10 @@ def compare(arguments: argparse.Namespace) -> None:
     rows: dict[str, dict[str, list[float]]] = {}
     painted: dict[str, list[str]] = {}
     changed: dict[str, list[str]] = {}
+    price = ""
     for task in tasks:
         seen = look(paths, tasks, task)
+        price = price or cost(seen)
         for name, score in scores_of(seen).items():
             for measure, value in measures(score, seen).items():
                 rows.setdefault(measure, {}).setdefault(name, []).append(value)
@@ -125,7 +127,7 @@ def compare(arguments: argparse.Namespace) -> None:
     table(["task", *kinds()], [[task, *cells] for task, cells in painted.items()])
     say("Share of true test pictures refused, as another camera would have taken them:", "")
     table(["task and score", *CAMERAS], [[name, *cells] for name, cells in changed.items()])
-    cost(look(paths, tasks, tasks[0]))
+    say(price, "")
 
 
 def look(paths: Paths, tasks: Sequence[str], task: str) -> Seen:
@@ -273,19 +275,18 @@ def refused_when_changed(score: Score, seen: Seen) -> list[str]:
     return [f"{float((score(found) > bound).mean()):.3f}" for found in seen.changed.values()]
 
 
-def cost(seen: Seen) -> None:
-    """Print what the served score costs for one picture."""
+def cost(seen: Seen) -> str:
+    """What the served score costs for one picture, in words."""
     d = seen.own["val"].embedding.shape[1]
     fitted = novelty(seen, slice(0, d), (seen.n_head, d - seen.n_head))
     one = seen.own["val"].embedding[:1].astype(np.float32)
     ms = paired_ms({"judge": partial(fitted.judge, one)}, 1000)["judge"]
     size = sum(len(array.data) for array in fitted.abstention.arrays.values())
     bases = [str(array.shape) for name, array in fitted.arrays.items() if "basis" in name]
-    say(
+    return (
         f"Cost of the served score, one picture, directions {' and '.join(bases)}: median "
         f"{statistics.median(ms):.3f} ms, 95th percentile {np.quantile(ms, 0.95):.3f} ms; {size:,} "
-        f"bytes in the bundle.",
-        "",
+        f"bytes in the bundle."
     )
 
 
@@ -299,12 +300,6 @@ def _middle(image: Image.Image, share: float) -> Image.Image:
     return image.crop((left, top, image.width - left, image.height - top))
 
 
-def _as_jpeg(image: Image.Image) -> Image.Image:
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=50)
-    return open_image(buffer.getvalue()).rgb
-
-
 def _grainy(image: Image.Image) -> Image.Image:
     values = np.asarray(image, dtype=np.float64)
     return _picture(values + np.random.default_rng(_SEED).normal(0, 5, values.shape))
@@ -313,7 +308,7 @@ def _grainy(image: Image.Image) -> Image.Image:
 #: What another camera, or a messenger on the way, makes of a picture, by name.
 CAMERAS: dict[str, Callable[[Image.Image], Image.Image]] = {
     "as it is": lambda image: image,
-    "JPEG quality 50": _as_jpeg,
+    **{one.name: one.apply for one in changes(with_flip=False) if one.name == "JPEG quality 50"},
     "a quarter brighter": lambda image: ImageEnhance.Brightness(image).enhance(1.25),
     "half the resolution": lambda image: _resized(_resized(image, 0.5), 2),
     "blur of 1 px": lambda image: image.filter(ImageFilter.GaussianBlur(1)),

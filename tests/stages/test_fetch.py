@@ -236,11 +236,7 @@ def test_fetch_on_a_full_disk_is_a_storage_error_and_keeps_the_old(
     assert "raw: cannot be written (File too large)" in done.stdout
     assert _raw(project) == before
     done = subprocess.run(_script(project, str(tmp_path / "set.zip")), check=True)
-    assert sorted(_raw(project)) == [
-        "SOURCE.json",
-        "blue/1.jpg",
-        "red/1.jpg",
-    ]
+    assert sorted(_raw(project)) == ["SOURCE.json", "blue/1.jpg", "red/1.jpg"]
 
 
 def test_fetch_killed_in_the_middle_keeps_the_old_and_is_resumed(
@@ -281,10 +277,6 @@ def test_fetch_killed_in_the_middle_keeps_the_old_and_is_resumed(
             said, _ = process.communicate()
     assert said == ""
     assert process.returncode == 0
-    assert sorted(_raw(project)) == [
-        "SOURCE.json",
-        "blue/1.jpg",
-        "red/1.jpg",
-    ]
+    assert sorted(_raw(project)) == ["SOURCE.json", "blue/1.jpg", "red/1.jpg"]
     assert _source_json(project)["source"]["sha256"] == hashlib.sha256(data).hexdigest()
     assert not list(project.task("toy").raw_dir.parent.glob(".tmp*"))

@@ -10,6 +10,8 @@ const SCORE = "rooted_residuals";
 
 /** What known pictures are like at one level of the embedding. */
 interface Level {
+  /** Place of its first value in the embedding. */
+  readonly start: number;
   readonly mean: Float64Array;
   readonly basis: Float64Array;
   readonly centre: number;
@@ -54,16 +56,15 @@ export function makeNovelty(
   const levels = readLevels(abstention.arrays, nFeatures);
   return (embedding) => {
     const values = Float64Array.from(embedding);
-    let [foreignness, start] = [Number.NEGATIVE_INFINITY, 0];
     // The level that is most surprised decides (Tippett 1931).
-    for (const level of levels) {
-      const end = start + level.mean.length;
-      const score = (residual(values.subarray(start, end), level) - level.centre) / level.spread;
-      foreignness = Math.max(foreignness, score);
-      start = end;
-    }
+    const foreignness = Math.max(...levels.map((level) => standardScore(values, level)));
     return { foreignness, isForeign: !(foreignness <= abstention.threshold) }; // NaN is foreign
   };
+}
+
+function standardScore(embedding: Float64Array, level: Level): number {
+  const values = embedding.subarray(level.start, level.start + level.mean.length);
+  return (residual(values, level) - level.centre) / level.spread;
 }
 
 function readLevels(packed: Abstention["arrays"], nFeatures: number): Level[] {
@@ -76,30 +77,33 @@ function readLevels(packed: Abstention["arrays"], nFeatures: number): Level[] {
     }
     if (!arrays[name].every(Number.isFinite)) throw fault(`arrays.${name}: not finite`);
   }
+  const shapes = Object.fromEntries(Object.entries(packed).map(([name, { shape }]) => [name, shape.join(" x ")]));
   const { mean, centre, spread } = arrays;
-  const widths: number[] = [];
-  for (let basis; (basis = packed[`basis_${widths.length}`]) !== undefined; ) widths.push(basis.shape[1] ?? 0);
-  const isFit =
-    widths.length > 0 &&
-    Object.keys(arrays).length === widths.length + 3 &&
-    mean?.length === nFeatures &&
-    widths.reduce((sum, width) => sum + width) === nFeatures &&
-    centre?.length === widths.length &&
-    spread?.length === widths.length &&
-    spread.every((value) => value > 0);
-  if (!isFit) {
-    const shapes = Object.entries(packed).map(([name, { shape }]) => [name, shape.join(" x ")]);
-    throw fault(`arrays: ${JSON.stringify(Object.fromEntries(shapes))}`);
-  }
-  return widths.map((width, level) => {
-    const start = widths.slice(0, level).reduce((sum, value) => sum + value, 0);
-    return {
-      mean: mean.subarray(start, start + width),
+  const levels: Level[] = [];
+  let start = 0;
+  for (let basis; (basis = packed[`basis_${levels.length}`]) !== undefined; ) {
+    const level = levels.length;
+    // NaN is the end of no embedding.
+    const end = start + (basis.shape.length === 2 ? basis.shape[1]! : Number.NaN);
+    levels.push({
+      start,
+      mean: mean?.subarray(start, end) ?? new Float64Array(),
       basis: arrays[`basis_${level}`]!,
-      centre: centre[level]!,
-      spread: spread[level]!,
-    };
-  });
+      centre: centre?.[level] ?? Number.NaN,
+      spread: spread?.[level] ?? Number.NaN,
+    });
+    start = end;
+  }
+  const isFit =
+    levels.length > 0 &&
+    Object.keys(shapes).length === levels.length + 3 &&
+    start === nFeatures &&
+    shapes["mean"] === `${nFeatures}` &&
+    shapes["centre"] === `${levels.length}` &&
+    shapes["spread"] === `${levels.length}` &&
+    levels.every(({ spread }) => spread > 0);
+  if (!isFit) throw fault(`arrays: ${JSON.stringify(shapes)}`);
+  return levels;
 }
 
 function fault(reason: string): Refusal {

@@ -94,6 +94,9 @@ describe("novelty", () => {
     [{ ...abstention, arrays: { ...abstention.arrays, more: mean } }, 2],
     [{ ...abstention, arrays: { ...abstention.arrays, basis_1: basis_0 } }, 2],
     [{ ...abstention, arrays: { ...abstention.arrays, centre: mean } }, 2],
+    [{ ...abstention, arrays: { ...abstention.arrays, mean: packed("int8", [0, 0], [1, 2]) } }, 2],
+    [{ ...abstention, arrays: { ...abstention.arrays, basis_0: packed("int8", [1, 0], [1, 2, 1]) } }, 2],
+    [{ ...abstention, arrays: { ...abstention.arrays, centre: packed("int8", [0], [1, 1]) } }, 2],
     [{ ...abstention, arrays: { ...abstention.arrays, spread: packed("int8", [0], [1]) } }, 2],
     [{ ...abstention, arrays: { ...abstention.arrays, basis_0: packed("float16", [0, 0x7c, 0, 0], [1, 2]) } }, 2],
   ])("refuses what it does not know (%#)", (wrong, n) => {
