@@ -16,8 +16,9 @@ DATA ?=
 ROOT ?= .
 # Where `make phone-site` writes.
 OUT ?=
-# Whose training `make bench` measures.
+# Whose training `make bench` measures, and whose settings in folds.
 BENCH_TASKS ?= cats_dogs fish_species
+BENCH_FOLDS ?= skin_lesion tomato_leaf
 
 VENV := $(CURDIR)/.venv
 READY := .venv/.stamp
@@ -35,7 +36,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 
 .PHONY: help setup repro test test-all check fix ui real clean
 .PHONY: app shots phone phone-site phone-test
-.PHONY: bench bench-prepare bench-latency bench-abstention bench-training bench-repro
+.PHONY: bench bench-prepare bench-latency bench-abstention bench-training bench-folds bench-repro
 
 help:  ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -81,7 +82,7 @@ phone-site: $(READY) apps/phone/dist/index.html  ## write the phone page and the
 phone-test: $(PHONE_READY)  ## the phone page's own tests, without a browser
 	cd apps/phone && npm run types && npm test
 
-bench: bench-prepare bench-latency bench-abstention bench-training bench-repro  ## measure again the figures of docs/LOG.md; takes an hour (DATA=folder, ROOT=.real)
+bench: bench-prepare bench-latency bench-abstention bench-training bench-folds bench-repro  ## measure again the figures of docs/LOG.md; takes two hours (DATA=folder, ROOT=.real)
 
 bench-prepare: $(READY)
 	python benchmarks/prepare.py $(if $(DATA),--folder "$(DATA)",--images 1000 5000 50000)
@@ -94,6 +95,9 @@ bench-abstention: $(READY)
 
 bench-training: $(READY) $(WEIGHTS)
 	for task in $(BENCH_TASKS); do python benchmarks/training.py --root "$(ROOT)" --task $$task; done
+
+bench-folds: $(READY) $(WEIGHTS)
+	for task in $(BENCH_FOLDS); do python benchmarks/folds.py --root "$(ROOT)" --task $$task; done
 
 bench-repro: $(READY)
 	python benchmarks/repro.py

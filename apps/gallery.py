@@ -5,7 +5,6 @@ Read from the prepared manifest and the raw folder where both are present; nothi
 
 from __future__ import annotations
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,13 +12,11 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
+from apps.session import thumb
 from pipelines.data.images import open_image
 from pipelines.data.manifest import Entry, in_split, read_manifest
 from pipelines.errors import CorruptImageError, DataError
 from pipelines.paths import TaskPaths
-
-_THUMB_PX = 144
-_JPEG_QUALITY = 82
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,12 +71,6 @@ def thumbnail(path: str, _version: int) -> bytes | None:
         _version: changes when the file does.
     """
     try:
-        image = open_image(Path(path)).rgb
+        return thumb(open_image(Path(path)).rgb)
     except CorruptImageError:
         return None
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    square = image.resize((_THUMB_PX, _THUMB_PX), box=(left, top, left + side, top + side))
-    buffer = io.BytesIO()
-    square.save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    return buffer.getvalue()

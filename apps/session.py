@@ -23,7 +23,7 @@ MAX_SHOTS = 12
 MAX_AT_ONCE = 50
 #: Longer side of the picture on the phone-shaped panel, 350 px wide, on a dense screen.
 _VIEW_PX = 640
-_THUMB_PX = 96
+_THUMB_PX = 144
 _JPEG_QUALITY = 84
 
 
@@ -176,7 +176,7 @@ def jpeg(image: Image.Image) -> bytes:
 
 
 def thumb(image: Image.Image) -> bytes:
-    """A small square JPEG from the middle of a picture.
+    """A small square JPEG from the middle of a picture, shrunk by a whole number as `fitted` is.
 
     Args:
         image: mode RGB.
@@ -184,5 +184,4 @@ def thumb(image: Image.Image) -> bytes:
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     box = (left, top, left + side, top + side)
-    size = (_THUMB_PX, _THUMB_PX)
-    return jpeg(image.resize(size, Image.Resampling.BILINEAR, box=box, reducing_gap=2.0))
+    return jpeg(image.reduce(max(1, side // _THUMB_PX), box=box))

@@ -36,7 +36,7 @@ from pipelines.evaluation.behaviour import changes
 from pipelines.evaluation.foreign_scores import FOREIGN_SCORES, Floats, ForeignScore, Known
 from pipelines.mobile.benchmark import paired_ms
 from pipelines.mobile.calibration import stratified_sample
-from pipelines.mobile.novelty import Novelty, residuals
+from pipelines.mobile.novelty import Novelty, standard_scores
 from pipelines.mobile.predictor import Predictor
 from pipelines.paths import Paths, TaskPaths
 
@@ -228,9 +228,7 @@ def _of_head(score: ForeignScore, n_head: int, found: Features) -> Floats:
 
 
 def _sum(fitted: Novelty, found: Features) -> Floats:
-    arrays = fitted.arrays
-    scores = (residuals(found.embedding, arrays) - arrays["centre"]) / arrays["spread"]
-    total: Floats = scores.sum(axis=1)
+    total: Floats = standard_scores(found.embedding, fitted.arrays).sum(axis=1)
     return total
 
 

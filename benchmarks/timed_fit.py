@@ -1,20 +1,22 @@
-"""One training by either strategy with a stopwatch beside it; `training.py` compares them."""
+"""One training by either strategy, with a stopwatch: what `training.py` and `folds.py` compare."""
 
 from __future__ import annotations
 
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.backbones.heads import Classifier
 from pipelines.config import TrainParams, load_params
-from pipelines.data.manifest import SPLITS, in_split, read_manifest
+from pipelines.data.manifest import SPLITS, Entry, in_split, read_manifest
 from pipelines.data.manifest import Split as SplitName
 from pipelines.data.prepared import read_summary
 from pipelines.evaluation.metrics import accuracy
@@ -87,8 +89,9 @@ class Trained:
         export_s: of the frozen trunk, not in the other times; 0 if it lay in the cache.
         before_s: until the first epoch: initial weights, int8 trunk, pass through the trunk.
         elapsed_s: of all.
-        accuracy: of the float model on the test split: of the weights that the val split chose, or
-            of the last epoch where time ran out.
+        answers: (n,) of the float model on the test split: of the weights that the val split chose,
+            or of the last epoch where time ran out.
+        accuracy: of these answers.
         is_stopped: whether its time ran out.
         n_epochs: that were finished.
         epochs: in their order, where they were measured.
@@ -98,6 +101,7 @@ class Trained:
     export_s: float = 0.0
     before_s: float = 0.0
     elapsed_s: float = 0.0
+    answers: NDArray[np.int64] = field(default_factory=lambda: np.empty(0, dtype=np.int64))
     accuracy: float = 0.0
     is_stopped: bool = False
     n_epochs: int = 0
@@ -117,11 +121,15 @@ class _Ended(Exception):
 
 def read_setting(paths: Paths, task: str, is_warm: bool) -> Setting:
     """The task's params and splits, as the stage reads them."""
+    return setting_of(paths, task, read_manifest(paths.task(task).manifest), is_warm)
+
+
+def setting_of(paths: Paths, task: str, entries: Sequence[Entry], is_warm: bool) -> Setting:
+    """The same, of images whose splits are given."""
     params = load_params(paths.params)
     chosen = params.task(task).train
     files = paths.task(task)
     labels = read_summary(files.prepare_summary).labels
-    entries = read_manifest(files.manifest)
     splits = {
         name: open_split(in_split(entries, name), labels, chosen, params.seed, files)
         for name in SPLITS
@@ -169,7 +177,7 @@ def train(
             result.n_epochs += 1
             if is_measured:
                 with watch.paused():
-                    measured = test_accuracy(setting, model)
+                    measured = test_accuracy(setting, test_answers(setting, model))
                 result.epochs.append(Epoch(log.epoch, log.phase, watch.elapsed_s, measured))
 
         with contextlib.suppress(_Ended):
@@ -186,7 +194,8 @@ def train(
                 what=f"{setting.task} {strategy}",
             )
         result.elapsed_s = watch.elapsed_s
-        result.accuracy = test_accuracy(setting, model)
+        result.answers = test_answers(setting, model)
+        result.accuracy = test_accuracy(setting, result.answers)
     return result
 
 
@@ -224,8 +233,13 @@ def checked(phase: Phase, end_if_due: Callable[[], None]) -> Batches:
     return batches
 
 
-def test_accuracy(setting: Setting, model: Classifier) -> float:
-    """Accuracy of the float model on the test split; the model is left in inference mode."""
+def test_accuracy(setting: Setting, answers: NDArray[np.int64]) -> float:
+    """Share of the test split that is answered rightly."""
+    return accuracy(setting.splits["test"].class_index, answers)
+
+
+def test_answers(setting: Setting, model: Classifier) -> NDArray[np.int64]:
+    """Answers of the float model on the test split; the model is left in inference mode."""
     test = setting.splits["test"]
     # The logits of the ordinary loop's val split are those of whatever split it is given.
     phases = full_phases(
@@ -233,5 +247,5 @@ def test_accuracy(setting: Setting, model: Classifier) -> float:
     )
     model.eval()
     with torch.inference_mode():
-        predicted = phases[0].val_logits().argmax(dim=1).numpy()
-    return accuracy(test.class_index, predicted)
+        answers: NDArray[np.int64] = phases[0].val_logits().argmax(dim=1).numpy()
+    return answers

@@ -39,7 +39,14 @@ MAX_FILE_BYTES = 100_000_000
 #: Passes over a picture's pixels by a JPEG's scans: 25 scans of 64 megapixels, in about a second.
 #: Encoders write 10 (libjpeg) to 20; a scan that changes nothing costs a file 200 bytes.
 _MAX_SCANNED_PIXELS = 1_600_000_000
-_START_OF_SCAN = b"\xff\xda"
+#: Of JPEG (ITU-T T.81, B.1.1.3 and B.2.2): markers, and where a frame's header has its components.
+_START_OF_IMAGE, _START_OF_SCAN = b"\xff\xd8", b"\xff\xda"
+_SEQUENTIAL_FRAMES = frozenset({b"\xff\xc0", b"\xff\xc1"})
+_N_COMPONENTS_AT = 5
+_TABLES_AND_NOTES = frozenset(
+    bytes([0xFF, code]) for code in (0xC4, 0xDB, 0xDD, 0xFE, *range(0xE0, 0xF0))
+)
+_USUAL_SEGMENTS = _TABLES_AND_NOTES | _SEQUENTIAL_FRAMES | {_START_OF_SCAN}
 
 #: What makes a picture upright, by its EXIF orientation (tag 0x0112; EXIF 2.32, section 4.6.4).
 _ORIENTATION_TAG = 0x0112
@@ -116,7 +123,7 @@ def open_image(
         image.load()
         orientation = _orientation(image)
         return OpenedImage(
-            rgb=_upright(to_rgb(image), orientation),
+            rgb=_upright_rgb(image, orientation),
             format=image.format or "unknown",
             mode=mode,
             width_px=width_px,
@@ -237,13 +244,36 @@ def _refuse_by_scans(image: Image.Image, data: bytes, name: str) -> None:
 
     The marker cannot stand in entropy-coded data (ITU-T T.81, B.1.1.5); one in a preview counts.
     """
-    if image.format in {"JPEG", "MPO"} or image.info.get("compression") in {"jpeg", "tiff_jpeg"}:
+    is_jpeg = image.format in {"JPEG", "MPO"}
+    if is_jpeg and _has_one_scan(data):
+        return
+    if is_jpeg or image.info.get("compression") in {"jpeg", "tiff_jpeg"}:
         # As `data.count`, which takes 5 ms for a phone's photo where this takes 1.
         codes = np.frombuffer(data, dtype=np.uint8)
         ends = np.flatnonzero(codes[1:] == _START_OF_SCAN[1])
         n_scans = int((codes[ends] == _START_OF_SCAN[0]).sum())
         if n_scans * image.width * image.height > _MAX_SCANNED_PIXELS:
             raise CorruptImageError(name, f"{n_scans:,} scans of so many pixels are no photograph")
+
+
+def _has_one_scan(data: bytes) -> bool:
+    """Whether a JPEG's header rules out a second scan, as that of most cameras' photos does.
+
+    It does where the frame is sequential and its first scan has all of its components: libjpeg
+    refuses a scan after that one. False where the header holds anything unusual.
+    """
+    at, n_components = len(_START_OF_IMAGE), 0
+    while (marker := data[at : at + 2]) in _USUAL_SEGMENTS:
+        length = int.from_bytes(data[at + 2 : at + 4])
+        if length < 2:
+            return False
+        segment = data[at + 4 : at + 2 + length]
+        if marker == _START_OF_SCAN:
+            return segment[:1] == bytes([n_components])
+        if marker in _SEQUENTIAL_FRAMES and len(segment) > _N_COMPONENTS_AT:
+            n_components = segment[_N_COMPONENTS_AT]
+        at += 2 + length
+    return False
 
 
 def _orientation(image: Image.Image) -> int:
@@ -253,6 +283,12 @@ def _orientation(image: Image.Image) -> int:
         # The picture is whole and only its EXIF block is not: shown as stored, as browsers do.
         return 1
     return value if isinstance(value, int) else 1
+
+
+def _upright_rgb(image: Image.Image, orientation: int) -> Image.Image:
+    """A picture of its own, which either step makes: of a phone's photo one copy less."""
+    is_plain = image.mode == "RGB" and "transparency" not in image.info
+    return _upright(image if is_plain and orientation in _UPRIGHT else to_rgb(image), orientation)
 
 
 def _upright(image: Image.Image, orientation: int) -> Image.Image:

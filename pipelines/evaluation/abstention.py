@@ -20,7 +20,8 @@ from pipelines.mobile.novelty import SCORES, basis_name, residuals, rooted, unpa
 from pipelines.mobile.trust import Abstention, PackedArray
 
 SCORE = "rooted_residuals"
-#: Principal directions, at most; of 16, 32, 64, 96 and 128 the best on val (docs/adr/0013).
+#: Principal directions of a level, at most: the best of 16 to 128 on val where the head's level was
+#: the only one (docs/adr/0013); with two levels 16 to 96 differ by little (docs/LOG.md).
 MAX_DIRECTIONS = 64
 #: Directions with less than this share of the variance are rounding errors.
 _MIN_SHARE = 1e-9

@@ -95,13 +95,27 @@ def residuals(embedding: NDArray[np.floating[Any]], arrays: Arrays) -> NDArray[n
     return np.stack(lengths, axis=1)
 
 
-def rooted_residuals(embedding: NDArray[np.floating[Any]], arrays: Arrays) -> NDArray[np.float64]:
-    """How far the residual of the level that is most surprised is above that of known pictures.
+def standard_scores(embedding: NDArray[np.floating[Any]], arrays: Arrays) -> NDArray[np.float64]:
+    """How far the residual of each level is above that of known pictures.
 
     Args:
         embedding: (n, d).
         arrays: those of `residuals`, and ``centre`` and ``spread`` (n_levels,): mean and standard
             deviation of each level's residual on known pictures that nothing was fitted to.
+
+    Returns:
+        (n, n_levels), in standard deviations.
+    """
+    scores: NDArray[np.float64] = residuals(embedding, arrays) - arrays["centre"]
+    return scores / arrays["spread"]
+
+
+def rooted_residuals(embedding: NDArray[np.floating[Any]], arrays: Arrays) -> NDArray[np.float64]:
+    """How far the level that is most surprised is above known pictures.
+
+    Args:
+        embedding: (n, d).
+        arrays: as `standard_scores` takes them.
 
     Returns:
         (n,), the largest of the levels' standard scores; larger is more foreign.
@@ -110,8 +124,7 @@ def rooted_residuals(embedding: NDArray[np.floating[Any]], arrays: Arrays) -> ND
         Tippett 1931, "The methods of statistics": of several tests the most significant decides.
         Why two levels, and why not their sum: docs/adr/0018.
     """
-    scores = (residuals(embedding, arrays) - arrays["centre"]) / arrays["spread"]
-    result: NDArray[np.float64] = scores.max(axis=1)
+    result: NDArray[np.float64] = standard_scores(embedding, arrays).max(axis=1)
     return result
 
 

@@ -16,7 +16,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "benchmarks"
-SCRIPTS = ("abstention", "latency", "prepare", "repro", "training")
+SCRIPTS = ("abstention", "folds", "latency", "prepare", "repro", "training")
 
 
 @pytest.fixture(autouse=True)
@@ -75,6 +75,25 @@ def test_abstention_without_models_says_what_to_run(tmp_path):
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
     assert "expected at least 2" in done.stderr
+
+
+def test_each_image_is_tested_once_and_no_group_straddles_splits():
+    from pipelines.data.manifest import SPLITS, Entry
+
+    folds = importlib.import_module("folds")
+    entries = [
+        Entry(f"{i}.jpg", "ab"[i % 2], f"g{i // 3}", "", "train", f"{i:064x}", 9, 9)
+        for i in range(90)
+    ]
+    found = folds.folds(entries, 5)
+    tested = sorted(e.path for fold in found for e in fold if e.split == "test")
+    assert tested == sorted(e.path for e in entries)
+    for fold in found:
+        groups = {split: {e.group for e in fold if e.split == split} for split in SPLITS}
+        assert all(groups.values())
+        assert len({group for held in groups.values() for group in held}) == sum(
+            map(len, groups.values())
+        )
 
 
 def test_painted_pictures_are_of_every_kind():

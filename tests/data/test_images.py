@@ -73,6 +73,22 @@ def scanned_bomb() -> bytes:
     return whole[:-2] + whole[last:-2] * 200 + b"\xff\xd9"
 
 
+def rescanned() -> bytes:
+    """A JPEG that is not progressive, with its only scan ten times."""
+    whole = encode(picture(), "JPEG")
+    return whole[:-2] + whole[whole.rindex(b"\xff\xda") : -2] * 9 + whole[-2:]
+
+
+#: Header of a sequential frame of 8,000 x 8,000 px, and of a scan that has all of its components.
+SEQUENTIAL = bytes.fromhex("ffc0000b 08 1f40 1f40 01 011100 ffda0008 01 0100003f00")
+
+
+def disguised(lie: bytes) -> bytes:
+    """`scanned_bomb` with a lie behind its first two bytes."""
+    bomb = scanned_bomb()
+    return bomb[:2] + lie + bomb[2:]
+
+
 @functools.cache
 def deep_picture() -> bytes:
     """5,000 x 5,000 px of 32 bits; compressed, a hundred kilobytes."""
@@ -96,6 +112,15 @@ REFUSED: list[tuple[str, Callable[[], bytes], str]] = [
     ("huge and real", real_bomb, "64,000,000"),
     ("a little too large", lambda: png_header_only(8_001), "8,001 x 8,001"),
     ("JPEG of many scans", scanned_bomb, "scans"),
+    ("many scans behind a note", lambda: disguised(b"\xff\xe1\x00\x19" + SEQUENTIAL), "scans"),
+    (
+        "many scans behind an empty note",
+        lambda: disguised(b"\xff\xe0\x00\x00" + SEQUENTIAL),
+        "scans",
+    ),
+    ("many scans behind a filled marker", lambda: disguised(b"\xff\xff\xe0\x00\x02"), "scans"),
+    ("scans after the only one", rescanned, "damaged"),
+    ("many scans in a second frame", lambda: disguised(SEQUENTIAL), "damaged"),
     ("32 bits a pixel", deep_picture, "32 bits a pixel"),
     ("animated GIF", lambda: frames("GIF"), "more than one frame"),
     ("animated WebP", lambda: frames("WEBP"), "more than one frame"),
