@@ -54,6 +54,9 @@ class ClassEntry(Strict):
     meaning: Text
     #: Folder names that mean this class in published copies, besides the label itself.
     source_names: tuple[Text, ...] = Field(default=(), strict=False)
+    #: Whether somebody should be told to act on it; false for what is harmless or nothing at all.
+    #: Where `export` fits operating points, it does so for these classes.
+    is_alarm: bool = True
 
 
 class ImageFacts(Strict):
@@ -128,6 +131,11 @@ class DatasetCard(Strict):
     def labels(self) -> tuple[str, ...]:
         """Labels in the order of the card."""
         return tuple(entry.label for entry in self.classes)
+
+    @property
+    def alarms(self) -> frozenset[str]:
+        """Labels that somebody should be told to act on."""
+        return frozenset(entry.label for entry in self.classes if entry.is_alarm)
 
     def label_of(self, folder_name: str) -> str | None:
         """The label that a folder name stands for, or None; letter case does not matter.

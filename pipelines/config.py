@@ -213,7 +213,7 @@ class ExportParams(Strict):
     min_speedup: Positive
     #: Share of the val images that the abstention accepts as of the kind that the model knows.
     acceptance: Annotated[float, Field(gt=0.5, lt=1, strict=False)]
-    #: Least specificity of each label's operating point on val; null where none is wanted.
+    #: Least specificity, on val, of the operating point of each alarm (see the card); null: none.
     min_specificity: Annotated[float, Field(gt=0, lt=1, strict=False)] | None = None
 
 

@@ -7,7 +7,7 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Sequence, Set
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +106,7 @@ def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
     known = stratified_sample(in_split(entries, "train"), _MAX_KNOWN_IMAGES, seed)
     bundle = _trusted(
         bundle,
+        card.alarms,
         {"fp32": fp32, "int8": best.model}[served.precision],
         _pictures(known, meta, seed, files),
         val_pixels,
@@ -228,6 +229,7 @@ def _bundle(
 
 def _trusted(
     bundle: Bundle,
+    alarms: Set[str],
     model: bytes,
     known: Pictures,
     val_pixels: NDArray[np.uint8],
@@ -247,6 +249,7 @@ def _trusted(
                 probabilities[:, index], val_class_index == index, params.min_specificity
             )
             for index, label in enumerate(bundle.labels)
+            if label in alarms
         }
     n_head = backbone(bundle.provenance.backbone).n_features
     abstention = fit_abstention(

@@ -164,6 +164,19 @@ def test_on_a_phone_the_answer_follows_the_picture(hub, page):
     assert tops == sorted(tops)
 
 
+@pytest.mark.parametrize("page", ["phone"], indirect=True)
+def test_on_a_phone_both_models_fit_side_by_side(hub, page):
+    open_app(page, f"{hub}/skin_lesion")
+    source(page, EN("input.gallery"))
+    page.get_by_role("button", name="Basal cell carcinoma", exact=True).first.click()
+    settle(page)
+    page.get_by_text(EN("compare.title"), exact=True).click()
+    settle(page)
+    table = page.locator(".fl-scroll")
+    table.wait_for()
+    assert table.evaluate("box => box.scrollWidth - box.clientWidth") <= 0
+
+
 def test_style_names_parts_that_streamlit_draws(hub, page):
     open_app(page, f"{hub}/tomato_leaf")
     source(page, EN("input.gallery"))

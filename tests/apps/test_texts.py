@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import re
 import string
 from collections.abc import Iterator, Mapping
@@ -161,6 +162,15 @@ def test_prose_is_found_where_a_page_would_show_it(tmp_path):
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: path.stem)
 def test_no_text_stands_in_the_code(path):
     assert prose_in(path) == []
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_what_looks_alarming_is_an_alarm_by_the_card(task):
+    tones = importlib.import_module(f"apps.{task}").APP.tones
+    card = load_card(ROOT / "datasets" / task / "card.yaml")
+    assert set(tones) <= set(card.labels)
+    assert {label for label, tone in tones.items() if tone in {"warn", "alarm"}} <= card.alarms
+    assert {label for label, tone in tones.items() if tone == "ok"}.isdisjoint(card.alarms)
 
 
 def test_numbers_have_the_decimal_sign_of_the_language():
