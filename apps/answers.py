@@ -25,6 +25,12 @@ _SHOWN_LABELS = 5
 #: Up to so many operating points, each gets its line.
 _FEW_POINTS = 3
 _ALARMS = {True: "answer.above", False: "answer.below"}
+#: Tone and sign of what is said beside a true label.
+_OUTCOMES: Mapping[str, tuple[Tone, str]] = {
+    "right": ("ok", "✓"),
+    "wrong": ("alarm", "✗"),
+    "none": ("warn", "?"),
+}
 #: Of the boxes, on any picture: dark enough for white, bright enough for black.
 _BOX_COLOURS: Mapping[Tone, str] = {
     "plain": "#4aa3ff",
@@ -184,7 +190,7 @@ def next_step(t: Texts, model: Model, label: str) -> str:
 
 
 def truth(t: Texts, task: str, shot: Shot) -> str:
-    """Whether the answer is the true label, where that is known.
+    """Whether the answer is the true label, where that is known; a foreign picture has none.
 
     Args:
         t: texts.
@@ -193,9 +199,10 @@ def truth(t: Texts, task: str, shot: Shot) -> str:
     """
     if shot.truth is None:
         return ""
-    is_right = shot.truth == shot.main.label
-    words = t(f"answer.truth_{'right' if is_right else 'wrong'}", label=t.label(task, shot.truth))
-    tone, sign = ("ok", "✓") if is_right else ("alarm", "✗")
+    said = shot.main
+    outcome = "none" if said.is_foreign else "right" if shot.truth == said.label else "wrong"
+    tone, sign = _OUTCOMES[outcome]
+    words = t(f"answer.truth_{outcome}", label=t.label(task, shot.truth))
     return f'<span class="fl-chip {tone}">{sign} {escape(words)}</span>'
 
 

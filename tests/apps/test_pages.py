@@ -106,6 +106,17 @@ def test_test_picture_shows_whether_the_answer_is_right(app_root):
     assert EN("answer.truth_right", label="Late blight") in said(app.run())
 
 
+def test_a_picture_without_an_answer_is_not_called_right(app_root):
+    from apps.answers import truth
+    from apps.looking import look
+    from apps.models import load_model
+
+    model = load_model("cats_dogs")
+    shot = look(model, encoded(black()), key="a", name="a.png", truth="cat")
+    assert shot.prediction.is_foreign
+    assert EN("answer.truth_none", label="Cat") in truth(EN, "cats_dogs", shot)
+
+
 def test_second_click_on_a_test_picture_changes_nothing(app_root):
     app = go_to_gallery(start("tomato_leaf"))
     for _ in range(2):
