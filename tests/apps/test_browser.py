@@ -116,14 +116,26 @@ def test_every_card_of_the_hub_leads_to_its_app(hub, page):
         settle(page)
 
 
-def test_camera_takes_a_picture_and_gets_an_answer(hub, page):
-    open_app(page, f"{hub}/cats_dogs")
+@pytest.mark.parametrize("task", TASKS)
+def test_camera_takes_a_picture_and_gets_an_answer(hub, page, task):
+    open_app(page, f"{hub}/{task}")
     source(page, EN("input.camera"))
     page.wait_for_function("document.querySelector('video')?.readyState === 4", timeout=20_000)
     page.get_by_role("button", name="Take Photo").click()
     answer(page).get_by_role("img").wait_for(timeout=20_000)
     settle(page)
     assert answer(page).get_by_role("heading").count() >= 1
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_test_picture_gets_its_true_label(hub, page, app_template, task):
+    label = load_card(app_template / "datasets" / task / "card.yaml").labels[0]
+    name = EN.label(task, label)
+    open_app(page, f"{hub}/{task}")
+    source(page, EN("input.gallery"))
+    page.get_by_role("button", name=name, exact=True).first.click()
+    settle(page)
+    answer(page).get_by_text(EN("answer.truth_right", label=name)).wait_for()
 
 
 def test_test_picture_survives_a_double_click_and_a_reload(hub, page):
