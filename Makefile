@@ -63,6 +63,7 @@ fix: $(READY)  ## format, and mend what ruff can mend
 	ruff check --fix .
 
 ui: $(READY)  ## open MLflow on 127.0.0.1 (PORT=5000, ROOT=.real for the real images)
+	@echo "MLflow opens for GenAI: choose 'Model training' at the top left, then an experiment shows its runs."
 	cd $(ROOT) && mlflow ui --host 127.0.0.1 --port $(PORT) \
 	  --backend-store-uri "$${MLFLOW_TRACKING_URI:-sqlite:///$$PWD/mlflow.db}" \
 	  --default-artifact-root "file://$$PWD/mlartifacts"
