@@ -36,7 +36,8 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 
 .PHONY: help setup repro test test-all check fix ui real clean
 .PHONY: app shots phone phone-site phone-test
-.PHONY: bench bench-prepare bench-latency bench-abstention bench-training bench-folds bench-repro
+.PHONY: bench bench-prepare bench-latency bench-first_answer bench-abstention bench-training
+.PHONY: bench-folds bench-repro
 
 help:  ## show this help
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -83,13 +84,16 @@ phone-site: $(READY) apps/phone/dist/index.html  ## write the phone page and the
 phone-test: $(PHONE_READY)  ## the phone page's own tests, without a browser
 	cd apps/phone && npm run types && npm test
 
-bench: bench-prepare bench-latency bench-abstention bench-training bench-folds bench-repro  ## measure again the figures of docs/LOG.md; takes two hours (DATA=folder, ROOT=.real)
+bench: bench-prepare bench-latency bench-first_answer bench-abstention bench-training bench-folds bench-repro  ## measure again the figures of docs/LOG.md; takes two hours (DATA=folder, ROOT=.real)
 
 bench-prepare: $(READY)
 	python benchmarks/prepare.py $(if $(DATA),--folder "$(DATA)",--images 1000 5000 50000)
 
 bench-latency: $(READY)
 	python benchmarks/latency.py --root "$(ROOT)"
+
+bench-first_answer: $(READY)
+	python benchmarks/first_answer.py --root "$(ROOT)"
 
 bench-abstention: $(READY)
 	python benchmarks/abstention.py --root "$(ROOT)"
