@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-from numpy.typing import NDArray
 from report import header, make_parser, run, say, table
 
 from pipelines.config import TrainParams
-from pipelines.data.manifest import Entry, read_manifest
+from pipelines.data.manifest import Entry, Split, class_index_of, read_manifest
+from pipelines.data.shortcuts import blind
 from pipelines.evaluation.metrics import accuracy, macro_f1
 from pipelines.paths import Paths
 
@@ -91,31 +91,30 @@ def compare(arguments: argparse.Namespace) -> None:
 
 def folds(entries: Sequence[Entry], n_folds: int) -> list[list[Entry]]:
     """The images with other splits, once for each fold; each is in the test split of one fold."""
-    test_of = _fold_of(entries, n_folds)
     result = []
-    for number in range(n_folds):
-        rest = [entry for entry, fold in zip(entries, test_of, strict=True) if fold != number]
-        test = [entry for entry, fold in zip(entries, test_of, strict=True) if fold == number]
-        is_val = _fold_of(rest, n_folds) == 0
+    for rest, test in by_group(entries, n_folds):
+        train, val = by_group(rest, n_folds)[0]
+        parts: dict[Split, list[Entry]] = {"train": train, "val": val, "test": test}
         result.append(
-            [replace(entry, split="test") for entry in test]
-            + [
-                replace(entry, split="val" if held else "train")
-                for entry, held in zip(rest, is_val, strict=True)
-            ]
+            [replace(entry, split=name) for name, part in parts.items() for entry in part]
         )
     return result
 
 
-def _fold_of(entries: Sequence[Entry], n_folds: int) -> NDArray[np.int64]:
-    from sklearn.model_selection import StratifiedGroupKFold
-
-    labels, groups = ([getattr(entry, name) for entry in entries] for name in ("label", "group"))
-    fold_of = np.zeros(len(entries), dtype=np.int64)
-    splitter = StratifiedGroupKFold(n_folds, shuffle=True, random_state=_SEED)
-    for number, (_, test) in enumerate(splitter.split(labels, labels, groups)):
-        fold_of[test] = number
-    return fold_of
+def by_group(entries: Sequence[Entry], n_folds: int) -> list[tuple[list[Entry], list[Entry]]]:
+    """What is learned from and what is answered in each of the audit's folds."""
+    labels = sorted({entry.label for entry in entries})
+    found = blind(
+        class_index_of(entries, labels),
+        len(labels),
+        [entry.group for entry in entries],
+        n_folds,
+        _SEED,
+        resamples=1,
+    )
+    return [
+        ([entries[i] for i in learn], [entries[i] for i in answer]) for learn, answer in found.folds
+    ]
 
 
 def untuned(setting: Setting) -> Setting:

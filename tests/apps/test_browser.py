@@ -14,7 +14,6 @@ from pipelines.card import load_card
 from tests.apps.browsing import (
     DESKTOP,
     PHONE,
-    ROOT,
     browser,
     chromium,
     open_app,
@@ -22,7 +21,7 @@ from tests.apps.browsing import (
     settle,
     source,
 )
-from tests.apps.conftest import TASKS, black, encoded, hue_of, tile
+from tests.apps.conftest import ROOT, TASKS, black, encoded, hue_of, tile
 
 pytestmark = [
     pytest.mark.slow,
@@ -88,6 +87,18 @@ def give(page: Any, *files: dict[str, object]) -> None:
     settle(page)
 
 
+def gallery(page: Any, address: str) -> None:
+    open_app(page, address)
+    source(page, EN("input.gallery"))
+
+
+def try_one(page: Any, address: str, name: str) -> None:
+    """Choose the first test picture whose label is ``name``."""
+    gallery(page, address)
+    page.get_by_role("button", name=name, exact=True).first.click()
+    settle(page)
+
+
 def answer(page: Any) -> Any:
     return page.get_by_role("region", name=EN("answer.region"))
 
@@ -131,16 +142,12 @@ def test_camera_takes_a_picture_and_gets_an_answer(hub, page, task):
 def test_test_picture_gets_its_true_label(hub, page, app_template, task):
     label = load_card(app_template / "datasets" / task / "card.yaml").labels[0]
     name = EN.label(task, label)
-    open_app(page, f"{hub}/{task}")
-    source(page, EN("input.gallery"))
-    page.get_by_role("button", name=name, exact=True).first.click()
-    settle(page)
+    try_one(page, f"{hub}/{task}", name)
     answer(page).get_by_text(EN("answer.truth_right", label=name)).wait_for()
 
 
 def test_test_picture_survives_a_double_click_and_a_reload(hub, page):
-    open_app(page, f"{hub}/tomato_leaf")
-    source(page, EN("input.gallery"))
+    gallery(page, f"{hub}/tomato_leaf")
     page.get_by_role("button", name="Late blight", exact=True).first.dblclick()
     settle(page)
     right = EN("answer.truth_right", label="Late blight")
@@ -154,8 +161,7 @@ def test_test_picture_survives_a_double_click_and_a_reload(hub, page):
 
 @pytest.mark.parametrize("page", ["phone", "desktop"], indirect=True)
 def test_test_pictures_are_wide_enough_for_a_thumb(hub, page):
-    open_app(page, f"{hub}/tomato_leaf")
-    source(page, EN("input.gallery"))
+    gallery(page, f"{hub}/tomato_leaf")
     pictures = page.locator("[class*=st-key-pick-]")
     boxes = [pictures.nth(number).bounding_box() for number in range(pictures.count())]
     assert len(boxes) == 12
@@ -165,10 +171,7 @@ def test_test_pictures_are_wide_enough_for_a_thumb(hub, page):
 
 @pytest.mark.parametrize("page", ["phone"], indirect=True)
 def test_on_a_phone_the_answer_follows_the_picture(hub, page):
-    open_app(page, f"{hub}/tomato_leaf")
-    source(page, EN("input.gallery"))
-    page.get_by_role("button", name="Late blight", exact=True).first.click()
-    settle(page)
+    try_one(page, f"{hub}/tomato_leaf", "Late blight")
     tops = [
         page.locator(part).bounding_box()["y"]
         for part in (".st-key-input", ".fl-phone", ".st-key-more")
@@ -178,10 +181,7 @@ def test_on_a_phone_the_answer_follows_the_picture(hub, page):
 
 @pytest.mark.parametrize("page", ["phone"], indirect=True)
 def test_on_a_phone_both_models_fit_side_by_side(hub, page):
-    open_app(page, f"{hub}/skin_lesion")
-    source(page, EN("input.gallery"))
-    page.get_by_role("button", name="Basal cell carcinoma", exact=True).first.click()
-    settle(page)
+    try_one(page, f"{hub}/skin_lesion", "Basal cell carcinoma")
     page.get_by_text(EN("compare.title"), exact=True).click()
     settle(page)
     table = page.locator(".fl-scroll")
@@ -190,10 +190,7 @@ def test_on_a_phone_both_models_fit_side_by_side(hub, page):
 
 
 def test_style_names_parts_that_streamlit_draws(hub, page):
-    open_app(page, f"{hub}/tomato_leaf")
-    source(page, EN("input.gallery"))
-    page.get_by_role("button", name="Late blight", exact=True).first.click()
-    settle(page)
+    try_one(page, f"{hub}/tomato_leaf", "Late blight")
     style = (ROOT / "apps" / "style.css").read_text(encoding="utf-8")
     parts = set(re.findall(r"\.st[A-Z]\w+|\[data-testid=[^\]]+\]", style))
     assert len(parts) > 5
@@ -216,8 +213,7 @@ def test_foreign_picture_is_not_named(hub, page):
 
 
 def test_keyboard_alone_reaches_an_answer(hub, page):
-    open_app(page, f"{hub}/cats_dogs")
-    source(page, EN("input.gallery"))
+    gallery(page, f"{hub}/cats_dogs")
     page.get_by_role("button", name="Dog", exact=True).first.focus()
     page.keyboard.press("Enter")
     settle(page)
