@@ -2,7 +2,8 @@
 
 One test split of a small data set is luck: its groups may be easy or hard, and a few of them move
 the figure by points. Here every image is in the test split once: five folds by group, and of each
-fold's other images a fifth, by group too, chooses the epoch. Trained are the task's own settings
+fold's other images a fifth, by group too, chooses the epoch (and is then trained on too, where the
+task has ``refit``). Trained are the task's own settings
 and plain ones: head, then tail from block 14 at one rate, no views through the int8 trunk, no class
 weights, no label smoothing, no average of weights. Same folds, same images, same choice of the
 epoch, so that what differs is the settings; the float model answers. Settings are never chosen

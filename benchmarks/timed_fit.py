@@ -31,7 +31,8 @@ from pipelines.training.batches import Split
 from pipelines.training.fit import Phase, fit
 from pipelines.training.full import full_phases
 from pipelines.training.history import EpochLog
-from pipelines.training.start import start_model
+from pipelines.training.refit import refit
+from pipelines.training.start import start_model, training_device
 
 Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
 
@@ -90,7 +91,7 @@ class Trained:
         before_s: until the first epoch: initial weights, int8 trunk, pass through the trunk.
         elapsed_s: of all.
         answers: (n,) of the float model on the test split: of the weights that the val split chose,
-            or of the last epoch where time ran out.
+            of the refit where params ask for one, or of the last epoch where time ran out.
         accuracy: of these answers.
         is_stopped: whether its time ran out.
         n_epochs: that were finished.
@@ -152,7 +153,7 @@ def train(
         share_caches(setting, scratch)
         watch = Stopwatch()
         model, _ = start_model(params, len(setting.labels), setting.seed, setting.paths)
-        model.to("cuda" if torch.cuda.is_available() else "cpu")
+        model.to(training_device())
         if strategy == "cached":
             with watch.paused():
                 result.export_s = export_trunk(setting, model)
@@ -193,6 +194,19 @@ def train(
                 on_epoch=on_epoch,
                 what=f"{setting.task} {strategy}",
             )
+        if params.refit and not result.is_stopped:
+            model = refit(
+                setting.task,
+                params,
+                len(setting.labels),
+                splits["train"],
+                splits["val"],
+                setting.seed,
+                scratch,
+                checkpoint_dir=scratch.task(setting.task).refit_checkpoint_dir,
+                key="benchmark",
+                on_epoch=lambda log: None,
+            )
         result.elapsed_s = watch.elapsed_s
         result.answers = test_answers(setting, model)
         result.accuracy = test_accuracy(setting, result.answers)
@@ -200,8 +214,11 @@ def train(
 
 
 def share_caches(setting: Setting, scratch: Paths) -> None:
-    """Let a scratch root see the project's exported trunks, and with --warm its activations."""
-    shared = {scratch.trunks_dir: setting.paths.trunks_dir}
+    """Let a scratch root see weights and exported trunks, and with --warm activations."""
+    shared = {
+        scratch.weights_dir: setting.paths.weights_dir,
+        scratch.trunks_dir: setting.paths.trunks_dir,
+    }
     if setting.is_warm:
         shared[scratch.activations_dir] = setting.paths.activations_dir
     for link, target in shared.items():

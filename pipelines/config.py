@@ -1,8 +1,7 @@
 """params.yaml -> frozen, checked `Params`; the only reader of that file.
 
-params.yaml holds every number that a result depends on. What is true of a data set is in its card;
-what is true of a machine (MLFLOW_TRACKING_URI, FIELDLENS_WORKERS, ...) is in the environment.
-Parsing touches neither network nor data.
+What is true of a data set is in its card, what is true of a machine in the environment
+(MLFLOW_TRACKING_URI, FIELDLENS_WORKERS, ...). Parsing touches neither network nor data.
 """
 
 from __future__ import annotations
@@ -65,8 +64,7 @@ class AuditParams(Strict):
     suspicious_share: Share
     #: The same, at which it is called a shortcut.
     shortcut_share: Share
-    #: Why a model of this task may be released although its data are called a shortcut; printed
-    #: wherever the model appears. Null: `gate` refuses such a model.
+    #: Why a model is released although its data hold a shortcut; printed with it. Null: it is not.
     accepted: Annotated[str, Field(min_length=10)] | None = None
 
     @model_validator(mode="after")
@@ -182,6 +180,8 @@ class TrainParams(Strict):
     ema_decay: Annotated[float, Field(ge=0, lt=1, strict=False)]
     #: Metric of the val split that picks the epoch.
     monitor: Literal["val_macro_f1", "val_accuracy", "val_loss"]
+    #: Train again, on train and val, once val has chosen, and release that (docs/adr/0019).
+    refit: bool
     augment: AugmentParams
     view: ViewParams = ViewParams()
 

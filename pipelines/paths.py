@@ -59,6 +59,11 @@ class TaskPaths:
         return self.root / "models" / self.task / "float"
 
     @property
+    def held_out(self) -> Path:
+        """Answers to the val split of a training that had not seen it; only of a refitted model."""
+        return self.float_dir / "val_logits.npy"
+
+    @property
     def float_weights(self) -> Path:
         """Weights of the float model."""
         return self.float_dir / "weights.safetensors"
@@ -164,6 +169,11 @@ class TaskPaths:
     def checkpoint_dir(self) -> Path:
         """The checkpoint of a training that has not finished."""
         return self.root / ".cache" / "checkpoints" / self.task
+
+    @property
+    def refit_checkpoint_dir(self) -> Path:
+        """The checkpoint of the training on train and val together; goes with the other."""
+        return self.checkpoint_dir / "refit"
 
 
 @dataclass(frozen=True, slots=True)

@@ -35,6 +35,7 @@ PARAMS: dict[str, Any] = {
     "mixup_alpha": 0.0,
     "ema_decay": 0.0,
     "monitor": "val_macro_f1",
+    "refit": False,
     "augment": {
         "min_area": 0.6,
         "max_aspect": 1.2,

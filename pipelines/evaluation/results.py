@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.evaluation.blocks import Block, share, with_interval
-from pipelines.mobile.bundle import Bundle
+from pipelines.mobile.bundle import Bundle, Provenance
 from pipelines.mobile.trust import AuditReport, AuditScore, Interval
 
 SAMPLE_NOTE = (
@@ -138,10 +138,16 @@ ORIGIN_COLUMNS: tuple[Column, ...] = (
     ("Fetched from", lambda found: found.bundle.provenance.data_source),
     ("Images train / val / test", lambda found: _splits(found.bundle.provenance.n_images)),
     ("Groups train / val / test", lambda found: _splits(found.bundle.provenance.n_groups)),
+    ("Trained on", lambda found: trained_on(found.bundle.provenance)),
     ("Backbone", lambda found: found.bundle.provenance.backbone),
     ("Initial weights", lambda found: found.bundle.provenance.weights),
     ("Data sha256", lambda found: f"{found.bundle.provenance.data_sha256[:12]}"),
 )
+
+
+def trained_on(made_of: Provenance) -> str:
+    """The splits that the released weights have seen."""
+    return "train + val" if made_of.is_refit else "train"
 
 
 def table(columns: Sequence[Column], results: Sequence[TaskResult]) -> Block:

@@ -98,6 +98,8 @@ class Provenance(_Part):
     data_source: str
     n_images: dict[str, int]
     n_groups: dict[str, int]
+    #: Whether the weights were trained on train and val together.
+    is_refit: Annotated[bool, Field(exclude_if=lambda is_refit: not is_refit)] = False
 
 
 class Candidate(_Part):

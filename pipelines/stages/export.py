@@ -7,13 +7,12 @@ import hashlib
 import io
 import json
 import logging
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.atomic import write_bytes, write_text
-from pipelines.backbones.registry import backbone
 from pipelines.card import DatasetCard, load_card
 from pipelines.config import ExportParams
 from pipelines.data.loaders import Pictures
@@ -24,10 +23,8 @@ from pipelines.data.manifest import (
     in_split,
     read_manifest,
 )
-from pipelines.data.workers import n_workers
 from pipelines.errors import LeakageError
-from pipelines.evaluation.abstention import fit_abstention
-from pipelines.evaluation.calibration import fit_temperature, operating_point
+from pipelines.evaluation.trusted import Judged, trusted
 from pipelines.mobile.attempts import Attempt
 from pipelines.mobile.benchmark import paired_ms, speedup
 from pipelines.mobile.bundle import (
@@ -48,11 +45,10 @@ from pipelines.mobile.export import (
     classifier_onnx,
 )
 from pipelines.mobile.inner_features import with_inner_features
-from pipelines.mobile.probabilities import softmax
 from pipelines.mobile.remedies import search_int8
 from pipelines.mobile.sessions import make_session
 from pipelines.paths import Paths, TaskPaths
-from pipelines.training.float_model import FloatModel, load_float_model
+from pipelines.training.float_model import FloatModel, load_float_model, load_held_out
 
 _LOG = logging.getLogger(__name__)
 
@@ -100,17 +96,18 @@ def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
     calibration = calibration_batches(_pictures(chosen, meta, seed, files))
     attempts = search_int8(plain, calibration, val_pixels, val_class_index, params)
     best = next(attempt for attempt in attempts if attempt.candidate.is_chosen)
-    served = _serving(fp32, best, meta.image_px, params)
+    served = _serving(fp32, best, meta, params)
     _LOG.info("%s: serves %s: %s", task, served.precision, served.reason)
     bundle = _bundle(meta, card, float_sha256, fp32, attempts, best.model, served, files)
     known = stratified_sample(in_split(entries, "train"), _MAX_KNOWN_IMAGES, seed)
-    bundle = _trusted(
+    bundle = trusted(
         bundle,
         card.alarms,
         {"fp32": fp32, "int8": best.model}[served.precision],
         _pictures(known, meta, seed, files),
         val_pixels,
         val_class_index,
+        _held_out(entries, meta, files) if meta.is_refit else None,
         params,
     )
     write_bytes(files.onnx_fp32, fp32)
@@ -132,15 +129,24 @@ def _val_split(
     return pixels, class_index_of(val, meta.labels)
 
 
-def _serving(fp32: bytes, best: Attempt, image_px: int, params: ExportParams) -> Serving:
+def _held_out(entries: Sequence[Entry], meta: FloatModel, files: TaskPaths) -> Judged:
+    """Answers to val of the training that had not seen it, all of them."""
+    class_index = class_index_of(in_split(entries, "val"), meta.labels)
+    return Judged(load_held_out(files.held_out, len(class_index), len(meta.labels)), class_index)
+
+
+def _serving(fp32: bytes, best: Attempt, meta: FloatModel, params: ExportParams) -> Serving:
     """int8 if it keeps its bounds and is not slower. No time is written: it is the machine's."""
+    where = "the val split"
+    if meta.is_refit:
+        where += ", which the refitted network was trained on"
     if not best.candidate.holds_bounds:
         return Serving(
             precision="fp32",
-            reason=f"no int8 file kept its bounds on the val split; the best agreed with fp32 on "
+            reason=f"no int8 file kept its bounds on {where}; the best agreed with fp32 on "
             f"{best.candidate.agreement:.1%} of the images (bound {params.min_agreement:.1%})",
         )
-    pixels = np.zeros((1, image_px, image_px, 3), dtype=np.uint8)
+    pixels = np.zeros((1, meta.image_px, meta.image_px, 3), dtype=np.uint8)
     sessions = {"fp32": make_session(fp32), "int8": make_session(best.model)}
     times = paired_ms(
         {
@@ -158,7 +164,7 @@ def _serving(fp32: bytes, best: Attempt, image_px: int, params: ExportParams) ->
         )
     return Serving(
         precision="int8",
-        reason=f"it kept its bounds on the val split (agreement {best.candidate.agreement:.1%}) "
+        reason=f"it kept its bounds on {where} (agreement {best.candidate.agreement:.1%}) "
         f"and was at least {params.min_speedup:g} times as fast as fp32 on one thread",
     )
 
@@ -221,65 +227,11 @@ def _bundle(
             data_source=meta.data_source,
             n_images=meta.n_images,
             n_groups=meta.n_groups,
+            is_refit=meta.is_refit,
         ),
         intended_use=card.intended_use,
         not_for=card.not_for,
     )
-
-
-def _trusted(
-    bundle: Bundle,
-    alarms: Set[str],
-    model: bytes,
-    known: Pictures,
-    val_pixels: NDArray[np.uint8],
-    val_class_index: NDArray[np.int64],
-    params: ExportParams,
-) -> Bundle:
-    """The bundle with temperature, operating points and abstention of the file that it serves."""
-    batches = np.split(val_pixels, range(_BATCH, len(val_pixels), _BATCH))
-    logits, val_embedding = _answers(model, batches)
-    _, train_embedding = _answers(model, known.batches(_BATCH))
-    temperature = fit_temperature(logits, val_class_index)
-    probabilities = softmax(logits, temperature)
-    points = {}
-    if params.min_specificity is not None:
-        points = {
-            label: operating_point(
-                probabilities[:, index], val_class_index == index, params.min_specificity
-            )
-            for index, label in enumerate(bundle.labels)
-            if label in alarms
-        }
-    n_head = backbone(bundle.provenance.backbone).n_features
-    abstention = fit_abstention(
-        train_embedding,
-        val_embedding,
-        params.acceptance,
-        widths=(n_head, train_embedding.shape[1] - n_head),
-    )
-    _LOG.info(
-        "%s: temperature %.3f; foreign above %.3f of %s",
-        bundle.task,
-        temperature,
-        abstention.threshold,
-        abstention.score,
-    )
-    return bundle.model_copy(
-        update={
-            "temperature": temperature,
-            "operating_points": points,
-            "abstention": abstention,
-        }
-    )
-
-
-def _answers(
-    model: bytes, batches: Iterable[NDArray[np.uint8]]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    session = make_session(model, n_workers())
-    parts = [session.run([LOGITS_NAME, EMBEDDING_NAME], {INPUT_NAME: batch}) for batch in batches]
-    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
 
 
 def _ref(name: str, data: bytes) -> FileRef:

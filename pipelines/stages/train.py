@@ -29,9 +29,10 @@ from pipelines.training.assembly import open_split, phases_of, preprocess_of
 from pipelines.training.batches import Split
 from pipelines.training.checkpoints import drop_checkpoint
 from pipelines.training.fit import Phase, fit
-from pipelines.training.float_model import FloatModel, save_float_model
+from pipelines.training.float_model import FloatModel, save_float_model, save_held_out
 from pipelines.training.history import EpochLog, best_values, history_csv
-from pipelines.training.start import set_up_torch, start_model
+from pipelines.training.refit import refit
+from pipelines.training.start import set_up_torch, start_model, training_device
 
 _LOG = logging.getLogger(__name__)
 
@@ -63,7 +64,7 @@ def run(task: str, domain: str, params: TrainParams, seed: int, paths: Paths) ->
     entries = read_manifest(files.manifest)
     preprocess = preprocess_of(params)
     model, weights = start_model(params, len(summary.labels), seed, paths)
-    model.to("cuda" if torch.cuda.is_available() else "cpu")
+    model.to(training_device())
     train, val = (
         open_split(in_split(entries, name), summary.labels, params, seed, files)
         for name in _SEEN_SPLITS
@@ -110,13 +111,32 @@ def run(task: str, domain: str, params: TrainParams, seed: int, paths: Paths) ->
             n_groups={split: len({e.group for e in in_split(entries, split)}) for split in SPLITS},
             params_sha256=_params_sha256(params, seed),
             val=best_values(history, params.monitor),
+            is_refit=params.refit,
         )
-        figures = _figures(history, phases[-1], val, summary.labels)
+        val_logits = _val_logits(phases[-1], len(val.class_index))
+        figures = _figures(history, val_logits, val, summary.labels)
         with new_folder(files.training_figures_dir) as folder:
             for file_name, png in figures.items():
                 write_bytes(folder / file_name, png)
         write_text(files.history, history_csv(history))
+        if params.refit:
+            model = refit(
+                task,
+                params,
+                len(summary.labels),
+                train,
+                val,
+                seed,
+                paths,
+                checkpoint_dir=files.refit_checkpoint_dir,
+                key=key,
+                on_epoch=lambda log: tracked.epoch(
+                    log.epoch, {"refit": {"train_loss": log.train_loss}}
+                ),
+            )
         with new_folder(files.float_dir) as folder:
+            if params.refit:
+                save_held_out(folder / files.held_out.name, val_logits)
             weights_sha256 = save_float_model(folder, meta, model)
         tracked.tags(
             tracking.training_tags(
@@ -151,14 +171,23 @@ def _training_key(
     return hashlib.sha256("/".join(parts).encode()).hexdigest()
 
 
-def _figures(
-    history: Sequence[EpochLog], phase: Phase, val: Split, labels: Sequence[str]
-) -> dict[str, bytes]:
+def _val_logits(phase: Phase, n_images: int) -> NDArray[np.float32]:
+    """(n_images, n_classes) of the network that val chose."""
+    if phase.val_logits is None:
+        raise ValueError(f"the {phase.name} phase has no val split")
     with torch.inference_mode():
         logits = phase.val_logits().float().cpu()
-    # A cached val split holds each picture once a precision; the first is enough for a figure.
-    logits = logits[:: len(logits) // len(val.class_index)]
-    probabilities = torch.softmax(logits, dim=1).numpy()
+    # A cached val split holds each picture once a precision; the first is enough.
+    return logits[:: len(logits) // n_images].numpy()
+
+
+def _figures(
+    history: Sequence[EpochLog],
+    val_logits: NDArray[np.float32],
+    val: Split,
+    labels: Sequence[str],
+) -> dict[str, bytes]:
+    probabilities = torch.softmax(torch.from_numpy(val_logits), dim=1).numpy()
     predicted = probabilities.argmax(axis=1)
     return {
         "curves.png": plots.training_curves([asdict(log) for log in history]),

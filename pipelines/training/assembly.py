@@ -58,7 +58,7 @@ def phases_of(
     model: Classifier,
     params: TrainParams,
     train: Split,
-    val: Split,
+    val: Split | None,
     seed: int,
     paths: Paths,
 ) -> list[Phase]:
@@ -69,7 +69,7 @@ def phases_of(
         model: as `start.start_model` gives it.
         params: strategy and all that it needs.
         train: the train split.
-        val: the val split.
+        val: the val split; None trains without one.
         seed: of the run.
         paths: of caches.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
@@ -27,6 +27,11 @@ class Split:
 
     pictures: Pictures
     class_index: NDArray[np.int64]
+
+    def __add__(self, other: Split) -> Split:
+        """The images of both, those of ``other`` last and augmented as the first."""
+        pictures = replace(self.pictures, entries=[*self.pictures.entries, *other.pictures.entries])
+        return Split(pictures, np.concatenate([self.class_index, other.class_index]))
 
 
 def epoch_order(

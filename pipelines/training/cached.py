@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
@@ -37,7 +38,7 @@ def cached_phases(
     model: Classifier,
     params: TrainParams,
     train: Split,
-    val: Split,
+    val: Split | None,
     trunks: Mapping[Precision, bytes],
     cache_dir: Path,
     *,
@@ -50,7 +51,7 @@ def cached_phases(
         model: its trunk is what ``trunks`` were made from.
         params: views, phases, balance.
         train: the train split.
-        val: the val split.
+        val: the val split; None trains without one.
         trunks: ONNX bytes by precision.
         cache_dir: of activations.
         seed: of the run.
@@ -72,19 +73,8 @@ def cached_phases(
         max_bytes=params.max_cache_bytes,
         what=f"{what}: train",
     )
-    stored_val = cached_activations(
-        val.pictures,
-        val.class_index,
-        plain_slots(params.int8_views),
-        trunks,
-        cache_dir,
-        max_bytes=params.max_cache_bytes,
-        what=f"{what}: val",
-    )
     labels = torch.from_numpy(train.class_index)
     n_images, n_slots = stored.values.shape[:2]
-    every_val_slot = np.arange(len(stored_val.slots))
-    val_rows, val_slots = _all_rows(len(stored_val.values), every_val_slot)
     first_slot = np.random.default_rng([seed, 3]).permutation(n_images) % n_slots
 
     def rows_of(epoch: int, phase: int) -> list[NDArray[np.int64]]:
@@ -99,14 +89,10 @@ def cached_phases(
     n_head_slots = n_slots if params.tail_phase.epochs == 0 else min(n_slots, _HEAD_SLOTS)
     head_slots = np.linspace(0, n_slots - 1, n_head_slots).round().astype(np.int64)
 
-    # Once, and only when a head is trained: a run that goes on with its tail needs neither.
+    # Once, and only when a head is trained: a run that goes on with its tail does not need it.
     @cache
     def train_features() -> Tensor:
         return _embed_all(model, stored, head_slots)
-
-    @cache
-    def val_features() -> Tensor:
-        return _embed_all(model, stored_val, every_val_slot)
 
     def head_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         values = train_features()
@@ -117,17 +103,6 @@ def cached_phases(
         for rows in rows_of(epoch, 1):
             yield stored.take(rows, turn_of(epoch, rows, n_slots)), labels[rows]
 
-    def head_val() -> Tensor:
-        logits: Tensor = model.head(val_features().flatten(0, 1).to(device_of(model)))
-        return logits
-
-    def tail_val() -> Tensor:
-        parts = [
-            model.tail(stored_val.take(*part).to(device_of(model)))
-            for part in _parts(val_rows, val_slots)
-        ]
-        return torch.cat(parts)
-
     def head_mode() -> None:
         freeze_before(model, len(model.blocks))
         set_modes(model, train_norms=False)
@@ -136,7 +111,9 @@ def cached_phases(
         freeze_before(model, model.cut)
         set_modes(model, train_norms=params.weights == "none")
 
-    val_class_index = val.class_index[val_rows]
+    asked = (
+        _NO_VAL if val is None else _val_of(model, params, val, trunks, cache_dir, f"{what}: val")
+    )
     n_batches = len(chunks(np.arange(n_images), params.batch_size))
     return [
         Phase(
@@ -146,8 +123,8 @@ def cached_phases(
             head_batches,
             n_batches,
             model.head.forward,
-            head_val,
-            val_class_index,
+            asked.head_logits,
+            asked.class_index,
             head_mode,
         ),
         Phase(
@@ -157,11 +134,61 @@ def cached_phases(
             tail_batches,
             n_batches,
             model.tail,
-            tail_val,
-            val_class_index,
+            asked.tail_logits,
+            asked.class_index,
             tail_mode,
         ),
     ]
+
+
+@dataclass(frozen=True, slots=True)
+class _Val:
+    """The val split, each image once in each precision, as each phase asks for it."""
+
+    head_logits: Callable[[], Tensor] | None
+    tail_logits: Callable[[], Tensor] | None
+    class_index: NDArray[np.int64]
+
+
+_NO_VAL = _Val(None, None, np.empty(0, dtype=np.int64))
+
+
+def _val_of(
+    model: Classifier,
+    params: TrainParams,
+    val: Split,
+    trunks: Mapping[Precision, bytes],
+    cache_dir: Path,
+    what: str,
+) -> _Val:
+    stored = cached_activations(
+        val.pictures,
+        val.class_index,
+        plain_slots(params.int8_views),
+        trunks,
+        cache_dir,
+        max_bytes=params.max_cache_bytes,
+        what=what,
+    )
+    every_slot = np.arange(len(stored.slots))
+    rows, slots = _all_rows(len(stored.values), every_slot)
+
+    # As of the train split: a tail does not need it.
+    @cache
+    def features() -> Tensor:
+        return _embed_all(model, stored, every_slot)
+
+    def head_logits() -> Tensor:
+        logits: Tensor = model.head(features().flatten(0, 1).to(device_of(model)))
+        return logits
+
+    def tail_logits() -> Tensor:
+        parts = [
+            model.tail(stored.take(*part).to(device_of(model))) for part in _parts(rows, slots)
+        ]
+        return torch.cat(parts)
+
+    return _Val(head_logits, tail_logits, val.class_index[rows])
 
 
 def _parts(

@@ -30,7 +30,7 @@ from pipelines.training.checkpoints import (
     restore_optimizer,
     save_checkpoint,
 )
-from pipelines.training.history import EpochLog
+from pipelines.training.history import VAL_VALUES, EpochLog
 from pipelines.training.losses import class_weights, mixed, update_average
 from pipelines.training.schedules import make_optimizer, parameter_groups, rate_factor
 
@@ -51,7 +51,7 @@ class Phase:
         batches: of an epoch: inputs and class indices; the same for the same epoch.
         n_batches: of every epoch.
         forward: logits of a batch's inputs.
-        val_logits: (n, n_classes) for the val split.
+        val_logits: (n, n_classes) for the val split; None without one: the last epoch is kept.
         val_class_index: (n,) to go with them.
         train_mode: puts the network into the state in which this phase trains it.
     """
@@ -62,7 +62,7 @@ class Phase:
     batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]]
     n_batches: int
     forward: Callable[[Tensor], Tensor]
-    val_logits: Callable[[], Tensor]
+    val_logits: Callable[[], Tensor] | None
     val_class_index: NDArray[np.int64]
     train_mode: Callable[[], None]
 
@@ -94,6 +94,8 @@ def fit(
     what: str,
 ) -> list[EpochLog]:
     """Train through the phases and leave the best epoch's weights in the model, in inference mode.
+
+    Without a val split each epoch counts as better than the one before it.
 
     A run that was killed goes on from its last epoch and ends with the same bytes.
 
@@ -140,16 +142,7 @@ def fit(
                 phase, state, params, optimizer, weights, n_classes, (seed, index), model, what
             )
             log = _close_epoch(model, phase, state, params, optimizer, train_loss)
-            _LOG.info(
-                "%s: epoch %d (%s): train loss %.3f, val loss %.3f, accuracy %.3f, macro-F1 %.3f",
-                what,
-                log.epoch,
-                log.phase,
-                log.train_loss,
-                log.val_loss,
-                log.val_accuracy,
-                log.val_macro_f1,
-            )
+            _LOG.info("%s: %s", what, log)
             on_epoch(log)
             save_checkpoint(checkpoint_dir, key, _checkpoint(model, state, optimizer))
     if state.best:
@@ -226,18 +219,14 @@ def _close_epoch(
     if state.average:
         model.load_state_dict(raw | state.average)
     model.eval()
-    with torch.inference_mode():
-        logits = phase.val_logits().float().cpu()
-    truth = phase.val_class_index
-    predicted = logits.argmax(dim=1).numpy()
-    values = {
-        "val_loss": functional.cross_entropy(logits, torch.from_numpy(truth)).item(),
-        "val_accuracy": accuracy(truth, predicted),
-        "val_macro_f1": macro_f1(truth, predicted, logits.shape[1]),
-    }
-    value = -values["val_loss"] if params.monitor == "val_loss" else values[params.monitor]
-    # Small val splits tie often; the lower loss then decides, by less than one image can count.
-    value -= 1e-4 * math.tanh(values["val_loss"])
+    values = _val_values(phase)
+    if phase.val_logits is None:
+        # Nothing can choose: the later one is taken for the better one.
+        value = float(len(state.history))
+    else:
+        value = -values["val_loss"] if params.monitor == "val_loss" else values[params.monitor]
+        # Small val splits tie often; the lower loss then decides, by less than one image can count.
+        value -= 1e-4 * math.tanh(values["val_loss"])
     if value > state.best_value:
         state.best_value, state.stale = value, 0
         state.best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -254,6 +243,20 @@ def _close_epoch(
     )
     state.history.append(log)
     return log
+
+
+def _val_values(phase: Phase) -> dict[str, float]:
+    if phase.val_logits is None:
+        return dict.fromkeys(VAL_VALUES, math.nan)
+    with torch.inference_mode():
+        logits = phase.val_logits().float().cpu()
+    truth = phase.val_class_index
+    predicted = logits.argmax(dim=1).numpy()
+    return {
+        "val_loss": functional.cross_entropy(logits, torch.from_numpy(truth)).item(),
+        "val_accuracy": accuracy(truth, predicted),
+        "val_macro_f1": macro_f1(truth, predicted, logits.shape[1]),
+    }
 
 
 def _checkpoint(model: nn.Module, state: _State, optimizer: torch.optim.Optimizer) -> Checkpoint:

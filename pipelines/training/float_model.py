@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -49,8 +52,10 @@ class FloatModel(BaseModel):
     n_images: dict[str, int]
     n_groups: dict[str, int]
     params_sha256: str
-    #: Of the epoch that was kept.
+    #: Of the epoch that was kept; of a refitted model, the one before the refit.
     val: dict[str, float]
+    #: Whether the weights were trained on train and val together (`training.refit`).
+    is_refit: Annotated[bool, Field(exclude_if=lambda is_refit: not is_refit)] = False
 
     @property
     def preprocess(self) -> Preprocess:
@@ -68,6 +73,45 @@ class FloatModel(BaseModel):
             seed=0,
         )
         return fold_batch_norms(model) if self.is_folded else model
+
+
+def save_held_out(path: Path, val_logits: NDArray[np.float32]) -> None:
+    """Keep the answers of the training that had not seen val.
+
+    Args:
+        path: the file, see `TaskPaths.held_out`.
+        val_logits: (n, n_classes) of the val split, in the manifest's order.
+    """
+    buffer = io.BytesIO()
+    np.save(buffer, val_logits.astype(np.float32), allow_pickle=False)
+    write_bytes(path, buffer.getvalue())
+
+
+def load_held_out(path: Path, n_images: int, n_classes: int) -> NDArray[np.float32]:
+    """What `save_held_out` kept.
+
+    Args:
+        path: the file.
+        n_images: of the val split.
+        n_classes: number of logits.
+
+    Raises:
+        BundleError: if it is absent or damaged, or holds other numbers of images or classes.
+    """
+    try:
+        logits: NDArray[np.float32] = np.load(path, allow_pickle=False)
+    except (OSError, ValueError, EOFError) as err:
+        raise BundleError(
+            f"{path}: the answers of the training before the refit cannot be read ({err}). "
+            f"Make them again with `dvc repro -f train@{path.parent.parent.name}`."
+        ) from err
+    if logits.shape != (n_images, n_classes) or not np.isfinite(logits).all():
+        raise BundleError(
+            f"{path}: expected finite answers to {n_images} val images, {n_classes} classes each; "
+            f"found an array of shape {logits.shape}. "
+            f"Make them again with `dvc repro -f train@{path.parent.parent.name}`."
+        )
+    return logits
 
 
 def save_float_model(folder: Path, meta: FloatModel, model: Classifier) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import torch
@@ -30,7 +31,7 @@ def full_phases(
     model: Classifier,
     params: TrainParams,
     train: Split,
-    val: Split,
+    val: Split | None,
     normalise: Callable[[Tensor], Tensor],
     *,
     seed: int,
@@ -42,7 +43,7 @@ def full_phases(
         model: on the device that trains.
         params: phases, balance.
         train: the train split.
-        val: the val split.
+        val: the val split; None trains without one.
         normalise: (n, h, w, 3) bytes to (n, 3, h, w) normalised pixels.
         seed: of the run.
         what: the task, for messages.
@@ -78,13 +79,6 @@ def full_phases(
         logits: Tensor = model(pixels)[0]
         return logits
 
-    def val_logits() -> Tensor:
-        parts = [
-            forward(normalise(torch.from_numpy(batch)).to(device_of(model))).float().cpu()
-            for batch in val.pictures.batches(EVAL_BATCH)
-        ]
-        return torch.cat(parts)
-
     def head_mode() -> None:
         freeze_before(model, len(model.blocks))
         set_modes(model, train_norms=False)
@@ -93,6 +87,15 @@ def full_phases(
         freeze_before(model, 0)
         set_modes(model, train_norms=params.weights == "none")
 
+    def logits_of(split: Split) -> Tensor:
+        parts = [
+            forward(normalise(torch.from_numpy(batch)).to(device_of(model))).float().cpu()
+            for batch in split.pictures.batches(EVAL_BATCH)
+        ]
+        return torch.cat(parts)
+
+    val_logits = None if val is None else partial(logits_of, val)
+    val_class_index = np.empty(0, dtype=np.int64) if val is None else val.class_index
     n_batches = len(chunks(np.arange(n_images), params.batch_size))
     return [
         Phase(
@@ -103,7 +106,7 @@ def full_phases(
             n_batches,
             forward,
             val_logits,
-            val.class_index,
+            val_class_index,
             head_mode,
         ),
         Phase(
@@ -114,7 +117,7 @@ def full_phases(
             n_batches,
             forward,
             val_logits,
-            val.class_index,
+            val_class_index,
             all_mode,
         ),
     ]

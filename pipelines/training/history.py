@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+
+#: What is known of an epoch by the val split.
+VAL_VALUES = ("val_loss", "val_accuracy", "val_macro_f1")
 
 
 @dataclass(frozen=True, slots=True)
 class EpochLog:
-    """One row of history.csv; losses are means over images, in nats.
+    """One epoch; losses are means over images, in nats. What is of val is NaN without a val split.
 
     Attributes:
         epoch: from 1, through all phases.
@@ -30,6 +34,16 @@ class EpochLog:
     val_accuracy: float
     val_macro_f1: float
 
+    def __str__(self) -> str:
+        """What a terminal shows of it."""
+        words = f"epoch {self.epoch} ({self.phase}): train loss {self.train_loss:.3f}"
+        if math.isnan(self.val_loss):
+            return words
+        return (
+            f"{words}, val loss {self.val_loss:.3f}, accuracy {self.val_accuracy:.3f}, "
+            f"macro-F1 {self.val_macro_f1:.3f}"
+        )
+
 
 def best_values(history: Sequence[EpochLog], monitor: str) -> dict[str, float]:
     """Val metrics of the epoch that `fit` kept.
@@ -40,7 +54,7 @@ def best_values(history: Sequence[EpochLog], monitor: str) -> dict[str, float]:
     """
     sign = -1 if monitor == "val_loss" else 1
     best = max(history, key=lambda log: (sign * getattr(log, monitor), -log.val_loss))
-    return {name: getattr(best, name) for name in ("val_loss", "val_accuracy", "val_macro_f1")}
+    return {name: getattr(best, name) for name in VAL_VALUES}
 
 
 def history_csv(history: Sequence[EpochLog]) -> str:

@@ -24,6 +24,11 @@ def set_up_torch(n_threads: int) -> None:
     torch.set_num_threads(n_threads)
 
 
+def training_device() -> torch.device:
+    """The GPU where there is one."""
+    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+
+
 def start_model(
     params: TrainParams, n_classes: int, seed: int, paths: Paths
 ) -> tuple[Classifier, LoadedWeights | None]:

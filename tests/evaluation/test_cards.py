@@ -137,6 +137,14 @@ def test_card_names_data_licence_citation_groups_and_counts(facts):
         assert words in text, words
 
 
+def test_card_says_what_was_trained_on(facts):
+    before = facts()
+    assert "Trained on train.\n" in model_card(before)
+    made_of = {**before.found.bundle.provenance.model_dump(), "is_refit": True}
+    text = model_card(facts(provenance=made_of))
+    assert "Trained on train + val. A training on train alone came first" in text
+
+
 def test_card_shows_the_shortcut_before_anything_else(facts):
     text = model_card(facts(audit=audit().model_dump()))
     first = text.splitlines()[0]

@@ -10,7 +10,9 @@ import torch
 
 from pipelines.atomic import file_sha256
 from pipelines.config import TrainParams
+from pipelines.data.images import open_image
 from pipelines.data.manifest import content_sha256, in_split, read_manifest
+from pipelines.data.preprocess import Preprocess
 from pipelines.errors import ConfigError, MissingDataError, WeightsError
 from pipelines.paths import Paths, TaskPaths
 from pipelines.stages import train
@@ -89,9 +91,6 @@ def test_train_writes_a_model_that_loads_and_says_what_it_is(project, files):
         "val_samples.png",
     ]
     val = [files.raw_dir / entry.path for entry in in_split(entries, "val")]
-    from pipelines.data.images import open_image
-    from pipelines.data.preprocess import Preprocess
-
     pixels = np.stack([Preprocess(37, 32)(open_image(path).rgb) for path in val])
     with torch.inference_mode():
         logits, _ = model(normalise(torch.from_numpy(pixels)))
@@ -117,6 +116,35 @@ def test_test_split_is_never_opened(project, files):
     assert files.float_weights.is_file()
 
 
+def test_a_refit_keeps_what_val_said_and_releases_weights_that_have_seen_it(project, files):
+    train.run("tiny", "reference", params(), 7, project)
+    before, chosen, _ = load_float_model(files.float_dir)
+    kept = outputs(files)
+    assert not before.is_refit
+    assert not files.held_out.exists()
+
+    train.run("tiny", "reference", params(refit=True), 7, project)
+    after, model, _ = load_float_model(files.float_dir)
+    assert after.is_refit
+    assert after.val == before.val
+    held_out = str(files.held_out.relative_to(files.root))
+    weights, meta = (
+        str(p.relative_to(files.root)) for p in (files.float_weights, files.float_meta)
+    )
+    now = outputs(files)
+    assert {name for name in now if now[name] != kept.get(name)} == {held_out, weights, meta}
+
+    # The answers are those of the training that had not seen val.
+    entries = in_split(read_manifest(files.manifest), "val")
+    pixels = np.stack([before.preprocess(open_image(files.raw_dir / e.path).rgb) for e in entries])
+    with torch.inference_mode():
+        expected, _ = chosen(normalise(torch.from_numpy(pixels)))
+        other, _ = model(normalise(torch.from_numpy(pixels)))
+    np.testing.assert_allclose(np.load(files.held_out), expected, atol=1e-4)
+    assert not np.allclose(expected, other, atol=1e-2)
+    assert not files.checkpoint_dir.exists()
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["full", "cached"])
 def test_two_trainings_are_the_same_bytes(strategy, project, files):
@@ -136,10 +164,12 @@ def test_two_trainings_are_the_same_bytes(strategy, project, files):
 
 
 @pytest.mark.slow
-def test_stopped_training_goes_on_to_the_same_bytes(project, files, monkeypatch):
+@pytest.mark.parametrize(("is_refit", "n_done"), [(False, 3), (True, 3), (True, 4), (True, 6)])
+def test_stopped_training_goes_on_to_the_same_bytes(is_refit, n_done, project, files, monkeypatch):
     from pipelines.training import fit
 
-    asked = params()
+    # Four epochs, and four more of a refit.
+    asked = params(refit=is_refit)
     train.run("tiny", "reference", asked, 7, project)
     expected = outputs(files)
 
@@ -152,7 +182,7 @@ def test_stopped_training_goes_on_to_the_same_bytes(project, files, monkeypatch)
         nonlocal n_saved
         save(*arguments)
         n_saved += 1
-        if n_saved == 3:
+        if n_saved == n_done:
             raise Stop
 
     monkeypatch.setattr(fit, "save_checkpoint", save_then_stop)
@@ -162,7 +192,7 @@ def test_stopped_training_goes_on_to_the_same_bytes(project, files, monkeypatch)
     assert outputs(files) == expected
     n_saved = 100
     train.run("tiny", "reference", asked, 7, project)
-    assert n_saved == 101
+    assert n_saved == 100 + 4 * (1 + is_refit) - n_done
     assert outputs(files) == expected
 
 

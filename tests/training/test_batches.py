@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -77,3 +79,16 @@ def test_rates_decay_from_the_head_down(net):
 
 def test_device_is_that_of_the_parameters(net):
     assert device_of(net).type == "cpu"
+
+
+def test_two_splits_together_are_the_images_of_both_augmented_as_the_first(splits):
+    train, val = splits
+    val = replace(val, pictures=replace(val.pictures, augment=None))
+    both = train + val
+    assert list(both.pictures.entries) == [*train.pictures.entries, *val.pictures.entries]
+    assert both.class_index.tolist() == [*train.class_index, *val.class_index]
+    last = both.pictures.entries[-1]
+    assert len(both.pictures.views(last, [1, 2], plain=False)) == 2
+    assert np.array_equal(both.pictures.plain(last), val.pictures.plain(last))
+    # Neither is changed.
+    assert len(train.class_index) == len(train.pictures.entries) == 12

@@ -19,7 +19,7 @@ from pipelines.training.full import full_phases
 def phases_of(splits, trunk, normalise, tmp_path):
     train, val = splits
 
-    def make(strategy, net, params, trunks=None):
+    def make(strategy, net, params, trunks=None, val=val):
         if strategy == "full":
             return full_phases(net, params, train, val, normalise, seed=5, what="tiny")
         trunks = trunks or {"fp32": trunk}
@@ -100,6 +100,22 @@ def test_phases_keep_the_contract(strategy, phases_of, net, train_params, splits
         assert phase.val_logits().shape == (len(phase.val_class_index), 3)
         trained = {id(p) for module, _ in phase.modules for p in module.parameters()}
         assert trained == {id(p) for p in net.parameters() if p.requires_grad}
+
+
+@pytest.mark.parametrize("strategy", ["cached", "full"])
+def test_without_val_the_same_is_trained_and_nothing_is_asked(
+    strategy, phases_of, net, train_params, tmp_path
+):
+    params = train_params(strategy=strategy)
+    alone = phases_of(strategy, net, params, val=None)
+    # Activations of the train split are the only ones that were made.
+    assert len(list(tmp_path.glob("cache/*/values.npy"))) == (strategy == "cached")
+    for without, phase in zip(alone, phases_of(strategy, net, params), strict=True):
+        assert without.val_logits is None
+        assert len(without.val_class_index) == 0
+        for one, other in zip(without.batches(1), phase.batches(1), strict=True):
+            assert torch.equal(one[0], other[0])
+            assert torch.equal(one[1], other[1])
 
 
 @pytest.mark.parametrize("strategy", ["cached", "full"])

@@ -100,6 +100,40 @@ def test_patience_ends_a_phase_and_the_best_epoch_is_kept(train_params, tmp_path
     assert kept == pytest.approx(losses[best], rel=1e-5)
 
 
+def test_without_a_val_split_the_last_epoch_is_kept_and_nothing_ends_early(
+    train_params, tmp_path, caplog
+):
+    # Towards its end this training gets worse: with a val split an earlier epoch is kept.
+    params = train_params(
+        head_phase={"epochs": 2, "patience": 1},
+        tail_phase={"epochs": 8, "learning_rate": 20.0, "patience": 1, "schedule": "constant"},
+        optimizer="sgd",
+        ema_decay=0.5,
+    )
+    states = []
+    caplog.set_level("INFO")
+    model, history = toy.run(params, tmp_path / "a", has_val=False)
+    assert [log.phase for log in history] == ["head"] * 2 + ["tail"] * 8
+    assert all(math.isnan(log.val_loss) and math.isnan(log.val_accuracy) for log in history)
+    assert all(math.isfinite(log.train_loss) for log in history)
+    assert "epoch 10 (tail): train loss" in caplog.text
+    assert "val" not in caplog.text
+
+    # The average of the weights, as after each epoch of any training.
+    def stop(log):
+        states.append(log.epoch)
+        if log.epoch == 9:
+            raise Stop
+
+    with pytest.raises(Stop):
+        toy.run(params, tmp_path / "b", has_val=False, on_epoch=stop)
+    again, _ = toy.run(params, tmp_path / "b", has_val=False)
+    assert states[-1] == 9
+    assert same(model, again)
+    chosen, _ = toy.run(params, tmp_path / "c")
+    assert not same(model, chosen)
+
+
 def test_patience_of_zero_never_ends_a_phase(train_params, tmp_path):
     phase = {"epochs": 12, "learning_rate": 20.0, "schedule": "constant"}
     params = train_params(head_phase={"epochs": 0}, tail_phase=phase, optimizer="sgd")

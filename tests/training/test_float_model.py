@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import torch
 
@@ -9,7 +10,13 @@ from pipelines.atomic import file_sha256
 from pipelines.config import ViewParams
 from pipelines.data.preprocess import Preprocess, View
 from pipelines.errors import BundleError, MissingDataError
-from pipelines.training.float_model import FloatModel, load_float_model, save_float_model
+from pipelines.training.float_model import (
+    FloatModel,
+    load_float_model,
+    load_held_out,
+    save_float_model,
+    save_held_out,
+)
 
 
 def meta() -> FloatModel:
@@ -122,3 +129,40 @@ def test_damaged_model_is_one_clear_error(damage, folder):
         load_float_model(folder)
     assert "dvc repro -f train@tiny" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_whether_it_was_refitted_is_kept_and_left_out_where_it_was_not():
+    assert "is_refit" not in meta().model_dump(mode="json")
+    changed = meta().model_copy(update={"is_refit": True})
+    assert FloatModel.model_validate_json(changed.model_dump_json()).is_refit
+
+
+def test_held_out_answers_come_back_as_they_were(tmp_path):
+    logits = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32)
+    save_held_out(tmp_path / "val_logits.npy", logits)
+    assert np.array_equal(load_held_out(tmp_path / "val_logits.npy", 5, 3), logits)
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (None, "cannot be read"),
+        (b"", "cannot be read"),
+        (b"\x93NUMPY", "cannot be read"),
+        (np.zeros((5, 2), dtype=np.float32), r"5 val images, 3 classes each; .*\(5, 2\)"),
+        (np.zeros((4, 3), dtype=np.float32), r"\(4, 3\)"),
+        (np.full((5, 3), np.nan, dtype=np.float32), "expected finite answers"),
+        (np.array([[{}] * 3] * 5), "cannot be read"),
+    ],
+    ids=["absent", "empty", "cut", "classes", "images", "nan", "pickled"],
+)
+def test_held_out_answers_that_are_not_those_are_refused(content, words, tmp_path):
+    path = tmp_path / "tiny" / "float" / "val_logits.npy"
+    path.parent.mkdir(parents=True)
+    if isinstance(content, bytes):
+        path.write_bytes(content)
+    elif content is not None:
+        np.save(path, content, allow_pickle=True)
+    with pytest.raises(BundleError, match=words) as caught:
+        load_held_out(path, 5, 3)
+    assert "dvc repro -f train@tiny" in str(caught.value)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 
 import pytest
 
@@ -41,3 +42,11 @@ def test_numbers_have_six_digits_and_lines_end_alike_everywhere():
     text = history_csv([EpochLog(1, "head", 1 / 3, 2 / 3, 1e9 / 7, 1.0, 0.0)])
     assert text.splitlines()[1] == "1,head,0.333333,0.666667,1.42857e+08,1,0"
     assert "\r" not in text
+
+
+def test_a_terminal_shows_of_an_epoch_what_is_known():
+    assert str(ROWS[1]) == (
+        "epoch 2 (head): train loss 1.000, val loss 1.000, accuracy 0.750, macro-F1 0.700"
+    )
+    alone = EpochLog(3, "tail", 1e-5, 0.5, math.nan, math.nan, math.nan)
+    assert str(alone) == "epoch 3 (tail): train loss 0.500"

@@ -48,7 +48,12 @@ def points(n_each: int, seed: int, spread: float = 0.6) -> tuple[Tensor, Tensor]
 
 
 def phases(
-    model: Toy, params: TrainParams, train: tuple[Tensor, Tensor], trained: list[tuple[int, int]]
+    model: Toy,
+    params: TrainParams,
+    train: tuple[Tensor, Tensor],
+    trained: list[tuple[int, int]],
+    *,
+    has_val: bool,
 ) -> list[Phase]:
     inputs, truth = train
     val_inputs, val_truth = points(10, 2)
@@ -78,7 +83,7 @@ def phases(
     shared = {
         "n_batches": -(-len(truth) // size),
         "forward": model.forward,
-        "val_logits": lambda: model(val_inputs),
+        "val_logits": (lambda: model(val_inputs)) if has_val else None,
         "val_class_index": val_truth.numpy(),
     }
     head = [(model.head, 1.0)]
@@ -98,13 +103,14 @@ def run(
     seed: int = 5,
     train: tuple[Tensor, Tensor] | None = None,
     trained: list[tuple[int, int]] | None = None,
+    has_val: bool = True,
 ) -> tuple[Toy, list[EpochLog]]:
     """Train a new toy; gives it and its history, and notes phase and epoch of what was trained."""
     model = Toy()
     train = train if train is not None else points(16, 1)
     history = fit(
         model,
-        phases(model, params, train, trained if trained is not None else []),
+        phases(model, params, train, trained if trained is not None else [], has_val=has_val),
         params,
         train_class_index=train[1].numpy(),
         n_classes=N_CLASSES,

@@ -1,0 +1,110 @@
+"""What makes a served file trustworthy: how sure it is, where an alarm starts, what is foreign.
+
+Chosen on val, for the file that is served. Called by `export`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Set
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.backbones.registry import backbone
+from pipelines.config import ExportParams
+from pipelines.data.loaders import Pictures
+from pipelines.data.workers import n_workers
+from pipelines.evaluation.abstention import fit_abstention
+from pipelines.evaluation.calibration import fit_temperature, operating_point
+from pipelines.mobile.bundle import Bundle
+from pipelines.mobile.export import EMBEDDING_NAME, INPUT_NAME, LOGITS_NAME
+from pipelines.mobile.probabilities import softmax
+from pipelines.mobile.sessions import make_session
+
+_LOG = logging.getLogger(__name__)
+
+#: Pictures that are answered together.
+_BATCH = 16
+
+
+class Judged(NamedTuple):
+    """(n, c) answers to pictures that were not trained on, and their (n,) labels."""
+
+    logits: NDArray[np.float32]
+    class_index: NDArray[np.int64]
+
+
+def trusted(
+    bundle: Bundle,
+    alarms: Set[str],
+    model: bytes,
+    known: Pictures,
+    val_pixels: NDArray[np.uint8],
+    val_class_index: NDArray[np.int64],
+    held_out: Judged | None,
+    params: ExportParams,
+) -> Bundle:
+    """The bundle with temperature, operating points and abstention of the file that it serves.
+
+    A refitted network is too sure of val: ``held_out`` are then the answers that sureness is
+    judged by. What is foreign needs no labels, and comes from the served file in either case.
+
+    Args:
+        bundle: without the three.
+        alarms: labels that may get an operating point.
+        model: bytes of the served file.
+        known: the train split's pictures, that what is foreign is told from.
+        val_pixels: (n, h, w, 3) plain views of val.
+        val_class_index: (n,) to go with them.
+        held_out: of a refitted network; None of any other.
+        params: specificity and acceptance asked for.
+
+    Raises:
+        DataError: if logits or embeddings are not finite, or no threshold has the specificity.
+    """
+    batches = np.split(val_pixels, range(_BATCH, len(val_pixels), _BATCH))
+    logits, val_embedding = _answers(model, batches)
+    _, train_embedding = _answers(model, known.batches(_BATCH))
+    judged = held_out or Judged(logits, val_class_index)
+    temperature = fit_temperature(judged.logits, judged.class_index)
+    probabilities = softmax(judged.logits, temperature)
+    points = {}
+    if params.min_specificity is not None:
+        points = {
+            label: operating_point(
+                probabilities[:, index], judged.class_index == index, params.min_specificity
+            )
+            for index, label in enumerate(bundle.labels)
+            if label in alarms
+        }
+    n_head = backbone(bundle.provenance.backbone).n_features
+    abstention = fit_abstention(
+        train_embedding,
+        val_embedding,
+        params.acceptance,
+        widths=(n_head, train_embedding.shape[1] - n_head),
+    )
+    _LOG.info(
+        "%s: temperature %.3f; foreign above %.3f of %s",
+        bundle.task,
+        temperature,
+        abstention.threshold,
+        abstention.score,
+    )
+    return bundle.model_copy(
+        update={
+            "temperature": temperature,
+            "operating_points": points,
+            "abstention": abstention,
+        }
+    )
+
+
+def _answers(
+    model: bytes, batches: Iterable[NDArray[np.uint8]]
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    session = make_session(model, n_workers())
+    parts = [session.run([LOGITS_NAME, EMBEDDING_NAME], {INPUT_NAME: batch}) for batch in batches]
+    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
