@@ -29,7 +29,7 @@ from report import header, make_parser, run, say, table
 
 from pipelines.config import TrainParams
 from pipelines.data.manifest import Entry, Split, class_index_of, read_manifest
-from pipelines.data.shortcuts import blind
+from pipelines.data.shortcuts import folds_by_group
 from pipelines.evaluation.metrics import accuracy, macro_f1
 from pipelines.paths import Paths
 
@@ -105,17 +105,9 @@ def folds(entries: Sequence[Entry], n_folds: int) -> list[list[Entry]]:
 def by_group(entries: Sequence[Entry], n_folds: int) -> list[tuple[list[Entry], list[Entry]]]:
     """What is learned from and what is answered in each of the audit's folds."""
     labels = sorted({entry.label for entry in entries})
-    found = blind(
-        class_index_of(entries, labels),
-        len(labels),
-        [entry.group for entry in entries],
-        n_folds,
-        _SEED,
-        resamples=1,
-    )
-    return [
-        ([entries[i] for i in learn], [entries[i] for i in answer]) for learn, answer in found.folds
-    ]
+    groups = np.array([entry.group for entry in entries])
+    found = folds_by_group(class_index_of(entries, labels), len(labels), groups, n_folds, _SEED)
+    return [([entries[i] for i in learn], [entries[i] for i in answer]) for learn, answer in found]
 
 
 def untuned(setting: Setting) -> Setting:

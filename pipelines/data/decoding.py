@@ -15,7 +15,7 @@ import signal
 import threading
 from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import connection
 from pathlib import Path
@@ -29,7 +29,7 @@ from pipelines.errors import CorruptImageError, DataError
 _CHUNK = 16
 #: Chunks in flight for each worker: one at work, one waiting, one on its way.
 _WINDOW = 3
-#: Below both, starting processes (about half a second) costs more than they save.
+#: Below both, starting processes (about half a second of a core) costs more than they save.
 _MIN_PARALLEL_IMAGES = 1000
 _MIN_PARALLEL_BYTES = 16_000_000
 
@@ -102,7 +102,8 @@ def look_at_all(
         raw_dir: folder that the paths are relative to.
         paths: POSIX paths.
         min_side_px: as for `look`.
-        n_workers: processes; with 1, or with little to do, this process does the work.
+        n_workers: processes; with 1, or with little to do, this process does the work, as it does
+            while they start.
 
     Raises:
         DataError: if the system ends a worker process.
@@ -111,10 +112,16 @@ def look_at_all(
         for path in paths:
             yield look(raw_dir, path, min_side_px)
         return
-    chunks = deque(paths[start : start + _CHUNK] for start in range(0, len(paths), _CHUNK))
     in_flight: deque[tuple[Sequence[str], Future[list[Seen | Refused]]]] = deque()
-    with _pool(n_workers) as pool:
+    with _pool(n_workers) as pool, ThreadPoolExecutor(1) as starter:
+        chunk, n_seen = paths[:1], 0
         try:
+            start = starter.submit(_start, pool)
+            while n_seen < len(paths) and not start.done():
+                yield look(raw_dir, paths[n_seen], min_side_px)
+                n_seen += 1
+            start.result()
+            chunks = deque(paths[i : i + _CHUNK] for i in range(n_seen, len(paths), _CHUNK))
             while chunks or in_flight:
                 while chunks and len(in_flight) < _WINDOW * n_workers:
                     chunk = chunks.popleft()
@@ -153,6 +160,11 @@ def _pool(n_workers: int) -> ProcessPoolExecutor:
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
     return ProcessPoolExecutor(n_workers, mp_context=context, initializer=_live_with_parent)
+
+
+def _start(pool: ProcessPoolExecutor) -> None:
+    """Return once a worker answers: the pool starts them when it is first asked, and waits."""
+    pool.submit(os.getpid).result()
 
 
 def _live_with_parent() -> None:

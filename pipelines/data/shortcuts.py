@@ -147,7 +147,30 @@ def blind(
         DataError: if a class has fewer than two groups.
     """
     names = np.asarray(groups)
-    fewest = min(len(set(names[class_index == k].tolist())) for k in range(n_classes))
+    folds = folds_by_group(class_index, n_classes, names, n_folds, seed)
+    return Blind(class_index, n_classes, names, folds, seed, intervals.draw(names, resamples, seed))
+
+
+def folds_by_group(
+    class_index: NDArray[np.int64],
+    n_classes: int,
+    groups: NDArray[np.str_],
+    n_folds: int,
+    seed: int,
+) -> list[Fold]:
+    """Folds that no group straddles, stratified by label.
+
+    Args:
+        class_index: (n,) classes by label.
+        n_classes: c.
+        groups: (n,).
+        n_folds: wanted; fewer where a class has fewer groups.
+        seed: of the order of groups.
+
+    Raises:
+        DataError: if a class has fewer than two groups.
+    """
+    fewest = min(len(set(groups[class_index == k].tolist())) for k in range(n_classes))
     if fewest < 2:
         raise DataError(
             f"an audit needs at least 2 groups of each class in train and val together (got "
@@ -159,9 +182,8 @@ def blind(
     with warnings.catch_warnings():
         # A class with fewer images than folds: known, and the folds are fewer then.
         warnings.simplefilter("ignore", UserWarning)
-        folds = list(folding.split(np.zeros(len(names)), class_index, names))
-    folds = [(learn, answer) for learn, answer in folds if len(learn) and len(answer)]
-    return Blind(class_index, n_classes, names, folds, seed, intervals.draw(names, resamples, seed))
+        folds = list(folding.split(np.zeros(len(groups)), class_index, groups))
+    return [(learn, answer) for learn, answer in folds if len(learn) and len(answer)]
 
 
 # -- models ---------------------------------------------------------------------------------------
@@ -179,7 +201,7 @@ def out_of_fold(
         features: (n, d).
         class_index: (n,).
         n_classes: c.
-        folds: of `blind`.
+        folds: of `folds_by_group`.
 
     Returns:
         (n, c), rows add up to 1.

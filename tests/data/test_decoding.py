@@ -7,7 +7,11 @@ import os
 import signal
 import subprocess
 import sys
+import threading
+import time
+from concurrent.futures import Executor, Future, ProcessPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
@@ -51,9 +55,53 @@ def test_bad_files_are_refused_with_kind_and_reason(tmp_path: Path) -> None:
     assert dangling.kind == "unreadable"
 
 
+class _AtOnce(Executor):
+    """Does what it is given before it gives the future of it."""
+
+    def __init__(self, max_workers: int) -> None:
+        assert max_workers == 1
+
+    def submit(self, fn: Any, /, *args: Any, **kwargs: Any) -> Future[Any]:
+        future: Future[Any] = Future()
+        future.set_result(fn(*args, **kwargs))
+        return future
+
+
 @pytest.fixture
 def _always_parallel(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Workers for any number of images, and none is looked at before they are there."""
     monkeypatch.setattr(decoding, "_MIN_PARALLEL_IMAGES", 1)
+    monkeypatch.setattr(decoding, "ThreadPoolExecutor", _AtOnce)
+
+
+def test_images_are_looked_at_while_workers_start(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    names = [f"{index}.png" for index in range(70)]
+    for index, name in enumerate(names):
+        paint(tmp_path / name, index)
+    monkeypatch.setattr(decoding, "_MIN_PARALLEL_IMAGES", 1)
+    is_time = threading.Event()
+    start = decoding._start
+
+    def start_late(pool: ProcessPoolExecutor) -> None:
+        assert is_time.wait(60)
+        start(pool)
+
+    own: list[str] = []
+    look_once = decoding.look
+
+    def looking(raw_dir: Path, path: str, min_side_px: int) -> Seen | Refused:
+        own.append(path)
+        return look_once(raw_dir, path, min_side_px)
+
+    monkeypatch.setattr(decoding, "_start", start_late)
+    monkeypatch.setattr(decoding, "look", looking)
+    looks = look_at_all(tmp_path, names, min_side_px=2, n_workers=2)
+    first = [next(looks) for _ in range(20)]
+    assert own == names[:20]
+    is_time.set()
+    assert first + list(looks) == [look_once(tmp_path, name, 2) for name in names]
 
 
 @pytest.mark.usefixtures("_always_parallel")
@@ -106,25 +154,27 @@ def test_no_more_than_a_window_is_in_flight(
     monkeypatch.setattr(pool, "submit", counting)
     looks = look_at_all(tmp_path, ["one.png"] * 1600, min_side_px=2, n_workers=2)
     next(looks)
-    assert len(submitted) <= decoding._WINDOW * 2
+    # And one to start the workers.
+    assert 1 < len(submitted) <= decoding._WINDOW * 2 + 1
     looks.close()
-    assert len(submitted) <= decoding._WINDOW * 2
+    assert len(submitted) <= decoding._WINDOW * 2 + 1
 
 
 def test_workers_end_with_a_parent_that_is_killed(tmp_path: Path) -> None:
     paint(tmp_path / "one.png", 0)
     program = (
-        "import sys, time; from pathlib import Path; from pipelines.data.decoding import *\n"
-        "looks = look_at_all(Path(sys.argv[1]), ['one.png'] * 5000, min_side_px=2, n_workers=2)\n"
-        "next(looks); print('begun', flush=True); time.sleep(60)\n"
+        "import sys; from pathlib import Path; from pipelines.data.decoding import *\n"
+        "for _ in look_at_all(Path(sys.argv[1]), ['one.png'] * 10**6, min_side_px=2, n_workers=2): "
+        "pass\n"
     )
     root = Path(__file__).parent.parent.parent
-    with subprocess.Popen(
-        [sys.executable, "-c", program, str(tmp_path)], stdout=subprocess.PIPE, cwd=root
-    ) as parent:
-        assert parent.stdout is not None
-        assert parent.stdout.readline() == b"begun\n"
-        below = psutil.Process(parent.pid).children(recursive=True)
+    with subprocess.Popen([sys.executable, "-c", program, str(tmp_path)], cwd=root) as parent:
+        below: list[psutil.Process] = []
+        latest = time.monotonic() + 60
+        # The server that forks workers, and they.
+        while len(below) < 3 and time.monotonic() < latest:
+            time.sleep(0.05)
+            below = psutil.Process(parent.pid).children(recursive=True)
         assert len(below) >= 3
         parent.kill()
     _, alive = psutil.wait_procs(below, timeout=10)
