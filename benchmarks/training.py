@@ -56,6 +56,8 @@ def compare(arguments: argparse.Namespace) -> None:
 
     set_up_torch(arguments.threads)
     setting = read_setting(Paths(arguments.root.resolve()), arguments.task, arguments.warm)
+    # A refit is one more training by either strategy, and on other images than full's epochs see.
+    setting = replace(setting, params=setting.params.model_copy(update={"refit": False}))
     header(f"Training `{setting.task}`: cached against full")
     n_images = {name: len(split.class_index) for name, split in setting.splits.items()}
     say(

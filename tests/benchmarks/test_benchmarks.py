@@ -85,7 +85,7 @@ def test_each_image_is_tested_once_and_no_group_straddles_splits():
         Entry(f"{i}.jpg", "ab"[i % 2], f"g{i // 3}", "", "train", f"{i:064x}", 9, 9)
         for i in range(90)
     ]
-    found = folds.folds(entries, 5)
+    found = folds.folds(entries, 5, 1)
     tested = sorted(e.path for fold in found for e in fold if e.split == "test")
     assert tested == sorted(e.path for e in entries)
     for fold in found:
