@@ -70,7 +70,7 @@ def mutant(seeds: list[bytes], draw: np.random.Generator) -> bytes:
                 number = _INTERESTING[int(draw.integers(len(_INTERESTING)))]
                 size = int(draw.choice([1, 2, 4]))
                 order = ("little", "big")[int(draw.integers(2))]
-                data[at : at + size] = (number % 256**size).to_bytes(size, order)  # type: ignore[arg-type]
+                data[at : at + size] = (number % 256**size).to_bytes(size, order)
             case 3:
                 del data[at : at + int(draw.integers(1, 64))]
             case 4:

@@ -85,7 +85,7 @@ def rows(files: TaskPaths, n_runs: int, in_a_row: Sequence[int]) -> Iterator[lis
     pixels = np.random.default_rng(0).integers(
         0, 256, size=(1, side_px, side_px, 3), dtype=np.uint8
     )
-    calls = {
+    calls: dict[str, Callable[[], object]] = {
         "int8": partial(int8.run, pixels),
         "fp32": partial(fp32.run, pixels),
         "ours": eager(files, pixels),

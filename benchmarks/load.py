@@ -25,7 +25,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
@@ -36,7 +36,10 @@ from pipelines.commands.app import SERVER_ENVIRONMENT, command_line, find_app
 from pipelines.errors import ConfigError
 from pipelines.paths import Paths
 
-_PHONE = {"width": 390, "height": 844}
+if TYPE_CHECKING:
+    from playwright.async_api import ViewportSize
+
+_PHONE: ViewportSize = {"width": 390, "height": 844}
 _FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage"]
 #: Photos that are given in turns: 3 megapixels, each another.
 _N_PHOTOS, _PHOTO_PX = 12, (2000, 1500)

@@ -264,5 +264,7 @@ def test_answers(setting: Setting, model: Classifier) -> NDArray[np.int64]:
     )
     model.eval()
     with torch.inference_mode():
-        answers: NDArray[np.int64] = phases[0].val_logits().argmax(dim=1).numpy()
+        logits = phases[0].val_logits
+        assert logits is not None  # there is a split to answer
+        answers: NDArray[np.int64] = logits().argmax(dim=1).numpy()
     return answers

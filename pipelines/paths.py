@@ -59,11 +59,6 @@ class TaskPaths:
         return self.root / "models" / self.task / "float"
 
     @property
-    def held_out(self) -> Path:
-        """Answers to the val split of a training that had not seen it; only of a refitted model."""
-        return self.float_dir / "val_logits.npy"
-
-    @property
     def float_weights(self) -> Path:
         """Weights of the float model."""
         return self.float_dir / "weights.safetensors"

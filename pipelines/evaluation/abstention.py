@@ -1,8 +1,8 @@
 """Fits, for one model file, how pictures unlike those that it knows are told.
 
-Knows nothing of foreign pictures: it describes the train split's embeddings and takes the threshold
-from the val split. Pure functions on arrays; called by `export`. Why this score and no other:
-docs/adr/0013 and 0018; the others are in `pipelines.evaluation.foreign_scores`.
+Knows nothing of foreign pictures: it describes the embeddings of those that were trained on and
+takes the threshold from the val split. Pure functions on arrays; called by `export`. Why this score
+and no other: docs/adr/0013 and 0018; the others are in `pipelines.evaluation.foreign_scores`.
 """
 
 from __future__ import annotations
@@ -10,13 +10,13 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import DataError
-from pipelines.mobile.novelty import SCORES, basis_name, residuals, rooted, unpack
+from pipelines.mobile.novelty import basis_name, most_surprised, residuals, rooted, unpack
 from pipelines.mobile.trust import Abstention, PackedArray
 
 SCORE = "rooted_residuals"
@@ -32,6 +32,18 @@ _TINY = 1e-300
 _INT8_MAX = 127
 
 
+class Before(NamedTuple):
+    """What the network before a refit gave, which had not seen val.
+
+    Attributes:
+        train_embedding: (n, d) of pictures that it was trained on.
+        val_embedding: (m, d) of pictures that it was not.
+    """
+
+    train_embedding: NDArray[np.floating[Any]]
+    val_embedding: NDArray[np.floating[Any]]
+
+
 def fit_abstention(
     train_embedding: NDArray[np.floating[Any]],
     val_embedding: NDArray[np.floating[Any]],
@@ -39,49 +51,110 @@ def fit_abstention(
     max_directions: int = MAX_DIRECTIONS,
     *,
     widths: Sequence[int] = (),
+    before: Before | None = None,
 ) -> Abstention:
-    """Mean and principal directions of the train embeddings, and the threshold that val sets.
+    """Mean and principal directions of known embeddings, and the threshold that val sets.
+
+    Pictures that a network was trained on lie nearer to its directions than new ones: a network
+    that was refitted on val too would refuse three times as many true pictures as it should
+    (fish_species, docs/LOG.md). It is then described by train and val together, and how far new
+    pictures lie is what the network ``before`` says of val (`expected_lengths`).
 
     Args:
         train_embedding: (n, d), of plain views through the file that is served.
         val_embedding: (m, d), the same of the val split.
-        acceptance: share of the val images that is accepted, in (0.5, 1).
+        acceptance: share of known images that is to be accepted, in (0.5, 1).
         max_directions: of each level, see `principal_directions`.
         widths: of the embedding's levels, which add up to d; empty: one level.
+        before: for a network that was trained on val too.
 
     Raises:
-        DataError: if either is empty or not finite.
+        DataError: if an array is empty or not finite.
     """
-    for split, embedding in (("train", train_embedding), ("val", val_embedding)):
-        if not len(embedding) or not np.isfinite(embedding).all():
-            raise DataError(
-                f"abstention needs finite embeddings of {split} images, got {len(embedding)} "
-                f"images, {int((~np.isfinite(embedding)).any(axis=1).sum())} of them with NaN or "
-                f"infinity. Train again with a lower learning_rate."
-            )
+    given = {"train": train_embedding, "val": val_embedding}
+    if before is not None:
+        given |= {"train before the refit": before[0], "val before the refit": before[1]}
+    for what, embedding in given.items():
+        _check(what, embedding)
+    widths = widths or [train_embedding.shape[1]]
+    known = train_embedding
+    if before is not None:
+        known = np.concatenate([train_embedding, val_embedding])
+    packed = _described(known, max_directions, widths)
+    # Of the rounded arrays: the phone has no others.
+    if before is None:
+        lengths = residuals(val_embedding, _unpacked(packed))
+    else:
+        described = _unpacked(_described(before.train_embedding, max_directions, widths))
+        lengths = expected_lengths(
+            residuals(known, _unpacked(packed)),
+            *(residuals(embedding, described) for embedding in before),
+        )
+    spread = lengths.std(axis=0)
+    packed["centre"] = pack(lengths.mean(axis=0), "float32")
+    packed["spread"] = pack(np.where(spread > _MIN_SPREAD, spread, 1.0), "float32")
+    scores = most_surprised(lengths, _unpacked(packed))
+    return Abstention(
+        score=SCORE,
+        threshold=accepting_threshold(scores, acceptance),
+        acceptance=acceptance,
+        arrays=packed,
+        n_train=len(known),
+        n_val=len(lengths),
+    )
+
+
+def expected_lengths(
+    trained: NDArray[np.float64],
+    trained_before: NDArray[np.float64],
+    new_before: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    """The residuals that new pictures would have, told from another network's of the same kind.
+
+    A picture that was new to the other network is taken to lie as many times as far away as the
+    pictures that this network was trained on as it lay in the other: one factor a level.
+
+    Args:
+        trained: (k, n_levels) residuals of pictures that this network was trained on.
+        trained_before: (n, n_levels) of those that the other one was.
+        new_before: (m, n_levels) of pictures that were new to the other one.
+
+    Returns:
+        (m, n_levels), from 0.
+
+    References:
+        Ours; what else was tried, and how many true pictures each refused: docs/LOG.md, "A
+        threshold for a network that has seen val".
+    """
+    here, there = (
+        np.log(np.maximum(lengths, _MIN_SPREAD)).mean(axis=0)
+        for lengths in (trained, trained_before)
+    )
+    result: NDArray[np.float64] = new_before * np.exp(here - there)
+    return result
+
+
+def _check(what: str, embedding: NDArray[np.floating[Any]]) -> None:
+    if not len(embedding) or not np.isfinite(embedding).all():
+        raise DataError(
+            f"abstention needs finite embeddings of {what} images, got {len(embedding)} "
+            f"images, {int((~np.isfinite(embedding)).any(axis=1).sum())} of them with NaN or "
+            f"infinity. Train again with a lower learning_rate."
+        )
+
+
+def _described(
+    known: NDArray[np.floating[Any]], max_directions: int, widths: Sequence[int]
+) -> dict[str, PackedArray]:
+    """Mean and principal directions of each level, as the bundle holds them."""
     means, packed = [], {}
-    ends = np.cumsum(widths or [train_embedding.shape[1]])
-    for level, values in enumerate(np.split(train_embedding, ends[:-1], axis=1)):
+    for level, values in enumerate(np.split(known, np.cumsum(widths)[:-1], axis=1)):
         roots = rooted(values)
         means.append(roots.mean(axis=0))
         directions = principal_directions(roots - means[-1], max_directions)
         packed[basis_name(level)] = pack(directions, "int8")
     packed["mean"] = pack(np.concatenate(means), "float32")
-    # Of val, and of the rounded arrays: train images lie nearer to directions that they gave, and
-    # the phone has no others.
-    lengths = residuals(val_embedding, _unpacked(packed))
-    spread = lengths.std(axis=0)
-    packed["centre"] = pack(lengths.mean(axis=0), "float32")
-    packed["spread"] = pack(np.where(spread > _MIN_SPREAD, spread, 1.0), "float32")
-    arrays = _unpacked(packed)
-    return Abstention(
-        score=SCORE,
-        threshold=accepting_threshold(SCORES[SCORE](val_embedding, arrays), acceptance),
-        acceptance=acceptance,
-        arrays=packed,
-        n_train=len(train_embedding),
-        n_val=len(val_embedding),
-    )
+    return packed
 
 
 def _unpacked(packed: Mapping[str, PackedArray]) -> dict[str, NDArray[np.float64]]:

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Set
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +15,7 @@ from pipelines.backbones.registry import backbone
 from pipelines.config import ExportParams
 from pipelines.data.loaders import Pictures
 from pipelines.data.workers import n_workers
-from pipelines.evaluation.abstention import fit_abstention
+from pipelines.evaluation.abstention import Before, fit_abstention
 from pipelines.evaluation.calibration import fit_temperature, operating_point
 from pipelines.mobile.bundle import Bundle
 from pipelines.mobile.export import EMBEDDING_NAME, INPUT_NAME, LOGITS_NAME
@@ -29,13 +28,6 @@ _LOG = logging.getLogger(__name__)
 _BATCH = 16
 
 
-class Judged(NamedTuple):
-    """(n, c) answers to pictures that were not trained on, and their (n,) labels."""
-
-    logits: NDArray[np.float32]
-    class_index: NDArray[np.int64]
-
-
 def trusted(
     bundle: Bundle,
     alarms: Set[str],
@@ -43,13 +35,13 @@ def trusted(
     known: Pictures,
     val_pixels: NDArray[np.uint8],
     val_class_index: NDArray[np.int64],
-    held_out: Judged | None,
+    before_refit: bytes | None,
     params: ExportParams,
 ) -> Bundle:
     """The bundle with temperature, operating points and abstention of the file that it serves.
 
-    A refitted network is too sure of val: ``held_out`` are then the answers that sureness is
-    judged by. What is foreign needs no labels, and comes from the served file in either case.
+    A refitted network has seen val: it is too sure of it, and finds it too familiar. How sure it
+    is and how far new pictures lie is then asked of the network before the refit.
 
     Args:
         bundle: without the three.
@@ -58,7 +50,7 @@ def trusted(
         known: the train split's pictures, that what is foreign is told from.
         val_pixels: (n, h, w, 3) plain views of val.
         val_class_index: (n,) to go with them.
-        held_out: of a refitted network; None of any other.
+        before_refit: bytes of that network in float32; None where there was no refit.
         params: specificity and acceptance asked for.
 
     Raises:
@@ -67,14 +59,18 @@ def trusted(
     batches = np.split(val_pixels, range(_BATCH, len(val_pixels), _BATCH))
     logits, val_embedding = _answers(model, batches)
     _, train_embedding = _answers(model, known.batches(_BATCH))
-    judged = held_out or Judged(logits, val_class_index)
-    temperature = fit_temperature(judged.logits, judged.class_index)
-    probabilities = softmax(judged.logits, temperature)
+    before = None
+    if before_refit is not None:
+        logits, new_embedding = _answers(before_refit, batches)
+        _, trained_embedding = _answers(before_refit, known.batches(_BATCH))
+        before = Before(trained_embedding, new_embedding)
+    temperature = fit_temperature(logits, val_class_index)
+    probabilities = softmax(logits, temperature)
     points = {}
     if params.min_specificity is not None:
         points = {
             label: operating_point(
-                probabilities[:, index], judged.class_index == index, params.min_specificity
+                probabilities[:, index], val_class_index == index, params.min_specificity
             )
             for index, label in enumerate(bundle.labels)
             if label in alarms
@@ -85,6 +81,7 @@ def trusted(
         val_embedding,
         params.acceptance,
         widths=(n_head, train_embedding.shape[1] - n_head),
+        before=before,
     )
     _LOG.info(
         "%s: temperature %.3f; foreign above %.3f of %s",

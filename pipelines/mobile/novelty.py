@@ -95,26 +95,26 @@ def residuals(embedding: NDArray[np.floating[Any]], arrays: Arrays) -> NDArray[n
     return np.stack(lengths, axis=1)
 
 
-def standard_scores(embedding: NDArray[np.floating[Any]], arrays: Arrays) -> NDArray[np.float64]:
+def standard_scores(lengths: NDArray[np.float64], arrays: Arrays) -> NDArray[np.float64]:
     """How far the residual of each level is above that of known pictures.
 
     Args:
-        embedding: (n, d).
-        arrays: those of `residuals`, and ``centre`` and ``spread`` (n_levels,): mean and standard
-            deviation of each level's residual on known pictures that nothing was fitted to.
+        lengths: (n, n_levels) of `residuals`.
+        arrays: ``centre`` and ``spread`` (n_levels,): mean and standard deviation of each level's
+            residual on known pictures that nothing was fitted to.
 
     Returns:
         (n, n_levels), in standard deviations.
     """
-    scores: NDArray[np.float64] = residuals(embedding, arrays) - arrays["centre"]
-    return scores / arrays["spread"]
+    scores: NDArray[np.float64] = (lengths - arrays["centre"]) / arrays["spread"]
+    return scores
 
 
-def rooted_residuals(embedding: NDArray[np.floating[Any]], arrays: Arrays) -> NDArray[np.float64]:
+def most_surprised(lengths: NDArray[np.float64], arrays: Arrays) -> NDArray[np.float64]:
     """How far the level that is most surprised is above known pictures.
 
     Args:
-        embedding: (n, d).
+        lengths: (n, n_levels) of `residuals`.
         arrays: as `standard_scores` takes them.
 
     Returns:
@@ -124,8 +124,21 @@ def rooted_residuals(embedding: NDArray[np.floating[Any]], arrays: Arrays) -> ND
         Tippett 1931, "The methods of statistics": of several tests the most significant decides.
         Why two levels, and why not their sum: docs/adr/0018.
     """
-    result: NDArray[np.float64] = standard_scores(embedding, arrays).max(axis=1)
+    result: NDArray[np.float64] = standard_scores(lengths, arrays).max(axis=1)
     return result
+
+
+def rooted_residuals(embedding: NDArray[np.floating[Any]], arrays: Arrays) -> NDArray[np.float64]:
+    """`most_surprised` of the `residuals`.
+
+    Args:
+        embedding: (n, d).
+        arrays: those of both.
+
+    Returns:
+        (n,); larger is more foreign.
+    """
+    return most_surprised(residuals(embedding, arrays), arrays)
 
 
 #: Scores that a bundle may name.

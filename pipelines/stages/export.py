@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.atomic import write_bytes, write_text
+from pipelines.backbones.heads import Classifier
 from pipelines.card import DatasetCard, load_card
 from pipelines.config import ExportParams
 from pipelines.data.loaders import Pictures
@@ -24,7 +25,7 @@ from pipelines.data.manifest import (
     read_manifest,
 )
 from pipelines.errors import LeakageError
-from pipelines.evaluation.trusted import Judged, trusted
+from pipelines.evaluation.trusted import trusted
 from pipelines.mobile.attempts import Attempt
 from pipelines.mobile.benchmark import paired_ms, speedup
 from pipelines.mobile.bundle import (
@@ -48,7 +49,7 @@ from pipelines.mobile.inner_features import with_inner_features
 from pipelines.mobile.remedies import search_int8
 from pipelines.mobile.sessions import make_session
 from pipelines.paths import Paths, TaskPaths
-from pipelines.training.float_model import FloatModel, load_float_model, load_held_out
+from pipelines.training.float_model import FloatModel, load_before, load_float_model
 
 _LOG = logging.getLogger(__name__)
 
@@ -87,8 +88,7 @@ def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
             f"val and test images may have been trained on. Run `dvc repro train@{task}`."
         )
     _LOG.info("%s: exporting", task)
-    plain = classifier_onnx(model, meta.image_px, meta.mean, meta.std)
-    fp32 = with_inner_features(plain)
+    plain, fp32 = _exported(model, meta)
     val_pixels, val_class_index = _val_split(entries, meta, seed, files)
     gap = check_parity(model, fp32, val_pixels[:_PARITY_IMAGES], meta.mean, meta.std)
     _LOG.info("%s: ONNX agrees with torch within %.1e", task, gap)
@@ -107,7 +107,7 @@ def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
         _pictures(known, meta, seed, files),
         val_pixels,
         val_class_index,
-        _held_out(entries, meta, files) if meta.is_refit else None,
+        _exported(load_before(files.float_dir, meta), meta)[1] if meta.is_refit else None,
         params,
     )
     write_bytes(files.onnx_fp32, fp32)
@@ -115,6 +115,12 @@ def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
     write_text(files.quantization, _table([attempt.candidate for attempt in attempts]))
     # Last: it names the files above, and a reader checks them.
     write_text(files.candidate, bundle.to_json())
+
+
+def _exported(model: Classifier, meta: FloatModel) -> tuple[bytes, bytes]:
+    """ONNX in float32, to be quantised, and the same with both levels of the embedding."""
+    plain = classifier_onnx(model, meta.image_px, meta.mean, meta.std)
+    return plain, with_inner_features(plain)
 
 
 def _pictures(entries: Sequence[Entry], meta: FloatModel, seed: int, files: TaskPaths) -> Pictures:
@@ -127,12 +133,6 @@ def _val_split(
     val = stratified_sample(in_split(entries, "val"), _MAX_VAL_IMAGES, seed)
     pixels = np.concatenate(list(_pictures(val, meta, seed, files).batches(_BATCH)))
     return pixels, class_index_of(val, meta.labels)
-
-
-def _held_out(entries: Sequence[Entry], meta: FloatModel, files: TaskPaths) -> Judged:
-    """Answers to val of the training that had not seen it, all of them."""
-    class_index = class_index_of(in_split(entries, "val"), meta.labels)
-    return Judged(load_held_out(files.held_out, len(class_index), len(meta.labels)), class_index)
 
 
 def _serving(fp32: bytes, best: Attempt, meta: FloatModel, params: ExportParams) -> Serving:

@@ -29,7 +29,7 @@ from pipelines.training.assembly import open_split, phases_of, preprocess_of
 from pipelines.training.batches import Split
 from pipelines.training.checkpoints import drop_checkpoint
 from pipelines.training.fit import Phase, fit
-from pipelines.training.float_model import FloatModel, save_float_model, save_held_out
+from pipelines.training.float_model import FloatModel, save_float_model
 from pipelines.training.history import EpochLog, best_values, history_csv
 from pipelines.training.refit import refit
 from pipelines.training.start import set_up_torch, start_model, training_device
@@ -119,7 +119,9 @@ def run(task: str, domain: str, params: TrainParams, seed: int, paths: Paths) ->
             for file_name, png in figures.items():
                 write_bytes(folder / file_name, png)
         write_text(files.history, history_csv(history))
+        before = None
         if params.refit:
+            before = model
             model = refit(
                 task,
                 params,
@@ -135,9 +137,7 @@ def run(task: str, domain: str, params: TrainParams, seed: int, paths: Paths) ->
                 ),
             )
         with new_folder(files.float_dir) as folder:
-            if params.refit:
-                save_held_out(folder / files.held_out.name, val_logits)
-            weights_sha256 = save_float_model(folder, meta, model)
+            weights_sha256 = save_float_model(folder, meta, model, before)
         tracked.tags(
             tracking.training_tags(
                 paths,

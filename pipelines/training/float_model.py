@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import io
 import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
@@ -19,6 +16,11 @@ from pipelines.backbones.heads import Classifier, make_classifier
 from pipelines.config import ViewParams
 from pipelines.data.preprocess import Preprocess, View
 from pipelines.errors import BundleError, MissingDataError
+
+_META = "model.json"
+_WEIGHTS = "weights.safetensors"
+_WEIGHTS_BEFORE = "before_refit.safetensors"
+_DAMAGES = (ValidationError, ValueError, OSError, SafetensorError, RuntimeError)
 
 
 class FloatModel(BaseModel):
@@ -75,62 +77,34 @@ class FloatModel(BaseModel):
         return fold_batch_norms(model) if self.is_folded else model
 
 
-def save_held_out(path: Path, val_logits: NDArray[np.float32]) -> None:
-    """Keep the answers of the training that had not seen val.
-
-    Args:
-        path: the file, see `TaskPaths.held_out`.
-        val_logits: (n, n_classes) of the val split, in the manifest's order.
-    """
-    buffer = io.BytesIO()
-    np.save(buffer, val_logits.astype(np.float32), allow_pickle=False)
-    write_bytes(path, buffer.getvalue())
-
-
-def load_held_out(path: Path, n_images: int, n_classes: int) -> NDArray[np.float32]:
-    """What `save_held_out` kept.
-
-    Args:
-        path: the file.
-        n_images: of the val split.
-        n_classes: number of logits.
-
-    Raises:
-        BundleError: if it is absent or damaged, or holds other numbers of images or classes.
-    """
-    try:
-        logits: NDArray[np.float32] = np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as err:
-        raise BundleError(
-            f"{path}: the answers of the training before the refit cannot be read ({err}). "
-            f"Make them again with `dvc repro -f train@{path.parent.parent.name}`."
-        ) from err
-    if logits.shape != (n_images, n_classes) or not np.isfinite(logits).all():
-        raise BundleError(
-            f"{path}: expected finite answers to {n_images} val images, {n_classes} classes each; "
-            f"found an array of shape {logits.shape}. "
-            f"Make them again with `dvc repro -f train@{path.parent.parent.name}`."
-        )
-    return logits
-
-
-def save_float_model(folder: Path, meta: FloatModel, model: Classifier) -> str:
+def save_float_model(
+    folder: Path, meta: FloatModel, model: Classifier, before: Classifier | None = None
+) -> str:
     """Write weights and model.json into a folder.
 
     Args:
         folder: to write into.
         meta: what goes into model.json.
         model: the trained network.
+        before: of a refitted one, the network that had not seen val.
 
     Returns:
         sha256 of the weights file.
     """
-    tensors = {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
-    path = folder / "weights.safetensors"
-    write_bytes(path, save(tensors))
+    path = folder / _WEIGHTS
+    write_bytes(path, _tensors(model))
+    if before is not None:
+        write_bytes(folder / _WEIGHTS_BEFORE, _tensors(before))
     text = json.dumps(meta.model_dump(mode="json"), indent=2, ensure_ascii=False)
-    write_text(folder / "model.json", text + "\n")
+    write_text(folder / _META, text + "\n")
     return file_sha256(path)
+
+
+def _tensors(model: Classifier) -> bytes:
+    data: bytes = save(
+        {name: t.detach().cpu().contiguous() for name, t in model.state_dict().items()}
+    )
+    return data
 
 
 def load_float_model(folder: Path) -> tuple[FloatModel, Classifier, str]:
@@ -146,7 +120,7 @@ def load_float_model(folder: Path) -> tuple[FloatModel, Classifier, str]:
         MissingDataError: if training has not run.
         BundleError: if the files are damaged, or not of this version.
     """
-    path = folder / "model.json"
+    path = folder / _META
     if not path.is_file():
         raise MissingDataError(
             f"{path}: there is no trained model. Run `fieldlens train {folder.parent.name}` first."
@@ -154,12 +128,37 @@ def load_float_model(folder: Path) -> tuple[FloatModel, Classifier, str]:
     try:
         document: Any = json.loads(path.read_text(encoding="utf-8"))
         meta = FloatModel.model_validate(document)
-        model = meta.build()
-        model.load_state_dict(load_file(folder / "weights.safetensors"))
-    except (ValidationError, ValueError, OSError, SafetensorError, RuntimeError) as err:
-        reason = " ".join(str(err).split())[:200]
-        raise BundleError(
-            f"{folder}: the float model cannot be read ({reason}). "
-            f"Make it again with `dvc repro -f train@{folder.parent.name}`."
-        ) from err
-    return meta, model.eval(), file_sha256(folder / "weights.safetensors")
+        model = _loaded(meta, folder / _WEIGHTS)
+    except _DAMAGES as err:
+        raise _damaged(folder, "the float model", err) from err
+    return meta, model, file_sha256(folder / _WEIGHTS)
+
+
+def load_before(folder: Path, meta: FloatModel) -> Classifier:
+    """The network of a refitted model's first training, in inference mode.
+
+    Args:
+        folder: models/<task>/float.
+        meta: of the model, which is a refitted one.
+
+    Raises:
+        BundleError: if the file is absent or damaged.
+    """
+    try:
+        return _loaded(meta, folder / _WEIGHTS_BEFORE)
+    except _DAMAGES as err:
+        raise _damaged(folder, "the network before the refit", err) from err
+
+
+def _loaded(meta: FloatModel, weights: Path) -> Classifier:
+    model = meta.build()
+    model.load_state_dict(load_file(weights))
+    return model.eval()
+
+
+def _damaged(folder: Path, what: str, err: Exception) -> BundleError:
+    reason = " ".join(str(err).split())[:200]
+    return BundleError(
+        f"{folder}: {what} cannot be read ({reason}). "
+        f"Make it again with `dvc repro -f train@{folder.parent.name}`."
+    )

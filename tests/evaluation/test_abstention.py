@@ -13,7 +13,9 @@ from sklearn.neighbors import NearestNeighbors
 from pipelines.errors import DataError
 from pipelines.evaluation.abstention import (
     MAX_DIRECTIONS,
+    Before,
     accepting_threshold,
+    expected_lengths,
     fit_abstention,
     principal_directions,
 )
@@ -127,6 +129,48 @@ def test_threshold_accepts_as_many_as_asked(values, acceptance):
     threshold = accepting_threshold(scores, acceptance)
     assert (scores <= threshold).mean() >= acceptance - 1e-9
     assert threshold <= scores.max() + 1e-6
+
+
+# -- a network that has seen val ------------------------------------------------------------------
+def around_patterns(n: int, seed: int, noise: float) -> np.ndarray:
+    """Embeddings whose roots are sums of four patterns, and noise that is left over."""
+    patterns = np.random.default_rng(7).normal(size=(4, D))
+    rng = np.random.default_rng(seed)
+    roots = rng.normal(3, 1, size=(n, 4)) @ patterns + rng.normal(0, noise, size=(n, D))
+    return (np.sign(roots) * roots**2).astype(np.float32)
+
+
+def test_network_that_was_trained_on_val_accepts_new_images_as_promised():
+    # To each network what it was trained on is nearer than what is new, by a third, and to the
+    # second one all is nearer.
+    before = Before(around_patterns(300, 0, 0.6), around_patterns(200, 1, 0.9))
+    train, val = around_patterns(300, 2, 0.2), around_patterns(200, 3, 0.2)
+    new = around_patterns(1000, 4, 0.3)
+    naive = fit_abstention(train, val, 0.95, 4)
+    fitted = fit_abstention(train, val, 0.95, 4, before=before)
+    assert Novelty.load(naive, D).judge(new)[1].mean() > 0.3
+    assert 0.02 < Novelty.load(fitted, D).judge(new)[1].mean() < 0.09
+    # It is described by all that was trained on, and judged by what was not.
+    assert (fitted.n_train, fitted.n_val) == (500, 200)
+
+
+def test_expected_lengths_are_as_many_times_those_of_trained_images():
+    rng = np.random.default_rng(3)
+    trained_before = rng.uniform(1, 3, (50, 2))
+    trained = trained_before[:40] ** 0 * np.exp(np.log(trained_before).mean(axis=0)) * [0.5, 4.0]
+    new = rng.uniform(1, 3, (30, 2))
+    np.testing.assert_allclose(
+        expected_lengths(trained, trained_before, new), new * [0.5, 4.0], rtol=1e-12
+    )
+    assert np.isfinite(expected_lengths(np.zeros((3, 2)), np.zeros((4, 2)), new)).all()
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["train", "val"])
+def test_embeddings_before_a_refit_that_say_nothing_are_refused(place):
+    both = [embedded(9, 0), embedded(9, 1)]
+    both[place] = np.full((3, D), np.nan, dtype=np.float32)
+    with pytest.raises(DataError, match=r"(train|val) before the refit images"):
+        fit_abstention(embedded(9, 0), embedded(9, 1), 0.95, before=Before(*both))
 
 
 @pytest.mark.parametrize("split", ["train", "val"])

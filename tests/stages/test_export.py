@@ -18,17 +18,17 @@ from pipelines.data.manifest import (
     write_manifest,
 )
 from pipelines.errors import BundleError, LeakageError, MissingDataError
-from pipelines.evaluation.calibration import fit_temperature
+from pipelines.evaluation.calibration import fit_temperature, operating_point
 from pipelines.mobile.bundle import read_bundle
 from pipelines.mobile.predictor import Predictor
 from pipelines.mobile.probabilities import softmax
 from pipelines.paths import Paths, TaskPaths
 from pipelines.stages import export
+from pipelines.training.assembly import normalise
 from pipelines.training.float_model import (
     FloatModel,
     load_float_model,
     save_float_model,
-    save_held_out,
 )
 
 LABELS = ("red_tile", "green_tile", "blue_tile")
@@ -179,42 +179,51 @@ def test_export_writes_a_candidate_that_answers_like_the_float_model(project, fi
 
 
 @pytest.mark.parametrize("precision", ["int8", "fp32"])
-def test_a_refitted_model_is_as_sure_as_the_held_out_answers_say(precision, project, files):
+def test_a_refitted_model_is_as_sure_as_the_network_before_the_refit(precision, project, files):
     meta, model, _ = load_float_model(files.float_dir)
-    save_float_model(files.float_dir, meta.model_copy(update={"is_refit": True}), model)
-    with pytest.raises(BundleError, match="the training before the refit cannot be read"):
+    refitted = meta.model_copy(update={"is_refit": True})
+    save_float_model(files.float_dir, refitted, model)
+    with pytest.raises(BundleError, match="the network before the refit cannot be read"):
         export.run("tiny", params(), 7, project)
     assert not files.candidate.exists()
 
-    truth = class_index_of(in_split(read_manifest(files.manifest), "val"), LABELS)
-    held_out = np.random.default_rng(2).normal(size=(12, 3)).astype(np.float32)
-    held_out[np.arange(12), truth] += 1
-    save_held_out(files.held_out, held_out)
+    before = refitted.build()
+    torch.manual_seed(2)
+    with torch.no_grad():
+        for parameter in before.head.parameters():
+            parameter.add_(torch.randn_like(parameter))
+    save_float_model(files.float_dir, refitted, model, before.eval())
     asked = params(min_specificity=0.5, min_speedup=0.001 if precision == "int8" else 1000.0)
     export.run("tiny", asked, 7, project)
     bundle = read_bundle(files.candidate)
     assert bundle.provenance.is_refit
     assert bundle.served.precision == precision
-    assert bundle.temperature == fit_temperature(held_out, truth)
-    probabilities = softmax(held_out, bundle.temperature)
-    for index, label in enumerate(LABELS[:2]):
-        point = bundle.operating_points[label]
-        says_yes = probabilities[:, index] >= point.threshold
-        assert says_yes[truth == index].mean() == point.sensitivity
-        assert (~says_yes[truth != index]).mean() == point.specificity
-    # What is foreign is told from what the served file says.
-    served = Predictor.load(files.candidate)
     val = in_split(read_manifest(files.manifest), "val")
+    truth = class_index_of(val, LABELS)
+    served = Predictor.load(files.candidate)
     pixels = np.stack([served.pixels(files.raw_dir / entry.path) for entry in val])
-    assert not served.novelty.judge(served.run(pixels)[1])[1].any()
+    with torch.inference_mode():
+        logits = before(normalise(torch.from_numpy(pixels)))[0].numpy()
+        own = model(normalise(torch.from_numpy(pixels)))[0].numpy()
+    assert bundle.temperature == pytest.approx(fit_temperature(logits, truth), rel=1e-3)
+    assert bundle.temperature != pytest.approx(fit_temperature(own, truth), rel=1e-2)
+    probabilities = softmax(logits, bundle.temperature)
+    for index, label in enumerate(LABELS[:2]):
+        expected = operating_point(probabilities[:, index], truth == index, 0.5)
+        assert bundle.operating_points[label].threshold == pytest.approx(
+            expected.threshold, abs=1e-4
+        )
+    # What is foreign is told from what the served file says of all that it was trained on.
+    assert bundle.abstention is not None
+    n_train = len(in_split(read_manifest(files.manifest), "train"))
+    assert (bundle.abstention.n_train, bundle.abstention.n_val) == (n_train + len(val), len(val))
 
 
 def test_reason_of_a_refitted_model_says_that_val_was_trained_on(project, files):
     meta, model, _ = load_float_model(files.float_dir)
     export.run("tiny", params(), 7, project)
     assert "trained on" not in read_bundle(files.candidate).served.reason
-    save_float_model(files.float_dir, meta.model_copy(update={"is_refit": True}), model)
-    save_held_out(files.held_out, np.eye(12, 3, dtype=np.float32))
+    save_float_model(files.float_dir, meta.model_copy(update={"is_refit": True}), model, model)
     export.run("tiny", params(), 7, project)
     reason = read_bundle(files.candidate).served.reason
     assert "the val split, which the refitted network was trained on (agreement" in reason

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import json
 
-import numpy as np
 import pytest
 import torch
 
@@ -12,10 +11,9 @@ from pipelines.data.preprocess import Preprocess, View
 from pipelines.errors import BundleError, MissingDataError
 from pipelines.training.float_model import (
     FloatModel,
+    load_before,
     load_float_model,
-    load_held_out,
     save_float_model,
-    save_held_out,
 )
 
 
@@ -137,32 +135,30 @@ def test_whether_it_was_refitted_is_kept_and_left_out_where_it_was_not():
     assert FloatModel.model_validate_json(changed.model_dump_json()).is_refit
 
 
-def test_held_out_answers_come_back_as_they_were(tmp_path):
-    logits = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32)
-    save_held_out(tmp_path / "val_logits.npy", logits)
-    assert np.array_equal(load_held_out(tmp_path / "val_logits.npy", 5, 3), logits)
+def test_network_before_a_refit_is_kept_beside_the_one_that_is_released(folder):
+    built = meta().model_copy(update={"is_refit": True})
+    before, model = built.build(), built.build()
+    with torch.no_grad():
+        for parameter in before.parameters():
+            parameter.add_(0.01)
+    sha256 = save_float_model(folder, built, model, before)
+    for expected, got in (
+        (before, load_before(folder, built)),
+        (model, load_float_model(folder)[1]),
+    ):
+        assert not got.training
+        for one, other in zip(
+            expected.state_dict().values(), got.state_dict().values(), strict=True
+        ):
+            assert torch.equal(one, other)
+    assert sha256 == file_sha256(folder / "weights.safetensors")
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (None, "cannot be read"),
-        (b"", "cannot be read"),
-        (b"\x93NUMPY", "cannot be read"),
-        (np.zeros((5, 2), dtype=np.float32), r"5 val images, 3 classes each; .*\(5, 2\)"),
-        (np.zeros((4, 3), dtype=np.float32), r"\(4, 3\)"),
-        (np.full((5, 3), np.nan, dtype=np.float32), "expected finite answers"),
-        (np.array([[{}] * 3] * 5), "cannot be read"),
-    ],
-    ids=["absent", "empty", "cut", "classes", "images", "nan", "pickled"],
-)
-def test_held_out_answers_that_are_not_those_are_refused(content, words, tmp_path):
-    path = tmp_path / "tiny" / "float" / "val_logits.npy"
-    path.parent.mkdir(parents=True)
-    if isinstance(content, bytes):
-        path.write_bytes(content)
-    elif content is not None:
-        np.save(path, content, allow_pickle=True)
-    with pytest.raises(BundleError, match=words) as caught:
-        load_held_out(path, 5, 3)
+@pytest.mark.parametrize("content", [None, b"", b"not tensors"], ids=["absent", "empty", "other"])
+def test_damaged_network_before_a_refit_is_one_clear_error(content, folder):
+    if content is not None:
+        (folder / "before_refit.safetensors").write_bytes(content)
+    with pytest.raises(BundleError, match="the network before the refit cannot be read") as caught:
+        load_before(folder, meta())
     assert "dvc repro -f train@tiny" in str(caught.value)
+    assert "\n" not in str(caught.value)
