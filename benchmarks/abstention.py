@@ -1,11 +1,11 @@
 """Which score tells pictures of other kinds best: the published ones and the served one, compared.
 
 For each task the pictures of all other tasks are foreign, and so are blank, noisy and written ones
-that are painted here. Scores are fitted on train, thresholds on val; the released ones are those of the
-bundle, which are others where a network was refitted (ADR 0019). The choice was made on the first
-table; the others measure it. The last table shows true pictures as another camera would have taken
-them: a score that looks at the grain of pictures refuses those too. Needs candidates (`make real`,
-and --root .real):
+that are painted here. Scores are fitted on train, thresholds on val; the released ones are those of
+the bundle, which are others where a network was refitted (ADR 0019). The choice was made on the
+first table; the others measure it. The last table shows true pictures as another camera would have
+taken them: a score that looks at the grain of pictures refuses those too. Needs candidates (`make
+real`, and --root .real):
 
     python benchmarks/abstention.py --root .real
 """

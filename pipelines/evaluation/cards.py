@@ -169,10 +169,10 @@ def _evaluation_data(facts: ModelFacts) -> str:
 
 
 _REFIT = (
-    " A training on train alone came first: val chose its epoch, and its answers to val set the "
-    "temperature and the operating points. What else is said of val here (int8's bounds, the share "
-    "that abstention accepts) is of images that the released network was trained on, and leans to "
-    "the good; the test split judges it."
+    " A training on train alone came first: val chose its epoch, and what it made of val set the "
+    "temperature, the operating points and how foreign a picture may be. What is said here of int8 "
+    "on val is of images that the released network was trained on, and leans to the good; the test "
+    "split judges it."
 )
 
 
