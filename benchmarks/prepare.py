@@ -30,7 +30,6 @@ from report import header, make_parser, run, say, table
 
 from pipelines.data.decoding import Refused, look_at_all
 from pipelines.data.fingerprints import fingerprint
-from pipelines.data.manifest import IMAGE_SUFFIXES
 from pipelines.data.workers import n_workers_of
 from pipelines.errors import MissingDataError
 
@@ -107,6 +106,10 @@ def files_in(folder: Path) -> list[str]:
     Raises:
         MissingDataError: if there is none.
     """
+    # Not at the top: each worker imports its main module again, and would be timed with pydantic's
+    # start, which it is spared when the main module is the command line's.
+    from pipelines.data.manifest import IMAGE_SUFFIXES
+
     files = sorted(
         file.relative_to(folder).as_posix()
         for file in folder.rglob("*")
