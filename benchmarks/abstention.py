@@ -74,12 +74,15 @@ RELEASED = "as released"
 
 @dataclass(frozen=True, slots=True)
 class Seen:
-    """One task: the width of the embedding's first level, and features of pictures by kind."""
+    """One task: the width of the embedding's first level, and features of pictures by kind.
+
+    Of foreign pictures by split, and by the task that they belong to.
+    """
 
     n_head: int
     own: dict[str, Features]
     class_index: NDArray[np.int64]
-    foreign: dict[str, Features]
+    foreign: dict[str, dict[str, Features]]
     changed: dict[str, Features]
     painted: dict[str, Features]
     released: Novelty
@@ -113,6 +116,7 @@ def compare(arguments: argparse.Namespace) -> None:
     rows: dict[str, dict[str, list[float]]] = {}
     painted: dict[str, list[str]] = {}
     changed: dict[str, list[str]] = {}
+    pairs: dict[str, list[str]] = {}
     price = ""
     for task in tasks:
         seen = look(paths, tasks, task)
@@ -123,6 +127,7 @@ def compare(arguments: argparse.Namespace) -> None:
                 rows.setdefault(measure, {}).setdefault(name, []).append(value)
             if name == RELEASED:
                 painted[task] = accepted_by_kind(score, seen, bound)
+                pairs[task] = accepted_by_task(score, seen, bound, tasks)
             if name in {RELEASED, *map(level_name, LEVELS)}:
                 changed[f"{task}, {name}"] = refused_when_changed(score, seen, bound)
     for measure, found in rows.items():
@@ -134,6 +139,8 @@ def compare(arguments: argparse.Namespace) -> None:
                 for name, values in found.items()
             ],
         )
+    say(f"Share of each task's test pictures that a row's model accepts, {RELEASED}:", "")
+    table(["model", *tasks], [[task, *cells] for task, cells in pairs.items()])
     say(f"Painted pictures that are accepted, {RELEASED}:", "")
     table(["task", *kinds()], [[task, *cells] for task, cells in painted.items()])
     say("Share of true test pictures refused, as another camera would have taken them:", "")
@@ -157,7 +164,7 @@ def look(paths: Paths, tasks: Sequence[str], task: str) -> Seen:
     for split in ("val", "test"):
         parts = {other: split_pixels(paths.task(other), split, preprocess) for other in tasks}
         own[split] = features(predictor, parts.pop(task))
-        foreign[split] = features(predictor, np.concatenate(list(parts.values())))
+        foreign[split] = {other: features(predictor, pixels) for other, pixels in parts.items()}
     test = in_split(entries, "test")
     pictures_of = [
         open_image(files.raw_dir / entry.path).rgb
@@ -265,7 +272,10 @@ def measures(score: Score, seen: Seen, bound: float) -> dict[str, float]:
     from sklearn.metrics import roc_auc_score
 
     own = {split: score(seen.own[split]) for split in ("val", "test")}
-    foreign = {split: score(seen.foreign[split]) for split in ("val", "test")}
+    foreign = {
+        split: np.concatenate([score(found) for found in seen.foreign[split].values()])
+        for split in ("val", "test")
+    }
 
     def area(split: str) -> float:
         truth = np.repeat([0, 1], [len(own[split]), len(foreign[split])])
@@ -279,6 +289,12 @@ def measures(score: Score, seen: Seen, bound: float) -> dict[str, float]:
         "share of foreign test images accepted": float((foreign["test"] <= bound).mean()),
         "share of painted pictures accepted": float((painted <= bound).mean()),
     }
+
+
+def accepted_by_task(score: Score, seen: Seen, bound: float, tasks: Sequence[str]) -> list[str]:
+    """Cells of the table of test pictures; of the model's own task too."""
+    found = {task: seen.foreign["test"].get(task, seen.own["test"]) for task in tasks}
+    return [f"{float((score(found[task]) <= bound).mean()):.3f}" for task in tasks]
 
 
 def accepted_by_kind(score: Score, seen: Seen, bound: float) -> list[str]:
