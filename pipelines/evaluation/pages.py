@@ -1,6 +1,6 @@
 """The report as Markdown and as one self-contained HTML page; pure text from values.
 
-Called by `report`, which reads the files.
+Called by `report`, which reads the files; `evaluate` and `gate` put `run_markdown` into MLflow.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from pipelines.evaluation.results import (
     COLUMNS,
     HOW_BLIND,
     HOW_MEASURED,
+    MEASURED_COLUMNS,
     ORIGIN_COLUMNS,
     SAMPLE_NOTE,
     Column,
@@ -59,6 +60,27 @@ def real_results_markdown(results: Sequence[TaskResult], publishers: Mapping[str
         f"{_trust_markdown(results)}"
         f"## What was measured\n\n{markdown(table(origin, results), 3)}"
         f"## By label\n\n{classes}"
+    )
+    return text.rstrip() + "\n"
+
+
+def run_markdown(found: TaskResult) -> str:
+    """What MLflow shows beside a run: its test figures with what they mean nothing without.
+
+    Args:
+        found: of one task; the gate's verdict is not told.
+    """
+    bundle = found.bundle
+    notes = [SAMPLE_NOTE] if bundle.is_sample else []
+    if (shortcut := shortcut_words(found)) is not None:
+        notes.append(shortcut)
+    rows = tuple((name, cell(found)) for name, cell in MEASURED_COLUMNS)
+    text = (
+        f"**{bundle.title}**: the test split, which no training and no choice has seen. In "
+        f"brackets 95 % intervals, by group.\n\n"
+        f"{markdown(Block('', tuple(notes), is_warning=True), 2) if notes else ''}"
+        f"{markdown(Block('', header=('', 'figure'), rows=rows), 2)}"
+        f"{HOW_BLIND}"
     )
     return text.rstrip() + "\n"
 

@@ -114,10 +114,8 @@ def _splits(counts: Mapping[str, int]) -> str:
     return " / ".join(f"{counts[split]:,}" for split in ("train", "val", "test"))
 
 
-#: A new column is a line here; both pages follow.
-COLUMNS: tuple[Column, ...] = (
-    ("Task", lambda found: found.bundle.task),
-    ("Data", lambda found: found.bundle.provenance.data_source),
+#: What `evaluate` measured. A new column is a line here; both pages and MLflow's follow.
+MEASURED_COLUMNS: tuple[Column, ...] = (
     ("Served", lambda found: found.bundle.served.precision),
     ("Accuracy", _measured("accuracy")),
     ("Macro-F1", _measured("macro_f1")),
@@ -128,6 +126,12 @@ COLUMNS: tuple[Column, ...] = (
     ("Test groups", lambda found: f"{found.metrics['n_groups']:,}"),
     ("Agreement int8/fp32", lambda found: share(found.metrics["agreement"])),
     ("int8 bytes", lambda found: f"{found.metrics['bytes']['int8']:,}"),
+)
+
+COLUMNS: tuple[Column, ...] = (
+    ("Task", lambda found: found.bundle.task),
+    ("Data", lambda found: found.bundle.provenance.data_source),
+    *MEASURED_COLUMNS,
     ("Gate", lambda found: found.verdict),
 )
 

@@ -42,7 +42,9 @@ from pipelines.evaluation.metrics import (
     max_recall_drop,
     rounded,
 )
+from pipelines.evaluation.pages import run_markdown
 from pipelines.evaluation.predictions import confusion_csv, predictions_csv
+from pipelines.evaluation.results import TaskResult
 from pipelines.evaluation.served import served_figures, served_metrics
 from pipelines.mobile.bundle import Bundle, read_bundle
 from pipelines.mobile.predictor import Predictor
@@ -114,14 +116,13 @@ def run(task: str, params: EvaluateParams, seed: int, paths: Paths) -> None:
     with new_folder(files.test_figures_dir) as folder:
         for name, png in figures.items():
             write_bytes(folder / name, png)
-    finished = bundle.model_copy(
-        update={
-            "metrics": {key: metrics[key] for key in PRECISIONS},
-            "intervals": certainty.intervals,
-            "audit": audit,
-        }
-    )
-    write_text(files.bundle, Bundle.model_validate(finished.model_dump()).to_json())
+    added = {
+        "metrics": {key: metrics[key] for key in PRECISIONS},
+        "intervals": certainty.intervals,
+        "audit": audit,
+    }
+    finished = Bundle.model_validate(bundle.model_copy(update=added).model_dump())
+    write_text(files.bundle, finished.to_json())
     _LOG.info(
         "%s: %d test images, %s accuracy %.3f (95 %%: %.3f to %.3f), macro-F1 %.3f, "
         "agreement of int8 and fp32 %.3f",
@@ -134,7 +135,8 @@ def run(task: str, params: EvaluateParams, seed: int, paths: Paths) -> None:
         metrics[served]["macro_f1"],
         metrics["agreement"],
     )
-    _tell_mlflow(bundle, with_bounds(metrics, certainty), figures, paths)
+    result = TaskResult(finished, metrics, failed=(), figures={})
+    _tell_mlflow(result, with_bounds(metrics, certainty), figures, paths)
 
 
 def _test_split(bundle: Bundle, files: TaskPaths) -> list[Entry]:
@@ -243,9 +245,9 @@ def _certainty(
 
 
 def _tell_mlflow(
-    bundle: Bundle, metrics: dict[str, Any], figures: dict[str, bytes], paths: Paths
+    result: TaskResult, metrics: dict[str, Any], figures: dict[str, bytes], paths: Paths
 ) -> None:
-    made_of = bundle.provenance
+    bundle, made_of = result.bundle, result.bundle.provenance
     files = paths.task(bundle.task)
     document: dict[str, Any] = {}
     # It only feeds MLflow, so its absence is no fault of this stage.
@@ -267,4 +269,4 @@ def _tell_mlflow(
             data_source=made_of.data_source,
         ),
     )
-    tracking.log_test(run, metrics, figures, files.mobile_dir)
+    tracking.log_test(run, metrics, figures, files.mobile_dir, run_markdown(result))

@@ -14,6 +14,9 @@ TRAINING_KEY_TAG = "fieldlens.training_key"
 #: Of a run that is written after the fact, until it is whole: whose weights it will tell of.
 RECORDING_TAG = "fieldlens.recording_of"
 BUNDLE_TAG = "fieldlens.bundle_sha256"
+#: What MLflow shows as a run's description, and the hash of what we wrote there.
+DESCRIPTION_TAG = "mlflow.note.content"
+OWN_DESCRIPTION_TAG = "fieldlens.description_sha256"
 #: The registry's alias of the released version.
 CHAMPION = "champion"
 

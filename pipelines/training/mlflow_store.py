@@ -192,6 +192,7 @@ def register(
     onnx_path: Path,
     bundle_path: Path,
     tags: Mapping[str, str],
+    description: str,
 ) -> str | None:
     """The version of the registered model that holds a bundle, made if there is none yet.
 
@@ -202,6 +203,7 @@ def register(
         onnx_path: the served ONNX file.
         bundle_path: bundle.json, kept beside the model.
         tags: of the version.
+        description: of the version, Markdown.
 
     Returns:
         The version, e.g. ``3``; None where tracking is off or has failed.
@@ -223,7 +225,12 @@ def register(
         client.finalize_logged_model(model.model_id, "READY")
         # Not models:/<id>: MLflow looks that up in the store of the process, not of this client.
         made = client.create_model_version(
-            task, model.artifact_location, run_id=run_id, tags=tags, model_id=model.model_id
+            task,
+            model.artifact_location,
+            run_id=run_id,
+            tags=tags,
+            description=description,
+            model_id=model.model_id,
         )
         return str(made.version)
 

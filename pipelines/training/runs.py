@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -9,7 +10,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from pipelines.training.lineage import WEIGHTS_TAG, flatten
+from pipelines.training.lineage import (
+    DESCRIPTION_TAG,
+    OWN_DESCRIPTION_TAG,
+    WEIGHTS_TAG,
+    flatten,
+)
 from pipelines.training.mlflow_store import Kind, Tracker
 
 #: MLflow takes at most so many characters of a parameter's value.
@@ -108,6 +114,21 @@ class Run:
             name = f"{self._name}-{values[WEIGHTS_TAG][:8]}"
             self._do(lambda client: client.update_run(self.run_id, name=name))
 
+    def describe(self, text: str) -> None:
+        """Say in words what the run came to; what a person wrote there is left alone.
+
+        Args:
+            text: Markdown.
+        """
+
+        def look(client: Any) -> bool:
+            tags = client.get_run(self.run_id).data.tags
+            there = tags.get(DESCRIPTION_TAG, "")
+            return not there or _sha256(there) == tags.get(OWN_DESCRIPTION_TAG)
+
+        if self.run_id is not None and self._tracker.call(look):
+            self._log("tags", [(DESCRIPTION_TAG, text), (OWN_DESCRIPTION_TAG, _sha256(text))])
+
     def figure(self, name: str, png: bytes) -> None:
         """Keep a figure.
 
@@ -150,3 +171,7 @@ class Run:
         self._do(lambda client: client.update_run(self.run_id, status="RUNNING"))
         yield
         self._do(lambda client: client.set_terminated(self.run_id, "FINISHED", end_time=ended))
+
+
+def _sha256(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()

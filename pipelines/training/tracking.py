@@ -170,7 +170,11 @@ def _number(cell: str) -> float | str:
 
 
 def log_test(
-    run: Run, metrics: Mapping[str, object], figures: Mapping[str, bytes], bundle_dir: Path
+    run: Run,
+    metrics: Mapping[str, object],
+    figures: Mapping[str, bytes],
+    bundle_dir: Path,
+    description: str,
 ) -> None:
     """Add what `evaluate` found to the run of the training.
 
@@ -179,11 +183,13 @@ def log_test(
         metrics: of the test split; nested mappings become dotted names below ``test``.
         figures: PNG bytes by file name.
         bundle_dir: the finished bundle, kept whole.
+        description: Markdown, for the run's page.
     """
     with run.reopened():
         run.epoch(0, {"test": metrics})
         for name, png in figures.items():
             run.figure(f"test_{name}", png)
+        run.describe(description)
         run.artifact(bundle_dir)
 
 
@@ -195,6 +201,7 @@ def release(
     onnx_path: Path,
     bundle_path: Path,
     tags: Mapping[str, str],
+    description: str,
 ) -> str | None:
     """Register a bundle and point the alias ``champion`` at it.
 
@@ -205,6 +212,7 @@ def release(
         onnx_path: the served ONNX file.
         bundle_path: bundle.json, kept beside the model.
         tags: of the version.
+        description: of the version, Markdown.
 
     Returns:
         The version, e.g. ``3``; None where tracking is off or has failed.
@@ -218,6 +226,7 @@ def release(
         onnx_path=onnx_path,
         bundle_path=bundle_path,
         tags=tags,
+        description=description,
     )
     if version is not None:
         set_champion(tracker, task, version)

@@ -59,6 +59,11 @@ def train(paths: Paths) -> None:
         run.tags(tags_of(paths))
 
 
+def tell(paths: Paths, run: tracking.Run, accuracy: float, description: str = "words") -> None:
+    bundle_dir = paths.task("tiny").mobile_dir
+    tracking.log_test(run, {"accuracy": accuracy}, {}, bundle_dir, description)
+
+
 def test_training_is_one_run_with_all_that_was_said(tracked_project):
     train(tracked_project)
     (run,) = runs_of(tracked_project)
@@ -233,6 +238,24 @@ def test_evaluate_adds_to_the_run_of_the_training(tracked_project):
     assert (folder / "figures/test_confusion.png").is_file()
     files = tracked_project.task("tiny")
     assert (folder / "mobile/bundle.json").read_bytes() == files.bundle.read_bytes()
+    described = run.data.tags["mlflow.note.content"]
+    low, high = (run.data.metrics[f"test.int8.accuracy_{end}"] for end in ("low", "high"))
+    assert f"| Accuracy | 0.778 ({low:.3f} to {high:.3f}) |" in described
+    assert "| Blind macro-F1 |" in described
+
+
+def test_description_follows_the_figures_until_a_person_writes_another(tracked_project):
+    def described() -> str:
+        return runs_of(tracked_project)[0].data.tags["mlflow.note.content"]
+
+    train(tracked_project)
+    for accuracy, words in ((0.5, "half"), (0.75, "three quarters")):
+        tell(tracked_project, tracking.find_run(tracked_project, "tiny", WEIGHTS), accuracy, words)
+        assert described() == words
+    run = tracking.find_run(tracked_project, "tiny", WEIGHTS)
+    client_of(tracked_project).set_tag(run.run_id, "mlflow.note.content", "Shown to the clinic.")
+    tell(tracked_project, run, 0.8, "four fifths")
+    assert described() == "Shown to the clinic."
 
 
 def test_evaluate_writes_the_run_where_dvc_skipped_the_training(tracked_project):
@@ -288,6 +311,7 @@ def test_gate_releases_once_a_bundle_and_only_what_passes(tracked_project):
     assert version.tags["data_source"] == "sample"
     (run,) = runs_of(tracked_project)
     assert version.run_id == run.info.run_id
+    assert version.description == run.data.tags["mlflow.note.content"]
 
     # Another bundle is another version, and takes the alias over.
     evaluate.run(
@@ -367,10 +391,10 @@ def test_epoch_that_is_said_again_after_a_kill_stands_once(tracked_project):
 def test_clock_put_back_hides_no_later_value(tracked_project, monkeypatch):
     train(tracked_project)
     run = tracking.find_run(tracked_project, "tiny", WEIGHTS)
-    tracking.log_test(run, {"accuracy": 0.5}, {}, tracked_project.task("tiny").mobile_dir)
+    tell(tracked_project, run, 0.5)
     monkeypatch.setattr(time, "time", lambda: 1_000_000.0)
     run = tracking.find_run(tracked_project, "tiny", WEIGHTS)
-    tracking.log_test(run, {"accuracy": 0.75}, {}, tracked_project.task("tiny").mobile_dir)
+    tell(tracked_project, run, 0.75)
     (found,) = runs_of(tracked_project)
     assert found.data.metrics["test.accuracy"] == 0.75
     assert found.info.status == "FINISHED"
@@ -381,7 +405,7 @@ def test_test_that_is_told_twice_stands_once_and_the_training_keeps_its_end(trac
     (before,) = runs_of(tracked_project)
     for _ in range(2):
         run = tracking.find_run(tracked_project, "tiny", WEIGHTS)
-        tracking.log_test(run, {"accuracy": 0.5}, {}, tracked_project.task("tiny").mobile_dir)
+        tell(tracked_project, run, 0.5)
     (after,) = runs_of(tracked_project)
     history = client_of(tracked_project).get_metric_history(run.run_id, "test.accuracy")
     assert [(entry.step, entry.value) for entry in history] == [(0, 0.5)]
@@ -416,7 +440,7 @@ def test_what_is_killed_in_the_middle_never_looks_whole(tracked_project, monkeyp
             params={"a": 1},
             tags=tags_of(tracked_project),
         )
-        tracking.log_test(run, {"accuracy": 0.5}, {"a.png": PNG}, files.mobile_dir)
+        tracking.log_test(run, {"accuracy": 0.5}, {"a.png": PNG}, files.mobile_dir, "words")
 
     monkeypatch.setattr(tracking.Tracker, "call", until_killed)
     n_killed = 0
