@@ -74,10 +74,13 @@ def run_markdown(found: TaskResult) -> str:
     notes = [SAMPLE_NOTE] if bundle.is_sample else []
     if (shortcut := shortcut_words(found)) is not None:
         notes.append(shortcut)
-    rows = tuple((name, cell(found)) for name, cell in MEASURED_COLUMNS)
+    cells = {name: cell(found) for name, cell in MEASURED_COLUMNS}
+    rows = tuple(cells.items())
+    # MLflow's page folds all but the first lines away.
     text = (
-        f"**{bundle.title}**: the test split, which no training and no choice has seen. In "
-        f"brackets 95 % intervals, by group.\n\n"
+        f"**Macro-F1 {cells['Macro-F1']}; without the subject {cells['Blind macro-F1']}. Accuracy "
+        f"{cells['Accuracy']}.** Test split, in brackets 95 % intervals by group.\n\n"
+        f"{bundle.title}.\n\n"
         f"{markdown(Block('', tuple(notes), is_warning=True), 2) if notes else ''}"
         f"{markdown(Block('', header=('', 'figure'), rows=rows), 2)}"
         f"{HOW_BLIND}"

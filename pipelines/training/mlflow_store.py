@@ -213,6 +213,8 @@ def register(
     def add(client: Any) -> str:
         for version in client.search_model_versions(f"name = '{task}'"):
             if version.tags.get(BUNDLE_TAG) == tags[BUNDLE_TAG]:
+                if not version.description:
+                    client.update_model_version(task, version.version, description)
                 return str(version.version)
         if not client.search_registered_models(f"name = '{task}'"):
             client.create_registered_model(task)

@@ -311,7 +311,12 @@ def test_gate_releases_once_a_bundle_and_only_what_passes(tracked_project):
     assert version.tags["data_source"] == "sample"
     (run,) = runs_of(tracked_project)
     assert version.run_id == run.info.run_id
-    assert version.description == run.data.tags["mlflow.note.content"]
+    described = run.data.tags["mlflow.note.content"]
+    # A version without a description gets one; a person's own is left alone.
+    for there, expected in ((version.description, described), ("", described), ("Ours", "Ours")):
+        client.update_model_version("tiny", "1", there)
+        gate.run("tiny", EASY, tracked_project)
+        assert client.get_model_version("tiny", "1").description == expected
 
     # Another bundle is another version, and takes the alias over.
     evaluate.run(
