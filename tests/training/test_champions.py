@@ -23,6 +23,7 @@ def _register(project: Paths) -> str:
         onnx_path=files.mobile_dir / bundle.files[bundle.served.precision].name,
         bundle_path=files.bundle,
         tags={},
+        description="words",
     )
     assert version is not None
     mlflow_store.set_champion(tracker, TASK, version)
