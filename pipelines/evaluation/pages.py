@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from html import escape
+from typing import Any
 
 from pipelines.evaluation.blocks import Block, figure, html, markdown, page, tag, with_interval
 from pipelines.evaluation.results import (
@@ -29,6 +30,7 @@ from pipelines.evaluation.trust_blocks import (
     paired_block,
     shortcut_words,
 )
+from pipelines.mobile.bundle import Bundle
 
 
 def results_markdown(results: Sequence[TaskResult]) -> str:
@@ -64,13 +66,15 @@ def real_results_markdown(results: Sequence[TaskResult], publishers: Mapping[str
     return text.rstrip() + "\n"
 
 
-def run_markdown(found: TaskResult) -> str:
+def run_markdown(bundle: Bundle, metrics: Mapping[str, Any]) -> str:
     """What MLflow shows beside a run: its test figures with what they mean nothing without.
 
     Args:
-        found: of one task; the gate's verdict is not told.
+        bundle: the finished one.
+        metrics: metrics.json.
     """
-    bundle = found.bundle
+    # `gate` comes later: its verdict is not told.
+    found = TaskResult(bundle, metrics, failed=(), figures={})
     notes = [SAMPLE_NOTE] if bundle.is_sample else []
     if (shortcut := shortcut_words(found)) is not None:
         notes.append(shortcut)

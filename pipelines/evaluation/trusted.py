@@ -6,10 +6,11 @@ Chosen on val, for the file that is served. Called by `export`.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Set
+from collections.abc import Iterable, Sequence, Set
 
 import numpy as np
 from numpy.typing import NDArray
+from onnxruntime import InferenceSession
 
 from pipelines.backbones.registry import backbone
 from pipelines.config import ExportParams
@@ -56,14 +57,14 @@ def trusted(
     Raises:
         DataError: if logits or embeddings are not finite, or no threshold has the specificity.
     """
-    batches = np.split(val_pixels, range(_BATCH, len(val_pixels), _BATCH))
-    logits, val_embedding = _answers(model, batches)
-    _, train_embedding = _answers(model, known.batches(_BATCH))
-    before = None
-    if before_refit is not None:
-        logits, new_embedding = _answers(before_refit, batches)
-        _, trained_embedding = _answers(before_refit, known.batches(_BATCH))
-        before = Before(trained_embedding, new_embedding)
+    models = [model] if before_refit is None else [model, before_refit]
+    sessions = [make_session(each, n_workers()) for each in models]
+    of_val = _answers(sessions, np.split(val_pixels, range(_BATCH, len(val_pixels), _BATCH)))
+    of_known = _answers(sessions, known.batches(_BATCH))
+    (_, train_embedding), (_, val_embedding) = of_known[0], of_val[0]
+    # The last network is the one that has not seen val.
+    logits, unseen_embedding = of_val[-1]
+    before = None if before_refit is None else Before(of_known[-1][1], unseen_embedding)
     temperature = fit_temperature(logits, val_class_index)
     probabilities = softmax(logits, temperature)
     points = {}
@@ -100,8 +101,12 @@ def trusted(
 
 
 def _answers(
-    model: bytes, batches: Iterable[NDArray[np.uint8]]
-) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    session = make_session(model, n_workers())
-    parts = [session.run([LOGITS_NAME, EMBEDDING_NAME], {INPUT_NAME: batch}) for batch in batches]
-    return np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+    sessions: Sequence[InferenceSession], batches: Iterable[NDArray[np.uint8]]
+) -> list[tuple[NDArray[np.float32], NDArray[np.float32]]]:
+    """Logits and embeddings of each model; a batch is made once for all of them."""
+    names = [LOGITS_NAME, EMBEDDING_NAME]
+    parts = [[session.run(names, {INPUT_NAME: batch}) for session in sessions] for batch in batches]
+    return [
+        (np.concatenate([logits for logits, _ in of_one]), np.concatenate([e for _, e in of_one]))
+        for of_one in zip(*parts, strict=True)
+    ]

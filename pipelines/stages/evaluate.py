@@ -44,7 +44,6 @@ from pipelines.evaluation.metrics import (
 )
 from pipelines.evaluation.pages import run_markdown
 from pipelines.evaluation.predictions import confusion_csv, predictions_csv
-from pipelines.evaluation.results import TaskResult
 from pipelines.evaluation.served import served_figures, served_metrics
 from pipelines.mobile.bundle import Bundle, read_bundle
 from pipelines.mobile.predictor import Predictor
@@ -135,8 +134,8 @@ def run(task: str, params: EvaluateParams, seed: int, paths: Paths) -> None:
         metrics[served]["macro_f1"],
         metrics["agreement"],
     )
-    result = TaskResult(finished, metrics, failed=(), figures={})
-    _tell_mlflow(result, with_bounds(metrics, certainty), figures, paths)
+    description = run_markdown(finished, metrics)
+    _tell_mlflow(bundle, with_bounds(metrics, certainty), figures, description, paths)
 
 
 def _test_split(bundle: Bundle, files: TaskPaths) -> list[Entry]:
@@ -245,9 +244,13 @@ def _certainty(
 
 
 def _tell_mlflow(
-    result: TaskResult, metrics: dict[str, Any], figures: dict[str, bytes], paths: Paths
+    bundle: Bundle,
+    metrics: dict[str, Any],
+    figures: dict[str, bytes],
+    description: str,
+    paths: Paths,
 ) -> None:
-    bundle, made_of = result.bundle, result.bundle.provenance
+    made_of = bundle.provenance
     files = paths.task(bundle.task)
     document: dict[str, Any] = {}
     # It only feeds MLflow, so its absence is no fault of this stage.
@@ -269,4 +272,4 @@ def _tell_mlflow(
             data_source=made_of.data_source,
         ),
     )
-    tracking.log_test(run, metrics, figures, files.mobile_dir, run_markdown(result))
+    tracking.log_test(run, metrics, figures, files.mobile_dir, description)

@@ -19,7 +19,6 @@ from pipelines.atomic import write_text
 from pipelines.config import GateParams
 from pipelines.errors import BundleError, GateError, MissingDataError
 from pipelines.evaluation.pages import run_markdown
-from pipelines.evaluation.results import TaskResult
 from pipelines.mobile.bundle import Bundle, read_bundle
 from pipelines.mobile.trust import AuditReport, read_audit
 from pipelines.paths import Paths, TaskPaths
@@ -138,7 +137,7 @@ def run(task: str, params: GateParams, paths: Paths) -> None:
             "served": bundle.served.precision,
             "data_source": bundle.provenance.data_source,
         },
-        description=run_markdown(TaskResult(bundle, metrics, failed=(), figures={})),
+        description=run_markdown(bundle, metrics),
     )
     write_text(files.passed, json.dumps([asdict(entry) for entry in checks], indent=2) + "\n")
     where = f"champion is version {version}" if version is not None else "not registered"
