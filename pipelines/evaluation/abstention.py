@@ -226,7 +226,8 @@ def pack(
     """
     scale = 1.0
     if dtype == "int8":
-        scale = float(np.abs(array).max(initial=0.0)) / _INT8_MAX or 1.0
+        # As float32 holds it: the last bits of a double are those of a BLAS kernel.
+        scale = float(np.float32(np.abs(array).max(initial=0.0) / _INT8_MAX)) or 1.0
         stored = np.rint(array / scale).astype(np.int8)
     else:
         stored = array.astype(np.dtype(dtype).newbyteorder("<"))

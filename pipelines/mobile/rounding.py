@@ -96,8 +96,10 @@ def round_weights(
     scale = np.where(largest > 0, largest / _LAST_STEP, 1.0)
     variance = np.diagonal(covariance, axis1=1, axis2=2)
     damping = _DAMPING * variance.mean(axis=1) + 1e-12
-    # The input that matters most first: the others can still make good its error.
-    order = np.argsort(-variance, axis=1, kind="stable")
+    # The input that matters most first: the others can still make good its error. The places of a
+    # kernel often see the same values, each in another order: their variances are one up to the
+    # last bits, which the order of sums decides, so that ties are told in single precision.
+    order = np.argsort(-variance.astype(np.float32), axis=1, kind="stable")
     rows = np.arange(len(weights))[:, None]
     sorted_covariance = covariance[rows[:, :, None], order[:, :, None], order[:, None, :]]
     damped = sorted_covariance + damping[:, None, None] * np.eye(n_inputs)
@@ -131,9 +133,11 @@ class _Moments:
         if self._origin is None:
             # Near the mean, so that nearly constant inputs lose no digits to their size.
             self._origin = vectors.mean(axis=1, keepdims=True)
-        centred = vectors - self._origin
+        # In double precision, where a BLAS kernel's order of sums moves nothing that rounding sees:
+        # in single precision another kernel gave other bytes (docs/LOG.md).
+        centred = (vectors - self._origin).astype(np.float64)
         self._count += centred.shape[1]
-        self._sum = self._sum + centred.sum(axis=1, dtype=np.float64)
+        self._sum = self._sum + centred.sum(axis=1)
         self._products = self._products + centred.swapaxes(1, 2) @ centred
 
     def result(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -17,6 +17,7 @@ from pipelines.evaluation.abstention import (
     accepting_threshold,
     expected_lengths,
     fit_abstention,
+    pack,
     principal_directions,
 )
 from pipelines.evaluation.foreign_scores import FOREIGN_SCORES, Known
@@ -235,3 +236,11 @@ def test_the_packed_arrays_lose_nothing_that_matters():
     assert unpack(fitted.arrays["basis_0"]).shape == exact.shape
     got = residuals(val, {name: unpack(array) for name, array in fitted.arrays.items()})
     np.testing.assert_allclose(got[:, 0], expected, atol=0.004)
+
+
+def test_the_last_bits_of_a_blas_kernel_do_not_reach_the_bundle():
+    train = embedded(200, 0).astype(np.float64)
+    values = principal_directions(train - train.mean(axis=0), 8)
+    other = values * (1 + 1e-15)
+    assert not np.array_equal(values, other)
+    assert pack(values, "int8") == pack(other, "int8")

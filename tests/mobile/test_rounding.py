@@ -1,14 +1,20 @@
 from __future__ import annotations
 
 import itertools
+import os
+import platform
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from onnx import TensorProto, helper, numpy_helper
 
 from pipelines.evaluation.metrics import sqnr_db
 from pipelines.mobile.equalize import equalized
+from pipelines.mobile.export import INPUT_NAME, LOGITS_NAME, OPSET
 from pipelines.mobile.graphs import WeightGraph, logits_of
 from pipelines.mobile.quantize import StaticQuantizer, stem_nodes
 from pipelines.mobile.rounding import round_weights, rounded
@@ -82,6 +88,20 @@ def test_small_kernel_comes_close_to_the_best_rounding():
     assert best <= ours < 2 * best
 
 
+def test_the_last_bits_of_the_covariance_do_not_decide():
+    """Places of a kernel that see the same values in another order differ in nothing else."""
+    draw = np.random.default_rng(0)
+    weights = draw.normal(size=(200, 1, 9))
+    covariance = covariance_of(200, 9, 0)
+    deviation = np.sqrt(np.diagonal(covariance, axis1=1, axis2=2))
+    correlation = covariance / deviation[:, :, None] / deviation[:, None, :]
+    other = correlation * (1 + draw.choice([-1e-15, 1e-15], size=correlation.shape))
+    np.testing.assert_array_equal(
+        round_weights(weights, correlation),
+        round_weights(weights, (other + other.swapaxes(1, 2)) / 2),
+    )
+
+
 def test_dead_channels_and_dead_inputs_do_not_break_it():
     weights = np.random.default_rng(1).normal(size=(2, 2, 4))
     weights[0, 1] = 0
@@ -134,7 +154,6 @@ def test_int8_of_a_rounded_model_is_less_noisy(doctored_onnx, batches, make_pict
 def test_quantiser_finds_the_grid_again(tiny_onnx, batches, tmp_path):
     """Weights that stand on the grid come back from int8 as they were."""
     import onnx
-    from onnx import numpy_helper
 
     graph = WeightGraph(rounded(tiny_onnx, batches))
     int8 = onnx.load_from_string(StaticQuantizer(graph.to_bytes(), batches, tmp_path).int8())
@@ -163,6 +182,64 @@ def test_float_nodes_are_left_alone_and_the_rest_is_not(tiny_onnx, batches):
 
 def test_same_pictures_give_the_same_bytes(tiny_onnx, batches):
     assert rounded(tiny_onnx, batches) == rounded(tiny_onnx, batches)
+
+
+_ROUND = """
+import sys
+from pathlib import Path
+import numpy as np
+from pipelines.mobile.rounding import rounded
+folder = Path(sys.argv[1])
+batches = list(np.load(folder / "pictures.npy"))
+sys.stdout.buffer.write(rounded((folder / "model.onnx").read_bytes(), batches))
+"""
+
+
+def alike_channels_onnx() -> bytes:
+    """A convolution whose 384 inputs are nearly one: what rounding makes of it hangs on small
+    differences of its inputs' covariance.
+    """
+    draw = np.random.default_rng(0)
+    kernels = draw.normal(size=(1, 3, 3, 3)) + 0.05 * draw.normal(size=(384, 3, 3, 3))
+    weights = {
+        "first": kernels / 300,
+        "first_bias": np.full(384, 5.0),
+        "second": draw.normal(size=(256, 384, 1, 1)),
+        "second_bias": np.zeros(256),
+    }
+    graph = helper.make_graph(
+        [
+            helper.make_node("Cast", [INPUT_NAME], ["float"], to=TensorProto.FLOAT),
+            helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
+            helper.make_node("Conv", ["planes", "first", "first_bias"], ["alike"], "a"),
+            helper.make_node("Conv", ["alike", "second", "second_bias"], [LOGITS_NAME], "b"),
+        ],
+        "alike",
+        [helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["n", 32, 32, 3])],
+        [helper.make_tensor_value_info(LOGITS_NAME, TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(w.astype(np.float32), name) for name, w in weights.items()],
+    )
+    opset = [helper.make_opsetid("", OPSET)]
+    data: bytes = helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString()
+    return data
+
+
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="names kernels of x86")
+def test_every_blas_kernel_gives_the_same_bytes(make_pictures, tmp_path):
+    """A shell that names a kernel, or another OpenBLAS, must not make another file."""
+    (tmp_path / "model.onnx").write_bytes(alike_channels_onnx())
+    np.save(tmp_path / "pictures.npy", np.stack([make_pictures(16, seed) for seed in (1, 2, 3)]))
+    by_kernel = [
+        subprocess.run(
+            [sys.executable, "-c", _ROUND, str(tmp_path)],
+            env=os.environ | {"OPENBLAS_CORETYPE": kernel},
+            capture_output=True,
+            check=True,
+        ).stdout
+        for kernel in ("Prescott", "Haswell")
+    ]
+    assert by_kernel[0]
+    assert by_kernel[0] == by_kernel[1]
 
 
 def test_model_without_convolutions_to_round_stays_as_it_is(tiny_onnx, batches):
