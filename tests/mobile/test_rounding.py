@@ -7,14 +7,19 @@ import subprocess
 import sys
 
 import numpy as np
+import onnx
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
+from torch import nn
 
+from pipelines.backbones.heads import Classifier, make_head
+from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
 from pipelines.evaluation.metrics import sqnr_db
 from pipelines.mobile.equalize import equalized
-from pipelines.mobile.export import INPUT_NAME, LOGITS_NAME, OPSET
+from pipelines.mobile.export import classifier_onnx
 from pipelines.mobile.graphs import WeightGraph, logits_of
 from pipelines.mobile.quantize import StaticQuantizer, stem_nodes
 from pipelines.mobile.rounding import round_weights, rounded
@@ -153,8 +158,6 @@ def test_int8_of_a_rounded_model_is_less_noisy(doctored_onnx, batches, make_pict
 
 def test_quantiser_finds_the_grid_again(tiny_onnx, batches, tmp_path):
     """Weights that stand on the grid come back from int8 as they were."""
-    import onnx
-
     graph = WeightGraph(rounded(tiny_onnx, batches))
     int8 = onnx.load_from_string(StaticQuantizer(graph.to_bytes(), batches, tmp_path).int8())
     stored = {t.name: numpy_helper.to_array(t) for t in int8.graph.initializer}
@@ -199,29 +202,13 @@ def alike_channels_onnx() -> bytes:
     """A convolution whose 384 inputs are nearly one: what rounding makes of it hangs on small
     differences of its inputs' covariance.
     """
-    draw = np.random.default_rng(0)
-    kernels = draw.normal(size=(1, 3, 3, 3)) + 0.05 * draw.normal(size=(384, 3, 3, 3))
-    weights = {
-        "first": kernels / 300,
-        "first_bias": np.full(384, 5.0),
-        "second": draw.normal(size=(256, 384, 1, 1)),
-        "second_bias": np.zeros(256),
-    }
-    graph = helper.make_graph(
-        [
-            helper.make_node("Cast", [INPUT_NAME], ["float"], to=TensorProto.FLOAT),
-            helper.make_node("Transpose", ["float"], ["planes"], perm=[0, 3, 1, 2]),
-            helper.make_node("Conv", ["planes", "first", "first_bias"], ["alike"], "a"),
-            helper.make_node("Conv", ["alike", "second", "second_bias"], [LOGITS_NAME], "b"),
-        ],
-        "alike",
-        [helper.make_tensor_value_info(INPUT_NAME, TensorProto.UINT8, ["n", 32, 32, 3])],
-        [helper.make_tensor_value_info(LOGITS_NAME, TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(w.astype(np.float32), name) for name, w in weights.items()],
-    )
-    opset = [helper.make_opsetid("", OPSET)]
-    data: bytes = helper.make_model(graph, opset_imports=opset, ir_version=10).SerializeToString()
-    return data
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        alike, reader = nn.Conv2d(3, 384, 3, padding=1), nn.Conv2d(384, 256, 1)
+        alike.weight.data = torch.randn(1, 3, 3, 3) + 0.05 * torch.randn(384, 3, 3, 3)
+        reader.weight.data = torch.randn(256, 384, 1, 1)
+    model = Classifier([alike, reader], make_head(256, 2, (), 0.0), 1)
+    return classifier_onnx(model.eval(), 32, IMAGENET_MEAN, IMAGENET_STD)
 
 
 @pytest.mark.skipif(platform.machine() != "x86_64", reason="names kernels of x86")
