@@ -5,6 +5,7 @@ What changes a result is in params.yaml instead. Called by the stages, the repor
 
 from __future__ import annotations
 
+import math
 import re
 from pathlib import Path
 from typing import Annotated, Literal
@@ -50,6 +51,8 @@ class ClassEntry(Strict):
     """One class."""
 
     label: Slug
+    #: What people call it, in their own script; null where the label serves.
+    name: Text | None = None
     #: What a person sees, in one sentence.
     meaning: Text
     #: Folder names that mean this class in published copies, besides the label itself.
@@ -59,13 +62,32 @@ class ClassEntry(Strict):
     is_alarm: bool = True
 
 
+class PixelRange(Strict):
+    """The stored values that are shown as black and as white; values outside are clipped."""
+
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _is_a_range(self) -> PixelRange:
+        if not (math.isfinite(self.low) and math.isfinite(self.high) and self.low < self.high):
+            raise ValueError(f"expected two numbers, low below high (got {self.low}, {self.high})")
+        return self
+
+
 class ImageFacts(Strict):
     """What kind of picture it is."""
 
     #: e.g. ``chest radiograph (PA or AP)``.
     modality: Text
     channels: Literal[1, 3]
-    bit_depth: Literal[8, 12, 16]
+    bit_depth: Literal[8, 10, 12, 14, 16, 32]
+    #: One scale for the whole data set, where its files have more than 8 bits a channel: ``full``
+    #: for the whole range of the stored type, or two stored values (of a DICOM file: after its
+    #: rescale slope and intercept). Null: such a file is refused.
+    range: Literal["full"] | PixelRange | None = None
+    #: A picture whose longer side is more than so many times the shorter has no sensible view.
+    max_aspect: Annotated[float, Field(ge=1, le=1000)] = 20.0
 
 
 class DatasetCard(Strict):
@@ -90,6 +112,11 @@ class DatasetCard(Strict):
     image: ImageFacts
     #: ``given`` by the publisher or ``made`` by `prepare`.
     splits: Literal["given", "made"]
+    #: Why groups or copies that straddle the given splits are accepted; null refuses them.
+    straddling_accepted: Text | None = None
+    #: What `prepare` does with near duplicates: ``join`` them into one group (but never two groups
+    #: that records.csv or ``group_pattern`` state), ``warn``, or ``off``.
+    near_duplicates: Literal["join", "warn", "off"] = "join"
     known_biases: tuple[Text, ...] = Field(min_length=1, strict=False)
     #: Accuracies that others report on these data or on data of the same make, and where; printed
     #: beside ours where the audit finds a shortcut.
@@ -131,6 +158,11 @@ class DatasetCard(Strict):
     def labels(self) -> tuple[str, ...]:
         """Labels in the order of the card."""
         return tuple(entry.label for entry in self.classes)
+
+    @property
+    def names(self) -> dict[str, str]:
+        """What people call each label, in the order of the card."""
+        return {entry.label: entry.name or entry.label for entry in self.classes}
 
     @property
     def alarms(self) -> frozenset[str]:

@@ -45,12 +45,14 @@ class Record:
         group: what must not straddle splits (patient, leaf, track, ...); unique across labels'
             namespaces only if the publisher's is.
         source: the collection or device that the image comes from; empty if unknown.
+        split: that the publisher put it in; None where splits are made.
     """
 
     path: str
     label: str
     group: str
     source: str = ""
+    split: Split | None = None
 
 
 @dataclass(frozen=True, slots=True)
