@@ -34,7 +34,7 @@ export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export NO_ALBUMENTATIONS_UPDATE := 1
 
-.PHONY: help setup repro test test-all check fix ui real clean
+.PHONY: help setup repro test test-slow test-all check fix ui real clean
 .PHONY: app shots phone phone-site phone-test
 .PHONY: bench bench-prepare bench-latency bench-first_answer bench-abstention bench-training
 .PHONY: bench-folds bench-repro
@@ -50,7 +50,10 @@ repro: $(READY) $(WEIGHTS)  ## run the stages that are out of date, from images 
 test: $(READY)  ## quick tests: no network, no trained model, about five minutes
 	python -m pytest -q -m "not slow and not network"
 
-test-all: $(READY) $(WEIGHTS)  ## every test
+test-slow: $(READY) $(WEIGHTS) apps/phone/dist/index.html  ## slow tests: browser, phone page, faults, hostile files, on the models of `make repro`
+	python -m pytest -q -rs -m "slow and not network and not by_hand"
+
+test-all: $(READY) $(WEIGHTS) apps/phone/dist/index.html  ## every test, also those that need the package index or an hour
 	python -m pytest -q
 
 check: $(READY)  ## format, lint, types, import rules
