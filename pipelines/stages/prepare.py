@@ -26,7 +26,7 @@ from pipelines.data.manifest import (
     Record,
     write_manifest,
 )
-from pipelines.data.splits import assign_splits, check_leaks
+from pipelines.data.splits import assign_splits, check_leaks, straddling
 from pipelines.data.summary import (
     Findings,
     n_groups_of_several_labels,
@@ -68,7 +68,7 @@ def run(task: str, domain: str, params: PrepareParams, seed: int, paths: Paths) 
     listed = load_task(domain, task).records(files.raw_dir, card)
     records = [record for record in listed if record.label in labels]
     _check_records(records, labels, files)
-    findings = _examine(task, records, params, seed, files)
+    findings = _examine(card, records, params, seed, files)
     summary = summarise(task, labels, _data_source(files.raw_dir), findings)
     with new_folder(files.prepared_dir) as folder:
         write_text(folder / files.manifest.name, write_manifest(findings.entries))
@@ -121,7 +121,7 @@ def _check_records(records: Sequence[Record], labels: Sequence[str], files: Task
 
 
 def _examine(
-    task: str, records: Sequence[Record], params: PrepareParams, seed: int, files: TaskPaths
+    card: DatasetCard, records: Sequence[Record], params: PrepareParams, seed: int, files: TaskPaths
 ) -> Findings:
     record_of = {record.path: record for record in records}
     looks = look_at_all(
@@ -131,7 +131,7 @@ def _examine(
         n_workers=n_workers(),
     )
     refused, seen = list[tuple[Record, Refused]](), list[Seen]()
-    for found in track(looks, f"{task}: decoding", len(record_of)):
+    for found in track(looks, f"{files.task}: decoding", len(record_of)):
         if isinstance(found, Refused):
             refused.append((record_of[found.path], found))
         else:
@@ -152,6 +152,8 @@ def _examine(
         stack(image.fingerprint for image in kept),
         params.near_duplicate_bits,
         linked_by_copies(shown, sha256s),
+        left_out=shown,
+        policy=card.near_duplicates,
     )
     return Findings(
         _entries(kept, kept_records, joined, params, seed, files),
@@ -213,9 +215,33 @@ def _entries(
         )
         for image, record, group, split in zip(kept, records, joined.groups, splits, strict=True)
     ]
-    prints = stack(image.fingerprint for image in kept)
-    check_leaks(entries, prints, params.near_duplicate_bits)
+    check_leaks(entries, joined.pairs[~joined.is_apart])
+    _warn_of_pairs(entries, joined, files)
     return entries
+
+
+def _warn_of_pairs(entries: Sequence[Entry], joined: Joined, files: TaskPaths) -> None:
+    """Say what looks alike and was not joined."""
+    apart = joined.pairs[joined.is_apart]
+    if len(apart):
+        n_leaks = int(straddling(entries, apart).sum())
+        first = "; ".join(f"{entries[i].path!r} and {entries[j].path!r}" for i, j in apart[:_NAMED])
+        _LOG.warning(
+            "%s: %d near-duplicate pair(s) were left in two groups, since both groups are stated "
+            "or the card says so (%s); %d of them stand in two splits",
+            files.task,
+            len(apart),
+            first,
+            n_leaks,
+        )
+    for members in joined.scenes:
+        _LOG.warning(
+            "%s: %d images look alike as under a fixed camera (%r is one); only copies among them "
+            "were joined. Where several show one subject, state groups in records.csv",
+            files.task,
+            len(members),
+            entries[members[0]].path,
+        )
 
 
 def _data_source(raw_dir: Path) -> str:
