@@ -28,11 +28,12 @@ PHONE_FILES := $(shell find apps/phone/src apps/phone/public -type f) \
   apps/phone/index.html apps/phone/vite.config.ts apps/phone/tsconfig.json
 # DVC's stages call `fieldlens` by name.
 export PATH := $(VENV)/bin:$(PATH)
-# Nothing phones home; the commands themselves set the same (pipelines/quiet.py).
+# Nothing phones home; our own code sets the same at import (pipelines/quiet.py), dvc and mlflow do not.
 export DO_NOT_TRACK := 1
 export DVC_NO_ANALYTICS := 1
 export MLFLOW_DISABLE_TELEMETRY := true
 export NO_ALBUMENTATIONS_UPDATE := 1
+export ORT_DISABLE_TELEMETRY := 1
 
 .PHONY: help setup repro test test-slow test-all check fix ui real clean
 .PHONY: app shots phone phone-site phone-test

@@ -35,6 +35,8 @@ _START_S = 60
 _STOP_S = 10
 #: As apps.models reads them; that module needs Streamlit, this one must not.
 _ROOT, _MODELS, _PHONE = "FIELDLENS_ROOT", "FIELDLENS_MODELS_ROOT", "FIELDLENS_PHONE_URL"
+#: Tasks whose app looks for faces first, and needs the detector's file for that.
+_FACE_TASKS = frozenset({"mask_detection"})
 #: No packet goes there (RFC 5737): asking for the way names the address that faces the network.
 _ELSEWHERE = ("192.0.2.1", 9)
 
@@ -71,7 +73,8 @@ def run(
     environment = {_ROOT: str(paths.root.resolve())}
     if from_registry:
         environment[_MODELS] = str(_bring_champions(paths, task))
-    _fetch_detector(paths)
+    if _needs_detector(paths, task):
+        _fetch_detector(paths)
     phone = _start_phone_page(paths, bind, port + 1)
     if phone is not None:
         environment[_PHONE] = f"http://{host}:{port + 1}/"
@@ -188,6 +191,11 @@ def _bring_champions(paths: Paths, task: str | None) -> Path:
     for line in missing:
         _LOG.warning("%s", line)
     return into.root
+
+
+def _needs_detector(paths: Paths, task: str | None) -> bool:
+    shown = _FACE_TASKS if task is None else _FACE_TASKS & {task}
+    return any(paths.task(name).card.is_file() for name in shown)
 
 
 def _fetch_detector(paths: Paths) -> None:

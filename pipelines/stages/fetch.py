@@ -25,7 +25,7 @@ from pipelines.config_sources import (
     SampleSource,
     UrlListSource,
 )
-from pipelines.data.manifest import IMAGE_SUFFIXES, SOURCE_FILE
+from pipelines.data.names import IMAGE_SUFFIXES, SOURCE_FILE
 from pipelines.data.samples import write_sample
 from pipelines.data.sources.archive import fetch_archive
 from pipelines.data.sources.folder import MAX_BYTES, fetch_folder

@@ -15,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from pipelines.data.manifest import IMAGE_SUFFIXES, RECORDS_FILE
+from pipelines.data.names import IMAGE_SUFFIXES, is_table
 from pipelines.errors import SourceError
 from pipelines.progress import track
 
@@ -113,7 +113,7 @@ class Intake:
         if any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
             self.skipped["hidden"] += 1
             return False
-        if path.suffix.lower() in IMAGE_SUFFIXES or path.parts == (RECORDS_FILE,):
+        if path.suffix.lower() in IMAGE_SUFFIXES or is_table(path):
             return True
         self.skipped["other"] += 1
         return False
