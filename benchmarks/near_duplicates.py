@@ -24,7 +24,7 @@ from report import header, make_parser, run, say, table
 
 from pipelines.data.fingerprints import GLANCE_PX, Fingerprint, Fingerprints, fingerprint, stack
 from pipelines.data.images import glance
-from pipelines.data.manifest import RECORDS_FILE
+from pipelines.data.names import RECORDS_FILE
 from pipelines.data.near_duplicates import Indices, find, near_pairs
 from pipelines.errors import CorruptImageError, MissingDataError
 
