@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from pipelines.evaluation import plots
 from pipelines.evaluation.calibration import measured
+from pipelines.evaluation.confusion_plots import confusion
 from pipelines.evaluation.metrics import (
     brier_scores,
     expected_calibration_error,
@@ -72,7 +73,7 @@ def served_figures(
     before, after = softmax(logits), softmax(logits, bundle.temperature)
     title = f"{bundle.task}, {bundle.served.precision}, test split"
     figures = {
-        "confusion.png": plots.confusion(class_index, after.argmax(axis=1), bundle.labels, title),
+        "confusion.png": confusion(class_index, after.argmax(axis=1), bundle.labels, title),
         "reliability.png": plots.reliability(class_index, after, bins, before=before),
         "roc.png": plots.roc(class_index, after, bundle.labels),
     }
