@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -144,7 +146,7 @@ class DatasetCard(Strict):
         seen: dict[str, str] = {}
         for entry in self.classes:
             for name in (entry.label, *entry.source_names):
-                owner = seen.setdefault(name.casefold(), entry.label)
+                owner = seen.setdefault(_folded(name), entry.label)
                 if owner != entry.label:
                     raise ValueError(f"the name {name!r} stands for both {owner} and {entry.label}")
         if len({entry.label for entry in self.classes}) != len(self.classes):
@@ -170,16 +172,24 @@ class DatasetCard(Strict):
         return frozenset(entry.label for entry in self.classes if entry.is_alarm)
 
     def label_of(self, folder_name: str) -> str | None:
-        """The label that a folder name stands for, or None; letter case does not matter.
+        """The label that a folder name stands for, or None; case and Unicode form do not matter.
 
         Args:
             folder_name: a label, or one of a class's source names.
         """
-        wanted = folder_name.casefold()
-        for entry in self.classes:
-            if wanted in {name.casefold() for name in (entry.label, *entry.source_names)}:
-                return entry.label
-        return None
+        return self._label_by_name.get(_folded(folder_name))
+
+    @cached_property
+    def _label_by_name(self) -> dict[str, str]:
+        return {
+            _folded(name): entry.label
+            for entry in self.classes
+            for name in (entry.label, *entry.source_names)
+        }
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def load_card(path: Path) -> DatasetCard:

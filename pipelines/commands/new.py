@@ -11,6 +11,7 @@ import io
 import json
 import keyword
 import re
+from collections import Counter
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -22,6 +23,7 @@ from pipelines.commands.answer import Answer
 from pipelines.commands.first_card import first_card, tally
 from pipelines.commands.survey import Survey, look
 from pipelines.config import Params, load_params
+from pipelines.data.names import SPLITS
 from pipelines.errors import ConfigError
 from pipelines.paths import Paths
 from pipelines.strict_yaml import validate
@@ -120,7 +122,7 @@ def run(paths: Paths, task: str, domain: Domain, source: Path) -> Answer:
         paths.params: after,
     }
     _write_all(texts, before, paths)
-    return Answer(_summary(task, folder, survey, [*files, paths.params]))
+    return Answer(_summary(task, folder, survey, [*files, paths.params]), survey.complaints)
 
 
 def _targets(paths: Paths, task: str, domain: Domain) -> tuple[Path, Path, Path]:
@@ -148,8 +150,8 @@ def _check_name(task: str, params: Params, files: tuple[Path, ...]) -> None:
 
 
 def _example(survey: Survey) -> str:
-    if survey.has_records:
-        return "a row of records.csv"
+    if survey.layout.table:
+        return f"a row of {survey.layout.table}"
     return json.dumps(f"{survey.classes[0].name}/<file>", ensure_ascii=True)
 
 
@@ -249,17 +251,25 @@ def _write_all(texts: dict[Path, str], params_before: bytes, paths: Paths) -> No
 
 
 def _summary(task: str, folder: Path, survey: Survey, files: list[Path]) -> str:
-    counts = ", ".join(f"{found.label} ({found.n_images})" for found in survey.classes)
+    counts = ", ".join(
+        f"{found.label} ({found.n_images})"
+        if found.name == found.label
+        else f"{found.label} = {found.name} ({found.n_images})"
+        for found in survey.classes
+    )
     lines = [
         f"{folder}: {survey.n_images} images of {len(survey.classes)} classes: {counts}.",
         f"Seen in their headers: {tally(survey.formats)}; modes {tally(survey.modes)}; "
         f"{survey.smallest_px} to {survey.largest_px} px; {survey.n_unreadable} unreadable.",
         "",
+        survey.account.as_text("class"),
+        "",
+        *_splits(survey),
         "Written:",
         *(f"  {file}" for file in files),
         "",
     ]
-    if not survey.has_groups:
+    if not survey.layout.has_groups:
         lines += [
             "NO GROUPS ARE KNOWN: each file counts as a subject of its own. If several pictures",
             "show one patient, plant or part, the figures will be too good. Add records.csv with",
@@ -270,3 +280,14 @@ def _summary(task: str, folder: Path, survey: Survey, files: list[Path]) -> str:
         f"Next: fill in datasets/{task}/card.yaml, then run `dvc repro gate@{task}`.",
     ]
     return "\n".join(lines)
+
+
+def _splits(survey: Survey) -> list[str]:
+    """A line on the publisher's split, if there is one."""
+    counts = Counter[str](image.split or "no part" for image in survey.layout.images)
+    if not survey.layout.has_splits:
+        return []
+    parts = ", ".join(f"{counts[part]:,} {part}" for part in (*SPLITS, "no part") if counts[part])
+    absent = [split for split in SPLITS if not counts[split]]
+    made = f"; {' and '.join(absent)} will be made from train" if absent else ""
+    return [f"The split is given: {parts}{made}. The card says `splits: given`.", ""]

@@ -20,8 +20,8 @@ from ruamel.yaml import YAML
 from pipelines import atomic
 from pipelines.card import DatasetCard, load_card
 from pipelines.commands.answer import Answer, table
-from pipelines.commands.survey import files_by_class
 from pipelines.config import Params, load_params
+from pipelines.data.layout import read_folder
 from pipelines.errors import ConfigError, DataError, MissingDataError, PipelineError
 from pipelines.paths import Paths
 from pipelines.strict_yaml import read_yaml, validate
@@ -62,13 +62,21 @@ def run(paths: Paths, folder: Path, data: Path) -> Answer:
     _write(own.params, (_HEADER + _dump(document)).encode())
     _share_weights(paths, own)
     _init_dvc(own)
-    rows = [(task, str(len(labels[task])), ", ".join(labels[task])) for task in present]
+    rows = [
+        (task, str(len(labels[task])), ", ".join(labels[task]), _absent(paths, task, labels[task]))
+        for task in present
+    ]
     absent = [task for task in params.tasks if task not in present]
     lines = [f"{folder}: {len(present)} tasks with images in {data}.", ""]
-    lines.append(table(("TASK", "CLASSES", "LABELS"), rows))
+    lines.append(table(("TASK", "CLASSES", "LABELS", "OF THE CARD, NOT THERE"), rows))
     if absent:
         lines += ["", f"Left out, having no folder in {data}: {', '.join(absent)}."]
     return Answer("\n".join(lines))
+
+
+def _absent(paths: Paths, task: str, labels: tuple[str, ...]) -> str:
+    card = load_card(paths.task(task).card)
+    return ", ".join(label for label in card.labels if label not in labels)
 
 
 def _check_place(paths: Paths, own: Paths) -> None:
@@ -87,9 +95,23 @@ def _is_ours(own: Paths) -> bool:
 
 def _labels(card: DatasetCard, folder: Path) -> tuple[str, ...]:
     """Labels of the card that a folder has images of, in the card's order."""
-    by_name, _ = files_by_class(folder)
-    known = {card.label_of(name) for name in by_name}
-    labels = tuple(label for label in card.labels if label in known)
+    layout = read_folder(folder, card)
+    by_name = {name: card.label_of(name) for name in layout.by_class}
+    unknown = [name for name, label in by_name.items() if label is None]
+    if unknown:
+        raise DataError(
+            f"{folder}: {', '.join(map(repr, unknown))} is no class of the card. Expected some of "
+            f"{', '.join(card.labels)}, or a source_names entry in "
+            f"datasets/{card.task}/card.yaml."
+        )
+    empty = layout.without_images
+    for name, files in empty.items():
+        if card.label_of(name) is not None:
+            raise DataError(
+                f"{folder}: class {name!r} holds {len(files)} file(s) and no image. Expected "
+                f"images; convert them, or take the folder away to leave the class out."
+            )
+    labels = tuple(label for label in card.labels if label in by_name.values())
     if len(labels) < 2:
         raise DataError(
             f"{folder}: expected images of at least 2 classes of the card "

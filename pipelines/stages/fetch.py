@@ -27,8 +27,7 @@ from pipelines.config_sources import (
     StoreSource,
     UrlListSource,
 )
-from pipelines.data.manifest import SOURCE_FILE
-from pipelines.data.names import IMAGE_SUFFIXES
+from pipelines.data.names import IMAGE_SUFFIXES, SOURCE_FILE
 from pipelines.data.samples import write_sample
 from pipelines.data.sources.archive import fetch_archive
 from pipelines.data.sources.folder import MAX_BYTES, fetch_folder
@@ -89,7 +88,7 @@ def run(task: str, domain: str, params: FetchParams, seed: int, paths: Paths) ->
         facts, intake = _BUILDERS[params.source.kind](params.source, job)
         if intake is not None:
             # Before the check: it tells why there may be nothing to check.
-            _LOG.info("%s", intake.account())
+            _LOG.info("%s", intake.account.as_text(task))
         content = _content(folder)
         _check(job)
         document = {

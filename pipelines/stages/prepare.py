@@ -20,12 +20,8 @@ from pipelines.data.decoding import Refused, Seen, look_at_all
 from pipelines.data.duplicates import Joined, drop_exact, join_groups, linked_by_copies
 from pipelines.data.fingerprints import stack
 from pipelines.data.images import open_image
-from pipelines.data.manifest import (
-    SOURCE_FILE,
-    Entry,
-    Record,
-    write_manifest,
-)
+from pipelines.data.manifest import Entry, Record, write_manifest
+from pipelines.data.names import SOURCE_FILE
 from pipelines.data.splits import assign_splits, check_leaks
 from pipelines.data.summary import (
     Findings,

@@ -18,9 +18,9 @@ from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 from pipelines.config_sources import Picked
-from pipelines.data.account import account
-from pipelines.data.names import IMAGE_SUFFIXES, TABLES, passed_over
-from pipelines.data.sources.magic import HEAD_BYTES, begins_like_a_picture, says_nothing
+from pipelines.data.account import Account
+from pipelines.data.names import IMAGE_SUFFIXES, is_table, passed_over, suffix_of
+from pipelines.data.signatures import HEAD_BYTES, is_image
 from pipelines.errors import SourceError
 from pipelines.progress import track
 
@@ -36,10 +36,6 @@ MAX_DEPTH = 64
 #: Linux's limit for one name, and room for a project root below PATH_MAX (4,096).
 _MAX_NAME_BYTES = 255
 _MAX_PATH_BYTES = 2_048
-#: Tables that may speak for a folder.
-_TABLES = frozenset({*TABLES, "metadata.csv", "metadata.jsonl"})
-#: Folders in which publishers give a set in parts, each with a table of its own.
-_PARTS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing"})
 _DRIVE = re.compile(r"[A-Za-z]:")
 
 
@@ -137,10 +133,11 @@ class Intake:
             reason = "left out"
         if reason is None and self._picked.labels and self._label(path) is None:
             reason = "unlabelled"
-        is_image = path.suffix.lower() in IMAGE_SUFFIXES or says_nothing(path)
-        if reason is None and not is_image and (self._picked.labels or not _is_table(path)):
+        # Without a suffix its content will tell.
+        may_be_image = suffix_of(path) in IMAGE_SUFFIXES | {""}
+        if reason is None and not may_be_image and (self._picked.labels or not is_table(path)):
             reason = "other"
-            self._others[path.suffix.lower()] += 1
+            self._others[suffix_of(path)] += 1
         if reason is not None:
             self.skipped[reason] += 1
         return reason is None
@@ -163,14 +160,14 @@ class Intake:
             OSError: if the disk is full; `atomic.new_folder` says so.
         """
         chunks = iter(chunks)
-        if says_nothing(path) and not _is_table(path):
+        if not suffix_of(path):
             chunks, head = _peek(chunks)
-            if not begins_like_a_picture(head):
+            if not is_image(head):
                 # To the end, for what follows in a stream.
                 for _ in chunks:
                     pass
                 self.skipped["other"] += 1
-                self._others["no suffix, no image"] += 1
+                self._others["no suffix"] += 1
                 return
         self.n_files += 1
         if self.n_files > self.max_files:
@@ -218,15 +215,12 @@ class Intake:
             f"of it."
         )
 
-    def account(self) -> str:
-        """A small table of all files of the source, taken or passed over, by kind."""
-        kinds = dict(self.skipped)
-        if self._others:
-            named = [f"{n} {suffix}" for suffix, n in self._others.most_common(4)]
-            rest = len(self._others) - len(named)
-            more = f", {rest} more kinds" if rest else ""
-            kinds[f"other ({', '.join(named)}{more})"] = kinds.pop("other", 0)
-        return account(self.what, self.n_files, kinds)
+    @property
+    def account(self) -> Account:
+        """All files of the source, each counted once: taken, or passed over by kind."""
+        kinds = Counter({(kind, ""): n for kind, n in self.skipped.items() if kind != "other"})
+        kinds += Counter({("no images", suffix): n for suffix, n in self._others.items()})
+        return Account(Counter({"taken": self.n_files}), Counter(), kinds, Counter())
 
     def check_depth(self, path: PurePosixPath) -> None:
         """Nothing, if a path may lie so deep.
@@ -257,12 +251,6 @@ class Intake:
                 f"{self.what}: holds more than {self._max_bytes:,} bytes. If that is right, raise "
                 f"`max_bytes` of the source in params.yaml, or take a part of it."
             )
-
-
-def _is_table(path: PurePosixPath) -> bool:
-    """A table at the top, or at the top of a published part of the set."""
-    is_there = len(path.parts) == 1 or (len(path.parts) == 2 and path.parts[0].lower() in _PARTS)
-    return path.name in _TABLES and is_there
 
 
 def _peek(chunks: Iterator[bytes]) -> tuple[Iterator[bytes], bytes]:

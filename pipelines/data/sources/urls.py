@@ -16,8 +16,7 @@ from pathlib import Path, PurePosixPath
 from pipelines.atomic import file_sha256
 from pipelines.config_sources import UrlListSource
 from pipelines.data.images import MAX_FILE_BYTES
-from pipelines.data.manifest import RECORDS_FILE
-from pipelines.data.names import IMAGE_SUFFIXES, passed_over
+from pipelines.data.names import IMAGE_SUFFIXES, TABLES, passed_over
 from pipelines.data.sources.addresses import check_address
 from pipelines.data.sources.download import download
 from pipelines.data.sources.intake import Facts, Intake, reason, safe_path
@@ -80,7 +79,7 @@ def fetch_urls(source: UrlListSource, intake: Intake, root: Path, downloads_dir:
             if intake.wants(item.path):
                 intake.add(item.path, read_cached(place))
     if any(item.label or item.group for item in items):
-        intake.add(PurePosixPath(RECORDS_FILE), [_records_csv(items)])
+        intake.add(PurePosixPath(TABLES[0]), [_records_csv(items)])
     return {"list": path.name, "sha256": sha256, "n_addresses": len(items)}
 
 
