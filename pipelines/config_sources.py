@@ -23,27 +23,55 @@ class SampleSource(Strict):
     side_px: Annotated[int, Field(ge=64, le=2048)] = 320
 
 
-class FolderSource(Strict):
-    """A folder on this machine: a folder a class, or records.csv."""
+class Picked(Strict):
+    """Which files of a source are taken, and as what; paths are those below its ``subfolder``."""
+
+    #: Label by pattern (``*`` also stands for ``/``; letter case counts), tried in this order. A
+    #: file goes to ``<label>/<its path>``; one that no pattern fits is passed over. Empty: the
+    #: source has a folder a class, or a table, of its own.
+    labels: dict[str, str] = Field(default_factory=dict)
+    #: Patterns of what is passed over.
+    leave_out: tuple[str, ...] = Field(default=(), strict=False)
+
+
+class FolderSource(Picked):
+    """A folder on this machine: a folder a class, or records.csv; links in it are followed."""
 
     kind: Literal["folder"]
     #: Absolute, or relative to the project root.
     path: str
 
 
-class ArchiveSource(Strict):
-    """A zip or tar archive, local or behind http(s)."""
+class ArchiveSource(Picked):
+    """A zip or tar archive, local, behind http(s) or in a store."""
 
     kind: Literal["archive"]
-    #: A path, or an http(s) URL.
+    #: A path, an http(s) URL, or an address as `StoreSource` takes it.
     location: str
     sha256: Sha256 | None = None
     #: Folder inside the archive that holds the class folders.
     subfolder: str = ""
+    #: Code page of a zip's names where the zip does not say: ``gbk``, ``cp850``, ``cp932``, ….
+    #: Null guesses, and says so.
+    encoding: str | None = None
+    #: Of a store: ask as nobody, for public buckets.
+    anonymous: bool = False
     max_bytes: Annotated[int, Field(ge=1)] = 20_000_000_000
 
 
-class GitSource(Strict):
+class StoreSource(Picked):
+    """A folder in a store, as `FolderSource`; credentials are those of this machine."""
+
+    kind: Literal["store"]
+    #: ``s3://bucket/folder``, ``gs://…``, ``az://…``, ``sftp://host/folder`` or
+    #: ``hf://datasets/owner/name[@revision]/folder``.
+    location: str
+    #: Ask as nobody, for public buckets.
+    anonymous: bool = False
+    max_bytes: Annotated[int, Field(ge=1)] = 20_000_000_000
+
+
+class GitSource(Picked):
     """A folder of a git repository at a revision, fetched partially and sparsely."""
 
     kind: Literal["git"]
@@ -62,7 +90,7 @@ class UrlListSource(Strict):
     max_bytes: Annotated[int, Field(ge=1)] = 20_000_000_000
 
 
-AnySource = SampleSource | FolderSource | ArchiveSource | GitSource | UrlListSource
+AnySource = SampleSource | FolderSource | ArchiveSource | StoreSource | GitSource | UrlListSource
 
 
 class RealParams(Strict):

@@ -22,7 +22,9 @@ from pipelines.config_sources import (
     ArchiveSource,
     FolderSource,
     GitSource,
+    Picked,
     SampleSource,
+    StoreSource,
     UrlListSource,
 )
 from pipelines.data.names import IMAGE_SUFFIXES, SOURCE_FILE
@@ -31,6 +33,7 @@ from pipelines.data.sources.archive import fetch_archive
 from pipelines.data.sources.folder import MAX_BYTES, fetch_folder
 from pipelines.data.sources.git import fetch_git
 from pipelines.data.sources.intake import Facts, Intake
+from pipelines.data.sources.stores import fetch_store
 from pipelines.data.sources.urls import fetch_urls
 from pipelines.errors import ConfigError, DataError, SourceError
 from pipelines.paths import Paths
@@ -53,16 +56,12 @@ class _Job:
     root: Path
     downloads_dir: Path
 
-    def intake(self, max_bytes: int) -> Intake:
-        return Intake(self.folder, self.card.task, max_bytes=max_bytes)
+    def intake(self, max_bytes: int, picked: Picked | None = None) -> Intake:
+        return Intake(self.folder, self.card.task, max_bytes=max_bytes, picked=picked)
 
 
-@dataclass(frozen=True, slots=True)
-class _Arrived:
-    """What a builder tells for SOURCE.json."""
-
-    facts: Facts
-    skipped: dict[str, int]
+#: What a builder tells for SOURCE.json; no intake where the images were painted.
+_Arrived = tuple[Facts, Intake | None]
 
 
 def run(task: str, domain: str, params: FetchParams, seed: int, paths: Paths) -> None:
@@ -86,7 +85,10 @@ def run(task: str, domain: str, params: FetchParams, seed: int, paths: Paths) ->
     module = load_task(domain, task)
     with new_folder(files.raw_dir) as folder:
         job = _Job(card, module, seed, folder, paths.root, paths.cache_dir / "downloads")
-        arrived = _BUILDERS[params.source.kind](params.source, job)
+        facts, intake = _BUILDERS[params.source.kind](params.source, job)
+        if intake is not None:
+            # Before the check: it tells why there may be nothing to check.
+            _LOG.info("%s", intake.account.as_text(task))
         content = _content(folder)
         _check(job)
         document = {
@@ -95,8 +97,8 @@ def run(task: str, domain: str, params: FetchParams, seed: int, paths: Paths) ->
             "kind": params.source.kind,
             **_credits(params.source.kind, card),
             **content,
-            "skipped": dict(sorted(arrived.skipped.items())),
-            "source": arrived.facts,
+            "skipped": dict(sorted(intake.skipped.items())) if intake else {},
+            "source": facts,
         }
         write_text(folder / SOURCE_FILE, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     _LOG.info("%s: %d files in %s", task, content["n_files"], files.raw_dir)
@@ -117,33 +119,39 @@ def _sample(source: SampleSource, job: _Job) -> _Arrived:
         "side_px": source.side_px,
         "seed": job.seed,
     }
-    return _Arrived(facts, {})
+    return facts, None
 
 
 def _folder(source: FolderSource, job: _Job) -> _Arrived:
-    intake = job.intake(MAX_BYTES)
-    return _Arrived(fetch_folder(source, intake, job.root), intake.skipped)
+    intake = job.intake(MAX_BYTES, source)
+    return fetch_folder(source, intake, job.root), intake
 
 
 def _archive(source: ArchiveSource, job: _Job) -> _Arrived:
-    intake = job.intake(source.max_bytes)
-    return _Arrived(fetch_archive(source, intake, job.root, job.downloads_dir), intake.skipped)
+    intake = job.intake(source.max_bytes, source)
+    return fetch_archive(source, intake, job.root, job.downloads_dir), intake
+
+
+def _store(source: StoreSource, job: _Job) -> _Arrived:
+    intake = job.intake(source.max_bytes, source)
+    return fetch_store(source, intake, job.downloads_dir), intake
 
 
 def _git(source: GitSource, job: _Job) -> _Arrived:
-    intake = job.intake(source.max_bytes)
-    return _Arrived(fetch_git(source, intake, job.root, job.downloads_dir), intake.skipped)
+    intake = job.intake(source.max_bytes, source)
+    return fetch_git(source, intake, job.root, job.downloads_dir), intake
 
 
 def _urls(source: UrlListSource, job: _Job) -> _Arrived:
     intake = job.intake(source.max_bytes)
-    return _Arrived(fetch_urls(source, intake, job.root, job.downloads_dir), intake.skipped)
+    return fetch_urls(source, intake, job.root, job.downloads_dir), intake
 
 
 _BUILDERS: dict[str, Callable[[Any, _Job], _Arrived]] = {
     "sample": _sample,
     "folder": _folder,
     "archive": _archive,
+    "store": _store,
     "git": _git,
     "urls": _urls,
 }

@@ -47,7 +47,7 @@ def test_fetch_folder_keeps_odd_names_and_leaves_the_rest(tmp_path: Path) -> Non
     intake = _fetch("set", tmp_path)
     assert _taken(tmp_path) == sorted([*odd, b"records.csv"])
     assert (tmp_path / "raw" / os.fsdecode(odd[2])).read_bytes() == odd[2]
-    assert intake.skipped == {"hidden": 2, "other": 3}
+    assert intake.skipped == {"hidden": 2, "system": 1, "other": 2}
 
 
 def test_fetch_folder_never_follows_links(tmp_path: Path) -> None:
