@@ -41,6 +41,9 @@ class PrepareParams(Strict):
     near_duplicate_bits: Annotated[int, Field(ge=0, le=16)]
     #: A larger share of refused files stops the stage: the source is broken, not a file.
     max_quarantine_fraction: Share
+    #: A larger share of one class's files refused, or left out as copies under two labels, stops it
+    #: too: a class must not vanish.
+    max_class_loss: Share = 0.5
     #: Images with a shorter side below this are refused.
     min_side_px: Annotated[int, Field(ge=2)]
 

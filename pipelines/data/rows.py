@@ -27,7 +27,8 @@ def find_files(
     """The path of each row's file, relative to the source; of a missing one, as the row has it.
 
     Tried in this order: the path as written, below the table's folder; without leading folders
-    that all rows share (``/home/me/set/…``, ``images/…``); anywhere below the table's folder. Each time letter case and Unicode form do not matter where nothing else fits, and a suffix may
+    that all rows share (``/home/me/set/…``, ``images/…``); anywhere below the table's folder.
+    Each time letter case and Unicode form do not matter where nothing else fits, and a suffix may
     be left out.
 
     Args:
