@@ -44,11 +44,16 @@ def check_classes(
             lost.append((label, f"of class {name} {n_kept} of {n_all} files are left: {why}"))
     if lost:
         left = [label for label in counted.classes if label not in dict(lost)]
+        or_name = (
+            f", or name the classes to use in params.yaml: tasks.{task}.prepare.classes: "
+            f"[{', '.join(left)}]"
+            if len(left) > 1
+            else ""
+        )
         raise DataError(
             f"{where}: {'. '.join(line[0].upper() + line[1:] for _, line in lost)}. Expected at "
             f"most {max_loss:.0%} of a class to be lost (max_class_loss). Mend the files and run "
-            f"`fieldlens fetch {task}` again, or name the classes to use in params.yaml: "
-            f"tasks.{task}.prepare.classes: [{', '.join(left)}]."
+            f"`fieldlens fetch {task}` again{or_name}."
         )
 
 
