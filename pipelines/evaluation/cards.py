@@ -101,6 +101,11 @@ def _warnings(facts: ModelFacts) -> str:
     return "".join(f"> {text}\n\n" for text in words)
 
 
+def _named(bundle: Bundle, label: str) -> str:
+    name = bundle.label_names.get(label)
+    return f"`{label}`" if name is None else f"{name} (`{label}`)"
+
+
 def _details(facts: ModelFacts) -> str:
     bundle, made_of = facts.found.bundle, facts.found.bundle.provenance
     served = bundle.files[bundle.served.precision]
@@ -112,7 +117,7 @@ def _details(facts: ModelFacts) -> str:
     ]
     rows = [
         ("Task", f"`{bundle.task}` ({bundle.domain})"),
-        ("Answers", ", ".join(f"`{label}`" for label in bundle.labels)),
+        ("Answers", ", ".join(_named(bundle, label) for label in bundle.labels)),
         ("Backbone", f"{made_of.backbone}, initial weights {made_of.weights}"),
         ("Licence of the initial weights", made_of.weights_licence or "none were used"),
         ("Input", f"RGB, shorter side {prepared.resize_px} px, centre {prepared.crop_px} px"),
