@@ -52,7 +52,10 @@ def find_files(
     readings += [(drop, anywhere) for drop in range(shared * is_foreign + 1)]
     found = max(
         ([lookup(parts[drop:]) for parts in wanted] for drop, lookup in readings),
-        key=lambda candidates: sum(len(each) == 1 for each in candidates),
+        key=lambda candidates: (
+            sum(len(each) == 1 for each in candidates),
+            sum(len(each) > 0 for each in candidates),
+        ),
     )
     return [
         _one(row, parts, candidates, base, where)

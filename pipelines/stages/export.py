@@ -24,7 +24,6 @@ from pipelines.data.manifest import (
     in_split,
     read_manifest,
 )
-from pipelines.data.prepared import read_summary
 from pipelines.errors import LeakageError
 from pipelines.evaluation.trusted import trusted
 from pipelines.mobile.attempts import Attempt
@@ -232,7 +231,7 @@ def _bundle(
             n_images=meta.n_images,
             n_groups=meta.n_groups,
             is_refit=meta.is_refit,
-            is_split_given=read_summary(files.prepare_summary).splits == "given",
+            is_split_given=card.splits == "given",
         ),
         intended_use=card.intended_use,
         not_for=card.not_for,
