@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -223,3 +224,13 @@ def colour_bundle(paths: Paths, entries: list[Entry]) -> Bundle:
             "not_for": ["anything else"],
         }
     )
+
+
+@pytest.fixture(scope="session")
+def faults_dir() -> Path:
+    """Small inputs that once failed: FIELDLENS_FAULTS, or ../shared/faults beside the checkout."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "faults"
+    folder = Path(os.environ.get("FIELDLENS_FAULTS", beside))
+    if not folder.is_dir():
+        pytest.skip(f"there is no folder {folder}; set FIELDLENS_FAULTS")
+    return folder

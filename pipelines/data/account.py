@@ -68,12 +68,14 @@ class Account:
         """
         return Counter({why: n for (owner, why), n in self.refused.items() if owner == name})
 
-    def as_text(self, what: str) -> str:
+    def as_text(self, what: str, names: Mapping[str, str] | None = None) -> str:
         """The account as a table for a terminal.
 
         Args:
-            what: the source, in a few words.
+            what: heads the first column.
+            names: what people call a class, where that differs.
         """
+        names = names or {}
         rows = []
         for name in self.classes:
             refused = self.refused_of(name)
@@ -82,7 +84,9 @@ class Account:
                 why.append(f"{sum(n for _, n in refused.most_common()[_NAMED:]):,} others")
             if self.missing[name]:
                 why.append(f"besides {self.missing[name]:,} listed that are not there")
-            rows.append(_cells(name, self.read[name], refused.total(), 0, "; ".join(why)))
+            rows.append(
+                _cells(names.get(name, name), self.read[name], refused.total(), 0, "; ".join(why))
+            )
         for kind in dict.fromkeys(kind for kind, _ in self.passed):
             details = Counter({d: n for (found, d), n in self.passed.items() if found == kind})
             why = [f"{detail} {n:,}" for detail, n in details.most_common(_NAMED) if detail]

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pipelines.data import near_duplicates
 from pipelines.data.fingerprints import Fingerprints
-from pipelines.data.manifest import Record
+from pipelines.data.manifest import SPLITS, Record
 from pipelines.data.near_duplicates import Found, Indices
 
 #: What the card wants done about near duplicates.
@@ -84,12 +84,16 @@ def is_stated(record: Record) -> bool:
 def drop_exact(records: Sequence[Record], sha256s: Sequence[str]) -> list[Dropped]:
     """The copies to leave out: all but the first by path, or all where their labels differ.
 
+    Of copies in two parts of a published split, the one in test stays, or else the one in val: a
+    test part that lost images could not be compared with what others report on it, and train can
+    spare an image.
+
     Args:
         records: in any order.
         sha256s: of each record's file.
     """
     copies: defaultdict[str, list[int]] = defaultdict(list)
-    for index in sorted(range(len(records)), key=lambda index: records[index].path):
+    for index in sorted(range(len(records)), key=lambda index: _keep_order(records[index])):
         copies[sha256s[index]].append(index)
     dropped = []
     for same in copies.values():
@@ -103,6 +107,10 @@ def drop_exact(records: Sequence[Record], sha256s: Sequence[str]) -> list[Droppe
                 reason = f"conflicting labels: the same bytes as {rival.path!r} ({rival.label})"
             dropped.append(Dropped(index, other is not None, reason))
     return dropped
+
+
+def _keep_order(record: Record) -> tuple[int, str]:
+    return (-SPLITS.index(record.split) if record.split else 0, record.path)
 
 
 def linked_by_copies(records: Sequence[Record], sha256s: Sequence[str]) -> list[tuple[str, str]]:

@@ -8,8 +8,8 @@ has (they are no news to the model), and classes that the model was not taught. 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,16 +18,23 @@ from numpy.typing import NDArray
 
 from pipelines.card import DatasetCard
 from pipelines.data import near_duplicates
+from pipelines.data.account import Account, account
 from pipelines.data.decoding import Refused, Seen, look_at_all
 from pipelines.data.duplicates import Policy, drop_exact, join_groups, linked_by_copies
 from pipelines.data.fingerprints import stack
-from pipelines.data.manifest import Entry, Record, read_raw
+from pipelines.data.layout import read_folder
+from pipelines.data.manifest import Entry, Record, records_of
+from pipelines.data.tree import File
 from pipelines.errors import DataError, MissingDataError
 from pipelines.progress import track
 
 Kind = Literal["refused", "known", "copy", "unknown_label"]
-#: Paths that an error names.
-_NAMED = 3
+#: Reasons that name another image, without it.
+_IN_SHORT: dict[str, str] = {
+    "known": "copies of the project's images",
+    "copy": "copies within the folder",
+    "unknown_label": "of a class that the model was not taught",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +73,29 @@ class Outside:
         entries: the images that count, by path; near duplicates share a group.
         aside: the others, by path.
         sought: how far copies of the project's images were looked for, in words.
+        files: every file of the folder.
+        label_of: label of each listed image, by path.
     """
 
     entries: tuple[Entry, ...]
     aside: tuple[Aside, ...]
     sought: str
+    files: tuple[File, ...]
+    label_of: Mapping[str, str]
+
+    def account(self, refused: Iterable[Aside] = ()) -> Account:
+        """What became of every file of the folder.
+
+        Args:
+            refused: images that counted, and could not be used later.
+        """
+        aside = {each.path: each for each in (*self.aside, *refused)}
+        read = {entry.path: entry.label for entry in self.entries if entry.path not in aside}
+        left_out = {
+            path: (self.label_of[path], _IN_SHORT.get(each.kind, each.reason))
+            for path, each in aside.items()
+        }
+        return account(self.files, read, left_out, read.values())
 
 
 def sift(
@@ -103,13 +128,9 @@ def sift(
             f"{folder}: there is no such folder. Expected a folder a class "
             f"({', '.join(card.labels)}), or records.csv."
         )
-    listed = read_raw(folder, card)
-    twice = sorted(path for path, n in Counter(each.path for each in listed).items() if n > 1)
-    if twice:
-        raise DataError(
-            f"{folder}: {len(twice)} path(s) are listed more than once "
-            f"({', '.join(map(repr, twice[:_NAMED]))}). Expected one row an image. Mend the list."
-        )
+    layout = read_folder(folder, card)
+    # A part of a published split means nothing to a model that was not trained on it.
+    listed = [replace(each, split=None) for each in records_of(folder, layout, card)]
     aside = [
         Aside(each.path, "unknown_label", f"the model was not taught {each.label!r}")
         for each in listed
@@ -145,6 +166,8 @@ def sift(
         ),
         aside=tuple(sorted(aside, key=lambda each: each.path)),
         sought=sought,
+        files=layout.files,
+        label_of={each.path: each.label for each in listed},
     )
 
 

@@ -13,9 +13,11 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from pipelines.data.account import Account
 from pipelines.data.decoding import Refused, Seen
 from pipelines.data.duplicates import Dropped, Joined
 from pipelines.data.manifest import SPLITS, Entry, Record, content_sha256
+from pipelines.data.partition import Partition
 from pipelines.data.splits import straddling
 
 #: Near-duplicate pairs in two groups that are listed by name.
@@ -42,6 +44,8 @@ class Findings:
         refused: every file that could not be used.
         dropped: every copy that was left out.
         joined: groups after near duplicates were joined.
+        account: what became of every file.
+        partition: who says which split each image is in.
     """
 
     entries: Sequence[Entry]
@@ -49,6 +53,8 @@ class Findings:
     refused: Sequence[tuple[Record, Refused]]
     dropped: Sequence[tuple[Record, Dropped]]
     joined: Joined
+    account: Account
+    partition: Partition
 
 
 def n_groups_of_several_labels(labels: Sequence[str], groups: Sequence[str]) -> int:
@@ -91,6 +97,8 @@ def summarise(
         "labels": list(labels),
         "data_source": data_source,
         "data_sha256": content_sha256(entries),
+        "splits": findings.partition.as_json(),
+        "files": findings.account.as_json(),
         "n_images": _count(labels, {(e.path, e.label, e.split) for e in entries}),
         "n_groups": _count(labels, {(e.group, e.label, e.split) for e in entries}),
         "n_groups_of_several_labels": n_mixed,
