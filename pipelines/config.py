@@ -208,6 +208,7 @@ class ExportParams(Strict):
     #: Largest drop of val accuracy and of val macro-F1 from fp32 to int8.
     max_accuracy_drop: Share
     max_macro_f1_drop: Share
+    #: For up to ten classes; each further one adds 1,300, its share of the head (so in the gate).
     max_int8_bytes: Annotated[int, Field(ge=1)]
     #: int8 is served if it holds the bounds and is at least so many times as fast as fp32, on one
     #: thread in one run; fp32 otherwise.

@@ -143,8 +143,8 @@ def _serving(fp32: bytes, best: Attempt, meta: FloatModel, params: ExportParams)
     if not best.candidate.holds_bounds:
         return Serving(
             precision="fp32",
-            reason=f"no int8 file kept its bounds on {where}; the best agreed with fp32 on "
-            f"{best.candidate.agreement:.1%} of the images (bound {params.min_agreement:.1%})",
+            reason=f"no int8 file kept its bounds on {where}; the best missed: "
+            f"{'; '.join(best.missed)}",
         )
     pixels = np.zeros((1, meta.image_px, meta.image_px, 3), dtype=np.uint8)
     sessions = {"fp32": make_session(fp32), "int8": make_session(best.model)}
