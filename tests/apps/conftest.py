@@ -12,12 +12,14 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from PIL import Image
 
+from apps.phone_site import DIST_DIR
 from pipelines.atomic import file_sha256
 from pipelines.card import DatasetCard, load_card
 from pipelines.data.manifest import Entry, content_sha256, write_manifest
@@ -216,6 +218,24 @@ def app_root(app_template: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("FIELDLENS_MODELS_ROOT", raising=False)
     monkeypatch.delenv("FIELDLENS_PHONE_URL", raising=False)
     return app_template
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium for the phone page; skips with the reason where it or the built page is missing."""
+    pytest.importorskip("playwright", reason="Playwright is not installed")
+    from playwright.sync_api import sync_playwright
+
+    from tests.apps.phone_browsing import CHROMIUM, FLAGS
+
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium (install it, or name it in CHROMIUM)")
+    if not (DIST_DIR / "index.html").is_file():
+        pytest.skip("the phone page is not built (make phone)")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield chromium
+        chromium.close()
 
 
 #: As if it were a program, and large enough to be worth compressing.

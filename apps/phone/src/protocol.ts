@@ -1,6 +1,7 @@
 // What the page and its worker say to each other.
 
 import type { RefusalKey } from "./refusal.ts";
+import type { Keeping } from "./store.ts";
 
 export interface Answer {
   readonly label: string;
@@ -22,15 +23,25 @@ export interface Loaded {
   readonly modelBytes: number;
   readonly runtimeVersion: string;
   readonly loadMs: number;
+  readonly keeping: Keeping;
+  /** Whether the server was asked for it just now; what was on the phone may have a newer one. */
+  readonly isFresh: boolean;
+}
+
+/** What became of the question whether the server has a newer model. */
+export interface Updated {
+  readonly isNew: boolean;
+  readonly keeping: Keeping;
 }
 
 export type Request =
-  | { readonly kind: "load"; readonly id: number; readonly base: string; readonly task: string; readonly nThreads: number }
+  | { readonly kind: "load" | "update"; readonly id: number; readonly base: string; readonly task: string; readonly nThreads: number }
   | { readonly kind: "answer"; readonly id: number; readonly source: Blob | ImageBitmap };
 
 export type Reply =
   | { readonly kind: "progress"; readonly id: number; readonly loadedBytes: number; readonly totalBytes: number }
   | { readonly kind: "loaded"; readonly id: number; readonly loaded: Loaded; readonly bundleJson: unknown }
+  | { readonly kind: "updated"; readonly id: number; readonly updated: Updated }
   | { readonly kind: "answered"; readonly id: number; readonly answer: Answer }
   | { readonly kind: "refused"; readonly id: number; readonly key: RefusalKey; readonly facts: Record<string, string | number> }
   | { readonly kind: "failed"; readonly id: number; readonly message: string };

@@ -14,6 +14,10 @@ export type RefusalKey =
   | "refusal.bundle"
   | "refusal.hash"
   | "refusal.network"
+  | "refusal.status"
+  | "refusal.stalled"
+  | "refusal.cut"
+  | "refusal.notJson"
   | "refusal.runtime";
 
 /** Something that the user can act on; anything else is a bug. */

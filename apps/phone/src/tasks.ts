@@ -27,11 +27,15 @@ export interface Task {
 export const DOMAINS = ["medical", "agriculture", "safety", "reference"] as const;
 export type Domain = (typeof DOMAINS)[number];
 
+/** Whether a parsed document is an index at all. */
+export function isIndex(document: unknown): document is { readonly tasks: readonly unknown[] } {
+  return Array.isArray((document as { tasks?: unknown } | null)?.tasks);
+}
+
 /** The tasks of a parsed index; what is not a task is left out. */
 export function readIndex(document: unknown): Task[] {
-  const rows = (document as { tasks?: unknown } | null)?.tasks;
-  if (!Array.isArray(rows)) return [];
-  return rows.filter(
+  if (!isIndex(document)) return [];
+  return (document.tasks as Partial<Task>[]).filter(
     (row): row is Task =>
       typeof row?.task === "string" && typeof row.domain === "string" && typeof row.words === "object",
   );
