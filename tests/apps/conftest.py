@@ -70,7 +70,7 @@ def _directions(n_labels: int) -> np.ndarray:
     return np.stack(rows, axis=1)
 
 
-def _hue_model(n_labels: int, strength: float) -> onnx.ModelProto:
+def hue_model(n_labels: int, strength: float) -> onnx.ModelProto:
     return mean_colour_net(strength * _directions(n_labels), np.zeros(n_labels), SIDE_PX)
 
 
@@ -205,7 +205,7 @@ def app_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         files.mobile_dir.mkdir(parents=True)
         models = {"fp32": files.onnx_fp32, "int8": files.onnx_int8}
         for strength, path in zip((7.0, 6.9), models.values(), strict=True):
-            onnx.save_model(_hue_model(len(card.labels), strength), path)
+            onnx.save_model(hue_model(len(card.labels), strength), path)
         bundle = _bundle(card, models, entries)
         files.bundle.write_text(bundle.to_json(), encoding="utf-8")
     return paths.root

@@ -192,7 +192,7 @@ def test_works_offline_after_the_first_visit(browser, app_template) -> None:
         with served(app_template) as url:
             open_task(page, url, "tomato_leaf")
             page.evaluate("navigator.serviceWorker.ready.then(() => true)")
-            page.wait_for_function("navigator.serviceWorker.controller !== null")
+            page.wait_for_function("() => navigator.serviceWorker.controller !== null")
             choose(page, picture)
             online = answered(page)
         # The server is gone and the network is off.

@@ -33,10 +33,12 @@ export async function download(url: string, wish: Wish): Promise<Download> {
   };
   const signal = wish.signal ? AbortSignal.any([stall.signal, wish.signal]) : stall.signal;
   let loaded = 0;
+  let isAnswered = false;
   try {
     arrived();
     const response = await fetch(url, { cache: wish.cache, signal });
     arrived();
+    isAnswered = true;
     if (!response.ok || !response.body) throw new Refusal("refusal.status", { status: response.status });
     const parts: Uint8Array<ArrayBuffer>[] = [];
     const reader = response.body.getReader();
@@ -50,12 +52,13 @@ export async function download(url: string, wish: Wish): Promise<Download> {
       }
       wish.progress?.(loaded, wish.sizeBytes ?? loaded);
     }
-    if (wish.sizeBytes != null && loaded < wish.sizeBytes) throw new Refusal("refusal.cut");
+    // A connection that breaks off is an error of the reader; this ended as it was meant to.
+    if (wish.sizeBytes != null && loaded < wish.sizeBytes) throw new Refusal("refusal.hash");
     return { bytes: joined(parts, loaded), headers: response.headers };
   } catch (error) {
     if (error instanceof Refusal) throw error;
     if (stall.signal.aborted) throw new Refusal("refusal.stalled", { seconds: STALL_MS / 1000 }, { cause: error });
-    throw new Refusal(loaded > 0 ? "refusal.cut" : "refusal.network", {}, { cause: error });
+    throw new Refusal(isAnswered ? "refusal.cut" : "refusal.network", {}, { cause: error });
   } finally {
     clearTimeout(timer);
   }
