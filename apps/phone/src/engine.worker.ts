@@ -118,10 +118,9 @@ async function answer(id: number, source: Blob | ImageBitmap): Promise<void> {
   const { judge, session } = ready;
   const { bundle } = ready.pair;
   const start = performance.now();
-  const picture = source instanceof Blob ? await decode(source) : fromBitmap(source);
+  const picture = source instanceof Blob ? await decode(source, bundle.preprocess) : fromBitmap(source);
   const decoded = performance.now();
   let pixels: Uint8Array;
-  const { width: widthPx, height: heightPx } = picture.rows;
   try {
     pixels = preprocess(picture.rows, bundle.preprocess);
   } finally {
@@ -147,8 +146,7 @@ async function answer(id: number, source: Blob | ImageBitmap): Promise<void> {
     foreignness: verdict?.foreignness ?? null,
     isForeign: verdict?.isForeign ?? false,
     positives,
-    widthPx,
-    heightPx,
+    outside: picture.outside,
     decodeMs: decoded - start,
     preprocessMs: preprocessed - decoded,
     modelMs: done - preprocessed,

@@ -11,8 +11,8 @@ export interface Answer {
   readonly isForeign: boolean;
   /** By label with an operating point: does its probability reach it? */
   readonly positives: Readonly<Record<string, boolean>>;
-  readonly widthPx: number;
-  readonly heightPx: number;
+  /** Share of the picture's pixels whose stored values lie outside the model's range. */
+  readonly outside: number;
   readonly decodeMs: number;
   readonly preprocessMs: number;
   readonly modelMs: number;

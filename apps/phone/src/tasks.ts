@@ -48,8 +48,11 @@ export function words(task: Task, language: Language): Words {
   return { ...bare, ...task.words[LANGUAGES[0]], ...task.words[language] };
 }
 
-export function labelWords(said: Words, label: string): string {
-  return said.labels[label] ?? wordsOf(label);
+/** A label in words: translated, else as people called it, else from its slug. */
+export function labelWords(said: Words, names: Readonly<Record<string, string>>, label: string): string {
+  const told = said.labels[label];
+  const isTranslated = told !== undefined && told !== wordsOf(label);
+  return isTranslated ? told : (names[label] ?? wordsOf(label));
 }
 
 export function domainOf(task: Task): Domain {
