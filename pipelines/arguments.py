@@ -18,6 +18,7 @@ examples:
   fieldlens train tomato_leaf                        one stage by hand, whatever DVC thinks of it
   fieldlens predict leaf.jpg --task tomato_leaf      labels, probabilities, latency
   fieldlens predict *.jpg --task tomato_leaf --json  the same for a program
+  fieldlens predict photos --task tomato_leaf --csv  a folder with all below it, a row a file
   fieldlens explain leaf.jpg --task tomato_leaf      where the answer comes from, as a PNG file
   fieldlens compare reports/a reports/b              two models on the same test images
   fieldlens validate tomato_leaf ~/farm              a released model on images of another place
@@ -102,10 +103,27 @@ def make_parser() -> argparse.ArgumentParser:
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        type=Path,
+        metavar="IMAGE",
+        help="files, folders with all below them, or quoted patterns, e.g. 'photos/**/*.jpg'",
+    )
     parser.add_argument("--task", help="which model; needed where there are several")
     parser.add_argument("--bundle", type=Path, metavar="PATH", help="a bundle.json, or its folder")
-    parser.add_argument("--json", action="store_true", dest="as_json", help="for a program")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
+        "--json", action="store_const", const="json", dest="form", help="for a program"
+    )
+    form.add_argument(
+        "--csv",
+        action="store_const",
+        const="csv",
+        dest="form",
+        help="a row a file, unreadable ones included: --csv > answers.csv",
+    )
+    parser.set_defaults(form="text")
     parser.add_argument(
         "--precision", choices=("fp32", "int8"), help="default: the one the bundle serves"
     )

@@ -82,7 +82,7 @@ def _dispatch(arguments: argparse.Namespace) -> Answer | None:
                 bundle_path=arguments.bundle,
                 precision=arguments.precision,
                 n_threads=arguments.threads,
-                as_json=arguments.as_json,
+                form=arguments.form,
             )
         case "explain":
             from pipelines.commands import explain

@@ -77,7 +77,7 @@ def _walk(top: Path) -> Iterator[tuple[PurePosixPath, Kind]]:
                 else:
                     waiting.append((path, (*around, real)))
             else:
-                yield path, passed or _kind(entry, path)
+                yield path, kind_of(Path(entry.path), path)
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:
@@ -99,17 +99,26 @@ def _is_folder(entry: os.DirEntry[str], *, follow: bool) -> bool:
         return False
 
 
-def _kind(entry: os.DirEntry[str], path: PurePosixPath) -> Kind:
+def kind_of(file: Path, path: PurePosixPath) -> Kind:
+    """What a file, or a link, is counted as.
+
+    Args:
+        file: where it lies.
+        path: relative to the source that it is part of: all of its names count.
+    """
+    passed = passed_over(path)
+    if passed is not None:
+        return passed
     suffix = suffix_of(path)
     if suffix in IMAGE_SUFFIXES:
         # Also a link to nothing: it is missed as an image of its class, with its reason.
         return "image"
     try:
-        mode = entry.stat().st_mode
+        mode = file.stat().st_mode
     except OSError:
         return "dangling"
     if not stat.S_ISREG(mode):
         return "special"
     if is_table(path):
         return "table"
-    return "image" if not suffix and holds_image(Path(entry.path)) else "other"
+    return "image" if not suffix and holds_image(file) else "other"
