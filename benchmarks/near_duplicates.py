@@ -24,7 +24,7 @@ from report import header, make_parser, run, say, table
 
 from pipelines.data.fingerprints import GLANCE_PX, Fingerprint, Fingerprints, fingerprint, stack
 from pipelines.data.images import glance
-from pipelines.data.names import RECORDS_FILE
+from pipelines.data.names import TABLES
 from pipelines.data.near_duplicates import Indices, find, near_pairs
 from pipelines.errors import CorruptImageError, MissingDataError
 
@@ -80,8 +80,8 @@ def read(folder: Path) -> Pictures:
         folder: a folder a class, or records.csv.
     """
     listed: list[tuple[str, str, str]] = []
-    if (folder / RECORDS_FILE).is_file():
-        with (folder / RECORDS_FILE).open(encoding="utf-8-sig", newline="") as stream:
+    if (folder / TABLES[0]).is_file():
+        with (folder / TABLES[0]).open(encoding="utf-8-sig", newline="") as stream:
             for row in csv.DictReader(stream):
                 listed.append(
                     (row["path"], row.get("label") or "", row.get("group") or row["path"])

@@ -89,11 +89,14 @@ def run(task: str, domain: str, params: FetchParams, seed: int, paths: Paths) ->
     with new_folder(files.raw_dir) as folder:
         job = _Job(card, module, seed, folder, paths.root, paths.cache_dir / "downloads")
         facts, intake = _BUILDERS[params.source.kind](params.source, job)
-        if intake is not None:
-            # Before the check: it tells why there may be nothing to check.
-            _LOG.info("%s", intake.account.as_text(task))
         content = _content(folder)
-        counted = _check(job, arrived.skipped)
+        try:
+            counted = _check(job, intake.skipped if intake else {})
+        except SourceError:
+            if intake is not None:
+                # It tells why there is no data set.
+                _LOG.info("%s", intake.account.as_text(task))
+            raise
         document = {
             "schema_version": SCHEMA_VERSION,
             "task": task,
