@@ -10,16 +10,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipelines.card import DatasetCard
 from pipelines.config import PrepareParams
 from pipelines.data import given
-from pipelines.data.duplicates import Indices, near_pairs
-from pipelines.data.fingerprints import Fingerprints
 from pipelines.data.given import Straddling
 from pipelines.data.manifest import SPLITS, Record, Split
+from pipelines.data.near_duplicates import Indices
 from pipelines.data.splits import assign_splits
 
 _LOG = logging.getLogger(__name__)
@@ -65,7 +61,7 @@ def make_partition(
     sha256s: Sequence[str],
     kept: Sequence[int],
     groups: Sequence[str],
-    prints: Fingerprints,
+    pairs: Indices,
     params: PrepareParams,
     seed: int,
 ) -> Partition:
@@ -78,8 +74,8 @@ def make_partition(
         sha256s: of each.
         kept: indices of those that are kept.
         groups: of each image that is kept, after near duplicates were joined.
-        prints: of each image that is kept.
-        params: fractions, and what counts as a near duplicate.
+        pairs: (p, 2) indices of near duplicates among those that are kept.
+        params: fractions of splits that are made.
         seed: draws the splits that are made.
 
     Raises:
@@ -104,7 +100,7 @@ def make_partition(
             _LOG.info("%s: the publisher's parts are pooled: the card says `made`", card.task)
         return Partition(tuple(make(range(len(kept)), SPLITS)), "made", is_pooled=is_pooled)
     stated = given.check_stated(records)
-    near = [(kept[i], kept[j]) for i, j in _near_across(stated, prints, params, card)]
+    near = [(kept[i], kept[j]) for i, j in pairs.tolist()]
     found = given.straddling(seen, sha256s, near)
     if card.straddling_accepted is None:
         given.refuse(found)
@@ -120,22 +116,3 @@ def make_partition(
     given.check_labels(labels, [record.label for record in records], splits)
     accepted = card.straddling_accepted if found else None
     return Partition(tuple(splits), "given", filled, found, accepted)
-
-
-def _near_across(
-    splits: Sequence[Split], prints: Fingerprints, params: PrepareParams, card: DatasetCard
-) -> list[tuple[int, int]]:
-    """Near duplicates in two parts; none are sought where the card does not ask for it."""
-    if card.near_duplicates != "join":
-        return []
-    part = np.array([SPLITS.index(split) for split in splits])
-
-    def is_across(left: Indices, right: Indices) -> NDArray[np.bool_]:
-        across: NDArray[np.bool_] = part[left] != part[right]
-        return across
-
-    return [
-        (int(i), int(j))
-        for left, right in near_pairs(prints, params.near_duplicate_bits, is_across)
-        for i, j in zip(left, right, strict=True)
-    ]

@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.data.duplicates import Indices, near_pairs
-from pipelines.data.fingerprints import Fingerprints
 from pipelines.data.manifest import SPLITS, Entry, Split
+from pipelines.data.near_duplicates import Indices
 from pipelines.errors import DataError, LeakageError
 
 #: How many offenders an error names.
@@ -174,36 +173,40 @@ def check_contents(entries: Sequence[Entry]) -> None:
     _check_once("file content", [(entry.sha256, entry) for entry in entries])
 
 
-def check_leaks(entries: Sequence[Entry], prints: Fingerprints, max_bits: int) -> None:
-    """Pass if no group, no bytes and no near-duplicate pair stand in two splits.
+def check_leaks(entries: Sequence[Entry], pairs: Indices) -> None:
+    """Pass if no group, no bytes and none of the pairs stand in two splits.
 
     Args:
         entries: the manifest.
-        prints: the fingerprint of each entry, in the same order.
-        max_bits: as for `pipelines.data.duplicates.near_pairs`.
+        pairs: (p, 2) indices of near duplicates that must be in one split.
 
     Raises:
         LeakageError: the first three, and how many.
     """
     _check_once("group", [(entry.group, entry) for entry in entries])
     check_contents(entries)
-    split = np.array([SPLITS.index(entry.split) for entry in entries])
-
-    def straddles(left: Indices, right: Indices) -> NDArray[np.bool_]:
-        apart: NDArray[np.bool_] = split[left] != split[right]
-        return apart
-
-    n_pairs, named = 0, list[str]()
-    for left, right in near_pairs(prints, max_bits, straddles):
-        n_pairs += len(left)
-        for i, j in zip(left[: _NAMED - len(named)], right, strict=False):
-            first, second = entries[i], entries[j]
-            named.append(f"{first.path!r} ({first.split}) and {second.path!r} ({second.split})")
-    if n_pairs:
+    leaks = pairs[straddling(entries, pairs)]
+    if len(leaks):
+        named = "; ".join(
+            f"{entries[i].path!r} ({entries[i].split}) and {entries[j].path!r} ({entries[j].split})"
+            for i, j in leaks[:_NAMED]
+        )
         raise LeakageError(
-            f"{n_pairs} near-duplicate pair(s) stand in two splits ({'; '.join(named)}). Expected "
+            f"{len(leaks)} near-duplicate pair(s) stand in two splits ({named}). Expected "
             f"each pair in one split. Run `fieldlens prepare` again; if it stays, it is a bug."
         )
+
+
+def straddling(entries: Sequence[Entry], pairs: Indices) -> NDArray[np.bool_]:
+    """(p,) which pairs stand in two splits.
+
+    Args:
+        entries: the manifest.
+        pairs: (p, 2) indices.
+    """
+    split = np.array([SPLITS.index(entry.split) for entry in entries], np.intp)
+    apart: NDArray[np.bool_] = split[pairs[:, 0]] != split[pairs[:, 1]]
+    return apart
 
 
 def _check_once(what: str, keyed: Sequence[tuple[str, Entry]]) -> None:

@@ -18,7 +18,10 @@ from pipelines.data.decoding import Refused, Seen
 from pipelines.data.duplicates import Dropped, Joined
 from pipelines.data.manifest import SPLITS, Entry, Record, content_sha256
 from pipelines.data.partition import Partition
+from pipelines.data.splits import straddling
 
+#: Near-duplicate pairs in two groups that are listed by name.
+_LISTED = 20
 #: Suffixes that a format goes by; any other is counted as a mismatch, which does no harm.
 _SUFFIXES = {
     "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"},
@@ -79,6 +82,7 @@ def summarise(
         findings: of the stage.
     """
     entries, joined = findings.entries, findings.joined
+    apart = joined.pairs[joined.is_apart]
     kinds = Counter(str(refused.kind) for _, refused in findings.refused)
     n_conflicting = sum(drop.is_conflict for _, drop in findings.dropped)
     n_mixed = n_groups_of_several_labels(
@@ -109,6 +113,14 @@ def summarise(
         "near_duplicates": {
             "n_joined_groups": joined.n_joined,
             "n_absorbed_groups": joined.n_absorbed,
+            "n_pairs": len(joined.pairs),
+            "n_pairs_left_apart": len(apart),
+            "n_pairs_in_two_splits": int(straddling(entries, apart).sum()),
+            "pairs_left_apart": [[entries[i].path, entries[j].path] for i, j in apart[:_LISTED]],
+            "scenes": [
+                {"n_images": len(members), "first": entries[members[0]].path}
+                for members in joined.scenes
+            ],
             "n_pairs_across_labels": joined.n_conflicts,
             "pairs_across_labels": [list(pair) for pair in joined.conflicts],
         },

@@ -18,14 +18,20 @@ from pipelines.config import PrepareParams
 from pipelines.data.account import Account, account
 from pipelines.data.contact import Tile, contact_sheet, pick
 from pipelines.data.decoding import Refused, Seen, look_at_all
-from pipelines.data.duplicates import Dropped, drop_exact, join_groups, linked_by_copies
+from pipelines.data.duplicates import (
+    Dropped,
+    Joined,
+    drop_exact,
+    join_groups,
+    linked_by_copies,
+)
 from pipelines.data.fingerprints import stack
 from pipelines.data.images import open_image
 from pipelines.data.losses import CONFLICT, COPY, check_all, check_classes
 from pipelines.data.manifest import Entry, Record, Split, write_manifest
 from pipelines.data.names import SOURCE_FILE
 from pipelines.data.partition import make_partition
-from pipelines.data.splits import check_contents, check_leaks
+from pipelines.data.splits import check_contents, check_leaks, straddling
 from pipelines.data.summary import (
     Findings,
     n_groups_of_several_labels,
@@ -156,6 +162,8 @@ def _examine(
         prints,
         params.near_duplicate_bits,
         linked_by_copies(shown, sha256s),
+        left_out=shown,
+        policy=card.near_duplicates,
     )
     n_mixed = n_groups_of_several_labels([shown[index].label for index in kept], joined.groups)
     if n_mixed:
@@ -164,9 +172,10 @@ def _examine(
             files.task,
             n_mixed,
         )
+    together = joined.pairs[~joined.is_apart]
     try:
         partition = make_partition(
-            *(card, labels, shown, sha256s, kept, joined.groups, prints, params, seed)
+            *(card, labels, shown, sha256s, kept, joined.groups, together, params, seed)
         )
     except LeakageError as err:
         raise LeakageError(f"{files.raw_dir}: {err}") from err
@@ -176,9 +185,10 @@ def _examine(
         [seen[i] for i in kept], [shown[i] for i in kept], joined.groups, partition.splits
     )
     if partition.accepted is None:
-        check_leaks(entries, prints, params.near_duplicate_bits)
+        check_leaks(entries, together)
     else:
         check_contents(entries)
+    _warn_of_pairs(entries, joined, files)
     return Findings(entries, seen, refused, dropped, joined, counted, partition)
 
 
@@ -230,6 +240,30 @@ def _entries(
         )
         for image, record, group, split in zip(kept, records, groups, splits, strict=True)
     ]
+
+
+def _warn_of_pairs(entries: Sequence[Entry], joined: Joined, files: TaskPaths) -> None:
+    """Say what looks alike and was not joined."""
+    apart = joined.pairs[joined.is_apart]
+    if len(apart):
+        n_leaks = int(straddling(entries, apart).sum())
+        first = "; ".join(f"{entries[i].path!r} and {entries[j].path!r}" for i, j in apart[:_NAMED])
+        _LOG.warning(
+            "%s: %d near-duplicate pair(s) were left in two groups, since both groups are stated "
+            "or the card says so (%s); %d of them stand in two splits",
+            files.task,
+            len(apart),
+            first,
+            n_leaks,
+        )
+    for members in joined.scenes:
+        _LOG.warning(
+            "%s: %d images look alike as under a fixed camera (%r is one); only copies among them "
+            "were joined. Where several show one subject, state groups in records.csv",
+            files.task,
+            len(members),
+            entries[members[0]].path,
+        )
 
 
 def _data_source(raw_dir: Path) -> str:

@@ -24,6 +24,7 @@ from pipelines.data.prepared import read_summary
 from pipelines.data.workers import n_workers
 from pipelines.errors import DataError
 from pipelines.evaluation import plots
+from pipelines.evaluation.confusion_plots import confusion
 from pipelines.paths import Paths, TaskPaths
 from pipelines.training import tracking
 from pipelines.training.assembly import open_split, phases_of, preprocess_of
@@ -206,7 +207,7 @@ def _figures(
     predicted = probabilities.argmax(axis=1)
     return {
         "curves.png": plots.training_curves([asdict(log) for log in history]),
-        "val_confusion.png": plots.confusion(val.class_index, predicted, labels, "val split"),
+        "val_confusion.png": confusion(val.class_index, predicted, labels, "val split"),
         "val_samples.png": _samples(val, labels, predicted, probabilities),
     }
 
