@@ -12,11 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from PIL import Image, UnidentifiedImageError
-
-from pipelines.data.images import ALLOWED_FORMATS
 from pipelines.data.manifest import IMAGE_SUFFIXES, RECORDS_FILE
-from pipelines.errors import ConfigError, DataError, MissingDataError
+from pipelines.data.opening import file_header
+from pipelines.errors import ConfigError, CorruptImageError, DataError, MissingDataError
 
 #: Headers read of each class: enough to see what kind of picture it is.
 MAX_HEADERS = 200
@@ -196,7 +194,7 @@ def _spread(files: Sequence[Path]) -> Sequence[Path]:
 
 def _header(file: Path) -> tuple[str, str, tuple[int, int]] | None:
     try:
-        with Image.open(file, formats=ALLOWED_FORMATS) as image:
-            return image.format or "unknown", image.mode, image.size
-    except (OSError, UnidentifiedImageError, ValueError, SyntaxError, Image.DecompressionBombError):
+        header = file_header(file, file.name)
+    except CorruptImageError:
         return None
+    return header.format, header.mode, header.size
