@@ -1,7 +1,6 @@
 """params.yaml -> frozen, checked `Params`; the only reader of that file.
 
-What is true of a data set is in its card, what is true of a machine in the environment
-(MLFLOW_TRACKING_URI, FIELDLENS_WORKERS, ...). Parsing touches neither network nor data.
+Facts of a data set are in its card, those of a machine in the environment. Touches no data.
 """
 
 from __future__ import annotations

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from pipelines.data.account import Account
+from pipelines.data.formats import missing_extra_of_many
 from pipelines.errors import DataError
 
 #: Why images that can be read are left out. One of a kind is kept of the first; of the second none.
@@ -39,8 +40,11 @@ def check_classes(
         n_lost, n_kept = reasons.total(), counted.read[label]
         n_all = n_lost + n_kept + n_copies
         if n_lost and (not n_kept or n_lost > max_loss * n_all):
-            why = "; ".join(f"{n} {reason}" for reason, n in reasons.most_common())
             name = f"{label} ({names[label]})" if names[label] != label else label
+            why = "; ".join(
+                missing_extra_of_many(n, name, reason) or f"{n} {reason}"
+                for reason, n in reasons.most_common()
+            )
             lost.append((label, f"of class {name} {n_kept} of {n_all} files are left: {why}"))
     if lost:
         left = [label for label in counted.classes if label not in dict(lost)]
@@ -76,7 +80,10 @@ def check_all(
     n_refused = sum(reasons.values()) + counted.missing.total()
     n_all = counted.read.total() + counted.refused.total() + counted.missing.total()
     if n_refused > max_fraction * n_all:
-        lines = [f"{n} of {label}: {reason}" for (label, reason), n in reasons.items()]
+        lines = [
+            missing_extra_of_many(n, label, reason) or f"{n} of {label}: {reason}"
+            for (label, reason), n in reasons.items()
+        ]
         lines += [f"{n} of {label}: listed and not there" for label, n in counted.missing.items()]
         named = "; ".join(f"{path!r}: {reason}" for path, reason in first.items())
         raise DataError(

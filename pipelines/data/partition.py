@@ -13,9 +13,9 @@ from typing import Any, Literal
 from pipelines.card import DatasetCard
 from pipelines.config import PrepareParams
 from pipelines.data import given
-from pipelines.data.duplicates import Joined
 from pipelines.data.given import Straddling
 from pipelines.data.manifest import SPLITS, Record, Split
+from pipelines.data.near_duplicates import Indices
 from pipelines.data.splits import assign_splits
 
 _LOG = logging.getLogger(__name__)
@@ -60,7 +60,8 @@ def make_partition(
     seen: Sequence[Record],
     sha256s: Sequence[str],
     kept: Sequence[int],
-    joined: Joined,
+    groups: Sequence[str],
+    pairs: Indices,
     params: PrepareParams,
     seed: int,
 ) -> Partition:
@@ -72,8 +73,9 @@ def make_partition(
         seen: every image that could be decoded, copies too.
         sha256s: of each.
         kept: indices of those that are kept.
-        joined: groups and near duplicates of the images that are kept.
-        params: fractions.
+        groups: of each image that is kept, after near duplicates were joined.
+        pairs: (p, 2) indices of near duplicates among those that are kept.
+        params: fractions of splits that are made.
         seed: draws the splits that are made.
 
     Raises:
@@ -85,7 +87,7 @@ def make_partition(
     def make(of: Sequence[int], parts: Sequence[Split]) -> list[Split]:
         return assign_splits(
             [records[index].label for index in of],
-            [joined.groups[index] for index in of],
+            [groups[index] for index in of],
             val_fraction=params.val_fraction,
             test_fraction=params.test_fraction,
             seed=seed,
@@ -98,8 +100,7 @@ def make_partition(
             _LOG.info("%s: the publisher's parts are pooled: the card says `made`", card.task)
         return Partition(tuple(make(range(len(kept)), SPLITS)), "made", is_pooled=is_pooled)
     stated = given.check_stated(records)
-    # What stated groups or the card hold apart is told elsewhere, and refuses nothing.
-    near = [(kept[i], kept[j]) for i, j in joined.pairs[~joined.is_apart] if stated[i] != stated[j]]
+    near = [(kept[i], kept[j]) for i, j in pairs.tolist()]
     found = given.straddling(seen, sha256s, near)
     if card.straddling_accepted is None:
         given.refuse(found)

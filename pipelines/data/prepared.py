@@ -22,7 +22,7 @@ class Prepared:
 
     labels: tuple[str, ...]
     data_source: str
-    splits: Literal["given", "made"]
+    splits: Literal["given", "made"] = "made"
 
 
 def read_summary(path: Path) -> Prepared:

@@ -105,7 +105,6 @@ def _details(facts: ModelFacts) -> str:
     bundle, made_of = facts.found.bundle, facts.found.bundle.provenance
     served = bundle.files[bundle.served.precision]
     prepared = bundle.preprocess
-    called = {label: f" ({name})" for label, name in bundle.label_names.items()}
     taken_away = [
         *(["colour"] if prepared.grey else []),
         *([f"all but a shorter side of {prepared.side_px} px"] if prepared.side_px else []),
@@ -113,7 +112,7 @@ def _details(facts: ModelFacts) -> str:
     ]
     rows = [
         ("Task", f"`{bundle.task}` ({bundle.domain})"),
-        ("Answers", ", ".join(f"`{label}`{called.get(label, '')}" for label in bundle.labels)),
+        ("Answers", ", ".join(f"`{bundle.name_of(label)}`" for label in bundle.labels)),
         ("Backbone", f"{made_of.backbone}, initial weights {made_of.weights}"),
         ("Licence of the initial weights", made_of.weights_licence or "none were used"),
         ("Input", f"RGB, shorter side {prepared.resize_px} px, centre {prepared.crop_px} px"),

@@ -17,9 +17,9 @@ def drawable(labels: Sequence[str], names: Sequence[str]) -> list[str]:
     """
     if list(labels) == list(names):
         return list(labels)
-    from matplotlib.font_manager import findfont, get_font
+    from matplotlib.font_manager import FontProperties, findfont, get_font
 
-    font = get_font(findfont("sans-serif"))
+    font = get_font(findfont(FontProperties()))
     return [
         name if all(font.get_char_index(ord(letter)) for letter in name) else label
         for label, name in zip(labels, names, strict=True)

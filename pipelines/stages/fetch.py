@@ -108,7 +108,7 @@ def run(task: str, domain: str, params: FetchParams, seed: int, paths: Paths) ->
         }
         write_text(folder / SOURCE_FILE, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     _LOG.info("%s: %d files in %s", task, content["n_files"], files.raw_dir)
-    _LOG.info("%s", counted.as_text("class", card.names))
+    _LOG.info("%s", counted.as_text("class", card.names, "taken"))
 
 
 # -- builders -------------------------------------------------------------------------------------

@@ -18,7 +18,13 @@ from pipelines.config import PrepareParams
 from pipelines.data.account import Account, account
 from pipelines.data.contact import Tile, contact_sheet, pick
 from pipelines.data.decoding import Refused, Seen, look_at_all
-from pipelines.data.duplicates import Dropped, Joined, drop_exact, join_groups, linked_by_copies
+from pipelines.data.duplicates import (
+    Dropped,
+    Joined,
+    drop_exact,
+    join_groups,
+    linked_by_copies,
+)
 from pipelines.data.fingerprints import stack
 from pipelines.data.images import open_image
 from pipelines.data.losses import CONFLICT, COPY, check_all, check_classes
@@ -150,9 +156,10 @@ def _examine(
     kept = [index for index in range(len(seen)) if index not in out]
     counted = _account(labels, listed, [shown[i] for i in kept], refused, dropped, files)
     _check_losses(counted, refused, params, card, files)
+    prints = stack(seen[index].fingerprint for index in kept)
     joined = join_groups(
         [shown[index] for index in kept],
-        stack(seen[index].fingerprint for index in kept),
+        prints,
         params.near_duplicate_bits,
         linked_by_copies(shown, sha256s),
         left_out=shown,
@@ -165,8 +172,11 @@ def _examine(
             files.task,
             n_mixed,
         )
+    together = joined.pairs[~joined.is_apart]
     try:
-        partition = make_partition(*(card, labels, shown, sha256s, kept, joined, params, seed))
+        partition = make_partition(
+            *(card, labels, shown, sha256s, kept, joined.groups, together, params, seed)
+        )
     except LeakageError as err:
         raise LeakageError(f"{files.raw_dir}: {err}") from err
     except DataError as err:
@@ -175,7 +185,7 @@ def _examine(
         [seen[i] for i in kept], [shown[i] for i in kept], joined.groups, partition.splits
     )
     if partition.accepted is None:
-        check_leaks(entries, joined.pairs[~joined.is_apart])
+        check_leaks(entries, together)
     else:
         check_contents(entries)
     _warn_of_pairs(entries, joined, files)

@@ -118,6 +118,7 @@ def test_validate_measures_what_the_predictor_answers(project, folder, capsys):
         drop["internal"]["value"] - accuracy["value"], abs=2e-6
     )
     out = capsys.readouterr().out
+    assert re.search(r"^all +24 +24 +- +-$", out, re.MULTILINE)
     assert "This model has seen painted sample images only" in out
     assert f"{accuracy['value']:.3f} ({accuracy['low']:.3f} to" in out
     assert "Set aside: nothing" in out
