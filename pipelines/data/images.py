@@ -164,7 +164,7 @@ def _guarded(source: Path | bytes, name: str | None) -> Iterator[tuple[Image.Ima
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with opened(data, name, pixel_range=None, max_pixels=MAX_PIXELS) as image:
+            with opened(data, name) as image:
                 _refuse_by_header(image, name)
                 _refuse_by_scans(image, data, name)
                 yield image, len(data)
