@@ -15,6 +15,7 @@ import numpy as np
 import streamlit as st
 
 from pipelines.card import DatasetCard, load_card
+from pipelines.data.reading import Reading
 from pipelines.errors import BundleError, ConfigError
 from pipelines.mobile.bundle import Bundle, read_bundle
 from pipelines.mobile.predictor import Predictor, processor_name
@@ -51,6 +52,11 @@ class Model:
     files: TaskPaths
     path: Path
     version: int
+
+    @property
+    def reading(self) -> Reading:
+        """How the model's pictures are read."""
+        return self.bundle.preprocess.build().reading
 
     def predictor(self, precision: Precision | None = None) -> Predictor:
         """A session on one of the two files, made once a server.

@@ -20,8 +20,9 @@ from pipelines import atomic
 from pipelines.card import Domain, load_card
 from pipelines.commands.answer import Answer
 from pipelines.commands.first_card import first_card, tally
-from pipelines.commands.survey import Survey, look
+from pipelines.commands.survey import Survey, files_by_class, look
 from pipelines.config import Params, load_params
+from pipelines.data.range_of_set import measure_range
 from pipelines.errors import ConfigError
 from pipelines.paths import Paths
 from pipelines.strict_yaml import validate
@@ -101,6 +102,8 @@ def run(paths: Paths, task: str, domain: Domain, source: Path) -> Answer:
     files = _targets(paths, task, domain)
     _check_name(task, params, files)
     survey = look(folder)
+    listed, _ = files_by_class(folder)
+    measured = measure_range([file for files_ in listed.values() for file in files_])
     card_path, module_path, test_path = files
     before = paths.params.read_bytes()
     after = _with_task(before.decode("utf-8"), params, task, domain, folder)
@@ -113,7 +116,7 @@ def run(paths: Paths, task: str, domain: Domain, source: Path) -> Answer:
         "example": _example(survey),
     }
     texts = {
-        card_path: first_card(task, domain, survey, card_path),
+        card_path: first_card(task, domain, survey, card_path, measured),
         module_path: _MODULE.format(**facts),
         test_path: _TEST.format(**facts),
         # Last: a task exists once params.yaml names it.

@@ -13,6 +13,7 @@ from pathlib import Path
 from PIL import Image
 
 from pipelines.commands.answer import Answer, shown, table
+from pipelines.data.deep import outside_words
 from pipelines.errors import BundleError, ConfigError, CorruptImageError
 from pipelines.mobile.bundle import Bundle
 from pipelines.mobile.predictor import Prediction, Predictor, processor_name
@@ -139,6 +140,8 @@ def _as_text(predictor: Predictor, predictions: Sequence[tuple[Path, Prediction]
             lines += _calls(bundle, prediction)
             if prediction.foreignness is not None:
                 lines.append(f"A kind of picture that I know. {_foreignness(bundle, prediction)}")
+        if prediction.outside:
+            lines.append(outside_words(prediction.outside, predictor.reading.range))
         lines.append(f"{prediction.elapsed_ms:.1f} ms")
     threads = "1 thread" if predictor.n_threads == 1 else f"{predictor.n_threads} threads"
     lines += [
@@ -188,6 +191,7 @@ def _as_json(
                 "is_foreign": prediction.is_foreign,
                 "foreignness": prediction.foreignness,
                 "positives": prediction.positives,
+                "outside_range": prediction.outside,
                 "elapsed_ms": round(prediction.elapsed_ms, 3),
             }
             for path, prediction in predictions

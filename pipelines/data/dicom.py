@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines.data.codestreams import coded_size, unpack_rle
+from pipelines.data.deep import Levels
 from pipelines.data.dicom_header import COLOUR, File, read_file, read_header
 from pipelines.data.dicom_values import (
     grey_levels,
@@ -56,7 +57,7 @@ class DicomImage(Image.Image):
 
     Of mode L or RGB. Rescale slope and intercept (or the modality LUT) come first, then the file's
     own window, then MONOCHROME1 is inverted. Colour, and grey of 8 bits, are taken as they are
-    where there is no window. What is deep may be shown by a range instead: `rows`.
+    where there is no window. What is deep may be shown by a range instead (`dicom_levels`).
     """
 
     format = "DICOM"
@@ -69,7 +70,7 @@ class DicomImage(Image.Image):
             name: what to call it in messages.
         """
         super().__init__()
-        self._file, self._name = file, name
+        self.file, self.name = file, name
         self._size, self._mode = (file.facts.width_px, file.facts.height_px), file.facts.mode
         #: What the file says of its pixels.
         self.facts = file.facts
@@ -81,34 +82,8 @@ class DicomImage(Image.Image):
             CorruptImageError: if the pixels are damaged or of a transfer syntax that is not read.
         """
         if self._im is None:
-            self.im = _guarded(lambda: _shown(self._file, self._name), self._name).im
+            self.im = _guarded(lambda: _shown(self.file, self.name), self.name).im
         return super().load()
-
-    def rows(self) -> Callable[[int, int], NDArray[Any]]:
-        """Gives the rescaled values of the rows from one number to another: (n, width).
-
-        Unsigned 16-bit integers where they are such numbers, else float64.
-
-        Raises:
-            CorruptImageError: as `load`.
-        """
-        file = self._file
-
-        def decode() -> tuple[NDArray[Any], NDArray[Any]]:
-            stored, _ = _stored(file, self._name)
-            values = rescaled_values(file.header, file.facts.bits_stored, file.is_signed)
-            whole = values.astype(np.uint16)
-            return stored, whole if np.array_equal(whole, values) else values
-
-        stored, values = _guarded(decode, self._name)
-        return lambda top, bottom: values[_places(stored[top:bottom], file)]
-
-    @property
-    def full(self) -> tuple[float, float]:
-        """Least and greatest rescaled value that the stored type can hold."""
-        file = self._file
-        values = rescaled_values(file.header, file.facts.bits_stored, file.is_signed)
-        return float(values.min()), float(values.max())
 
 
 def open_dicom(data: bytes, name: str) -> DicomImage:
@@ -123,6 +98,32 @@ def open_dicom(data: bytes, name: str) -> DicomImage:
             its header is damaged. The message holds nothing of the header.
     """
     return DicomImage(_guarded(lambda: read_file(data, name), name), name)
+
+
+def dicom_levels(image: DicomImage) -> Levels:
+    """The rescaled values of a deep picture, to be shown by the range of a data set.
+
+    Args:
+        image: as `open_dicom` gives it.
+
+    Raises:
+        CorruptImageError: as `DicomImage.load`.
+    """
+    file = image.file
+
+    def decode() -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        stored, _ = _stored(file, image.name)
+        values = rescaled_values(file.header, file.facts.bits_stored, file.is_signed)
+        whole = values.clip(0, 65_535).astype(np.uint16)
+        return stored, values, whole if np.array_equal(whole, values) else values
+
+    stored, values, meant = _guarded(decode, image.name)
+    return Levels(
+        *image.size,
+        lambda top, bottom: (meant[_places(stored[top:bottom], file)], None),
+        (float(values.min()), float(values.max())),
+        is_inverted=file.photometric == "MONOCHROME1",
+    )
 
 
 def patient_key(data: bytes, salt: bytes) -> str | None:
@@ -244,7 +245,9 @@ def _places(stored: NDArray[Any], file: File) -> NDArray[np.uint16]:
     is_native = not isinstance(file.pixels, bytes)
     shift = file.high_bit + 1 - file.facts.bits_stored if is_native else 0
     mask = np.uint16(2**file.facts.bits_stored - 1)
-    places: NDArray[np.uint16] = (stored.astype(np.uint16) >> shift) & mask
+    places = stored.astype(np.uint16)
+    places >>= np.uint16(shift)
+    places &= mask
     return places
 
 

@@ -19,6 +19,7 @@ from PIL import (
     AvifImagePlugin,  # noqa: F401 (registers itself; else the first AVIF imports every plugin)
     Image,
     Jpeg2KImagePlugin,  # noqa: F401
+    JpegImagePlugin,
     UnidentifiedImageError,
 )
 
@@ -34,6 +35,8 @@ from pipelines.data.formats import (
     missing_extra,
 )
 from pipelines.errors import CorruptImageError
+
+_JPEG_SIGNATURE = b"\xff\xd8\xff"
 
 
 class FileHeader(NamedTuple):
@@ -63,6 +66,9 @@ def opened(data: bytes, name: str) -> Image.Image:
     form = extra_format_of(data)
     if form == "DICOM":
         return open_dicom(data, name)
+    if data.startswith(_JPEG_SIGNATURE):
+        # Not by `Image.open`, which refuses 180 megapixels whatever the scale they are decoded at.
+        return JpegImagePlugin.jpeg_factory(io.BytesIO(data), "")
     return _by_pillow(io.BytesIO(data), name, form)
 
 

@@ -21,6 +21,7 @@ from pipelines.data.decoding import Refused, Seen, look_at_all
 from pipelines.data.duplicates import drop_exact, join_groups, linked_by_copies, near_pairs
 from pipelines.data.fingerprints import Fingerprints, stack
 from pipelines.data.manifest import Entry, Record, read_raw
+from pipelines.data.reading import AS_IT_COMES, Reading
 from pipelines.errors import DataError, MissingDataError
 from pipelines.progress import track
 
@@ -81,6 +82,7 @@ def sift(
     min_side_px: int,
     near_duplicate_bits: int,
     n_workers: int,
+    reading: Reading = AS_IT_COMES,
 ) -> Outside:
     """The images of a folder that count, and why the others do not.
 
@@ -92,6 +94,7 @@ def sift(
         min_side_px: of params.
         near_duplicate_bits: of params.
         n_workers: processes that decode.
+        reading: of the model.
 
     Raises:
         MissingDataError: if there is no such folder.
@@ -115,14 +118,20 @@ def sift(
         if each.label not in labels
     ]
     record_of = {each.path: each for each in listed if each.label in labels}
-    looks = look_at_all(folder, sorted(record_of), min_side_px=min_side_px, n_workers=n_workers)
+    looks = look_at_all(
+        folder,
+        sorted(record_of),
+        min_side_px=min_side_px,
+        reading=reading,
+        n_workers=n_workers,
+    )
     seen: list[Seen] = []
     for found in track(looks, f"{card.task}: decoding the folder", len(record_of)):
         if isinstance(found, Refused):
             aside.append(Aside(found.path, "refused", found.reason))
         else:
             seen.append(found)
-    known, sought = _known(seen, project, near_duplicate_bits, n_workers, card.task)
+    known, sought = _known(seen, project, near_duplicate_bits, reading, n_workers, card.task)
     aside += [Aside(path, "known", reason) for path, reason in known.items()]
     new = [each for each in seen if each.path not in known]
     records = [record_of[each.path] for each in new]
@@ -181,6 +190,7 @@ def _known(
     seen: Sequence[Seen],
     project: Project | None,
     max_bits: int,
+    reading: Reading,
     n_workers: int,
     task: str,
 ) -> tuple[dict[str, str], str]:
@@ -197,7 +207,11 @@ def _known(
     if not here:
         return known, "exact copies only: the project's images are not here"
     looks = look_at_all(
-        project.raw_dir, [entry.path for entry in here], min_side_px=1, n_workers=n_workers
+        project.raw_dir,
+        [entry.path for entry in here],
+        min_side_px=1,
+        reading=reading,
+        n_workers=n_workers,
     )
     own, prints = [], []
     entry_of = {entry.path: entry for entry in here}

@@ -16,6 +16,8 @@ from typing import Any
 from pipelines.data.decoding import Refused, Seen
 from pipelines.data.duplicates import Dropped, Joined
 from pipelines.data.manifest import SPLITS, Entry, Record, content_sha256
+from pipelines.data.prepared import written
+from pipelines.data.reading import AS_IT_COMES, Reading
 
 #: Suffixes that a format goes by; any other is counted as a mismatch, which does no harm.
 _SUFFIXES = {
@@ -62,7 +64,11 @@ def n_groups_of_several_labels(labels: Sequence[str], groups: Sequence[str]) -> 
 
 
 def summarise(
-    task: str, labels: Sequence[str], data_source: str, findings: Findings
+    task: str,
+    labels: Sequence[str],
+    data_source: str,
+    findings: Findings,
+    reading: Reading = AS_IT_COMES,
 ) -> dict[str, Any]:
     """summary.json as a value.
 
@@ -71,7 +77,9 @@ def summarise(
         labels: in the order of the model's outputs.
         data_source: kind of the source that the images came from, e.g. ``sample``.
         findings: of the stage.
+        reading: how the files were read; left out where it is the usual one.
     """
+    stated = written(reading)
     entries, joined = findings.entries, findings.joined
     kinds = Counter(str(refused.kind) for _, refused in findings.refused)
     n_conflicting = sum(drop.is_conflict for _, drop in findings.dropped)
@@ -107,6 +115,7 @@ def summarise(
         "formats": dict(sorted(Counter(image.format for image in findings.seen).items())),
         "n_exif_rotated": sum(image.is_exif_rotated for image in findings.seen),
         "n_suffix_mismatches": n_odd_suffixes,
+        **({"reading": stated} if stated else {}),
     }
 
 

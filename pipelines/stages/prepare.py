@@ -26,6 +26,9 @@ from pipelines.data.manifest import (
     Record,
     write_manifest,
 )
+from pipelines.data.plain_view import reading_of
+from pipelines.data.range_of_set import check_scale, tell_outside
+from pipelines.data.reading import Reading
 from pipelines.data.splits import assign_splits, check_leaks
 from pipelines.data.summary import (
     Findings,
@@ -68,8 +71,9 @@ def run(task: str, domain: str, params: PrepareParams, seed: int, paths: Paths) 
     listed = load_task(domain, task).records(files.raw_dir, card)
     records = [record for record in listed if record.label in labels]
     _check_records(records, labels, files)
-    findings = _examine(task, records, params, seed, files)
-    summary = summarise(task, labels, _data_source(files.raw_dir), findings)
+    reading = reading_of(card)
+    findings = _examine(task, records, params, seed, files, reading)
+    summary = summarise(task, labels, _data_source(files.raw_dir), findings, reading)
     with new_folder(files.prepared_dir) as folder:
         write_text(folder / files.manifest.name, write_manifest(findings.entries))
         write_text(folder / files.quarantine.name, write_quarantine(findings))
@@ -78,7 +82,7 @@ def run(task: str, domain: str, params: PrepareParams, seed: int, paths: Paths) 
             json.dumps(summary, indent=2, ensure_ascii=True) + "\n",
         )
         for label in labels:
-            sheet = _sheet(label, findings.entries, files.raw_dir)
+            sheet = _sheet(label, findings.entries, files.raw_dir, reading)
             write_bytes(folder / files.contact_dir.name / f"{label}.png", sheet)
     _LOG.info(
         "%s: %d images in %d groups; %d refused, %d copies left out",
@@ -121,13 +125,19 @@ def _check_records(records: Sequence[Record], labels: Sequence[str], files: Task
 
 
 def _examine(
-    task: str, records: Sequence[Record], params: PrepareParams, seed: int, files: TaskPaths
+    task: str,
+    records: Sequence[Record],
+    params: PrepareParams,
+    seed: int,
+    files: TaskPaths,
+    reading: Reading,
 ) -> Findings:
     record_of = {record.path: record for record in records}
     looks = look_at_all(
         files.raw_dir,
         sorted(record_of),
         min_side_px=params.min_side_px,
+        reading=reading,
         n_workers=n_workers(),
     )
     refused, seen = list[tuple[Record, Refused]](), list[Seen]()
@@ -136,6 +146,8 @@ def _examine(
             refused.append((record_of[found.path], found))
         else:
             seen.append(found)
+    check_scale([each for _, each in refused], files)
+    tell_outside(task, seen, reading)
     _check_share(
         [each for _, each in refused], len(record_of), params.max_quarantine_fraction, files
     )
@@ -232,9 +244,13 @@ def _data_source(raw_dir: Path) -> str:
     return str(kind)
 
 
-def _sheet(label: str, entries: Sequence[Entry], raw_dir: Path) -> bytes:
+def _sheet(label: str, entries: Sequence[Entry], raw_dir: Path, reading: Reading) -> bytes:
     tiles = [
-        Tile(open_image(raw_dir / entry.path).rgb, PurePosixPath(entry.path).name, entry.split)
+        Tile(
+            open_image(raw_dir / entry.path, reading=reading).rgb,
+            PurePosixPath(entry.path).name,
+            entry.split,
+        )
         for entry in pick(entries, label)
     ]
     n_images = sum(entry.label == label for entry in entries)

@@ -321,7 +321,7 @@ def dicom_bombs() -> Named:
     yield "bomb/singles.dcm", dcm.dicom(grey, 8, syntax=RLELossless, frame=single, **big)
     yield (
         "bomb/fragments.dcm",
-        dcm.dicom(grey, 8, syntax=JPEGBaseline8Bit, frame=b"").replace(
+        dcm.dicom(grey, 8, syntax=JPEGBaseline8Bit, frame=b"\0\0").replace(
             close, struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 4_000_000 + close
         ),
     )
