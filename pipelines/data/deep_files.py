@@ -177,7 +177,7 @@ def _colour(image: Image.Image, data: bytes, clear: Any) -> Levels:
     """Both bytes of 16-bit colour, from the file and its twin."""
     twin = Image.open(io.BytesIO(data), formats=[image.format or ""])
     swapped = [tile._replace(args=_with(tile, _TWIN[_raw_mode(tile)])) for tile in _tiles(twin)]
-    twin.tile = swapped  # type: ignore[attr-defined]
+    twin.tile = swapped
     image.load()
     twin.load()
 
@@ -200,7 +200,7 @@ def _bytes_of(image: Image.Image, top: int, bottom: int) -> NDArray[np.uint8]:
 
 def _in_native_order(image: Image.Image) -> None:
     tiles = _tiles(image)
-    image.tile = [
+    image.tile = [  # type: ignore[attr-defined]
         tile._replace(args=_with(tile, _NATIVE.get(_raw_mode(tile), _raw_mode(tile))))
         if tile.codec_name == "libtiff"
         else tile
