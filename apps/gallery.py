@@ -15,6 +15,7 @@ import streamlit as st
 from apps.session import thumb
 from pipelines.data.images import open_image
 from pipelines.data.manifest import Entry, in_split, read_manifest
+from pipelines.data.reading import Reading
 from pipelines.errors import CorruptImageError, DataError
 from pipelines.paths import TaskPaths
 
@@ -63,14 +64,15 @@ def pick(files: TaskPaths, labels: Sequence[str], *, n: int, turn: int) -> list[
 
 
 @st.cache_data(show_spinner=False, max_entries=512)
-def thumbnail(path: str, _version: int) -> bytes | None:
+def thumbnail(path: str, _version: int, reading: Reading) -> bytes | None:
     """A small square JPEG of a test picture; None if it cannot be opened.
 
     Args:
         path: of the file.
         _version: changes when the file does.
+        reading: of the model.
     """
     try:
-        return thumb(open_image(Path(path)).rgb)
+        return thumb(open_image(Path(path), reading=reading).rgb)
     except CorruptImageError:
         return None

@@ -13,8 +13,6 @@ from PIL import Image
 
 from apps.models import Model
 from apps.session import Scene, Shot, fitted, jpeg, thumb
-from pipelines.data.images import open_image
-from pipelines.mobile.predictor import Predictor
 
 #: Shorter side of a scene: a face that fills a tenth of it has 150 px.
 SCENE_SIDE_PX = 1500
@@ -48,9 +46,12 @@ def look(
     """
     predictor = model.predictor()
     start = time.perf_counter()
-    image = _opened(predictor, source, name, has_scene=find is not None)
-    pixels = predictor.pixels(image)
-    prediction = predictor.answer(pixels)
+    # With a scene, large enough that a face far off still has its pixels.
+    least_side_px = SCENE_SIDE_PX if find is not None else 0
+    opened = predictor.opened(source, name=name, least_side_px=least_side_px)
+    image = opened.rgb
+    pixels = predictor.pixels(image, name=name)
+    prediction = predictor.answer(pixels, outside=opened.outside)
     scene = find(model, image) if find is not None else None
     elapsed_ms = (time.perf_counter() - start) * 1000
     view = fitted(image)
@@ -65,12 +66,3 @@ def look(
         elapsed_ms=elapsed_ms,
         scene=scene,
     )
-
-
-def _opened(
-    predictor: Predictor, source: Path | bytes, name: str, *, has_scene: bool
-) -> Image.Image:
-    """Upright and RGB; large enough that a face far off still has its pixels."""
-    if has_scene:
-        return open_image(source, name=name, least_side_px=SCENE_SIDE_PX).rgb
-    return predictor.open(source, name=name)

@@ -15,6 +15,7 @@ import numpy as np
 import streamlit as st
 
 from pipelines.card import DatasetCard, load_card
+from pipelines.data.reading import Reading
 from pipelines.errors import BundleError, ConfigError
 from pipelines.mobile.bundle import Bundle, read_bundle
 from pipelines.mobile.predictor import Predictor, processor_name
@@ -56,6 +57,11 @@ class Model:
     def names(self) -> dict[str, str]:
         """What people call a label, only where it differs."""
         return self.bundle.label_names
+
+    @property
+    def reading(self) -> Reading:
+        """How the model's pictures are read."""
+        return self.bundle.preprocess.build().reading
 
     def predictor(self, precision: Precision | None = None) -> Predictor:
         """A session on one of the two files, made once a server.

@@ -15,7 +15,7 @@ from apps.gallery import pick, thumbnail
 from apps.models import Model
 from apps.session import MAX_AT_ONCE, Store
 from apps.texts import Texts
-from pipelines.data.images import MAX_PIXELS
+from pipelines.data.bounds import max_pixels
 
 #: Of one uploaded picture; .streamlit/config.toml says the same to the server.
 MAX_UPLOAD_MB = 30
@@ -90,7 +90,7 @@ def _from_upload(t: Texts, model: Model, kept: Store, is_new: Callable[[], None]
         max_upload_size=MAX_UPLOAD_MB,
         on_change=is_new,
     )
-    bounds = {"megabytes": MAX_UPLOAD_MB, "megapixels": MAX_PIXELS // 1_000_000, "n": MAX_AT_ONCE}
+    bounds = {"megabytes": MAX_UPLOAD_MB, "megapixels": max_pixels() // 1_000_000, "n": MAX_AT_ONCE}
     st.caption(t("input.upload_hint", **bounds))
     if len(files) > MAX_AT_ONCE:
         st.warning(t("input.too_many", n=len(files), most=MAX_AT_ONCE))
@@ -117,7 +117,7 @@ def _from_gallery(t: Texts, model: Model, kept: Store) -> list[Incoming]:
     st.caption(t("input.gallery_lead"))
     with st.container(horizontal=True, gap="small", key="gallery"):
         for number, test in enumerate(offered, start=1):
-            small = thumbnail(str(test.path), test.path.stat().st_mtime_ns)
+            small = thumbnail(str(test.path), test.path.stat().st_mtime_ns, model.reading)
             if small is None:
                 continue
             label = t.label(model.task, test.label, model.names)

@@ -33,6 +33,7 @@ from report import ROOT, header, make_parser, run, say, table
 _SLOW_S = 2.0
 #: Share of the executions by door; vetting is the quickest and YAML the slowest.
 _SHARES = {"images": 50, "archives": 15, "params": 1, "cards": 2, "bundles": 12, "models": 20}
+_SHARES |= {"dicom": 10, "heic": 10, "avif": 10, "jpeg2000": 10}
 #: Larger files say nothing that smaller ones do not, and take longer.
 _MAX_BYTES = 40_000
 #: Numbers that programs are known to stumble over.

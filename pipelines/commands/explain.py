@@ -94,7 +94,7 @@ def run(
     lines, complaints, names = [], [], set[str]()
     for image in images:
         try:
-            picture = open_image(image).rgb
+            picture = open_image(image, reading=predictor.reading).rgb
         except CorruptImageError as err:
             complaints.append(str(err))
             continue

@@ -15,13 +15,20 @@ from ruamel.yaml import YAML
 
 from pipelines.card import DatasetCard, Domain
 from pipelines.commands.survey import Survey
+from pipelines.data.range_of_set import MeasuredRange
 from pipelines.strict_yaml import validate
 
 _FILL_IN = "not stated; fill in"
 _GREY_MODES = frozenset({"1", "L", "I", "F", "I;16", "I;16B"})
 
 
-def first_card(task: str, domain: Domain, survey: Survey, path: Path) -> str:
+def first_card(
+    task: str,
+    domain: Domain,
+    survey: Survey,
+    path: Path,
+    measured: MeasuredRange | None = None,
+) -> str:
     """The text of a card.yaml, checked.
 
     Args:
@@ -29,16 +36,18 @@ def first_card(task: str, domain: Domain, survey: Survey, path: Path) -> str:
         domain: of the task.
         survey: what the folder holds.
         path: where the card will lie, for messages.
+        measured: stored values of the files with more than 8 bits a channel; None without any.
     """
-    card = _card(task, domain, survey)
+    card = _card(task, domain, survey, measured)
     validate(DatasetCard, card, path)
     return _dump(card)
 
 
-def _card(task: str, domain: Domain, survey: Survey) -> dict[str, object]:
+def _card(
+    task: str, domain: Domain, survey: Survey, measured: MeasuredRange | None
+) -> dict[str, object]:
     """A card that states what was seen and says of the rest that it is not stated."""
     is_grey = bool(survey.modes) and set(survey.modes) <= _GREY_MODES
-    is_deep = any(mode.startswith("I") for mode in survey.modes)
     counts = ", ".join(f"{found.label} {found.n_images}" for found in survey.classes)
     biases = [f"Counts by class when the folder was looked at: {counts}."]
     if not survey.layout.has_groups:
@@ -51,6 +60,11 @@ def _card(task: str, domain: Domain, survey: Survey) -> dict[str, object]:
         biases.append(
             f"Mixed file formats ({tally(survey.formats)}): check that the format does not tell "
             f"the class."
+        )
+    if measured is not None and measured.n_measured < measured.n_files:
+        biases.append(
+            f"The range of the stored values was measured on {measured.n_measured} of "
+            f"{measured.n_files} files; `prepare` tells which go beyond it."
         )
     return {
         "title": task.replace("_", " ").capitalize(),
@@ -90,7 +104,8 @@ def _card(task: str, domain: Domain, survey: Survey) -> dict[str, object]:
                 f"{survey.smallest_px} to {survey.largest_px} px"
             ),
             "channels": 1 if is_grey else 3,
-            "bit_depth": 16 if is_deep else 8,
+            "bit_depth": measured.bit_depth if measured is not None else 8,
+            **({"range": measured.in_card()} if measured is not None else {}),
         },
         "splits": "given" if survey.layout.has_splits else "made",
         "known_biases": biases,

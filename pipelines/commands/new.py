@@ -24,6 +24,7 @@ from pipelines.commands.first_card import first_card, tally
 from pipelines.commands.survey import Survey, look
 from pipelines.config import Params, load_params
 from pipelines.data.names import SPLITS
+from pipelines.data.range_of_set import measure_range
 from pipelines.errors import ConfigError
 from pipelines.paths import Paths
 from pipelines.strict_yaml import validate
@@ -103,6 +104,7 @@ def run(paths: Paths, task: str, domain: Domain, source: Path) -> Answer:
     files = _targets(paths, task, domain)
     _check_name(task, params, files)
     survey = look(folder)
+    measured = measure_range([folder / image.path for image in survey.layout.images])
     card_path, module_path, test_path = files
     before = paths.params.read_bytes()
     after = _with_task(before.decode("utf-8"), params, task, domain, folder)
@@ -115,7 +117,7 @@ def run(paths: Paths, task: str, domain: Domain, source: Path) -> Answer:
         "example": _example(survey),
     }
     texts = {
-        card_path: first_card(task, domain, survey, card_path),
+        card_path: first_card(task, domain, survey, card_path, measured),
         module_path: _MODULE.format(**facts),
         test_path: _TEST.format(**facts),
         # Last: a task exists once params.yaml names it.

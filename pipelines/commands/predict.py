@@ -18,6 +18,7 @@ from PIL import Image
 
 from pipelines.commands.answer import Answer, shown, table
 from pipelines.commands.pictures import Meant, meant_by
+from pipelines.data.deep import outside_words
 from pipelines.errors import BundleError, ConfigError, CorruptImageError
 from pipelines.mobile.bundle import Bundle
 from pipelines.mobile.predictor import Prediction, Predictor, processor_name
@@ -167,6 +168,8 @@ def _as_text(predictor: Predictor, outcomes: Sequence[Outcome]) -> str:
             lines += _calls(bundle, prediction)
             if prediction.foreignness is not None:
                 lines.append(f"A kind of picture that I know. {_foreignness(bundle, prediction)}")
+        if prediction.outside:
+            lines.append(outside_words(prediction.outside, predictor.reading.range))
         lines.append(f"{prediction.elapsed_ms:.1f} ms")
     threads = "1 thread" if predictor.n_threads == 1 else f"{predictor.n_threads} threads"
     lines += [
@@ -231,6 +234,7 @@ def _as_json(predictor: Predictor, outcomes: Sequence[Outcome], meant: Meant) ->
                 "is_foreign": prediction.is_foreign,
                 "foreignness": prediction.foreignness,
                 "positives": prediction.positives,
+                "outside_range": prediction.outside,
                 "elapsed_ms": round(prediction.elapsed_ms, 3),
             }
             for path, prediction in _answered(outcomes)

@@ -19,6 +19,7 @@ from pipelines.card import load_card
 from pipelines.commands.answer import Answer, shown, table
 from pipelines.commands.predict import SAMPLE_WARNING
 from pipelines.config import TaskParams, load_params
+from pipelines.data.deep import outside_words
 from pipelines.data.manifest import Entry, class_index_of, read_manifest
 from pipelines.data.outside import Aside, Outside, Project, sift
 from pipelines.data.workers import n_workers
@@ -92,6 +93,7 @@ def run(
         predictor.bundle.labels,
         _project(files, predictor.bundle),
         min_side_px=section.prepare.min_side_px,
+        reading=predictor.reading,
         near_duplicate_bits=section.prepare.near_duplicate_bits,
         n_workers=n_workers(),
     )
@@ -110,7 +112,7 @@ def run(
     )
     if as_json:
         return Answer(found.model_dump_json(indent=2))
-    text = _as_text(found, target / _PAGE)
+    text = _as_text(found, target / _PAGE, _outside(looked, predictor))
     return Answer(f"{text}\n\n{sifted.account(refused).as_text('class', names)}")
 
 
@@ -278,8 +280,18 @@ def _blind(
         return (), str(err)
 
 
+def _outside(looked: Sequence[Looked], predictor: Predictor) -> str:
+    """What goes beyond the range of the training data, in one sentence; or empty."""
+    most = max(looked, key=lambda each: each.prediction.outside)
+    n_outside = sum(each.prediction.outside > 0 for each in looked)
+    if not n_outside:
+        return ""
+    words = outside_words(most.prediction.outside, predictor.reading.range)
+    return f"{n_outside:,} images go beyond the range; of {most.entry.path!r}, most: {words}"
+
+
 # -- in short -------------------------------------------------------------------------------------
-def _as_text(found: Validation, page: Path) -> str:
+def _as_text(found: Validation, page: Path, told: str) -> str:
     lines = [
         f"{found.title} ({found.task}, {found.precision}) on {shown(found.folder)}: "
         f"{found.n_images:,} images of {found.n_groups:,} groups",
@@ -317,5 +329,7 @@ def _as_text(found: Validation, page: Path) -> str:
             f"Called foreign: {with_interval(found.abstained.refused)} of the images; accuracy on "
             f"the others {with_interval(found.abstained.accuracy_of_accepted)}."
         )
+    if told:
+        lines.append(told)
     lines.append(f"Report: {shown(str(page))}")
     return "\n".join(lines)

@@ -18,6 +18,7 @@ from pipelines.data.file_facts import file_facts
 from pipelines.data.images import open_image, read_file
 from pipelines.data.label_doubts import Doubt, spread
 from pipelines.data.manifest import Entry, class_index_of
+from pipelines.data.reading import AS_IT_COMES, Reading
 from pipelines.paths import TaskPaths
 
 
@@ -41,7 +42,11 @@ def doubts_csv(doubts: Sequence[Doubt], entries: Sequence[Entry], labels: Sequen
 
 
 def doubts_sheet(
-    doubts: Sequence[Doubt], entries: Sequence[Entry], labels: Sequence[str], files: TaskPaths
+    doubts: Sequence[Doubt],
+    entries: Sequence[Entry],
+    labels: Sequence[str],
+    files: TaskPaths,
+    reading: Reading = AS_IT_COMES,
 ) -> bytes | None:
     """A PNG file with the surest doubts; None without any.
 
@@ -50,6 +55,7 @@ def doubts_sheet(
         entries: all that were audited.
         labels: in the order of the classes.
         files: of the task.
+        reading: of the prepared set.
 
     Raises:
         CorruptImageError: if an image changed meanwhile.
@@ -59,7 +65,7 @@ def doubts_sheet(
         return None
     tiles = [
         Tile(
-            _picture(entries[doubt.index], files),
+            _picture(entries[doubt.index], files, reading),
             entries[doubt.index].label,
             entries[doubt.index].split,
             f"{doubt.probability:.2f} {labels[doubt.suggested]}?",
@@ -78,6 +84,7 @@ def facts_sheet(
     entries: Sequence[Entry],
     labels: Sequence[str],
     files: TaskPaths,
+    reading: Reading = AS_IT_COMES,
 ) -> bytes | None:
     """A PNG file with the images that facts of the file tell most surely; None if they tell none.
 
@@ -86,6 +93,7 @@ def facts_sheet(
         entries: n that were audited.
         labels: in the order of the classes.
         files: of the task.
+        reading: of the prepared set.
 
     Raises:
         CorruptImageError: if an image changed meanwhile.
@@ -99,7 +107,7 @@ def facts_sheet(
         return None
     tiles = [
         Tile(
-            _picture(entries[row], files),
+            _picture(entries[row], files, reading),
             entries[row].label,
             entries[row].split,
             f"{sure[row]:.2f} {_facts_line(entries[row], files)}",
@@ -115,5 +123,5 @@ def _facts_line(entry: Entry, files: TaskPaths) -> str:
     return f"{facts.format} {facts.mode} {facts.width_px}x{facts.height_px}"
 
 
-def _picture(entry: Entry, files: TaskPaths) -> Image.Image:
-    return open_image(files.raw_dir / entry.path, name=entry.path).rgb
+def _picture(entry: Entry, files: TaskPaths, reading: Reading) -> Image.Image:
+    return open_image(files.raw_dir / entry.path, name=entry.path, reading=reading).rgb

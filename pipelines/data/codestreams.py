@@ -19,11 +19,15 @@ from PIL import Image
 _FRAMES = frozenset({0xC0, 0xC1, 0xC3, 0xF7})
 _OTHER_FRAMES = frozenset({0xC2, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)})
 _START_OF_SCAN = 0xDA
+_END_OF_IMAGE = b"\xff\xd9"
 _RLE_HEADER_BYTES = 64
 
 
 def coded_size(frame: bytes) -> tuple[int, int] | None:
     """Width and height that a JPEG, JPEG-LS or JPEG 2000 codestream declares; None for another.
+
+    None, too, where the end of a JPEG or JPEG-LS is missing: of such a file of 1 kB, CharLS looks
+    for more for 2 seconds.
 
     Args:
         frame: the codestream.
@@ -33,7 +37,7 @@ def coded_size(frame: bytes) -> tuple[int, int] | None:
             return None
         right, bottom, left, top = struct.unpack(">4I", frame[8:24])
         return right - left, bottom - top
-    if not frame.startswith(b"\xff\xd8"):
+    if not (frame.startswith(b"\xff\xd8") and frame.rstrip(b"\0").endswith(_END_OF_IMAGE)):
         return None
     at = 2
     while at + 9 <= len(frame) and frame[at] == 0xFF:

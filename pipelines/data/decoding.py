@@ -21,8 +21,10 @@ from multiprocessing import connection
 from pathlib import Path
 from typing import Literal, NamedTuple
 
+from pipelines.data.deep import UnscaledError
 from pipelines.data.fingerprints import GLANCE_PX, Fingerprint, fingerprint
 from pipelines.data.images import glance, read_file
+from pipelines.data.reading import AS_IT_COMES, Reading
 from pipelines.errors import CorruptImageError, DataError
 
 #: Images that a worker takes at a time: enough to drown the cost of handing them over.
@@ -33,7 +35,7 @@ _WINDOW = 3
 _MIN_PARALLEL_IMAGES = 1000
 _MIN_PARALLEL_BYTES = 16_000_000
 
-RefusalKind = Literal["missing", "unreadable", "too_small"]
+RefusalKind = Literal["missing", "unreadable", "too_small", "unscaled"]
 
 
 class Seen(NamedTuple):
@@ -48,6 +50,8 @@ class Seen(NamedTuple):
     height_px: int
     is_exif_rotated: bool
     fingerprint: Fingerprint
+    #: Share of the pixels outside the data set's range.
+    outside: float = 0.0
 
 
 class Refused(NamedTuple):
@@ -57,20 +61,27 @@ class Refused(NamedTuple):
     kind: RefusalKind
     #: One line, without the path.
     reason: str
+    #: Least and greatest stored value, of a deep picture for which no range is stated.
+    extent: tuple[float, float] | None = None
 
 
-def look(raw_dir: Path, path: str, min_side_px: int) -> Seen | Refused:
+def look(
+    raw_dir: Path, path: str, min_side_px: int, reading: Reading = AS_IT_COMES
+) -> Seen | Refused:
     """What one file is.
 
     Args:
         raw_dir: folder that ``path`` is relative to.
         path: POSIX path.
         min_side_px: images with a shorter side below this are refused.
+        reading: of the data set.
     """
     file = raw_dir / path
     try:
         data = read_file(file, path)
-        seen = glance(data, side_px=GLANCE_PX, name=path)
+        seen = glance(data, side_px=GLANCE_PX, name=path, reading=reading)
+    except UnscaledError as err:
+        return Refused(path, "unscaled", err.reason, err.extent)
     except CorruptImageError as err:
         is_there = os.path.lexists(file)
         reason = err.reason if is_there else "the file is listed but is not there"
@@ -90,11 +101,17 @@ def look(raw_dir: Path, path: str, min_side_px: int) -> Seen | Refused:
         seen.height_px,
         seen.is_exif_rotated,
         fingerprint(seen.grey),
+        seen.outside,
     )
 
 
 def look_at_all(
-    raw_dir: Path, paths: Sequence[str], *, min_side_px: int, n_workers: int
+    raw_dir: Path,
+    paths: Sequence[str],
+    *,
+    min_side_px: int,
+    n_workers: int,
+    reading: Reading = AS_IT_COMES,
 ) -> Iterator[Seen | Refused]:
     """What each file is, in the order of ``paths``.
 
@@ -104,13 +121,14 @@ def look_at_all(
         min_side_px: as for `look`.
         n_workers: processes; with 1, or with little to do, this process does the work, as it does
             while they start.
+        reading: of the data set.
 
     Raises:
         DataError: if the system ends a worker process.
     """
     if n_workers == 1 or not _is_much(raw_dir, paths):
         for path in paths:
-            yield look(raw_dir, path, min_side_px)
+            yield look(raw_dir, path, min_side_px, reading)
         return
     in_flight: deque[tuple[Sequence[str], Future[list[Seen | Refused]]]] = deque()
     with _pool(n_workers) as pool, ThreadPoolExecutor(1) as starter:
@@ -118,14 +136,15 @@ def look_at_all(
         try:
             start = starter.submit(_start, pool)
             while n_seen < len(paths) and not start.done():
-                yield look(raw_dir, paths[n_seen], min_side_px)
+                yield look(raw_dir, paths[n_seen], min_side_px, reading)
                 n_seen += 1
             start.result()
             chunks = deque(paths[i : i + _CHUNK] for i in range(n_seen, len(paths), _CHUNK))
             while chunks or in_flight:
                 while chunks and len(in_flight) < _WINDOW * n_workers:
                     chunk = chunks.popleft()
-                    in_flight.append((chunk, pool.submit(_look_at, raw_dir, chunk, min_side_px)))
+                    work = pool.submit(_look_at, raw_dir, chunk, min_side_px, reading)
+                    in_flight.append((chunk, work))
                 chunk, future = in_flight.popleft()
                 yield from future.result()
         except BrokenProcessPool as err:
@@ -151,8 +170,10 @@ def _is_much(raw_dir: Path, paths: Sequence[str]) -> bool:
     return n_bytes >= _MIN_PARALLEL_BYTES
 
 
-def _look_at(raw_dir: Path, paths: Sequence[str], min_side_px: int) -> list[Seen | Refused]:
-    return [look(raw_dir, path, min_side_px) for path in paths]
+def _look_at(
+    raw_dir: Path, paths: Sequence[str], min_side_px: int, reading: Reading
+) -> list[Seen | Refused]:
+    return [look(raw_dir, path, min_side_px, reading) for path in paths]
 
 
 def _pool(n_workers: int) -> ProcessPoolExecutor:

@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,9 +22,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines.data.codestreams import coded_size, unpack_rle
-from pipelines.data.dicom_header import COLOUR, DicomFacts, File, read_file, read_header
+from pipelines.data.deep import Levels
+from pipelines.data.dicom_header import COLOUR, File, read_file, read_header
 from pipelines.data.dicom_values import (
-    Range,
     grey_levels,
     palette_colours,
     rescaled_values,
@@ -52,77 +52,78 @@ _PATIENT_ID = 0x00100020
 _T = TypeVar("_T")
 
 
-def decode(
-    data: bytes, name: str, pixel_range: Range, *, max_pixels: int
-) -> tuple[Image.Image, DicomFacts]:
-    """The picture of a DICOM file, as a viewer shows it.
+class DicomImage(Image.Image):
+    """The picture of a DICOM file, decoded when it is first looked at, as Pillow's own are.
 
-    Rescale slope and intercept (or the modality LUT) come first; then the range that is given, or
-    else the file's own window; MONOCHROME1 is inverted. Colour and grey of 8 bits are taken as
-    they are, unless the file brings a window.
+    Of mode L or RGB. Rescale slope and intercept (or the modality LUT) come first, then the file's
+    own window, then MONOCHROME1 is inverted. Colour, and grey of 8 bits, are taken as they are
+    where there is no window. What is deep may be shown by a range instead (`dicom_levels`).
+    """
+
+    format = "DICOM"
+
+    def __init__(self, file: File, name: str) -> None:
+        """Decode nothing yet.
+
+        Args:
+            file: its header and the bytes of its pixels.
+            name: what to call it in messages.
+        """
+        super().__init__()
+        self.file, self.name = file, name
+        self._size, self._mode = (file.facts.width_px, file.facts.height_px), file.facts.mode
+        #: What the file says of its pixels.
+        self.facts = file.facts
+
+    def load(self) -> Any:
+        """Decode, once.
+
+        Raises:
+            CorruptImageError: if the pixels are damaged or of a transfer syntax that is not read.
+        """
+        if self._im is None:
+            self.im = _guarded(lambda: _shown(self.file, self.name), self.name).im
+        return super().load()
+
+
+def open_dicom(data: bytes, name: str) -> DicomImage:
+    """The picture of a DICOM file, not decoded yet.
 
     Args:
         data: of the file.
         name: what to call it in messages.
-        pixel_range: rescaled values that become black and white; ``full`` for the whole range of
-            the stored type; None for the file's own window.
-        max_pixels: rows times columns, at most.
-
-    Returns:
-        A picture of mode L or RGB, and the facts.
 
     Raises:
-        CorruptImageError: if it has no pixels, several frames, too many pixels, a transfer syntax
-            that is not read, or deep pixels and neither range nor window; or is damaged. The
-            message holds nothing of the header.
+        CorruptImageError: if it has no pixels, several frames or such pixels as are not read, or
+            its header is damaged. The message holds nothing of the header.
     """
-    return _guarded(lambda: _decode(data, name, pixel_range, max_pixels), name)
+    return DicomImage(_guarded(lambda: read_file(data, name), name), name)
 
 
-def read_facts(data: bytes, name: str) -> DicomFacts:
-    """What a file says of its pixels, without a look at them.
+def dicom_levels(image: DicomImage) -> Levels:
+    """The rescaled values of a deep picture, to be shown by the range of a data set.
 
     Args:
-        data: of the file.
-        name: what to call it in messages.
+        image: as `open_dicom` gives it.
 
     Raises:
-        CorruptImageError: as `decode`, but for what only the pixels show.
+        CorruptImageError: as `DicomImage.load`.
     """
-    return _guarded(lambda: read_file(data, name, None).facts, name)
+    file = image.file
 
-
-def value_counts(
-    data: bytes, name: str, *, max_pixels: int
-) -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
-    """The rescaled values that a deep grey picture holds, and how many pixels have each.
-
-    Args:
-        data: of the file.
-        name: what to call it in messages.
-        max_pixels: as for `decode`.
-
-    Returns:
-        Values in ascending order and their counts; None for colour and for 8 bits as they are.
-
-    Raises:
-        CorruptImageError: as `decode`.
-    """
-
-    def count() -> tuple[NDArray[np.float64], NDArray[np.int64]] | None:
-        file = read_file(data, name, max_pixels)
-        if not file.facts.is_deep:
-            return None
-        stored, _ = _stored(file, name)
-        counts = np.zeros(2**file.facts.bits_stored, dtype=np.int64)
-        for strip in _strips(stored, file):
-            counts += np.bincount(strip.ravel(), minlength=len(counts))
+    def decode() -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
+        stored, _ = _stored(file, image.name)
         values = rescaled_values(file.header, file.facts.bits_stored, file.is_signed)
-        there = np.flatnonzero(counts)
-        order = there[np.argsort(values[there], kind="stable")]
-        return values[order], counts[order]
+        whole = values.clip(0, 65_535).astype(np.uint16)
+        return stored, values, whole if np.array_equal(whole, values) else values
 
-    return _guarded(count, name)
+    stored, values, meant = _guarded(decode, image.name)
+    return Levels(
+        *image.size,
+        lambda top, bottom: (meant[_places(stored[top:bottom], file)], None),
+        (float(values.min()), float(values.max())),
+        is_inverted=file.photometric == "MONOCHROME1",
+    )
 
 
 def patient_key(data: bytes, salt: bytes) -> str | None:
@@ -162,29 +163,24 @@ def _guarded(work: Callable[[], _T], name: str) -> _T:
         raise CorruptImageError(name, "a damaged or truncated DICOM file") from None
 
 
-def _decode(
-    data: bytes, name: str, pixel_range: Range, max_pixels: int
-) -> tuple[Image.Image, DicomFacts]:
-    file = read_file(data, name, max_pixels)
+def _shown(file: File, name: str) -> Image.Image:
+    """The picture as the file itself wants it."""
     facts, size = file.facts, (file.facts.width_px, file.facts.height_px)
-    if facts.is_deep and pixel_range is None and not facts.has_window:
-        raise CorruptImageError(name, _unstated_range(facts.bits_stored))
     stored, photometric = _stored(file, name)
     if stored.ndim == 3:
         mode = "RGB" if photometric == "RGB" else "YCbCr"
         image = Image.frombytes(mode, size, np.ascontiguousarray(stored).tobytes())
-        return (image if mode == "RGB" else image.convert("RGB")), facts
+        return image if mode == "RGB" else image.convert("RGB")
     table = (
-        grey_levels(file.header, facts.bits_stored, file.is_signed, pixel_range)
+        grey_levels(file.header, facts.bits_stored, file.is_signed)
         if facts.mode == "L"
         else palette_colours(file.header, facts.bits_stored)
     )
     shown = np.empty((facts.height_px, facts.width_px, *table.shape[1:]), dtype=np.uint8)
-    top = 0
-    for strip in _strips(stored, file):
-        shown[top : top + len(strip)] = table[strip]
-        top += len(strip)
-    return Image.fromarray(shown), facts
+    n_rows = max(1, _STRIP_PIXELS // facts.width_px)
+    for top in range(0, facts.height_px, n_rows):
+        shown[top : top + n_rows] = table[_places(stored[top : top + n_rows], file)]
+    return Image.fromarray(shown)
 
 
 def _stored(file: File, name: str) -> tuple[NDArray[Any], str]:
@@ -209,7 +205,9 @@ def _stored(file: File, name: str) -> tuple[NDArray[Any], str]:
             planes = unpack_rle(frame, n_samples * file.bits_allocated // 8, facts.n_pixels)
             return _joined(planes, file, n_samples), file.photometric
         if coded_size(frame) != (facts.width_px, facts.height_px):
-            raise CorruptImageError(name, "DICOM whose pixels have another size than it says")
+            raise CorruptImageError(
+                name, "DICOM pixels that are cut off, or of another size than it says"
+            )
     array, properties = decoder.as_array(
         file.pixels,
         index=0,
@@ -225,7 +223,7 @@ def _stored(file: File, name: str) -> tuple[NDArray[Any], str]:
         pixel_representation=int(file.is_signed),
         planar_configuration=int(file.header.get("PlanarConfiguration", None) or 0),
         pixel_vr="OW" if file.bits_allocated > 8 else "OB",
-        # Bits above those stored are masked by `_strips`, without a copy of all pixels.
+        # Bits above those stored are masked by `_places`, without a copy of all pixels.
         **({} if uid.is_encapsulated else {"view_only": True, "correct_unused_bits": False}),
     )
     return array, str(properties["photometric_interpretation"])
@@ -242,20 +240,15 @@ def _joined(planes: NDArray[np.uint8], file: File, n_samples: int) -> NDArray[An
     return joined.reshape(size)
 
 
-def _strips(stored: NDArray[Any], file: File) -> Iterator[NDArray[np.uint16]]:
-    """Some rows at a time: the bits that are stored, as places in a table of all their values."""
+def _places(stored: NDArray[Any], file: File) -> NDArray[np.uint16]:
+    """The bits that are stored, as places in a table of all values that they can have."""
     is_native = not isinstance(file.pixels, bytes)
     shift = file.high_bit + 1 - file.facts.bits_stored if is_native else 0
-    mask = 2**file.facts.bits_stored - 1
-    n_rows = max(1, _STRIP_PIXELS // file.facts.width_px)
-    for top in range(0, len(stored), n_rows):
-        yield (stored[top : top + n_rows].astype(np.uint16) >> shift) & mask
-
-
-def _unstated_range(bits: int) -> str:
-    return (
-        f"{bits} bits a pixel, and no window of its own: state card.image.range, in rescaled values"
-    )
+    mask = np.uint16(2**file.facts.bits_stored - 1)
+    places = stored.astype(np.uint16)
+    places >>= np.uint16(shift)
+    places &= mask
+    return places
 
 
 def _unread_syntax(syntax: str) -> str:

@@ -56,7 +56,7 @@ class DicomFacts:
     Attributes:
         width_px: columns.
         height_px: rows.
-        mode: ``L`` or ``RGB``: what `decode` gives.
+        mode: ``L`` or ``RGB``: of the picture that it becomes.
         bits_stored: of a sample.
         is_deep: whether the values need a range or a window: more than 8 bits, or rescaled.
         has_window: whether the file brings its own (VOI window or lookup table).
@@ -183,13 +183,12 @@ def read_header(data: bytes, name: str, tags: tuple[int, ...]) -> Header:
     return Header(header, syntax, data, Place(tag in _FLOAT_PIXELS, offset, n_bytes))
 
 
-def read_file(data: bytes, name: str, max_pixels: int | None) -> File:
+def read_file(data: bytes, name: str) -> File:
     """What a file says of its pixels, checked before any is decoded.
 
     Args:
         data: of the file.
         name: what to call it in messages.
-        max_pixels: rows times columns, at most; None for any number.
 
     Raises:
         CorruptImageError: if it has no pixels, or such as are not read; whatever pydicom raises,
@@ -203,12 +202,8 @@ def read_file(data: bytes, name: str, max_pixels: int | None) -> File:
             name, "it holds more than one frame; one label cannot speak for several pictures"
         )
     width_px, height_px = int(header.Columns), int(header.Rows)
-    if not 0 < width_px * height_px <= (max_pixels or width_px * height_px):
-        raise CorruptImageError(
-            name,
-            f"it declares {width_px:,} x {height_px:,} pixels; of a DICOM file 1 to "
-            f"{max_pixels:,} are decoded",
-        )
+    if width_px * height_px == 0:
+        raise CorruptImageError(name, f"it declares {width_px:,} x {height_px:,} pixels")
     allocated, stored = int(header.BitsAllocated), int(header.BitsStored)
     if place.is_float or allocated not in {8, 16} or not 1 <= stored <= allocated:
         raise CorruptImageError(

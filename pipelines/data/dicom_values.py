@@ -10,16 +10,13 @@ References:
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 if TYPE_CHECKING:
     from pydicom.dataset import Dataset
-
-#: One scale for a data set: two rescaled values, ``full``, or None for each file's own window.
-Range = tuple[float, float] | Literal["full"] | None
 
 
 def rescaled_values(header: Dataset, bits: int, is_signed: bool) -> NDArray[np.float64]:
@@ -65,31 +62,27 @@ def has_window(header: Dataset) -> bool:
     return bool(header.get("VOILUTSequence", None)) or _window(header) is not None
 
 
-def grey_levels(
-    header: Dataset, bits: int, is_signed: bool, pixel_range: Range
-) -> NDArray[np.uint8]:
-    """The grey that each stored value is shown as.
+def grey_levels(header: Dataset, bits: int, is_signed: bool) -> NDArray[np.uint8]:
+    """The grey that each stored value is shown as: by the file's window; without one, as it is.
 
     Args:
         header: what the values mean.
         bits: stored of a sample, 1 to 16.
         is_signed: whether they are a two's complement.
-        pixel_range: used for deep values, in the place of the file's window.
 
     Returns:
         (2**bits,), 0 black and 255 white, whatever the photometric interpretation.
 
     Raises:
-        ValueError: if the header contradicts itself.
+        ValueError: if the header contradicts itself, or the values are deep and have no window.
     """
     values = rescaled_values(header, bits, is_signed)
-    if pixel_range is not None and is_deep(header, bits, is_signed):
-        low, high = (values.min(), values.max()) if pixel_range == "full" else pixel_range
-        shares = (values - low) / (high - low)
-    elif has_window(header):
+    if has_window(header):
         shares = _windowed(header, values)
+    elif is_deep(header, bits, is_signed):
+        raise ValueError("deep values without a window")
     else:
-        shares = (values - values.min()) / max(1.0, float(np.ptp(values)))
+        shares = values / (2**bits - 1)
     grey: NDArray[np.uint8] = np.rint(255 * shares.clip(0, 1)).astype(np.uint8)
     return np.subtract(255, grey) if header.PhotometricInterpretation == "MONOCHROME1" else grey
 

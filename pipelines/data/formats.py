@@ -24,10 +24,6 @@ Extra = Literal["dicom", "heic"]
 ExtraFormat = Literal["DICOM", "HEIC"]
 EXTRAS: dict[ExtraFormat, Extra] = {"DICOM": "dicom", "HEIC": "heic"}
 
-#: Pixels that a format's decoder takes two seconds for on one core, where that is less than what
-#: may be decoded at all (benchmarks/formats.py). AVIF and HEIC of phones have up to 50 megapixels.
-MAX_PIXELS_OF = {"JPEG2000": 16_000_000, "HEIF": 50_000_000, "AVIF": 50_000_000}
-
 #: First bytes that matter: DICOM's signature stands behind a preamble of 128 (PS3.10, 7.1).
 HEAD_BYTES = 132
 #: Brands of HEIF files with HEVC inside (ISO/IEC 23008-12, B.4), and the one that names no codec.

@@ -13,9 +13,11 @@ from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
 
 from pipelines.config import AugmentParams
 from pipelines.data.augment import Views
+from pipelines.data.bounds import told_if_memory_ends
 from pipelines.data.images import open_image
 from pipelines.data.manifest import Entry
 from pipelines.data.preprocess import Preprocess
@@ -89,7 +91,8 @@ class Pictures:
         Returns:
             (crop_px, crop_px, 3), in [0, 255].
         """
-        return self.preprocess(open_image(self.raw_dir / entry.path, name=entry.path).rgb)
+        with told_if_memory_ends(entry.path):
+            return self.preprocess(self._open(entry))
 
     def views(
         self, entry: Entry, numbers: Sequence[int], *, plain: bool = True
@@ -104,7 +107,7 @@ class Pictures:
         Returns:
             (plain + len(numbers), crop_px, crop_px, 3), in [0, 255].
         """
-        image = open_image(self.raw_dir / entry.path, name=entry.path).rgb
+        image = self._open(entry)
         pixels = [self.preprocess(image)] if plain else []
         if numbers:
             seeds = [draw_seed(self.seed, entry.path, number) for number in numbers]
@@ -112,6 +115,10 @@ class Pictures:
             views = self._views_of_this_thread().many(source, seeds)
             pixels += [self.preprocess.finish(view) for view in views]
         return np.stack(pixels)
+
+    def _open(self, entry: Entry) -> Image.Image:
+        reading = self.preprocess.reading
+        return open_image(self.raw_dir / entry.path, name=entry.path, reading=reading).rgb
 
     def _views_of_this_thread(self) -> Views:
         views: Views | None = getattr(self._threads, "views", None)

@@ -12,18 +12,18 @@ import io
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from PIL import (
     AvifImagePlugin,  # noqa: F401 (registers itself; else the first AVIF imports every plugin)
     Image,
     Jpeg2KImagePlugin,  # noqa: F401
+    JpegImagePlugin,
     UnidentifiedImageError,
 )
 
-from pipelines.data import dicom
-from pipelines.data.dicom_values import Range
+from pipelines.data.dicom import open_dicom
 from pipelines.data.formats import (
     ALLOWED_FORMATS,
     DECODER_ERRORS,
@@ -35,6 +35,8 @@ from pipelines.data.formats import (
     missing_extra,
 )
 from pipelines.errors import CorruptImageError
+
+_JPEG_SIGNATURE = b"\xff\xd8\xff"
 
 
 class FileHeader(NamedTuple):
@@ -50,14 +52,12 @@ class FileHeader(NamedTuple):
     has_exif: bool
 
 
-def opened(data: bytes, name: str, *, pixel_range: Range, max_pixels: int) -> Image.Image:
-    """The image of a file; but for DICOM not decoded yet.
+def opened(data: bytes, name: str) -> Image.Image:
+    """The image of a file, not decoded yet.
 
     Args:
         data: of the file.
         name: what to call it in messages.
-        pixel_range: of a deep DICOM file, which is shown by it here (`dicom.decode`).
-        max_pixels: of a DICOM file, which is decoded here.
 
     Raises:
         CorruptImageError: if it is DICOM or HEIC, and damaged or not to be read here.
@@ -65,9 +65,10 @@ def opened(data: bytes, name: str, *, pixel_range: Range, max_pixels: int) -> Im
     """
     form = extra_format_of(data)
     if form == "DICOM":
-        image, _ = dicom.decode(data, name, pixel_range, max_pixels=max_pixels)
-        image.format = form
-        return image
+        return open_dicom(data, name)
+    if data.startswith(_JPEG_SIGNATURE):
+        # Not by `Image.open`, which refuses 180 megapixels whatever the scale they are decoded at.
+        return JpegImagePlugin.jpeg_factory(io.BytesIO(data), "")
     return _by_pillow(io.BytesIO(data), name, form)
 
 
@@ -87,9 +88,8 @@ def file_header(source: Path | bytes, name: str) -> FileHeader:
             form = extra_format_of(source if isinstance(source, bytes) else _head(source))
             if form == "DICOM":
                 data = source if isinstance(source, bytes) else source.read_bytes()
-                facts = dicom.read_facts(data, name)
-                size = (facts.width_px, facts.height_px)
-                return FileHeader(form, facts.mode, size, (), has_exif=False)
+                shown = open_dicom(data, name)
+                return FileHeader(form, shown.mode, shown.size, (), has_exif=False)
             stream = io.BytesIO(source) if isinstance(source, bytes) else source
             with _by_pillow(stream, name, form) as image:
                 tables: Mapping[int, Sequence[int]] = getattr(image, "quantization", {})
@@ -131,6 +131,18 @@ def _register_heif() -> None:
     Thumbnails off: in their place the photo itself is decoded, since nothing says that they show
     the same. Depth maps and other companions off: each is another way into libheif.
     """
-    import pillow_heif
+    from pillow_heif import HeifImageFile, options
 
-    pillow_heif.register_heif_opener(thumbnails=False, depth_images=False, aux_images=False)
+    options.THUMBNAILS = options.DEPTH_IMAGES = options.AUX_IMAGES = False
+
+    class Checked(HeifImageFile):  # type: ignore[misc]
+        """As pillow-heif has it, but that the picture has the size that was looked at before."""
+
+        def load(self) -> Any:
+            declared = self.size
+            loaded = super().load()
+            if self.size != declared:
+                raise ValueError("the picture has another size than the file says")
+            return loaded
+
+    Image.register_open(Checked.format, Checked)

@@ -24,6 +24,7 @@ from pipelines.data.duplicates import Policy, drop_exact, join_groups, linked_by
 from pipelines.data.fingerprints import stack
 from pipelines.data.layout import read_folder
 from pipelines.data.manifest import Entry, Record, records_of
+from pipelines.data.reading import AS_IT_COMES, Reading
 from pipelines.data.tree import File
 from pipelines.errors import DataError, MissingDataError
 from pipelines.progress import track
@@ -107,6 +108,7 @@ def sift(
     min_side_px: int,
     near_duplicate_bits: int,
     n_workers: int,
+    reading: Reading = AS_IT_COMES,
 ) -> Outside:
     """The images of a folder that count, and why the others do not.
 
@@ -118,6 +120,7 @@ def sift(
         min_side_px: of params.
         near_duplicate_bits: of params.
         n_workers: processes that decode.
+        reading: of the model.
 
     Raises:
         MissingDataError: if there is no such folder.
@@ -137,7 +140,13 @@ def sift(
         if each.label not in labels
     ]
     record_of = {each.path: each for each in listed if each.label in labels}
-    looks = look_at_all(folder, sorted(record_of), min_side_px=min_side_px, n_workers=n_workers)
+    looks = look_at_all(
+        folder,
+        sorted(record_of),
+        min_side_px=min_side_px,
+        reading=reading,
+        n_workers=n_workers,
+    )
     seen: list[Seen] = []
     for found in track(looks, f"{card.task}: decoding the folder", len(record_of)):
         if isinstance(found, Refused):
@@ -145,7 +154,7 @@ def sift(
         else:
             seen.append(found)
     labels_of = {path: record.label for path, record in record_of.items()}
-    known, sought = _known(seen, labels_of, project, near_duplicate_bits, n_workers, card)
+    known, sought = _known(seen, labels_of, project, near_duplicate_bits, reading, n_workers, card)
     aside += [Aside(path, "known", reason) for path, reason in known.items()]
     new = [each for each in seen if each.path not in known]
     records = [record_of[each.path] for each in new]
@@ -215,6 +224,7 @@ def _known(
     labels_of: Mapping[str, str],
     project: Project | None,
     max_bits: int,
+    reading: Reading,
     n_workers: int,
     card: DatasetCard,
 ) -> tuple[dict[str, str], str]:
@@ -233,7 +243,11 @@ def _known(
     if not here:
         return known, "exact copies only: the project's images are not here"
     looks = look_at_all(
-        project.raw_dir, [entry.path for entry in here], min_side_px=1, n_workers=n_workers
+        project.raw_dir,
+        [entry.path for entry in here],
+        min_side_px=1,
+        reading=reading,
+        n_workers=n_workers,
     )
     own, prints = [], []
     entry_of = {entry.path: entry for entry in here}

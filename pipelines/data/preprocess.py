@@ -13,8 +13,15 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipelines.data.reading import AS_IT_COMES, Reading
+
 #: What is painted over a masked border: the middle of [0, 255].
 MASK_VALUE = 128
+
+#: Of a longer picture, only the middle is resized: all that the model may see of it, and more.
+#: Without it, a line of 1 × 40,000 pixels would become 10 gigabytes. Pictures up to 4:1 are resized
+#: whole, as ever.
+_RESIZED_ASPECT = 4
 
 #: A wider mask would leave less than a tenth of the side to look at.
 MAX_BORDER_MASK = 0.45
@@ -61,11 +68,13 @@ class Preprocess:
         resize_px: the shorter side after resizing (bilinear, antialiased, aspect kept).
         crop_px: side of the central square that is kept; at most ``resize_px``.
         view: what is taken away before and after.
+        reading: how files become the pictures that it takes; for `open_image`.
     """
 
     resize_px: int
     crop_px: int
     view: View = _OFF
+    reading: Reading = AS_IT_COMES
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be."""
@@ -83,6 +92,7 @@ class Preprocess:
         Returns:
             (crop_px, crop_px, 3) RGB, in [0, 255].
         """
+        # Memory goes with the model's input, not with the picture's length.
         resized = self.resize(self._normalised(image))
         left = (resized.width - self.crop_px) // 2
         top = (resized.height - self.crop_px) // 2
@@ -156,11 +166,22 @@ class Preprocess:
         return framed
 
     def _normalised(self, image: Image.Image) -> Image.Image:
+        image = _middle(image)
         if self.view.grey:
             image = _grey(image)
         if self.view.side_px is not None:
             image = _with_side(image, self.view.side_px)
         return image
+
+
+def _middle(image: Image.Image) -> Image.Image:
+    """The middle of a long picture; any other is given back as it is."""
+    most = _RESIZED_ASPECT * min(image.size)
+    if max(image.size) <= most:
+        return image
+    width, height = min(image.width, most), min(image.height, most)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
 def _grey(image: Image.Image) -> Image.Image:

@@ -13,10 +13,10 @@ from PIL import Image
 
 #: How a painted picture becomes a file.
 Form = Literal[
-    "jpeg", "png", "wrong_suffix", "exif_rotated", "cmyk", "grey16", "near_duplicate", "truncated"
+    "jpeg", "png", "wrong_suffix", "exif_rotated", "cmyk", "grey", "near_duplicate", "truncated"
 ]
 #: Forms that replace an ordinary file; the picture in it is sound and must be accepted.
-IN_PLACE: tuple[Form, ...] = ("wrong_suffix", "exif_rotated", "cmyk", "grey16")
+IN_PLACE: tuple[Form, ...] = ("wrong_suffix", "exif_rotated", "cmyk", "grey")
 #: A picture loses at most this share of one side, so that not every file is a square.
 _MAX_CROP = 0.15
 _MAX_ENLARGE = 0.1
@@ -30,7 +30,7 @@ def suffix_of(form: Form) -> str:
     Args:
         form: see `Form`.
     """
-    return ".png" if form in {"png", "grey16"} else ".jpg"
+    return ".png" if form in {"png", "grey"} else ".jpg"
 
 
 def frame(picture: Image.Image, rng: np.random.Generator, side_px: int) -> Image.Image:
@@ -67,9 +67,9 @@ def encode(picture: Image.Image, form: Form, *, quality: int) -> bytes:
     """
     if form in {"png", "wrong_suffix"}:
         return _bytes(picture, "PNG", compress_level=3)
-    if form == "grey16":
-        grey = np.asarray(picture.convert("L"), dtype=np.uint16) * np.uint16(257)
-        return _bytes(Image.fromarray(grey), "PNG", compress_level=3)
+    if form == "grey":
+        # Not of 16 bits: such files need a range in the card, and the cards describe real sets.
+        return _bytes(picture.convert("L"), "PNG", compress_level=3)
     if form == "cmyk":
         return _bytes(picture.convert("CMYK"), "JPEG", quality=quality)
     if form == "exif_rotated":

@@ -18,6 +18,8 @@ from pipelines.data.decoding import Refused, Seen
 from pipelines.data.duplicates import Dropped, Joined
 from pipelines.data.manifest import SPLITS, Entry, Record, content_sha256
 from pipelines.data.partition import Partition
+from pipelines.data.prepared import written
+from pipelines.data.reading import AS_IT_COMES, Reading
 from pipelines.data.splits import straddling
 
 #: Near-duplicate pairs in two groups that are listed by name.
@@ -71,7 +73,11 @@ def n_groups_of_several_labels(labels: Sequence[str], groups: Sequence[str]) -> 
 
 
 def summarise(
-    task: str, labels: Sequence[str], data_source: str, findings: Findings
+    task: str,
+    labels: Sequence[str],
+    data_source: str,
+    findings: Findings,
+    reading: Reading = AS_IT_COMES,
 ) -> dict[str, Any]:
     """summary.json as a value.
 
@@ -80,7 +86,9 @@ def summarise(
         labels: in the order of the model's outputs.
         data_source: kind of the source that the images came from, e.g. ``sample``.
         findings: of the stage.
+        reading: how the files were read; left out where it is the usual one.
     """
+    stated = written(reading)
     entries, joined = findings.entries, findings.joined
     apart = joined.pairs[joined.is_apart]
     kinds = Counter(str(refused.kind) for _, refused in findings.refused)
@@ -127,6 +135,7 @@ def summarise(
         "formats": dict(sorted(Counter(image.format for image in findings.seen).items())),
         "n_exif_rotated": sum(image.is_exif_rotated for image in findings.seen),
         "n_suffix_mismatches": n_odd_suffixes,
+        **({"reading": stated} if stated else {}),
     }
 
 

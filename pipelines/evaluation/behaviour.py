@@ -113,7 +113,7 @@ def turned_answers(
     n_images = 0
     n_changed, n_refused = [0] * len(wanted), [0] * len(wanted)
     for file in files:
-        picture = open_image(file).rgb
+        picture = open_image(file, reading=predictor.reading).rgb
         before = predictor.predict(picture)
         n_images += 1
         for place, change in enumerate(wanted):

@@ -47,8 +47,10 @@ def look_at(folder: Path, entry: Entry, predictor: Predictor) -> Looked:
         CorruptImageError: if it is not an image that may enter.
     """
     data = read_file(folder / entry.path, entry.path)
-    pixels = predictor.pixels(data, name=entry.path)
-    return Looked(entry, predictor.answer(pixels), blind_looks.look(data, entry.path, pixels))
+    opened = predictor.opened(data, name=entry.path)
+    pixels = predictor.pixels(opened.rgb, name=entry.path)
+    prediction = predictor.answer(pixels, outside=opened.outside)
+    return Looked(entry, prediction, blind_looks.look(data, entry.path, pixels))
 
 
 def probabilities_of(looked: Sequence[Looked]) -> NDArray[np.float64]:

@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipelines.data.preprocess import MAX_BORDER_MASK, Preprocess, View
+from pipelines.data.reading import MAX_ASPECT, Reading
 from pipelines.errors import BundleError
 from pipelines.mobile.sessions import Precision
 from pipelines.mobile.trust import Abstention, AuditReport, Interval, OperatingPoint
@@ -60,6 +61,19 @@ class PreprocessSpec(_Part):
     border_mask: Annotated[
         float, Field(ge=0, le=MAX_BORDER_MASK, exclude_if=lambda share: share == 0)
     ] = 0.0
+    #: How files are read (`Reading`); left out of the file where nothing unusual is stated.
+    range: Annotated[
+        Literal["full"] | tuple[float, float] | None, Field(exclude_if=lambda scale: scale is None)
+    ] = None
+    max_aspect: Annotated[
+        float, Field(ge=1, le=1000, exclude_if=lambda most: most == MAX_ASPECT)
+    ] = MAX_ASPECT
+
+    @model_validator(mode="after")
+    def _range_rises(self) -> PreprocessSpec:
+        # As `Reading` says it.
+        Reading(range=self.range, max_aspect=self.max_aspect)
+        return self
 
     @classmethod
     def of(cls, preprocess: Preprocess) -> PreprocessSpec:
@@ -75,12 +89,15 @@ class PreprocessSpec(_Part):
             grey=view.grey,
             side_px=view.side_px,
             border_mask=view.border_mask,
+            range=preprocess.reading.range,
+            max_aspect=preprocess.reading.max_aspect,
         )
 
     def build(self) -> Preprocess:
         """The function that it describes."""
         view = View(grey=self.grey, side_px=self.side_px, border_mask=self.border_mask)
-        return Preprocess(self.resize_px, self.crop_px, view)
+        reading = Reading(range=self.range, max_aspect=self.max_aspect)
+        return Preprocess(self.resize_px, self.crop_px, view, reading)
 
 
 class Provenance(_Part):

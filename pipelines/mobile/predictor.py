@@ -16,7 +16,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.data.images import open_image
+from pipelines.data.bounds import refuse_by_aspect, told_if_memory_ends
+from pipelines.data.images import OpenedImage, open_image
+from pipelines.data.reading import Reading
 from pipelines.mobile.bundle import Bundle, read_bundle, read_model
 from pipelines.mobile.novelty import Novelty
 from pipelines.mobile.probabilities import softmax
@@ -43,6 +45,8 @@ class Prediction:
             the bundle has none.
         embedding: (d,) pooled features of two levels, see `inner_features`.
         elapsed_ms: wall time of preprocessing and model for this picture, in ms.
+        outside: share of the picture's stored values outside the range of the training data, which
+            are clipped (`pipelines.data.deep.outside_words` says it); 0 for 8 bits a channel.
     """
 
     label: str
@@ -52,6 +56,7 @@ class Prediction:
     positives: dict[str, bool]
     embedding: NDArray[np.float32]
     elapsed_ms: float
+    outside: float = 0.0
 
 
 class Predictor:
@@ -112,6 +117,11 @@ class Predictor:
             bundle, read_model(bundle, path.parent, precision), precision, n_threads=n_threads
         )
 
+    @property
+    def reading(self) -> Reading:
+        """How the model's pictures are read: range of deep pixels, bound of the aspect."""
+        return self._preprocess.reading
+
     def pixels(
         self, source: Path | bytes | Image.Image, *, name: str | None = None
     ) -> NDArray[np.uint8]:
@@ -127,16 +137,14 @@ class Predictor:
         Raises:
             CorruptImageError: if it is not an image that may enter.
         """
-        return self._preprocess(
-            source if isinstance(source, Image.Image) else self.open(source, name=name)
-        )
+        name = name or (str(source) if isinstance(source, Path) else "image")
+        image = source if isinstance(source, Image.Image) else self.open(source, name=name)
+        refuse_by_aspect(*image.size, self.reading, name)
+        with told_if_memory_ends(name):
+            return self._preprocess(image)
 
     def open(self, source: Path | bytes, *, name: str | None = None) -> Image.Image:
         """The picture in a file or in bytes, upright and RGB, as `pixels` opens it.
-
-        A large JPEG is decoded at a fraction of its size, at least twice as large as the model's
-        preprocessing needs it: of a phone's photo, most of the time goes into pixels that the
-        resizing would average away.
 
         Args:
             source: a file or its bytes.
@@ -145,8 +153,32 @@ class Predictor:
         Raises:
             CorruptImageError: if it is not an image that may enter.
         """
+        return self.opened(source, name=name).rgb
+
+    def opened(
+        self, source: Path | bytes, *, name: str | None = None, least_side_px: int = 0
+    ) -> OpenedImage:
+        """The picture in a file or in bytes, with the facts of its file.
+
+        A large JPEG is decoded at a fraction of its size, at least twice as large as the model's
+        preprocessing needs it: of a phone's photo, most of the time goes into pixels that the
+        resizing would average away.
+
+        Args:
+            source: a file or its bytes.
+            name: what to call it in messages.
+            least_side_px: neither side is made smaller than this.
+
+        Raises:
+            CorruptImageError: if it is not an image that may enter.
+        """
         needed_px = max(self._preprocess.resize_px, self._preprocess.view.side_px or 0)
-        return open_image(source, name=name, least_side_px=_DECODED_SIDES * needed_px).rgb
+        return open_image(
+            source,
+            name=name,
+            least_side_px=max(least_side_px, _DECODED_SIDES * needed_px),
+            reading=self.reading,
+        )
 
     def run(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
         """Logits and embeddings of preprocessed pictures.
@@ -185,14 +217,20 @@ class Predictor:
             CorruptImageError: if it is not an image that may enter.
         """
         start = time.perf_counter()
-        return self.answer(self.pixels(source, name=name), start)
+        if isinstance(source, Image.Image):
+            return self.answer(self.pixels(source, name=name), start)
+        opened = self.opened(source, name=name)
+        return self.answer(self.pixels(opened.rgb, name=name), start, outside=opened.outside)
 
-    def answer(self, pixels: NDArray[np.uint8], start: float | None = None) -> Prediction:
+    def answer(
+        self, pixels: NDArray[np.uint8], start: float | None = None, *, outside: float = 0.0
+    ) -> Prediction:
         """The answer for one picture that is preprocessed already.
 
         Args:
             pixels: (crop_px, crop_px, 3), as `pixels` gives them.
             start: of the clock, in seconds of `time.perf_counter`; None for now.
+            outside: share of the picture outside the range of the training data, as `opened` says.
         """
         start = time.perf_counter() if start is None else start
         logits, embedding = self.run(pixels[np.newaxis])
@@ -214,6 +252,7 @@ class Predictor:
             },
             embedding=embedding[0],
             elapsed_ms=(time.perf_counter() - start) * 1000,
+            outside=outside,
         )
 
     def predict_many(self, sources: Sequence[Path | bytes | Image.Image]) -> list[Prediction]:

@@ -25,6 +25,7 @@ from pipelines.data.loaders import ordered_map
 from pipelines.data.manifest import Entry, class_index_of, read_manifest
 from pipelines.data.plain_view import preprocess_of
 from pipelines.data.prepared import read_summary
+from pipelines.data.reading import Reading
 from pipelines.data.verdicts import score, source_purity, worst
 from pipelines.evaluation import audit_plots
 from pipelines.mobile.trust import AuditReport, AuditScore
@@ -58,12 +59,13 @@ def run(
         WeightsError: if pretrained weights cannot be had.
     """
     files = paths.task(task)
-    labels = read_summary(files.prepare_summary).labels
+    summary = read_summary(files.prepare_summary)
+    labels = summary.labels
     entries = [entry for entry in read_manifest(files.manifest) if entry.split != "test"]
     class_index = class_index_of(entries, labels)
     groups = [entry.group for entry in entries]
     shared = shortcuts.blind(class_index, len(labels), groups, params.folds, seed, resamples)
-    features = _features(task, entries, train, seed, paths)
+    features = _features(task, entries, train, summary.reading, seed, paths)
 
     embeddings = features.pop("embedding")
     probed = shortcuts.out_of_fold(
@@ -83,8 +85,11 @@ def run(
         write_bytes(folder / "audit.png", audit_plots.audit_bars(report))
         write_text(folder / files.label_doubts.name, doubts_csv(doubts, entries, labels))
         for name, sheet in (
-            ("label_doubts.png", doubts_sheet(doubts, entries, labels, files)),
-            ("file_facts.png", facts_sheet(guesses["file_facts"], entries, labels, files)),
+            ("label_doubts.png", doubts_sheet(doubts, entries, labels, files, summary.reading)),
+            (
+                "file_facts.png",
+                facts_sheet(guesses["file_facts"], entries, labels, files, summary.reading),
+            ),
         ):
             if sheet is not None:
                 write_bytes(folder / name, sheet)
@@ -94,16 +99,21 @@ def run(
 
 # -- features -------------------------------------------------------------------------------------
 def _features(
-    task: str, entries: Sequence[Entry], train: TrainParams, seed: int, paths: Paths
+    task: str,
+    entries: Sequence[Entry],
+    train: TrainParams,
+    reading: Reading,
+    seed: int,
+    paths: Paths,
 ) -> dict[str, NDArray[np.generic]]:
     """By audit, (n, d); the embedding besides."""
     raw_dir = paths.task(task).raw_dir
-    preprocess = preprocess_of(train)
+    preprocess = preprocess_of(train, reading)
     session = embedder(train, seed, paths)
 
     def seen(entry: Entry) -> tuple[Look, NDArray[np.uint8]]:
         data = read_file(raw_dir / entry.path, entry.path)
-        pixels = preprocess(open_image(data, name=entry.path).rgb)
+        pixels = preprocess(open_image(data, name=entry.path, reading=reading).rgb)
         return look(data, entry.path, pixels), pixels
 
     looks, waiting, embeddings = list[Look](), list[NDArray[np.uint8]](), list[Any]()

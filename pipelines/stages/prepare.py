@@ -31,6 +31,9 @@ from pipelines.data.losses import CONFLICT, COPY, check_all, check_classes
 from pipelines.data.manifest import Entry, Record, Split, write_manifest
 from pipelines.data.names import SOURCE_FILE
 from pipelines.data.partition import make_partition
+from pipelines.data.plain_view import reading_of
+from pipelines.data.range_of_set import check_scale, tell_outside
+from pipelines.data.reading import Reading
 from pipelines.data.splits import check_contents, check_leaks, straddling
 from pipelines.data.summary import (
     Findings,
@@ -74,8 +77,9 @@ def run(task: str, domain: str, params: PrepareParams, seed: int, paths: Paths) 
     labels = _labels(params, card, files)
     listed = load_task(domain, task).records(files.raw_dir, card)
     _check_records([record for record in listed if record.label in labels], labels, files)
-    findings = _examine(card, labels, listed, params, seed, files)
-    summary = summarise(task, labels, _data_source(files.raw_dir), findings)
+    reading = reading_of(card)
+    findings = _examine(card, labels, listed, params, seed, files, reading)
+    summary = summarise(task, labels, _data_source(files.raw_dir), findings, reading)
     with new_folder(files.prepared_dir) as folder:
         write_text(folder / files.manifest.name, write_manifest(findings.entries))
         write_text(folder / files.quarantine.name, write_quarantine(findings))
@@ -84,7 +88,7 @@ def run(task: str, domain: str, params: PrepareParams, seed: int, paths: Paths) 
             json.dumps(summary, indent=2, ensure_ascii=True) + "\n",
         )
         for label in labels:
-            sheet = _sheet(label, findings.entries, files.raw_dir)
+            sheet = _sheet(label, findings.entries, files.raw_dir, reading)
             write_bytes(folder / files.contact_dir.name / f"{label}.png", sheet)
     _LOG.info(
         "%s: %d images in %d groups; %d refused, %d copies left out",
@@ -134,12 +138,14 @@ def _examine(
     params: PrepareParams,
     seed: int,
     files: TaskPaths,
+    reading: Reading,
 ) -> Findings:
     record_of = {record.path: record for record in listed if record.label in labels}
     looks = look_at_all(
         files.raw_dir,
         sorted(record_of),
         min_side_px=params.min_side_px,
+        reading=reading,
         n_workers=n_workers(),
     )
     refused, seen = list[tuple[Record, Refused]](), list[Seen]()
@@ -148,6 +154,8 @@ def _examine(
             refused.append((record_of[found.path], found))
         else:
             seen.append(found)
+    check_scale([each for _, each in refused], files)
+    tell_outside(files.task, seen, reading)
     shown = [record_of[image.path] for image in seen]
     sha256s = [image.sha256 for image in seen]
     drops = drop_exact(shown, sha256s)
@@ -280,9 +288,13 @@ def _data_source(raw_dir: Path) -> str:
     return str(kind)
 
 
-def _sheet(label: str, entries: Sequence[Entry], raw_dir: Path) -> bytes:
+def _sheet(label: str, entries: Sequence[Entry], raw_dir: Path, reading: Reading) -> bytes:
     tiles = [
-        Tile(open_image(raw_dir / entry.path).rgb, PurePosixPath(entry.path).name, entry.split)
+        Tile(
+            open_image(raw_dir / entry.path, reading=reading).rgb,
+            PurePosixPath(entry.path).name,
+            entry.split,
+        )
         for entry in pick(entries, label)
     ]
     n_images = sum(entry.label == label for entry in entries)

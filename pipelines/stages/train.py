@@ -21,6 +21,7 @@ from pipelines.config import TrainParams
 from pipelines.data.manifest import SPLITS, Entry, content_sha256, in_split, read_manifest
 from pipelines.data.manifest import Split as SplitName
 from pipelines.data.prepared import read_summary
+from pipelines.data.reading import AS_IT_COMES, Reading
 from pipelines.data.workers import n_workers
 from pipelines.errors import DataError
 from pipelines.evaluation import plots
@@ -66,14 +67,14 @@ def run(task: str, domain: str, params: TrainParams, seed: int, paths: Paths) ->
     summary = read_summary(files.prepare_summary)
     entries = read_manifest(files.manifest)
     _check_labels(entries, summary.labels, files)
-    preprocess = preprocess_of(params)
+    preprocess = preprocess_of(params, summary.reading)
     model, weights = start_model(params, len(summary.labels), seed, paths)
     model.to(training_device())
     train, val = (
-        open_split(in_split(entries, name), summary.labels, params, seed, files)
+        open_split(in_split(entries, name), summary.labels, params, seed, files, summary.reading)
         for name in _SEEN_SPLITS
     )
-    key = _training_key(params, seed, content_sha256(entries), weights)
+    key = _training_key(params, seed, content_sha256(entries), weights, summary.reading)
     phases = phases_of(task, model, params, train, val, seed, paths)
     name = f"{params.backbone}-{params.strategy}"
     with tracking.start(paths, task, domain, name=name, training_key=key) as tracked:
@@ -102,6 +103,8 @@ def run(task: str, domain: str, params: TrainParams, seed: int, paths: Paths) ->
             resize_px=preprocess.resize_px,
             image_px=preprocess.crop_px,
             view=params.view,
+            range=summary.reading.range,
+            max_aspect=summary.reading.max_aspect,
             mean=IMAGENET_MEAN,
             std=IMAGENET_STD,
             strategy=params.strategy,
@@ -181,9 +184,19 @@ def _params_sha256(params: TrainParams, seed: int) -> str:
 
 
 def _training_key(
-    params: TrainParams, seed: int, data_sha256: str, weights: LoadedWeights | None
+    params: TrainParams,
+    seed: int,
+    data_sha256: str,
+    weights: LoadedWeights | None,
+    reading: Reading,
 ) -> str:
-    parts = (_params_sha256(params, seed), data_sha256, weights.sha256 if weights else "none")
+    parts: tuple[str, ...] = (
+        _params_sha256(params, seed),
+        data_sha256,
+        weights.sha256 if weights else "none",
+    )
+    if reading != AS_IT_COMES:
+        parts = (*parts, repr(reading))
     return hashlib.sha256("/".join(parts).encode()).hexdigest()
 
 

@@ -20,6 +20,7 @@ from pipelines.config import TrainParams
 from pipelines.data.loaders import Pictures
 from pipelines.data.manifest import Entry, class_index_of
 from pipelines.data.plain_view import preprocess_of as preprocess_of
+from pipelines.data.reading import AS_IT_COMES, Reading
 from pipelines.mobile import export
 from pipelines.mobile.calibration import calibration_batches, stratified_sample
 from pipelines.mobile.quantize import quantized_trunk
@@ -39,6 +40,7 @@ def open_split(
     params: TrainParams,
     seed: int,
     files: TaskPaths,
+    reading: Reading = AS_IT_COMES,
 ) -> Split:
     """Images of a split and their labels as numbers.
 
@@ -48,8 +50,10 @@ def open_split(
         params: preprocessing and augmentation.
         seed: draws the views.
         files: of the task.
+        reading: of the prepared set.
     """
-    pictures = Pictures(files.raw_dir, entries, preprocess_of(params), params.augment, seed)
+    preprocess = preprocess_of(params, reading)
+    pictures = Pictures(files.raw_dir, entries, preprocess, params.augment, seed)
     return Split(pictures, class_index_of(entries, labels))
 
 

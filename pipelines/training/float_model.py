@@ -15,6 +15,7 @@ from pipelines.backbones.folding import fold_batch_norms
 from pipelines.backbones.heads import Classifier, make_classifier
 from pipelines.config import ViewParams
 from pipelines.data.preprocess import Preprocess, View
+from pipelines.data.reading import MAX_ASPECT, Reading
 from pipelines.errors import BundleError, MissingDataError
 
 _META = "model.json"
@@ -41,6 +42,11 @@ class FloatModel(BaseModel):
     resize_px: int
     image_px: int
     view: Annotated[ViewParams, Field(exclude_if=lambda view: view.is_off)] = ViewParams()
+    #: How files are read (`Reading`).
+    range: Annotated[
+        Literal["full"] | tuple[float, float] | None, Field(exclude_if=lambda scale: scale is None)
+    ] = None
+    max_aspect: Annotated[float, Field(exclude_if=lambda most: most == MAX_ASPECT)] = MAX_ASPECT
     #: RGB, of pixels in [0, 1].
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
@@ -62,7 +68,8 @@ class FloatModel(BaseModel):
     @property
     def preprocess(self) -> Preprocess:
         """The plain view that the network takes."""
-        return Preprocess(self.resize_px, self.image_px, View(**dict(self.view)))
+        reading = Reading(range=self.range, max_aspect=self.max_aspect)
+        return Preprocess(self.resize_px, self.image_px, View(**dict(self.view)), reading)
 
     def build(self) -> Classifier:
         """The network, untrained."""

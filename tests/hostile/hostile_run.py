@@ -28,6 +28,8 @@ from pipelines.mobile.predictor import Predictor
 from pipelines.mobile.sessions import make_session
 
 ROOT = Path(__file__).resolve().parents[2]
+# What writes DICOM files is shared with the other tests.
+sys.path.insert(0, str(ROOT))
 MEMORY_BYTES = 1_000_000_000
 Door = Callable[[bytes], object]
 
@@ -44,7 +46,7 @@ def load(name: str) -> ModuleType:
     return module
 
 
-images, files = load("hostile_images"), load("hostile_files")
+images, files, formats = load("hostile_images"), load("hostile_files"), load("hostile_formats")
 
 
 def image_doors(data: bytes) -> None:
@@ -110,6 +112,12 @@ def cases(kind: str, folder: Path) -> tuple[Iterator[tuple[str, bytes]], Door]:
             return images.quick(), image_doors
         case "image-bombs":
             return images.slow(), image_doors
+        case "formats":
+            return formats.quick(), image_doors
+        case "dicom" | "heic" | "avif" | "jpeg2000":
+            return formats.quick(kind), image_doors
+        case "format-bombs":
+            return formats.slow(), image_doors
         case "archives":
             return _all(
                 files.broken_archives, files.named_archives, files.lying_archives

@@ -10,14 +10,22 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipelines.data.images import ALLOWED_FORMATS, open_image
+from pipelines.data.formats import ALLOWED_FORMATS
+from pipelines.data.images import open_image
 from pipelines.errors import CorruptImageError
 
 RUN = Path(__file__).with_name("hostile_run.py")
 #: Seconds of processor time for one file. Measured without other load: at most 1.3.
 MAX_CPU_S = 2.0
 #: At least so many files of each kind.
-QUICK = {"archives": 300, "params": 90, "bundles": 200, "models": 150, "images": 800}
+QUICK = {
+    "archives": 300,
+    "params": 90,
+    "bundles": 200,
+    "models": 150,
+    "images": 800,
+    "formats": 4000,
+}
 
 
 def results(kind: str, folder: Path, timeout_s: float) -> list[dict]:
@@ -59,7 +67,7 @@ def test_there_are_at_least_500_files():
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("kind", ["image-bombs", "archive-bombs", "cards"])
+@pytest.mark.parametrize("kind", ["image-bombs", "archive-bombs", "format-bombs", "cards"])
 def test_bombs_cost_little(kind, tmp_path):
     found = results(kind, tmp_path, 800)
     assert len(found) >= 10
@@ -67,7 +75,10 @@ def test_bombs_cost_little(kind, tmp_path):
 
 
 def test_decoders_that_are_not_needed_cannot_be_reached():
-    assert set(ALLOWED_FORMATS) == {"JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"}
+    assert set(ALLOWED_FORMATS) == {"JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"} | {
+        "AVIF",
+        "JPEG2000",
+    }
     # With every plugin of Pillow loaded, as some other library may do.
     Image.init()
     assert {"EPS", "FITS", "PSD", "ICO", "PPM"} <= set(Image.OPEN)
