@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -223,3 +224,14 @@ def colour_bundle(paths: Paths, entries: list[Entry]) -> Bundle:
             "not_for": ["anything else"],
         }
     )
+
+
+@pytest.fixture(scope="session")
+def faults_dir() -> Path:
+    """Small inputs that once failed, beside the checkout; skips where they are not."""
+    folder = Path(
+        os.environ.get("FIELDLENS_FAULTS") or Path(__file__).resolve().parents[2] / "shared/faults"
+    )
+    if not folder.is_dir():
+        pytest.skip(f"there are no faults in {folder}; set FIELDLENS_FAULTS")
+    return folder

@@ -128,7 +128,7 @@ class Intake:
         Args:
             path: relative, from `safe_path`. What is not wanted is counted.
         """
-        reason = passed_over(path)
+        reason: str | None = passed_over(path)
         if reason is None and any(fnmatchcase(str(path), p) for p in self._picked.leave_out):
             reason = "left out"
         if reason is None and self._picked.labels and self._label(path) is None:
