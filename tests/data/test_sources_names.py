@@ -131,7 +131,7 @@ def test_intake_names_that_a_disk_takes_for_one_are_told(tmp_path: Path) -> None
     intake.add(PurePosixPath("a/IMG.jpg"), [b"1"])
     # What a disk does that knows no letter case: the other name is there, too.
     (tmp_path / "a/img.JPG").hardlink_to(tmp_path / "a/IMG.jpg")
-    with pytest.raises(SourceError, match="'a/IMG.jpg' and 'a/img.JPG' are one name"):
+    with pytest.raises(SourceError, match=r"'a/IMG.jpg' and 'a/img.JPG' are one name"):
         intake.add(PurePosixPath("a/img.JPG"), [b"2"])
 
 

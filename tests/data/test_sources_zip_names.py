@@ -111,7 +111,7 @@ def test_extract_zip_name_with_a_backslash_inside_a_character_is_one_folder(tmp_
 
 def test_extract_zip_setting_wins_and_is_checked(tmp_path: Path) -> None:
     path = raw_zip(tmp_path / "a.zip", [("здоровый/1.jpg".encode("cp866"), b"1")])
-    with pytest.raises(SourceError, match="cannot be read as 'cp00'.*source.encoding"):
+    with pytest.raises(SourceError, match=r"cannot be read as 'cp00'.*source.encoding"):
         _extract(path, "cp00")
     (tmp_path / "raw").rmdir()
     with pytest.raises(SourceError, match="cannot be read as 'ascii'"):
