@@ -111,6 +111,7 @@ real: $(READY) $(WEIGHTS)  ## the same pipeline on real images: make real DATA=f
 	@test -n "$(DATA)" || { echo "make real: name the folder of <task>/<class>/… : make real DATA=…" >&2; exit 2; }
 	fieldlens workspace .real --data "$(DATA)"
 	status=0; (cd .real && dvc repro -k) || status=$$?; \
+	  fieldlens validate --root .real || status=$$?; \
 	  fieldlens report --root .real --results docs/RESULTS.md --cards docs/cards; exit $$status
 
 clean:  ## remove caches and build folders; keeps .venv, data, models and reports

@@ -144,9 +144,15 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_validate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("task", help="as in params.yaml, e.g. tomato_leaf")
     parser.add_argument(
-        "folder", type=Path, help="a folder a class, or records.csv with path, label and group"
+        "task", nargs="?", help="as in params.yaml, e.g. tomato_leaf (default: all)"
+    )
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        help="a folder a class, or records.csv with path, label and group (default: the folders "
+        "that params.yaml names below real.TASK.validate_on)",
     )
     parser.add_argument(
         "--bundle", type=Path, metavar="PATH", help="another bundle.json of the task, or its folder"

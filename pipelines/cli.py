@@ -118,6 +118,8 @@ def _dispatch(arguments: argparse.Namespace) -> Answer | None:
         case "validate":
             from pipelines.commands import validate
 
+            if arguments.folder is None:
+                return validate.run_declared(paths, arguments.task)
             return validate.run(
                 paths,
                 arguments.task,

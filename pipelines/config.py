@@ -7,12 +7,12 @@ What is true of a data set is in its card, what is true of a machine in the envi
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from pipelines.card import Domain, Slug
-from pipelines.config_sources import AnySource
+from pipelines.config_sources import AnySource, RealParams
 from pipelines.errors import ConfigError
 from pipelines.strict_yaml import Strict, read_yaml, validate
 
@@ -260,8 +260,8 @@ class Params(Strict):
     #: Seed of everything random: painting, splits, augmentation, initial heads, order of batches.
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     tasks: dict[Slug, TaskParams] = Field(min_length=1)
-    #: By task, sections laid over ``tasks`` by `make real`, for folders of real images.
-    real: dict[Slug, dict[str, Any]] = Field(default_factory=dict)
+    #: By task, what `make real` does otherwise.
+    real: dict[Slug, RealParams] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _real_names_tasks(self) -> Params:

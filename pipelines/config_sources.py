@@ -1,8 +1,8 @@
-"""The kinds of source that ``fetch.source`` in params.yaml may name, with their keys."""
+"""Where images come from: the kinds of ``fetch.source``, and the folders of `make real`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -91,3 +91,24 @@ class UrlListSource(Strict):
 
 
 AnySource = SampleSource | FolderSource | ArchiveSource | StoreSource | GitSource | UrlListSource
+
+
+class RealParams(Strict):
+    """What `make real` does otherwise with one task, on folders of real images."""
+
+    #: Folder of the data folder that holds the task's images; null for the one of its name.
+    data: str | None = None
+    #: Folders of the data folder on which the released model is validated: other sites' images.
+    validate_on: tuple[str, ...] = Field(default=(), strict=False)
+    #: Laid over the sections of the same name below ``tasks``.
+    prepare: dict[str, Any] = Field(default_factory=dict)
+    audit: dict[str, Any] = Field(default_factory=dict)
+    train: dict[str, Any] = Field(default_factory=dict)
+    export: dict[str, Any] = Field(default_factory=dict)
+    evaluate: dict[str, Any] = Field(default_factory=dict)
+    gate: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def sections(self) -> dict[str, dict[str, Any]]:
+        """What is laid over the task's sections, by section."""
+        return self.model_dump(exclude={"data", "validate_on"}, exclude_unset=True)

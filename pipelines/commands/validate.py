@@ -27,6 +27,7 @@ from pipelines.evaluation.blindness import blind_scores
 from pipelines.evaluation.blocks import with_interval
 from pipelines.evaluation.counts import macro_f1s
 from pipelines.evaluation.external import (
+    VALIDATION_FILE,
     Abstained,
     BlindScore,
     SetAside,
@@ -46,7 +47,7 @@ from pipelines.paths import Paths, TaskPaths
 from pipelines.progress import track
 
 _BUNDLE = "bundle.json"
-_JSON, _PAGE, _PREDICTIONS = "validation.json", "validation.html", "predictions.csv"
+_PAGE, _PREDICTIONS = "validation.html", "predictions.csv"
 
 
 def run(
@@ -78,7 +79,7 @@ def run(
     section = params.task(task)
     files = paths.task(task)
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", folder.resolve().name) or "folder"
-    target = out if out is not None else files.reports_dir / "external" / name
+    target = out if out is not None else files.external_dir / name
     if target.resolve().is_relative_to(folder.resolve()):
         raise ConfigError(
             f"--out: {shown(str(target))} lies in {shown(str(folder))}, which is only read. "
@@ -96,7 +97,7 @@ def run(
     )
     looked, refused = _look(folder, sifted, predictor)
     found = _validation(predictor, folder, name, sifted, looked, refused, section, params.seed)
-    write_text(target / _JSON, found.model_dump_json(indent=2) + "\n")
+    write_text(target / VALIDATION_FILE, found.model_dump_json(indent=2) + "\n")
     write_text(target / _PAGE, external_page(found))
     write_text(
         target / _PREDICTIONS,
@@ -109,6 +110,35 @@ def run(
     if as_json:
         return Answer(found.model_dump_json(indent=2))
     return Answer(_as_text(found, target / _PAGE))
+
+
+def run_declared(paths: Paths, task: str | None) -> Answer:
+    """Validate on the folders that params.yaml names, below ``real.<task>.validate_on``.
+
+    Args:
+        paths: of the project, or of a workspace.
+        task: slug; None for every task that has a finished bundle.
+
+    Raises:
+        ConfigError: if a task is named that has no such folder.
+        BundleError: as `run`.
+        DataError: as `run`.
+    """
+    params = load_params(paths.params)
+    wanted = list(params.tasks) if task is None else [task]
+    texts = []
+    for each in wanted:
+        params.task(each)
+        real = params.real.get(each)
+        if real is None or not real.validate_on:
+            if task is not None:
+                raise ConfigError(
+                    f"validate: params.yaml names no folder in real.{task}.validate_on. Name one "
+                    f"on the command line: fieldlens validate {task} FOLDER."
+                )
+        elif task is not None or paths.task(each).bundle.is_file():
+            texts += [run(paths, each, paths.root / name).text for name in real.validate_on]
+    return Answer("\n\n".join(texts))
 
 
 def _predictor(files: TaskPaths, bundle_path: Path | None) -> Predictor:

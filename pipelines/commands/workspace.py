@@ -21,6 +21,7 @@ from pipelines import atomic
 from pipelines.card import DatasetCard, load_card
 from pipelines.commands.answer import Answer, table
 from pipelines.config import Params, load_params
+from pipelines.config_sources import RealParams
 from pipelines.data.layout import read_folder
 from pipelines.errors import ConfigError, DataError, MissingDataError, PipelineError
 from pipelines.paths import Paths
@@ -50,13 +51,14 @@ def run(paths: Paths, folder: Path, data: Path) -> Answer:
     _check_place(paths, own)
     if not data.is_dir():
         raise MissingDataError(f"--data: there is no folder {data}.")
-    present = [task for task in params.tasks if (data / task).is_dir()]
+    folders = {task: data / (_real(params, task).data or task) for task in params.tasks}
+    present = [task for task in params.tasks if folders[task].is_dir()]
     if not present:
         raise MissingDataError(
             f"{data}: expected a folder named after a task ({', '.join(params.tasks)}), found none."
         )
-    labels = {task: _labels(load_card(paths.task(task).card), data / task) for task in present}
-    document = _params(paths, present, labels, data.resolve())
+    labels = {task: _labels(load_card(paths.task(task).card), folders[task]) for task in present}
+    document = _params(paths, params, folders, labels)
     validate(Params, document, own.params)
     _mirror(paths, own, present)
     _write(own.params, (_HEADER + _dump(document)).encode())
@@ -120,24 +122,42 @@ def _labels(card: DatasetCard, folder: Path) -> tuple[str, ...]:
     return labels
 
 
+def _real(params: Params, task: str) -> RealParams:
+    return params.real.get(task) or RealParams()
+
+
 def _params(
-    paths: Paths, present: Iterable[str], labels: Mapping[str, tuple[str, ...]], data: Path
+    paths: Paths,
+    params: Params,
+    folders: Mapping[str, Path],
+    labels: Mapping[str, tuple[str, ...]],
 ) -> dict[str, Any]:
+    """The workspace's params.yaml.
+
+    Args:
+        paths: of the project.
+        params: of the project.
+        folders: of the images, by task.
+        labels: that the folders of the tasks to take have images of, by task.
+    """
     source = read_yaml(paths.params)
-    overlays = source.get("real") or {}
-    tasks = {}
-    for task in present:
+    tasks: dict[str, Any] = {}
+    real: dict[str, Any] = {}
+    for task, found in labels.items():
         # Copied one by one: what an anchor shares must not change for all.
         block = copy.deepcopy(source["tasks"][task])
-        block = overlay(block, copy.deepcopy(overlays.get(task) or {}))
-        block["fetch"] = {"source": {"kind": "folder", "path": str(data / task)}}
+        block = overlay(block, copy.deepcopy(_real(params, task).sections))
+        block["fetch"] = {"source": {"kind": "folder", "path": str(folders[task].resolve())}}
         card = load_card(paths.task(task).card)
-        wanted = block["prepare"].get("classes")
-        found = labels[task]
-        if wanted is None and found != card.labels:
+        if block["prepare"].get("classes") is None and found != card.labels:
             block["prepare"]["classes"] = list(found)
         tasks[task] = block
-    return {"seed": source["seed"], "tasks": tasks}
+        others = [folders[task].resolve().parent / name for name in _real(params, task).validate_on]
+        there = [str(folder) for folder in others if folder.is_dir()]
+        if there:
+            real[task] = {"validate_on": there}
+    document = {"seed": source["seed"], "tasks": tasks}
+    return {**document, "real": real} if real else document
 
 
 def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:

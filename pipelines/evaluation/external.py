@@ -19,6 +19,9 @@ from pipelines.evaluation.metrics import classification_metrics, rounded
 from pipelines.mobile.sessions import Precision
 from pipelines.mobile.trust import Interval
 
+#: What `validate` writes beside its page.
+VALIDATION_FILE = "validation.json"
+
 #: Metrics whose drop from the internal test split is stated.
 DROPS = ("accuracy", "balanced_accuracy", "macro_f1", "ece")
 

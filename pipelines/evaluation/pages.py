@@ -26,6 +26,7 @@ from pipelines.evaluation.trust_blocks import (
     abstention_block,
     audit_block,
     calibration_block,
+    external_block,
     operating_block,
     paired_block,
     shortcut_words,
@@ -111,6 +112,7 @@ def _over_all(results: Sequence[TaskResult]) -> list[Block]:
         calibration_block(results),
         operating_block(results),
         abstention_block(results),
+        external_block(results),
     )
     return [block for block in found if block is not None]
 

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.evaluation.blocks import Block, share, with_interval
+from pipelines.evaluation.external import Validation
 from pipelines.mobile.bundle import Bundle, Provenance
 from pipelines.mobile.trust import AuditReport, AuditScore, Interval
 
@@ -46,6 +47,7 @@ class TaskResult:
         failed: what the gate does not accept, in words; empty where the model passes.
         figures: PNG bytes by caption.
         published: accuracies that others report on such data; empty where none are known.
+        external: what this very model is worth on images from elsewhere.
     """
 
     bundle: Bundle
@@ -53,6 +55,7 @@ class TaskResult:
     failed: Sequence[str]
     figures: Mapping[str, bytes]
     published: str = ""
+    external: Sequence[Validation] = ()
 
     @property
     def served(self) -> Mapping[str, Any]:
