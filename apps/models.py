@@ -52,6 +52,11 @@ class Model:
     path: Path
     version: int
 
+    @property
+    def names(self) -> dict[str, str]:
+        """What people call a label, only where it differs."""
+        return self.bundle.label_names
+
     def predictor(self, precision: Precision | None = None) -> Predictor:
         """A session on one of the two files, made once a server.
 

@@ -1,7 +1,6 @@
 """params.yaml -> frozen, checked `Params`; the only reader of that file.
 
-What is true of a data set is in its card, what is true of a machine in the environment
-(MLFLOW_TRACKING_URI, FIELDLENS_WORKERS, ...). Parsing touches neither network nor data.
+Facts of a data set are in its card, those of a machine in the environment. Touches no data.
 """
 
 from __future__ import annotations
@@ -39,8 +38,9 @@ class PrepareParams(Strict):
     test_fraction: Annotated[float, Field(gt=0, lt=0.5)]
     #: Two images whose 64-bit perceptual hashes differ in at most so many bits are near duplicates.
     near_duplicate_bits: Annotated[int, Field(ge=0, le=16)]
-    #: A larger share of refused files stops the stage: the source is broken, not a file.
+    #: A larger share of refused files, of all or of a class (conflicting copies too), stops it.
     max_quarantine_fraction: Share
+    max_class_loss: Share = 0.5
     #: Images with a shorter side below this are refused.
     min_side_px: Annotated[int, Field(ge=2)]
 

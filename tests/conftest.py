@@ -228,10 +228,9 @@ def colour_bundle(paths: Paths, entries: list[Entry]) -> Bundle:
 
 @pytest.fixture(scope="session")
 def faults_dir() -> Path:
-    """Small inputs that once failed, beside the checkout; skips where they are not."""
-    folder = Path(
-        os.environ.get("FIELDLENS_FAULTS") or Path(__file__).resolve().parents[2] / "shared/faults"
-    )
+    """Small inputs that once failed: FIELDLENS_FAULTS, or ../shared/faults beside the checkout."""
+    beside = Path(__file__).resolve().parents[2] / "shared" / "faults"
+    folder = Path(os.environ.get("FIELDLENS_FAULTS", beside))
     if not folder.is_dir():
-        pytest.skip(f"there are no faults in {folder}; set FIELDLENS_FAULTS")
+        pytest.skip(f"there is no folder {folder}; set FIELDLENS_FAULTS")
     return folder

@@ -126,7 +126,7 @@ def _as_text(predictor: Predictor, predictions: Sequence[tuple[Path, Prediction]
     for path, prediction in predictions:
         ranked = sorted(prediction.probabilities.items(), key=lambda item: (-item[1], item[0]))
         rows = [
-            (label, f"{probability:.3f}", bundle.label_meanings.get(label, ""))
+            (bundle.name_of(label), f"{probability:.3f}", bundle.label_meanings.get(label, ""))
             for label, probability in ranked[:_SHOWN_LABELS]
         ]
         lines += ["", shown(str(path))]
@@ -154,8 +154,9 @@ def _as_text(predictor: Predictor, predictions: Sequence[tuple[Path, Prediction]
 def _calls(bundle: Bundle, prediction: Prediction) -> list[str]:
     """One line a label with an operating point: yes or no, and what that is worth."""
     return [
-        f"{label}: {'yes' if is_yes else 'no'} (yes from {point.threshold:.3f}; on val that found "
-        f"{point.sensitivity:.0%} and said no to {point.specificity:.0%} of the others)"
+        f"{bundle.name_of(label)}: {'yes' if is_yes else 'no'} (yes from {point.threshold:.3f}; on "
+        f"val that found {point.sensitivity:.0%} and said no to {point.specificity:.0%} of the "
+        f"others)"
         for label, is_yes in prediction.positives.items()
         for point in [bundle.operating_points[label]]
     ]
@@ -184,6 +185,7 @@ def _as_json(
             {
                 "path": str(path),
                 "label": prediction.label,
+                "name": bundle.name_of(prediction.label),
                 "probabilities": prediction.probabilities,
                 "is_foreign": prediction.is_foreign,
                 "foreignness": prediction.foreignness,

@@ -12,14 +12,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 
-from PIL import Image
-
 from pipelines.commands.slugs import labels_for
 from pipelines.data.account import Account, account
-from pipelines.data.fingerprints import GLANCE_PX
-from pipelines.data.images import ALLOWED_FORMATS, glance
+from pipelines.data.formats import missing_extra_of_many
 from pipelines.data.layout import Layout, read_folder
 from pipelines.data.names import IMAGE_SUFFIXES, TABLES, UNREAD_SUFFIXES, suffix_of
+from pipelines.data.opening import file_header
 from pipelines.errors import CorruptImageError, DataError, MissingDataError
 from pipelines.progress import track
 
@@ -187,7 +185,10 @@ def _complaints(counted: Account) -> list[str]:
     for name in counted.classes:
         for reason, n in counted.refused_of(name).items():
             of = f"{n} of {counted.read[name] + counted.refused_of(name).total()} files"
-            lines.append(f"class {name!r}: {of} cannot be read: {reason}")
+            lines.append(
+                missing_extra_of_many(n, name, reason)
+                or f"class {name!r}: {of} cannot be read: {reason}"
+            )
         if counted.missing[name]:
             lines.append(f"class {name!r}: {counted.missing[name]} listed file(s) are not there")
         if not counted.read[name]:
@@ -222,16 +223,10 @@ class Header(NamedTuple):
 
 def _header(file: Path) -> Header | str:
     """A file's header; or, where it has none that is known, why `prepare` will refuse it."""
-    try:
-        if file.is_file():
-            with Image.open(file, formats=ALLOWED_FORMATS) as image:
-                return Header(image.format or "unknown", image.mode, image.size)
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
-        pass
     if not os.path.lexists(file):
         return "the file is listed but is not there"
     try:
-        found = glance(file, side_px=GLANCE_PX)
+        header = file_header(file, file.name)
     except CorruptImageError as err:
         return err.reason
-    return Header(found.format, found.mode, (found.width_px, found.height_px))
+    return Header(header.format, header.mode, header.size)

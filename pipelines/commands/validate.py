@@ -95,6 +95,7 @@ def run(
         near_duplicate_bits=section.prepare.near_duplicate_bits,
         n_workers=n_workers(),
     )
+    names = dict(predictor.bundle.label_names)
     looked, refused = _look(folder, sifted, predictor)
     found = _validation(predictor, folder, name, sifted, looked, refused, section, params.seed)
     write_text(target / VALIDATION_FILE, found.model_dump_json(indent=2) + "\n")
@@ -109,7 +110,8 @@ def run(
     )
     if as_json:
         return Answer(found.model_dump_json(indent=2))
-    return Answer(_as_text(found, target / _PAGE))
+    text = _as_text(found, target / _PAGE)
+    return Answer(f"{text}\n\n{sifted.account(refused).as_text('class', names)}")
 
 
 def run_declared(paths: Paths, task: str | None) -> Answer:
@@ -211,6 +213,7 @@ def _validation(
         data_source=bundle.provenance.data_source,
         folder_sha256=_content(entries),
         labels=bundle.labels,
+        label_names=bundle.label_names,
         absent_labels=tuple(
             label for index, label in enumerate(bundle.labels) if index not in true
         ),

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.columns import table
+from pipelines.data.formats import EXTRAS, missing_extra
 from pipelines.data.names import suffix_of
 from pipelines.data.tree import File
 
@@ -30,6 +31,8 @@ _WORDS = {
 #: Reasons and suffixes that one line names.
 _NAMED = 4
 _DETAIL = re.compile(r" \(.*|; .*", re.DOTALL)
+#: Said whole: what to install is the point.
+_EXTRAS = frozenset(missing_extra(form) for form in EXTRAS)
 _DIGITS = re.compile(r"\d[\d,.]*")
 
 
@@ -68,12 +71,15 @@ class Account:
         """
         return Counter({why: n for (owner, why), n in self.refused.items() if owner == name})
 
-    def as_text(self, what: str) -> str:
+    def as_text(self, what: str, names: Mapping[str, str] | None = None, read: str = "read") -> str:
         """The account as a table for a terminal.
 
         Args:
-            what: the source, in a few words.
+            what: heads the first column.
+            names: what people call a class, where that differs.
+            read: heads the column of images that passed; `fetch` does not open them.
         """
+        names = names or {}
         rows = []
         for name in self.classes:
             refused = self.refused_of(name)
@@ -82,14 +88,16 @@ class Account:
                 why.append(f"{sum(n for _, n in refused.most_common()[_NAMED:]):,} others")
             if self.missing[name]:
                 why.append(f"besides {self.missing[name]:,} listed that are not there")
-            rows.append(_cells(name, self.read[name], refused.total(), 0, "; ".join(why)))
+            rows.append(
+                _cells(names.get(name, name), self.read[name], refused.total(), 0, "; ".join(why))
+            )
         for kind in dict.fromkeys(kind for kind, _ in self.passed):
             details = Counter({d: n for (found, d), n in self.passed.items() if found == kind})
             why = [f"{detail} {n:,}" for detail, n in details.most_common(_NAMED) if detail]
             rows.append(_cells(kind, 0, 0, details.total(), ", ".join(why)))
         sums = (self.read.total(), self.refused.total(), self.passed.total())
         rows.append(_cells("all", *sums, ""))
-        header = (what.upper(), "FILES", "READ", "REFUSED", "PASSED OVER", "WHY")
+        header = (what.upper(), "FILES", read.upper(), "REFUSED", "PASSED OVER", "WHY")
         return table(header, rows)
 
     def as_json(self) -> dict[str, Any]:
@@ -156,6 +164,8 @@ def in_short(reason: str) -> str:
     Args:
         reason: one line, e.g. ``8 x 8 px; the shorter side must have at least 16 px``.
     """
+    if reason in _EXTRAS:
+        return reason
     return _DIGITS.sub("…", _DETAIL.sub("", reason)) or reason
 
 

@@ -6,19 +6,16 @@ compression blocks, colour casts. Called by `audit`.
 
 from __future__ import annotations
 
-import io
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from pipelines.data.images import ALLOWED_FORMATS
 from pipelines.data.layout import read_folder
 from pipelines.data.names import TABLES
+from pipelines.data.opening import file_header
 
 #: Columns of records.csv in which a publisher may state what an image was before it was scaled
 #: down or encoded anew.
@@ -64,20 +61,18 @@ def file_facts(data: bytes, name: str) -> FileFacts:
         data: its bytes.
         name: its path, for the suffix.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        with Image.open(io.BytesIO(data), formats=ALLOWED_FORMATS) as image:
-            tables: Mapping[int, Sequence[int]] = getattr(image, "quantization", {})
-            return FileFacts(
-                width_px=image.width,
-                height_px=image.height,
-                mode=image.mode,
-                format=image.format or "unknown",
-                suffix=PurePosixPath(name).suffix.lower(),
-                n_bytes=len(data),
-                quantisation=tuple(float(np.mean(tables[key])) for key in sorted(tables)),
-                has_exif="exif" in image.info,
-            )
+    header = file_header(data, name)
+    width_px, height_px = header.size
+    return FileFacts(
+        width_px=width_px,
+        height_px=height_px,
+        mode=header.mode,
+        format=header.format,
+        suffix=PurePosixPath(name).suffix.lower(),
+        n_bytes=len(data),
+        quantisation=header.quantisation,
+        has_exif=header.has_exif,
+    )
 
 
 def facts_table(

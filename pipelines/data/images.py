@@ -7,11 +7,8 @@ to `preprocess`. Needs NumPy and Pillow alone, so that serving stays small.
 
 from __future__ import annotations
 
-import io
 import stat
-import struct
 import warnings
-import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -21,11 +18,9 @@ import numpy as np
 from PIL import Image, UnidentifiedImageError
 
 from pipelines.data.colour_modes import to_rgb
+from pipelines.data.formats import DECODER_ERRORS, FORMATS_TOLD, MAX_PIXELS_OF
+from pipelines.data.opening import opened
 from pipelines.errors import CorruptImageError
-
-#: Decoders that may run. Short on purpose: each one is attack surface.
-ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF")
-_FORMATS = ", ".join(ALLOWED_FORMATS)
 
 #: 64 megapixels: above any phone's ordinary photo (50 MP), and 192 MB once decoded as RGB.
 MAX_PIXELS = 64_000_000
@@ -55,12 +50,6 @@ _UPRIGHT = {
     **{2: _TURN.FLIP_LEFT_RIGHT, 3: _TURN.ROTATE_180, 4: _TURN.FLIP_TOP_BOTTOM},
     **{5: _TURN.TRANSPOSE, 6: _TURN.ROTATE_270, 7: _TURN.TRANSVERSE, 8: _TURN.ROTATE_90},
 }
-
-#: What Pillow's decoders are known to raise on malformed input.
-_DECODER_ERRORS = (
-    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError),
-    *(AttributeError, RuntimeError, struct.error, zlib.error),
-)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -175,7 +164,7 @@ def _guarded(source: Path | bytes, name: str | None) -> Iterator[tuple[Image.Ima
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            with Image.open(io.BytesIO(data), formats=ALLOWED_FORMATS) as image:
+            with opened(data, name, pixel_range=None, max_pixels=MAX_PIXELS) as image:
                 _refuse_by_header(image, name)
                 _refuse_by_scans(image, data, name)
                 yield image, len(data)
@@ -186,10 +175,10 @@ def _guarded(source: Path | bytes, name: str | None) -> Iterator[tuple[Image.Ima
             name, f"it declares more pixels than the {MAX_PIXELS:,} that are decoded"
         ) from None
     except UnidentifiedImageError:
-        raise CorruptImageError(name, f"not an image of a known format ({_FORMATS})") from None
+        raise CorruptImageError(name, f"not an image of a known format ({FORMATS_TOLD})") from None
     except MemoryError:
         raise CorruptImageError(name, "there is not enough memory to decode it") from None
-    except _DECODER_ERRORS as err:
+    except DECODER_ERRORS as err:
         reason = " ".join(str(err).split()) or type(err).__name__
         raise CorruptImageError(name, f"damaged or truncated ({reason})") from err
 
@@ -227,13 +216,19 @@ def _refuse_by_header(image: Image.Image, name: str) -> None:
     if image.width * image.height > MAX_PIXELS:
         size = f"{image.width:,} x {image.height:,} pixels"
         raise CorruptImageError(name, f"it declares {size}; at most {MAX_PIXELS:,} are decoded")
+    most = MAX_PIXELS_OF.get(image.format or "", MAX_PIXELS)
+    if image.width * image.height > most:
+        raise CorruptImageError(
+            name, f"a {image.format} picture of that size takes too long: {most:,} pixels are read"
+        )
     if image.mode in {"I", "F"} and image.width * image.height > _MAX_DEEP_PIXELS:
         raise CorruptImageError(
             name, f"32 bits a pixel; of such pictures at most {_MAX_DEEP_PIXELS:,} pixels are read"
         )
     # Not by the number of frames: to count them, Pillow walks through the whole file. MPO is how
-    # phones store a JPEG with a depth map or a preview: its first frame is the photo.
-    if getattr(image, "is_animated", False) and image.format != "MPO":
+    # phones store a JPEG with a depth map or a preview: its first frame is the photo. A HEIF file
+    # may hold several pictures, too, and says which of them is the photo.
+    if getattr(image, "is_animated", False) and image.format not in {"MPO", "HEIF"}:
         raise CorruptImageError(
             name, "it holds more than one frame; one label cannot speak for several pictures"
         )
@@ -279,7 +274,7 @@ def _has_one_scan(data: bytes) -> bool:
 def _orientation(image: Image.Image) -> int:
     try:
         value = image.getexif().get(_ORIENTATION_TAG, 1)
-    except _DECODER_ERRORS:
+    except DECODER_ERRORS:
         # The picture is whole and only its EXIF block is not: shown as stored, as browsers do.
         return 1
     return value if isinstance(value, int) else 1

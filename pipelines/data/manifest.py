@@ -36,7 +36,7 @@ class Record:
         group: what must not straddle splits (patient, leaf, track, ...); unique across labels'
             namespaces only if the publisher's is.
         source: the collection or device that the image comes from; empty if unknown.
-        split: that the publisher put it in; None where splits are made.
+        split: that the publisher put it in, if any; it counts where the card says ``given``.
     """
 
     path: str
@@ -78,7 +78,7 @@ def read_raw(raw_dir: Path, card: DatasetCard) -> list[Record]:
     """The records of a raw folder, in any layout that `pipelines.data.layout` knows.
 
     The group comes from the table, else from the card's ``group_pattern``, else each file is a
-    group of its own. The publisher's split is kept where the card says ``splits: given``.
+    group of its own.
 
     Args:
         raw_dir: datasets/<task>/raw.
@@ -119,9 +119,8 @@ def records_of(folder: Path, layout: Layout, card: DatasetCard) -> list[Record]:
                 f"{', '.join(card.labels)}, or a source_names entry in "
                 f"datasets/{card.task}/card.yaml."
             )
-        split = image.split if card.splits == "given" else None
         group = image.group or _group_of(image.path, card)
-        records.append(Record(image.path, label, group, image.source, split))
+        records.append(Record(image.path, label, group, image.source, image.split))
     if not records:
         raise DataError(
             f"{folder}: no image was found. Expected {' or '.join(TABLES[:2])}, a folder a class "

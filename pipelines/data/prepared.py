@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 from pipelines.errors import DataError, MissingDataError
 
@@ -16,10 +17,12 @@ class Prepared:
     Attributes:
         labels: in the order of the model's outputs.
         data_source: kind of the source, ``sample`` for painted images.
+        splits: ``given`` by the publisher or ``made`` by `prepare`.
     """
 
     labels: tuple[str, ...]
     data_source: str
+    splits: Literal["given", "made"] = "made"
 
 
 def read_summary(path: Path) -> Prepared:
@@ -39,6 +42,10 @@ def read_summary(path: Path) -> Prepared:
         )
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
-        return Prepared(tuple(document["labels"]), document["data_source"])
+        return Prepared(
+            tuple(document["labels"]),
+            document["data_source"],
+            document.get("splits", {}).get("by", "made"),
+        )
     except (ValueError, KeyError, TypeError) as err:
         raise DataError(f"{path}: is damaged ({err!r}). Run `fieldlens prepare` again.") from err

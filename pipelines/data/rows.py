@@ -27,7 +27,8 @@ def find_files(
     """The path of each row's file, relative to the source; of a missing one, as the row has it.
 
     Tried in this order: the path as written, below the table's folder; without leading folders
-    that all rows share (``/home/me/set/…``, ``images/…``); anywhere below the table's folder. Each time letter case and Unicode form do not matter where nothing else fits, and a suffix may
+    that all rows share (``/home/me/set/…``, ``images/…``); anywhere below the table's folder.
+    Each time letter case and Unicode form do not matter where nothing else fits, and a suffix may
     be left out.
 
     Args:
@@ -51,7 +52,10 @@ def find_files(
     readings += [(drop, anywhere) for drop in range(shared * is_foreign + 1)]
     found = max(
         ([lookup(parts[drop:]) for parts in wanted] for drop, lookup in readings),
-        key=lambda candidates: sum(len(each) == 1 for each in candidates),
+        key=lambda candidates: (
+            sum(len(each) == 1 for each in candidates),
+            sum(len(each) > 0 for each in candidates),
+        ),
     )
     return [
         _one(row, parts, candidates, base, where)

@@ -209,7 +209,9 @@ def _with_faults(
     copy = _copy(card, source, changed[order[-1]], label, nth=0)
     origin = changed[order[-2]]
     group = group_id(card, label, _n_subjects(source) + 1)
-    near = replace(origin, path=f"{label}/{group}_0.jpg", group=group, form="near_duplicate")
+    # Nobody states its group: two that are stated would not be joined.
+    alone = f"{label}/{group}_0.jpg"
+    near = replace(origin, path=alone, group=alone, form="near_duplicate")
     whole = changed[order[-3]]
     broken = replace(whole, path=f"{label}/{whole.group}_cut.jpg", form="truncated")
     faults += [

@@ -12,14 +12,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
-#: Enough for the latest signature: DICOM's stands behind a preamble of 128 bytes.
-HEAD_BYTES = 132
+from pipelines.data.formats import HEAD_BYTES, extra_format_of
 
 _STARTS = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*"),
     *(b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
 )
-_BRANDS = frozenset({b"heic", b"heix", b"heim", b"heis", b"hevc", b"mif1", b"msf1", b"avif"})
+_AVIF_BRANDS = frozenset({b"avif", b"avis"})
 
 
 def is_image(head: bytes) -> bool:
@@ -31,8 +30,8 @@ def is_image(head: bytes) -> bool:
     return (
         head.startswith(_STARTS)
         or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
-        or (head[4:8] == b"ftyp" and head[8:12] in _BRANDS)
-        or head[128:132] == b"DICM"
+        or (head[4:8] == b"ftyp" and head[8:12] in _AVIF_BRANDS)
+        or extra_format_of(head) is not None
     )
 
 

@@ -20,7 +20,7 @@ from pipelines.evaluation.counts import (
     recalls,
     specificities,
 )
-from pipelines.evaluation.intervals import Draws, by_counts, by_mean, ece, paired
+from pipelines.evaluation.intervals import Draws, by_mean, ece, of_counts, paired, resampled
 from pipelines.evaluation.metrics import DECIMALS, brier_scores
 from pipelines.evaluation.ranking import roc_auc
 from pipelines.mobile.bundle import Bundle
@@ -69,18 +69,16 @@ def metric_intervals(
         labels: c labels, in the order of the columns.
         bins: of the expected calibration error.
     """
-    answers, c = probabilities.argmax(axis=1), len(labels)
-    found = {
-        name: by_counts(draws, class_index, answers, c, metric)
-        for name, metric in _OF_COUNTS.items()
-    }
+    counts = resampled(draws, class_index, probabilities.argmax(axis=1), len(labels))
+    found = {name: of_counts(draws, counts, metric)[0] for name, metric in _OF_COUNTS.items()}
+    of_labels = {name: of_counts(draws, counts, metric) for name, metric in _OF_A_LABEL.items()}
     found["ece"] = ece(draws, class_index, probabilities, bins)
     found["brier"] = by_mean(draws, brier_scores(class_index, probabilities), _BRIER)
     found["roc_auc_ovr"], areas = roc_auc(draws, class_index, probabilities)
     for index, label in enumerate(labels):
         found[f"roc_auc_ovr.{label}"] = areas[index]
-        for name, metric in _OF_A_LABEL.items():
-            found[f"{name}.{label}"] = by_counts(draws, class_index, answers, c, metric(index))
+        for name, by_label in of_labels.items():
+            found[f"{name}.{label}"] = by_label[index]
     return _defined(found)
 
 

@@ -85,6 +85,10 @@ class Validation(_Part):
     #: Hash over content, labels and groups of the images that count.
     folder_sha256: str
     labels: tuple[str, ...]
+    #: What people call a label, only where it differs.
+    label_names: Annotated[dict[str, str], Field(exclude_if=lambda names: not names)] = Field(
+        default_factory=dict
+    )
     absent_labels: tuple[str, ...]
     n_found: int
     n_images: Annotated[int, Field(ge=1)]
@@ -103,6 +107,14 @@ class Validation(_Part):
     blind_missing: str
     resamples: int
     seed: int
+
+    def name_of(self, label: str) -> str:
+        """What people call a label.
+
+        Args:
+            label: one of ``labels``.
+        """
+        return self.label_names.get(label, label)
 
     @property
     def n_by_kind(self) -> dict[str, int]:

@@ -27,7 +27,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import DataError
-from pipelines.evaluation.counts import Floats, OfCounts, ratio
+from pipelines.evaluation.counts import Counts, Floats, OfCounts, ratio
 from pipelines.mobile.trust import Interval
 
 #: Per cent of the resamples below `Interval.low` and above `Interval.high`.
@@ -139,14 +139,29 @@ def by_counts(
         class_index: (n,) true classes.
         predicted: (n,) answers.
         n_classes: c.
-        metric: of pipelines.evaluation.counts, e.g. `macro_f1s`, or `recalls` of one class.
+        metric: of pipelines.evaluation.counts that gives one value, e.g. `macro_f1s`.
 
     Returns:
         None where the metric is not defined on the images themselves.
     """
-    c = n_classes
-    by_group = _counts_by_group(draws, class_index, predicted, c)
-    return _interval(draws, by_group, lambda sums: metric(sums.reshape(-1, c, c)), SHARE)
+    counts = resampled(draws, class_index, predicted, n_classes)
+    return of_counts(draws, counts, metric)[0]
+
+
+def of_counts(
+    draws: Draws, counts: Counts, metric: OfCounts, bounds: tuple[float, float] = SHARE
+) -> list[Interval | None]:
+    """A metric of the confusion matrix for each class, or one alone, with its intervals.
+
+    Args:
+        draws: of these images.
+        counts: of `resampled`.
+        metric: of pipelines.evaluation.counts.
+        bounds: as in `by_sums`.
+    """
+    values = metric(counts)
+    table = values.reshape(len(values), -1)
+    return [_of_column(draws, column, bounds) for column in table.T]
 
 
 def paired(
@@ -167,14 +182,26 @@ def paired(
     Returns:
         None where the metric is not defined for one of them.
     """
-    c = n_classes
-    both = [_counts_by_group(draws, class_index, answers, c) for answers in (a, b)]
+    of_a, of_b = (metric(resampled(draws, class_index, each, n_classes)) for each in (a, b))
+    return _of_column(draws, of_a - of_b, DIFFERENCE)
 
-    def difference(sums: Floats) -> Floats:
-        of_a, of_b = np.split(sums, 2, axis=1)
-        return metric(of_a.reshape(-1, c, c)) - metric(of_b.reshape(-1, c, c))
 
-    return _interval(draws, np.concatenate(both, axis=1), difference, DIFFERENCE)
+def resampled(draws: Draws, class_index: Integers, predicted: Integers, n_classes: int) -> Counts:
+    """(1 + r, c) counts: of the images themselves, then of each resample.
+
+    Args:
+        draws: of these images.
+        class_index: (n,) true classes.
+        predicted: (n,) answers.
+        n_classes: c.
+    """
+    true, answers = np.asarray(class_index), np.asarray(predicted)
+    right = true == answers
+    return Counts(
+        right=_summed(draws, draws.place[right], true[right], n_classes),
+        present=_summed(draws, draws.place, true, n_classes),
+        answered=_summed(draws, draws.place, answers, n_classes),
+    )
 
 
 def ece(
@@ -230,10 +257,27 @@ def by_indices(
 
 
 # -- inside ---------------------------------------------------------------------------------------
-def _counts_by_group(draws: Draws, true: Integers, predicted: Integers, c: int) -> Floats:
-    cells = np.asarray(true, np.int64) * c + np.asarray(predicted, np.int64)
-    counts = np.bincount(draws.place * c**2 + cells, minlength=draws.n_groups * c**2)
-    return counts.reshape(draws.n_groups, c**2).astype(np.float64)
+def _summed(draws: Draws, place: Integers, classes: Integers, c: int) -> Floats:
+    """(1 + r, c) how many of some images, given by group and class, are in each resample."""
+    cells = np.bincount(place * c + classes.astype(np.int64), minlength=draws.n_groups * c)
+    by_group = cells.reshape(draws.n_groups, c).astype(np.float64)
+    found = np.empty((1 + len(draws.times), c))
+    found[0] = by_group.sum(axis=0)
+    step = max(1, _CELLS // draws.n_groups)
+    for start in range(0, len(draws.times), step):
+        times = draws.times[start : start + step]
+        found[1 + start : 1 + start + len(times)] = times.astype(np.float64) @ by_group
+    return found
+
+
+def _of_column(draws: Draws, values: Floats, bounds: tuple[float, float]) -> Interval | None:
+    """(1 + r,) a metric of the images themselves and of each resample, as an interval."""
+    value = float(values[0])
+    if not np.isfinite(value):
+        return None
+    if draws.n_groups == 1:
+        return Interval(value=value, low=bounds[0], high=bounds[1])
+    return percentiles(value, values[1:], bounds)
 
 
 def _interval(

@@ -144,6 +144,10 @@ ORIGIN_COLUMNS: tuple[Column, ...] = (
     ("Data set", lambda found: found.bundle.title),
     ("Fetched from", lambda found: found.bundle.provenance.data_source),
     ("Images train / val / test", lambda found: _splits(found.bundle.provenance.n_images)),
+    (
+        "Split",
+        lambda found: "given" if found.bundle.provenance.is_split_given else "made here",
+    ),
     ("Groups train / val / test", lambda found: _splits(found.bundle.provenance.n_groups)),
     ("Trained on", lambda found: trained_on(found.bundle.provenance)),
     ("Backbone", lambda found: found.bundle.provenance.backbone),
@@ -183,6 +187,6 @@ def by_label(found: TaskResult) -> Block:
             with_interval(found.interval(f"{name}.{label}"), entry[name])
             for name in ("precision", "recall", "specificity")
         ]
-        rows.append((label, *cells, f"{entry['support']:,}"))
+        rows.append((found.bundle.name_of(label), *cells, f"{entry['support']:,}"))
     header = ("label", "precision", "recall", "specificity", "support")
     return Block("", header=header, rows=tuple(rows))

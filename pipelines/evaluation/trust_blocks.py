@@ -184,7 +184,7 @@ def operating_block(results: Sequence[TaskResult]) -> Block | None:
             rows.append(
                 (
                     found.bundle.task,
-                    label,
+                    found.bundle.name_of(label),
                     f"{point.min_specificity:.2f}",
                     f"{point.threshold:.3f}",
                     f"{point.sensitivity:.3f} / {point.specificity:.3f}",

@@ -188,6 +188,9 @@ def _bundle(
         title=card.title,
         labels=meta.labels,
         label_meanings={label: meanings[label] for label in meta.labels},
+        label_names={
+            label: card.names[label] for label in meta.labels if card.names[label] != label
+        },
         preprocess=PreprocessSpec.of(meta.preprocess),
         input=TensorSpec(
             name=INPUT_NAME,
@@ -228,6 +231,7 @@ def _bundle(
             n_images=meta.n_images,
             n_groups=meta.n_groups,
             is_refit=meta.is_refit,
+            is_split_given=card.splits == "given",
         ),
         intended_use=card.intended_use,
         not_for=card.not_for,

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -27,6 +28,7 @@ from pipelines.config_sources import (
     StoreSource,
     UrlListSource,
 )
+from pipelines.data.account import Account, account
 from pipelines.data.names import IMAGE_SUFFIXES, SOURCE_FILE
 from pipelines.data.samples import write_sample
 from pipelines.data.sources.archive import fetch_archive
@@ -35,6 +37,7 @@ from pipelines.data.sources.git import fetch_git
 from pipelines.data.sources.intake import Facts, Intake
 from pipelines.data.sources.stores import fetch_store
 from pipelines.data.sources.urls import fetch_urls
+from pipelines.data.tree import files_of
 from pipelines.errors import ConfigError, DataError, SourceError
 from pipelines.paths import Paths
 from pipelines.tasks import TaskModule, load_task
@@ -90,7 +93,7 @@ def run(task: str, domain: str, params: FetchParams, seed: int, paths: Paths) ->
             # Before the check: it tells why there may be nothing to check.
             _LOG.info("%s", intake.account.as_text(task))
         content = _content(folder)
-        _check(job)
+        counted = _check(job, arrived.skipped)
         document = {
             "schema_version": SCHEMA_VERSION,
             "task": task,
@@ -102,6 +105,7 @@ def run(task: str, domain: str, params: FetchParams, seed: int, paths: Paths) ->
         }
         write_text(folder / SOURCE_FILE, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     _LOG.info("%s: %d files in %s", task, content["n_files"], files.raw_dir)
+    _LOG.info("%s", counted.as_text("class", card.names, "taken"))
 
 
 # -- builders -------------------------------------------------------------------------------------
@@ -192,8 +196,8 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def _check(job: _Job) -> None:
-    """Nothing, if what arrived is a data set of this task."""
+def _check(job: _Job, skipped: Mapping[str, int]) -> Account:
+    """What became of each file of the source, if what arrived is a data set of this task."""
     try:
         records = job.module.records(job.folder, job.card)
     except DataError as err:
@@ -208,3 +212,9 @@ def _check(job: _Job) -> None:
             f"{job.card.task}: no image was fetched. Expected a folder a class "
             f"({', '.join(job.card.labels)}), or records.csv with the images that it names."
         )
+    label_of = {record.path: record.label for record in records}
+    counted = account(files_of(job.folder), label_of, {}, job.card.labels)
+    # What was not taken from the source is no file here, and is counted all the same.
+    counted.passed.update({(f"not taken: {reason}", ""): n for reason, n in skipped.items()})
+    counted.missing.update(Counter(label_of.values()) - counted.read)
+    return counted

@@ -195,3 +195,14 @@ def test_predict_loads_no_torch_mlflow_or_dvc(toy_project, toy_bundle, colour_im
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_predict_shows_what_people_call_a_label(toy_project, toy_bundle, colour_images, capsys):
+    document = json.loads(toy_bundle.read_text())
+    toy_bundle.write_text(json.dumps(document | {"label_names": {"red": "红色"}}))
+    words = ["predict", str(colour_images["red"]), "--task", "toy", "--root", str(toy_project)]
+    assert cli.main(words) == 0
+    assert "红色" in capsys.readouterr().out
+    assert cli.main([*words, "--json"]) == 0
+    image = json.loads(capsys.readouterr().out)["images"][0]
+    assert (image["label"], image["name"]) == ("red", "红色")

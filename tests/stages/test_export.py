@@ -40,7 +40,7 @@ source: {publisher: us, url: "https://example.org", version: "1", retrieved: "20
 licence: {spdx: Apache-2.0, url: "https://example.org", redistribution: Yes.}
 citation: {text: None needed.}
 classes:
-  - {label: red_tile, meaning: A red tile.}
+  - {label: red_tile, name: 红砖, meaning: A red tile.}
   - {label: green_tile, meaning: A green tile.}
   - {label: blue_tile, meaning: A blue tile., is_alarm: false}
 unit_of_observation: one tile
@@ -132,6 +132,7 @@ def test_export_writes_a_candidate_that_answers_like_the_float_model(project, fi
     assert bundle.labels == LABELS
     assert bundle.title == "Tiny tiles"
     assert bundle.label_meanings["red_tile"] == "A red tile."
+    assert bundle.label_names == {"red_tile": "红砖"}
     assert bundle.not_for == ("anything else",)
     assert bundle.metrics is None
     assert bundle.served.precision == "int8"
