@@ -19,8 +19,9 @@ from typing import Protocol
 
 from pipelines.config_sources import Picked
 from pipelines.data.account import Account
+from pipelines.data.formats import HEAD_BYTES
 from pipelines.data.names import IMAGE_SUFFIXES, is_table, passed_over, suffix_of
-from pipelines.data.signatures import HEAD_BYTES, is_image
+from pipelines.data.signatures import is_image
 from pipelines.errors import SourceError
 from pipelines.progress import track
 
