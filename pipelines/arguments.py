@@ -26,6 +26,7 @@ examples:
   fieldlens new rice_leaf --domain agriculture --from ~/rice    a task from a folder a class
 
 exit codes: 0 done · 1 a bug · 2 something you can mend · 3 a model missed the gate
+            4 done, but for tasks that had to be left out
 Every number that a result depends on stands in params.yaml; no verb takes one as an option.
 """
 
@@ -97,7 +98,10 @@ def make_parser() -> argparse.ArgumentParser:
     workspace = add("workspace", "a second DVC workspace for folders of real images")
     workspace.add_argument("folder", type=Path, help="where to make it, e.g. .real")
     workspace.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="holds <task>/<class>/… folders"
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="holds <task>/<class>/… folders (default: what the cards say is published, fetched)",
     )
     return parser
 

@@ -14,12 +14,23 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pipelines.config_sources import ArchiveSource, GitSource, StoreSource
 from pipelines.errors import ConfigError
 from pipelines.strict_yaml import Strict, read_yaml, validate
 
 Domain = Literal["medical", "agriculture", "safety", "reference"]
 Text = Annotated[str, Field(min_length=1)]
 Slug = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
+
+
+class PublishedSource(Strict):
+    """Where the published files can be fetched without a login; `make real` does, without DATA."""
+
+    source: Annotated[GitSource | ArchiveSource | StoreSource, Field(discriminator="kind")]
+    #: Of all images to be downloaded, as announced before.
+    n_bytes: Annotated[int, Field(ge=1)]
+    #: What is there and what is left out, in a few words.
+    what: Text
 
 
 class Source(Strict):
@@ -30,6 +41,9 @@ class Source(Strict):
     version: Text
     #: Day of the look at the source, as YYYY-MM-DD.
     retrieved: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    fetch: PublishedSource | None = None
+    #: How a person gets the data where no program can, or where the source cannot be reached.
+    by_hand: Text | None = None
 
 
 class Licence(Strict):
@@ -151,6 +165,10 @@ class DatasetCard(Strict):
                     raise ValueError(f"the name {name!r} stands for both {owner} and {entry.label}")
         if len({entry.label for entry in self.classes}) != len(self.classes):
             raise ValueError("a label stands twice in classes")
+        if self.source.fetch is not None:
+            unknown = set(self.source.fetch.source.labels.values()) - set(self.labels)
+            if unknown:
+                raise ValueError(f"source.fetch names no class: {', '.join(sorted(unknown))}")
         unknown = set(self.next_steps) - {entry.label for entry in self.classes}
         if unknown:
             raise ValueError(f"next_steps names no class: {', '.join(sorted(unknown))}")

@@ -19,6 +19,7 @@ from ruamel.yaml import YAML
 
 from pipelines import atomic
 from pipelines.card import DatasetCard, load_card
+from pipelines.commands import published
 from pipelines.commands.answer import Answer, table
 from pipelines.config import Params, load_params
 from pipelines.config_sources import RealParams
@@ -32,23 +33,30 @@ _HEADER = (
     "# folder has, with the overlays below `real:`. Edit that file, not this one.\n"
 )
 
+#: In a workspace of published images: the tasks that it goes without, a line each.
+_LEFT_OUT = "left_out.txt"
 
-def run(paths: Paths, folder: Path, data: Path) -> Answer:
+
+def run(paths: Paths, folder: Path, data: Path | None) -> Answer:
     """Make the workspace, or bring it up to date; outputs that it has stay.
 
     Args:
         paths: the project.
         folder: the workspace.
-        data: holds a folder a task, each as `FolderSource` takes it.
+        data: holds a folder a task, each as `FolderSource` takes it; None for what the cards
+            publish, with exit code 4 where a task must go without.
 
     Raises:
         ConfigError: if ``folder`` is the project itself or holds something else.
-        MissingDataError: if ``data`` has a folder for none of the tasks.
+        MissingDataError: if ``data`` has a folder for none of the tasks, or no published source
+            can be reached.
         DataError: if a task's folder has fewer than two of the card's classes.
     """
     params = load_params(paths.params)
     own = Paths(folder)
     _check_place(paths, own)
+    if data is None:
+        return _of_published(paths, params, own)
     if not data.is_dir():
         raise MissingDataError(f"--data: there is no folder {data}.")
     folders = {task: data / (_real(params, task).data or task) for task in params.tasks}
@@ -58,12 +66,16 @@ def run(paths: Paths, folder: Path, data: Path) -> Answer:
             f"{data}: expected a folder named after a task ({', '.join(params.tasks)}), found none."
         )
     labels = {task: _labels(load_card(paths.task(task).card), folders[task]) for task in present}
-    document = _params(paths, params, folders, labels)
-    validate(Params, document, own.params)
-    _mirror(paths, own, present)
-    _write(own.params, (_HEADER + _dump(document)).encode())
-    _share_weights(paths, own)
-    _init_dvc(own)
+    fetch = {
+        task: {"source": {"kind": "folder", "path": str(folders[task].resolve())}}
+        for task in present
+    }
+    document = _params(paths, params, fetch, labels)
+    for task in present:
+        others = [folders[task].resolve().parent / name for name in _real(params, task).validate_on]
+        if there := [str(other) for other in others if other.is_dir()]:
+            document.setdefault("real", {})[task] = {"validate_on": there}
+    _make(paths, own, document, watches_folders=True)
     rows = [
         (task, str(len(labels[task])), ", ".join(labels[task]), _absent(paths, task, labels[task]))
         for task in present
@@ -74,6 +86,33 @@ def run(paths: Paths, folder: Path, data: Path) -> Answer:
     if absent:
         lines += ["", f"Left out, having no folder in {data}: {', '.join(absent)}."]
     return Answer("\n".join(lines))
+
+
+def _of_published(paths: Paths, params: Params, own: Paths) -> Answer:
+    cards = {task: load_card(paths.task(task).card) for task in params.tasks}
+    found = published.find(cards)
+    if not found.sources:
+        raise MissingDataError(
+            f"no published images can be fetched: {' '.join(found.left_out)} Name a folder of "
+            f"<task>/<class>/… by --data."
+        )
+    labels = {task: published.labels_of(cards[task], each) for task, each in found.sources.items()}
+    fetch = {task: published.section(each) for task, each in found.sources.items()}
+    _make(paths, own, _params(paths, params, fetch, labels), watches_folders=False)
+    # For the end of `make real`, when this is long out of sight.
+    _write(own.root / _LEFT_OUT, "".join(f"{line}\n" for line in found.left_out).encode())
+    head = f"{own.root}: {len(fetch)} tasks, to be fetched from their publishers by `dvc repro`."
+    text = f"{head}\n\n{published.announcement(cards, found)}"
+    return Answer(text, found.left_out, exit_code=4 if found.left_out else 0)
+
+
+def _make(paths: Paths, own: Paths, document: dict[str, Any], *, watches_folders: bool) -> None:
+    validate(Params, document, own.params)
+    (own.root / _LEFT_OUT).unlink(missing_ok=True)
+    _mirror(paths, own, document["tasks"], watches_folders=watches_folders)
+    _write(own.params, (_HEADER + _dump(document)).encode())
+    _share_weights(paths, own)
+    _init_dvc(own)
 
 
 def _absent(paths: Paths, task: str, labels: tuple[str, ...]) -> str:
@@ -129,7 +168,7 @@ def _real(params: Params, task: str) -> RealParams:
 def _params(
     paths: Paths,
     params: Params,
-    folders: Mapping[str, Path],
+    fetch: Mapping[str, dict[str, Any]],
     labels: Mapping[str, tuple[str, ...]],
 ) -> dict[str, Any]:
     """The workspace's params.yaml.
@@ -137,27 +176,21 @@ def _params(
     Args:
         paths: of the project.
         params: of the project.
-        folders: of the images, by task.
-        labels: that the folders of the tasks to take have images of, by task.
+        fetch: the section of that name, by task.
+        labels: that the sources of the tasks to take have images of, by task.
     """
     source = read_yaml(paths.params)
     tasks: dict[str, Any] = {}
-    real: dict[str, Any] = {}
     for task, found in labels.items():
         # Copied one by one: what an anchor shares must not change for all.
         block = copy.deepcopy(source["tasks"][task])
         block = overlay(block, copy.deepcopy(_real(params, task).sections))
-        block["fetch"] = {"source": {"kind": "folder", "path": str(folders[task].resolve())}}
+        block["fetch"] = fetch[task]
         card = load_card(paths.task(task).card)
         if block["prepare"].get("classes") is None and found != card.labels:
             block["prepare"]["classes"] = list(found)
         tasks[task] = block
-        others = [folders[task].resolve().parent / name for name in _real(params, task).validate_on]
-        there = [str(folder) for folder in others if folder.is_dir()]
-        if there:
-            real[task] = {"validate_on": there}
-    document = {"seed": source["seed"], "tasks": tasks}
-    return {**document, "real": real} if real else document
+    return {"seed": source["seed"], "tasks": tasks}
 
 
 def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
@@ -186,7 +219,7 @@ def _dump(document: Mapping[str, Any]) -> str:
     return buffer.getvalue()
 
 
-def _mirror(paths: Paths, own: Paths, present: Iterable[str]) -> None:
+def _mirror(paths: Paths, own: Paths, present: Iterable[str], *, watches_folders: bool) -> None:
     """Copy what DVC watches; a file that is the same is not touched, one that went goes."""
     wanted = [*(paths.root / "pipelines").rglob("*.py"), paths.root / ".dvcignore"]
     wanted += [paths.task(task).card for task in present]
@@ -194,14 +227,15 @@ def _mirror(paths: Paths, own: Paths, present: Iterable[str]) -> None:
     for relative in sorted(kept):
         if (paths.root / relative).is_file():
             _write(own.root / relative, (paths.root / relative).read_bytes())
-    _write(own.dvc_yaml, _watching(paths.dvc_yaml.read_text(encoding="utf-8")).encode())
+    dvc_yaml = paths.dvc_yaml.read_text(encoding="utf-8")
+    _write(own.dvc_yaml, (_watching(dvc_yaml) if watches_folders else dvc_yaml).encode())
     for path in sorted((own.root / "pipelines").rglob("*.py")):
         if path.relative_to(own.root) not in kept:
             path.unlink()
 
 
 def _watching(dvc_yaml: str) -> str:
-    """dvc.yaml whose `fetch` also depends on the folder: here every source is one."""
+    """dvc.yaml whose `fetch` also depends on the folder: where every source is one."""
     head = "cmd: fieldlens fetch ${key}\n      deps:\n"
     if head not in dvc_yaml:
         raise ConfigError(

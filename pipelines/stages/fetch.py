@@ -91,10 +91,10 @@ def run(task: str, domain: str, params: FetchParams, seed: int, paths: Paths) ->
         facts, intake = _BUILDERS[params.source.kind](params.source, job)
         content = _content(folder)
         try:
-            counted = _check(job, intake.skipped if intake else {})
+            counted = _check(job, intake.account.passed if intake else {})
         except SourceError:
             if intake is not None:
-                # It tells why there is no data set.
+                # It tells why there may be nothing to check.
                 _LOG.info("%s", intake.account.as_text(task))
             raise
         document = {
@@ -199,7 +199,7 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def _check(job: _Job, skipped: Mapping[str, int]) -> Account:
+def _check(job: _Job, passed: Mapping[tuple[str, str], int]) -> Account:
     """What became of each file of the source, if what arrived is a data set of this task."""
     try:
         records = job.module.records(job.folder, job.card)
@@ -218,6 +218,8 @@ def _check(job: _Job, skipped: Mapping[str, int]) -> Account:
     label_of = {record.path: record.label for record in records}
     counted = account(files_of(job.folder), label_of, {}, job.card.labels)
     # What was not taken from the source is no file here, and is counted all the same.
-    counted.passed.update({(f"not taken: {reason}", ""): n for reason, n in skipped.items()})
+    counted.passed.update(
+        {(f"not taken: {kind}", detail): n for (kind, detail), n in passed.items()}
+    )
     counted.missing.update(Counter(label_of.values()) - counted.read)
     return counted

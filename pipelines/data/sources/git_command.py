@@ -62,6 +62,10 @@ class Git:
             "LC_ALL": "C",
         }
 
+    def reach(self, location: str) -> None:
+        """Nothing, if the repository answers."""
+        self._transfer([*self._command, "ls-remote", "--quiet", "--", location, "HEAD"], "")
+
     def clone(self, location: str) -> None:
         """Fetch the commits and folders of a repository, without its files where it can do so."""
         arguments = ["clone", "--quiet", "--no-checkout", "--filter=blob:none", "--template="]
@@ -148,6 +152,20 @@ class Git:
             f"{self.what}: git says: {public_words(first)} Check `source` in "
             f"params.yaml, and that this machine may read the repository without a password."
         )
+
+
+def check_reach(what: str, repository: str) -> None:
+    """Nothing, if a repository answers; no more than its newest commit's name is asked for.
+
+    Args:
+        what: the task, for messages.
+        repository: its address.
+
+    Raises:
+        SourceError: if git cannot reach it or may not read it, with its own first line.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        Git(what, Path(folder), max_bytes=1 << 20).reach(repository)
 
 
 def _size(path: Path) -> int:

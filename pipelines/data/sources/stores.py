@@ -334,14 +334,15 @@ def pull(store: Store, info: dict[str, Any], folder: Path, what: str, max_bytes:
 def _read(store: Store, path: str, start: int, size: int | None, what: str) -> Iterator[bytes]:
     if size == start:
         return
-    with _told(what, store.name):
+    name = f"{store.name.partition('://')[0]}://{path}"
+    with _told(what, name):
         remote = store.fs.open(path, "rb", block_size=_BLOCK_BYTES)
     try:
         if start:
-            with _told(what, store.name):
+            with _told(what, name):
                 remote.seek(start)
         while True:
-            with _told(what, store.name):
+            with _told(what, name):
                 chunk = remote.read(CHUNK_BYTES)
             if not chunk:
                 return

@@ -168,7 +168,7 @@ def _worth(word: str, page: str) -> float:
         # Letters of Russian and Ukrainian; the other half of the block is rare.
         sure = 1.5 if len(word) > 2 else 0.5
         return sum(sure if letter.lower() in _CYRILLIC else -1 for letter in foreign)
-    if 2 * len(foreign) > len(word) > 1:
+    if 3 * len(foreign) > 2 * len(word) > 2:
         return -0.5 * len(foreign)
     return sum(1.5 if letter in _FREQUENT["latin"] else 0 for letter in foreign)
 
