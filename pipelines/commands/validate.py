@@ -38,10 +38,11 @@ from pipelines.evaluation.external import (
     measure,
 )
 from pipelines.evaluation.external_page import SAME_WORDS, external_page
-from pipelines.evaluation.intervals import by_counts, draw
+from pipelines.evaluation.intervals import by_counts
 from pipelines.evaluation.looks import Looked, blind_features, look_at, probabilities_of
 from pipelines.evaluation.metrics import macro_f1, rounded
 from pipelines.evaluation.predictions import predictions_csv
+from pipelines.evaluation.resamples import draw
 from pipelines.mobile.bundle import Bundle
 from pipelines.mobile.predictor import Predictor
 from pipelines.paths import Paths, TaskPaths

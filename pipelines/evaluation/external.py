@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.evaluation.certainty import metric_intervals, rounded_interval
-from pipelines.evaluation.intervals import Draws, by_mean
+from pipelines.evaluation.intervals import by_mean
 from pipelines.evaluation.metrics import classification_metrics, rounded
+from pipelines.evaluation.resamples import Draws
 from pipelines.mobile.sessions import Precision
 from pipelines.mobile.trust import Interval
 

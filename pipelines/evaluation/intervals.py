@@ -19,72 +19,23 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.errors import DataError
 from pipelines.evaluation.counts import Counts, Floats, OfCounts, ratio
+from pipelines.evaluation.resamples import CELLS, Draws, Integers, resampled, rows_summed
 from pipelines.mobile.trust import Interval
 
 #: Per cent of the resamples below `Interval.low` and above `Interval.high`.
 _TAIL = 2.5
-#: Keeps these draws apart from others of the same seed.
-_STREAM = 0x1A7E
-#: Cells of the table of draws that are made at a time: 32 MB.
-_CELLS = 4_000_000
-
-Integers = NDArray[np.integer[Any]]
 #: (r, k) sums -> (r,) metric; NaN where it is not defined.
 OfSums = Callable[[Floats], Floats]
 
 SHARE = (0.0, 1.0)
 DIFFERENCE = (-1.0, 1.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Draws:
-    """Which groups are in which resample; drawn once, used for every metric of the same images.
-
-    Attributes:
-        place: (n,) number of each image's group, in the order in which groups first appear.
-        n_groups: g.
-        times: (r, g) how often each group is in each resample; rows add up to g.
-    """
-
-    place: NDArray[np.int64]
-    n_groups: int
-    times: NDArray[np.uint16]
-
-
-def draw(groups: Sequence[str] | NDArray[Any], resamples: int, seed: int) -> Draws:
-    """Resamples of whole groups, with replacement; what the groups are called does not matter.
-
-    Args:
-        groups: (n,) group of each image, n > 0.
-        resamples: r, e.g. 2000.
-        seed: of params.yaml.
-
-    Raises:
-        DataError: if there is no image.
-    """
-    if not len(groups):
-        raise DataError("an interval needs at least one image (got none).")
-    _, first, inverse = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first, kind="stable")] = np.arange(len(first))
-    g = len(first)
-    rng = np.random.default_rng([seed, _STREAM])
-    times = np.empty((resamples, g), np.uint16)
-    step = max(1, _CELLS // g)
-    for start in range(0, resamples, step):
-        rows = min(step, resamples - start)
-        drawn = rng.integers(g, size=(rows, g)) + g * np.arange(rows)[:, np.newaxis]
-        times[start : start + rows] = np.bincount(drawn.ravel(), minlength=rows * g).reshape(-1, g)
-    return Draws(rank[inverse.reshape(-1)], g, times)
 
 
 # -- from sums ------------------------------------------------------------------------------------
@@ -127,6 +78,18 @@ def by_mean(
     counts = np.isfinite(wide)
     rows = np.stack([np.where(counts, wide, 0.0), counts], axis=1)
     return by_sums(draws, rows, lambda sums: ratio(sums[:, 0], sums[:, 1]), bounds)
+
+
+def by_shares(draws: Draws, part: NDArray[Any], whole: NDArray[Any]) -> list[Interval | None]:
+    """For each of k things, the share of the images that count which are in part; all at once.
+
+    Args:
+        draws: of these images.
+        part: (n, k) whether an image is counted as hit.
+        whole: (n, k) whether it counts at all.
+    """
+    shares = ratio(rows_summed(draws, part & whole), rows_summed(draws, whole))
+    return [_of_column(draws, column, SHARE) for column in shares.T]
 
 
 def by_counts(
@@ -186,24 +149,6 @@ def paired(
     return _of_column(draws, of_a - of_b, DIFFERENCE)
 
 
-def resampled(draws: Draws, class_index: Integers, predicted: Integers, n_classes: int) -> Counts:
-    """(1 + r, c) counts: of the images themselves, then of each resample.
-
-    Args:
-        draws: of these images.
-        class_index: (n,) true classes.
-        predicted: (n,) answers.
-        n_classes: c.
-    """
-    true, answers = np.asarray(class_index), np.asarray(predicted)
-    right = true == answers
-    return Counts(
-        right=_summed(draws, draws.place[right], true[right], n_classes),
-        present=_summed(draws, draws.place, true, n_classes),
-        answered=_summed(draws, draws.place, answers, n_classes),
-    )
-
-
 def ece(
     draws: Draws, class_index: Integers, probabilities: NDArray[np.floating[Any]], bins: int
 ) -> Interval | None:
@@ -257,19 +202,6 @@ def by_indices(
 
 
 # -- inside ---------------------------------------------------------------------------------------
-def _summed(draws: Draws, place: Integers, classes: Integers, c: int) -> Floats:
-    """(1 + r, c) how many of some images, given by group and class, are in each resample."""
-    cells = np.bincount(place * c + classes.astype(np.int64), minlength=draws.n_groups * c)
-    by_group = cells.reshape(draws.n_groups, c).astype(np.float64)
-    found = np.empty((1 + len(draws.times), c))
-    found[0] = by_group.sum(axis=0)
-    step = max(1, _CELLS // draws.n_groups)
-    for start in range(0, len(draws.times), step):
-        times = draws.times[start : start + step]
-        found[1 + start : 1 + start + len(times)] = times.astype(np.float64) @ by_group
-    return found
-
-
 def _of_column(draws: Draws, values: Floats, bounds: tuple[float, float]) -> Interval | None:
     """(1 + r,) a metric of the images themselves and of each resample, as an interval."""
     value = float(values[0])
@@ -288,7 +220,7 @@ def _interval(
         return None
     if draws.n_groups == 1:
         return Interval(value=value, low=bounds[0], high=bounds[1])
-    step = max(1, _CELLS // draws.n_groups)
+    step = max(1, CELLS // draws.n_groups)
     found = [
         metric(draws.times[start : start + step].astype(np.float64) @ by_group)
         for start in range(0, len(draws.times), step)

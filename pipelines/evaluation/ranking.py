@@ -16,7 +16,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.evaluation.counts import Floats, ratio
-from pipelines.evaluation.intervals import SHARE, Draws, percentiles
+from pipelines.evaluation.intervals import SHARE, percentiles
+from pipelines.evaluation.resamples import Draws
 from pipelines.mobile.trust import Interval
 
 #: Mean over the classes, and by class.
