@@ -23,8 +23,14 @@ export interface Decoded {
   readonly rows: Rows;
   /** Share of the pixels whose stored values lie outside the model's range. */
   readonly outside: number;
+  /** A small copy to show, of a picture that would cost the page too much to show itself. */
+  preview(): Promise<ImageBitmap | null>;
   close(): void;
 }
+
+/** A picture of more pixels is shown as a copy with this longer side. */
+const SHOWN_PIXELS = 4_000_000;
+const PREVIEW_PX = 1600;
 
 /**
  * Whether a JPEG can be decoded at a fraction of its size. Browsers whose frames do not know their
@@ -40,13 +46,13 @@ export async function decode(file: Blob, spec: PreprocessSpec): Promise<Decoded>
   const bytes = new Uint8Array(await file.arrayBuffer());
   const seen = sniff(bytes, { maxAspect: spec.maxAspect, canScale: canScale() });
   if (seen.format === "PNG" && isDeep(bytes)) {
-    return { ...(await readDeep(bytes, spec.range)), close: () => undefined };
+    return { ...(await readDeep(bytes, spec.range)), preview: async () => null, close: () => undefined };
   }
   const scale = seen.format === "JPEG" && canScale() ? scaleOf(seen, spec) : 1;
   // By content: a browser would otherwise believe the type that came with the name.
   const type = `image/${seen.format.toLowerCase()}`;
   try {
-    if (scale > 1) return fromBitmap(await decodeSmaller(bytes, type, seen, scale));
+    if (scale > 1) return fromBitmap(await decodeSmaller(bytes, type, seen, scale), true);
     return fromBitmap(
       await createImageBitmap(new Blob([bytes], { type }), {
         imageOrientation: "from-image",
@@ -67,7 +73,12 @@ function scaleOf({ width, height }: Seen, { resizePx, sidePx }: PreprocessSpec):
   return Math.max(wanted, needed);
 }
 
-async function decodeSmaller(bytes: Uint8Array<ArrayBuffer>, type: string, size: Seen, scale: number): Promise<VideoFrame> {
+async function decodeSmaller(
+  bytes: Uint8Array<ArrayBuffer>,
+  type: string,
+  size: Seen,
+  scale: number,
+): Promise<ImageBitmap> {
   const decoder = new ImageDecoder({
     data: bytes,
     type,
@@ -76,15 +87,20 @@ async function decodeSmaller(bytes: Uint8Array<ArrayBuffer>, type: string, size:
     desiredHeight: Math.ceil(size.height / scale),
   });
   try {
-    return (await decoder.decode({ completeFramesOnly: true })).image;
+    const { image } = await decoder.decode({ completeFramesOnly: true });
+    // Whole, and not row by row: a part of a turned frame is another part in each browser.
+    const canvas = new OffscreenCanvas(image.displayWidth, image.displayHeight);
+    canvas.getContext("2d", { willReadFrequently: true, colorSpace: "srgb" })?.drawImage(image, 0, 0);
+    image.close();
+    return canvas.transferToImageBitmap();
   } finally {
     decoder.close();
   }
 }
 
 /** The pixels of a bitmap, some rows at a time; transparency is laid over white. */
-export function fromBitmap(bitmap: ImageBitmap | VideoFrame): Decoded {
-  const [width, height] = "displayWidth" in bitmap ? [bitmap.displayWidth, bitmap.displayHeight] : [bitmap.width, bitmap.height];
+export function fromBitmap(bitmap: ImageBitmap, isScaled = false): Decoded {
+  const { width, height } = bitmap;
   const canvas = new OffscreenCanvas(width, Math.min(height, STRIP_ROWS));
   const context = canvas.getContext("2d", { willReadFrequently: true, colorSpace: "srgb" });
   if (!context) throw new Refusal("refusal.runtime", { reason: "2D canvas" });
@@ -96,5 +112,10 @@ export function fromBitmap(bitmap: ImageBitmap | VideoFrame): Decoded {
     context.drawImage(bitmap, 0, top, width, rows, 0, 0, width, rows);
     return context.getImageData(0, 0, width, rows).data;
   };
-  return { rows: { width, height, read }, outside: 0, close: () => bitmap.close() };
+  const preview = async (): Promise<ImageBitmap | null> => {
+    if (!isScaled && width * height <= SHOWN_PIXELS) return null;
+    const share = Math.min(1, PREVIEW_PX / Math.max(width, height));
+    return createImageBitmap(bitmap, { resizeWidth: Math.ceil(width * share), resizeHeight: Math.ceil(height * share), resizeQuality: "medium" });
+  };
+  return { rows: { width, height, read }, outside: 0, preview, close: () => bitmap.close() };
 }

@@ -53,12 +53,12 @@ export class Engine {
     return reply.updated;
   }
 
-  /** The answer for one picture. A bitmap is handed over and closed. Rejects with a Refusal. */
-  async answer(source: Blob | ImageBitmap): Promise<Answer> {
+  /** The answer for one picture, and a small copy of a large one. A bitmap is handed over and closed. Rejects with a Refusal. */
+  async answer(source: Blob | ImageBitmap): Promise<{ answer: Answer; preview: ImageBitmap | null }> {
     const transfer = source instanceof Blob ? [] : [source];
     const reply = await this.#ask({ kind: "answer", source }, transfer);
     if (reply.kind !== "answered") throw new Error(`expected answered, got ${reply.kind}`);
-    return reply.answer;
+    return reply;
   }
 
   #ask(message: WithoutId<Request>, transfer: Transferable[], progress?: Progress): Promise<Reply> {

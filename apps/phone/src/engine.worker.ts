@@ -121,8 +121,10 @@ async function answer(id: number, source: Blob | ImageBitmap): Promise<void> {
   const picture = source instanceof Blob ? await decode(source, bundle.preprocess) : fromBitmap(source);
   const decoded = performance.now();
   let pixels: Uint8Array;
+  let preview: ImageBitmap | null;
   try {
     pixels = preprocess(picture.rows, bundle.preprocess);
+    preview = source instanceof Blob ? await picture.preview() : null;
   } finally {
     picture.close();
   }
@@ -151,7 +153,7 @@ async function answer(id: number, source: Blob | ImageBitmap): Promise<void> {
     preprocessMs: preprocessed - decoded,
     modelMs: done - preprocessed,
   };
-  say({ kind: "answered", id, answer: result });
+  postMessage({ kind: "answered", id, answer: result, preview } satisfies Reply, preview ? [preview] : []);
 }
 
 type Wanted = Extract<Request, { kind: "load" | "update" }>;

@@ -42,6 +42,6 @@ export type Reply =
   | { readonly kind: "progress"; readonly id: number; readonly loadedBytes: number; readonly totalBytes: number }
   | { readonly kind: "loaded"; readonly id: number; readonly loaded: Loaded; readonly bundleJson: unknown }
   | { readonly kind: "updated"; readonly id: number; readonly updated: Updated }
-  | { readonly kind: "answered"; readonly id: number; readonly answer: Answer }
+  | { readonly kind: "answered"; readonly id: number; readonly answer: Answer; readonly preview: ImageBitmap | null }
   | { readonly kind: "refused"; readonly id: number; readonly key: RefusalKey; readonly facts: Record<string, string | number> }
   | { readonly kind: "failed"; readonly id: number; readonly message: string };

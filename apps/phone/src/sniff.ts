@@ -9,6 +9,8 @@ import { Refusal } from "./refusal.ts";
 /** As in pipelines/data/bounds.py, where they are explained. */
 export const MAX_PIXELS = 64_000_000;
 export const MAX_FILE_BYTES = 100_000_000;
+/** A browser holds four bytes a pixel, twice for a while; JPEG alone can be had at a fraction. */
+const MAX_WHOLE_PIXELS = 40_000_000;
 /** A JPEG may have so many times more, where the browser can decode it at a fraction of its size. */
 const SCALED = 6;
 const MAX_DEEP_GREY_PIXELS = 25_600_000;
@@ -74,8 +76,8 @@ function otherFormat(bytes: Uint8Array): ConstructorParameters<typeof Refusal> {
 }
 
 function mostPixels(format: Format, bytes: Uint8Array, bounds: Bounds): number {
-  if (format === "JPEG" && bounds.canScale) return SCALED * MAX_PIXELS;
-  if (format !== "PNG" || !isDeep(bytes)) return MAX_PIXELS;
+  if (format === "JPEG") return bounds.canScale ? SCALED * MAX_PIXELS : MAX_PIXELS;
+  if (format !== "PNG" || !isDeep(bytes)) return MAX_WHOLE_PIXELS;
   return bytes[25] === 0 ? MAX_DEEP_GREY_PIXELS : MAX_DEEP_PIXELS;
 }
 

@@ -222,12 +222,18 @@ export class TaskView {
     this.#url = URL.createObjectURL(file);
     try {
       // Ask first, show then: what the model refuses is not shown as if it had been looked at.
-      const answer = await this.engine.answer(file);
-      if (turn !== this.#turn) return;
-      this.#image.src = this.#url;
-      this.#image.alt = this.texts.say("input.preview");
-      await this.#image.decode().catch(() => undefined);
-      this.#show("photo");
+      const { answer, preview } = await this.engine.answer(file);
+      if (turn !== this.#turn) return preview?.close();
+      if (preview) {
+        this.#holdStill(preview, preview.width, preview.height);
+        preview.close();
+        this.#show("held");
+      } else {
+        this.#image.src = this.#url;
+        this.#image.alt = this.texts.say("input.preview");
+        await this.#image.decode().catch(() => undefined);
+        this.#show("photo");
+      }
       this.#give(answer, null);
       this.#speak(answer);
     } catch (error) {
@@ -265,7 +271,7 @@ export class TaskView {
         await nextFrame(this.#video);
         if (turn !== this.#turn) return;
         if (document.hidden || this.#video.videoWidth === 0) continue;
-        const answer = await this.engine.answer(await grab(this.#video));
+        const { answer } = await this.engine.answer(await grab(this.#video));
         if (turn !== this.#turn) return;
         const now = performance.now();
         this.#placeFrame();
@@ -283,17 +289,12 @@ export class TaskView {
   #hold(): void {
     this.#turn += 1;
     const turn = this.#turn;
-    const { videoWidth, videoHeight } = this.#video;
-    this.#held.width = videoWidth;
-    this.#held.height = videoHeight;
-    this.#held.getContext("2d")?.drawImage(this.#video, 0, 0);
-    this.#held.setAttribute("role", "img");
-    this.#held.setAttribute("aria-label", this.texts.say("input.preview"));
+    this.#holdStill(this.#video, this.#video.videoWidth, this.#video.videoHeight);
     this.#stopCamera();
     this.#show("held");
     void (async () => {
       try {
-        const answer = await this.engine.answer(await createImageBitmap(this.#held));
+        const { answer } = await this.engine.answer(await createImageBitmap(this.#held));
         if (turn !== this.#turn) return;
         this.#give(answer, null);
         this.#speak(answer);
@@ -301,6 +302,14 @@ export class TaskView {
         if (turn === this.#turn) this.#complain(this.#inWords(error));
       }
     })();
+  }
+
+  #holdStill(picture: CanvasImageSource, width: number, height: number): void {
+    this.#held.width = width;
+    this.#held.height = height;
+    this.#held.getContext("2d")?.drawImage(picture, 0, 0);
+    this.#held.setAttribute("role", "img");
+    this.#held.setAttribute("aria-label", this.texts.say("input.preview"));
   }
 
   #endLive(): void {
