@@ -203,6 +203,11 @@ def _add_app(parser: argparse.ArgumentParser) -> None:
         action="store_true",
         help="MLflow's champions instead of the models in this project",
     )
+    parser.add_argument(
+        "--base-path",
+        metavar="/PATH",
+        help="serve the apps below a path, as a proxy in front may want it (default: none)",
+    )
 
 
 def _add_new(parser: argparse.ArgumentParser) -> None:

@@ -137,6 +137,7 @@ def _dispatch(arguments: argparse.Namespace) -> Answer | None:
                 port=arguments.port,
                 is_lan=arguments.lan,
                 from_registry=arguments.registry,
+                base_path=arguments.base_path,
             )
             return None
         case "new":

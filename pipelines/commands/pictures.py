@@ -61,9 +61,10 @@ def meant_by(arguments: Sequence[Path]) -> Meant:
     """
     meant, seen = Meant(), set[Path]()
     for argument in arguments:
-        n_found = 0
+        is_empty = True
         try:
-            for n_found, (file, kind) in enumerate(_candidates(argument), start=1):
+            for file, kind in _candidates(argument):
+                is_empty = False
                 if file in seen and file is not argument:
                     continue
                 seen.add(file)
@@ -74,7 +75,7 @@ def meant_by(arguments: Sequence[Path]) -> Meant:
         except DataError as err:
             meant.complaints.append((argument, str(err)))
             continue
-        if not n_found:
+        if is_empty:
             what = "holds no file" if argument.is_dir() else "no file has such a name"
             meant.complaints.append((argument, f"{shown(str(argument))}: {what}."))
     return meant

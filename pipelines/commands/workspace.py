@@ -275,4 +275,6 @@ def _init_dvc(own: Paths) -> None:
             reason = " ".join(made.stderr.split())[-300:]
             raise PipelineError(f"{own.root}: `dvc init --no-scm` failed: {reason}")
     config = "[core]\n    no_scm = True\n    analytics = false\n    check_update = false\n"
+    # As in the project's own: an output and its copy in the cache are one file on the disk.
+    config += '[cache]\n    type = "hardlink,copy"\n'
     _write(own.root / ".dvc" / "config", config.encode())
