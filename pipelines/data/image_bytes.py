@@ -15,6 +15,8 @@ from pathlib import Path
 from PIL import Image, UnidentifiedImageError
 
 from pipelines.data.bounds import (
+    PIXELS_VARIABLE,
+    max_pixels,
     refuse_by_aspect,
     refuse_by_header,
     refuse_by_pixels,
@@ -111,7 +113,8 @@ def undecoded(source: Path | bytes, name: str | None, reading: Reading) -> Itera
     except CorruptImageError:
         raise
     except Image.DecompressionBombError:
-        raise CorruptImageError(name, "it declares more pixels than are ever decoded") from None
+        most = f"{max_pixels():,} that are decoded, by the setting {PIXELS_VARIABLE}"
+        raise CorruptImageError(name, f"it declares more pixels than the {most}") from None
     except UnidentifiedImageError:
         raise CorruptImageError(name, _unknown(data)) from None
     except DECODER_ERRORS as err:
