@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import subprocess
 from pathlib import Path
 
@@ -11,6 +12,10 @@ from pipelines import cli
 from pipelines.card import load_card
 from pipelines.commands import published
 from pipelines.config import load_params
+from pipelines.data.sources.git import fetch_git
+from pipelines.data.sources.intake import Intake
+from pipelines.strict_yaml import read_yaml
+from tests.file_tree import file_tree
 
 ROOT = Path(__file__).resolve().parents[2]
 ADDRESS = "https://git.example.org/somebody/colours"
@@ -39,24 +44,16 @@ def mirror(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     return done.stdout.strip()
 
 
-def _publish(root: Path, revision: str, repository: str = ADDRESS) -> None:
-    """State the source in the toy card, and nothing but where to look in the other one."""
+def _publish(root: Path, revision: str, repository: str = ADDRESS, label: str = "red") -> None:
+    """State the source in the toy card, and nothing in the other one."""
     card = root / "datasets/toy/card.yaml"
-    text = card.read_text(encoding="utf-8")
-    stated = f"""  fetch:
-    source:
-      kind: git
-      repository: {repository}
-      revision: {revision}
-      subfolder: set
-      labels: {{"*/Rot/*": red, "*/Blau/*": blue}}
-      leave_out: ["*_original_*"]
-    n_bytes: 1234
-    what: both parts pooled
-  by_hand: Ask the painter at https://example.org/colours
-"""
-    line = next(line for line in text.splitlines(keepends=True) if "retrieved:" in line)
-    card.write_text(text.replace(line, line + stated, 1), encoding="utf-8")
+    document = read_yaml(card)
+    source = {"kind": "git", "repository": repository, "revision": revision, "subfolder": "set"}
+    source |= {"labels": {"*/Rot/*": label, "*/Blau/*": "blue"}, "leave_out": ["*_original_*"]}
+    document["source"]["fetch"] = {"source": source, "n_bytes": 1234, "what": "both parts pooled"}
+    document["source"]["by_hand"] = "Ask the painter at https://example.org/colours"
+    # JSON is YAML.
+    card.write_text(json.dumps(document), encoding="utf-8")
 
 
 def _workspace(root: Path) -> int:
@@ -78,13 +75,16 @@ def test_workspace_without_data_announces_and_fetches_what_is_published(
     section = load_params(real / "params.yaml").task("toy")
     assert section.prepare.classes == ("red", "blue")
     # From an address that is nowhere, through the mirror.
-    assert cli.main(["fetch", "toy", "--root", str(real)]) == 0
-    raw_dir = real / "datasets/toy/raw"
-    found = sorted(path.relative_to(raw_dir).as_posix() for path in raw_dir.rglob("*.png"))
+    source = section.fetch.source
+    assert source.kind == "git"
+    (real / "raw").mkdir()
+    intake = Intake(real / "raw", "toy", max_bytes=source.max_bytes, picked=source)
+    assert fetch_git(source, intake, real, real / "downloads")["commit"] == mirror
+    found = sorted(file_tree(real / "raw"))
     assert len(found) == 12
     assert found[0] == "blue/train/Blau/0.png"
     assert found[-1] == "red/val/Rot/3.png"
-    assert mirror in (raw_dir / "SOURCE.json").read_text()
+    assert intake.skipped == {"left out": 1, "other": 1}
 
 
 def test_workspace_again_with_data_forgets_what_was_left_out(
@@ -113,11 +113,12 @@ def test_workspace_goes_on_without_a_publisher_that_cannot_be_reached(
     assert not (toy_project / ".real").exists()
 
 
-def test_card_of_a_published_source_names_its_classes_only(toy_project: Path) -> None:
-    _publish(toy_project, "main")
-    card = toy_project / "datasets/toy/card.yaml"
-    card.write_text(card.read_text(encoding="utf-8").replace('"*/Rot/*": red', '"*": pink'))
+def test_card_of_a_published_source_names_its_classes_only(
+    toy_project: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    _publish(toy_project, "main", label="pink")
     assert _workspace(toy_project) == 2
+    assert "source.fetch names no class: pink" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("task", load_params(ROOT / "params.yaml").tasks)

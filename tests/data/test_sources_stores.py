@@ -14,10 +14,11 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from pipelines.config_sources import ArchiveSource, StoreSource
-from pipelines.data.sources import stores
+from pipelines.data.sources import store_access
 from pipelines.data.sources.archive import fetch_archive
 from pipelines.data.sources.intake import Facts, Intake
-from pipelines.data.sources.stores import fetch_store, is_store, open_store, pull
+from pipelines.data.sources.store_access import is_store, open_store
+from pipelines.data.sources.stores import fetch_store, pull
 from pipelines.errors import SourceError
 from tests.file_tree import file_tree
 from tests.hub import COMMIT, Hub, serving_hub
@@ -237,7 +238,7 @@ def test_store_without_its_package_says_what_to_install(
     code = f"""
 import sys
 sys.modules[{package!r}] = None
-from pipelines.data.sources.stores import open_store
+from pipelines.data.sources.store_access import open_store
 from pipelines.errors import SourceError
 try:
     open_store("{scheme}://bucket/set", "fish", anonymous=False)
@@ -299,7 +300,7 @@ def test_hub_answer_of_other_length_is_never_a_file(
 def test_hub_client_follows_no_redirect_from_https_to_http() -> None:
     from huggingface_hub import get_session
 
-    stores._guard_hub()
+    store_access._guard_hub()
     session = get_session()
     response_type = __import__(type(session).__module__.partition(".")[0]).Response
     request = session.build_request("GET", "https://hub.example/file?token=secret")

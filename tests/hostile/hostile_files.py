@@ -14,6 +14,7 @@ import zlib
 from collections.abc import Iterator
 
 import numpy as np
+from inflate64 import Deflater
 
 Named = Iterator[tuple[str, bytes]]
 _NAMES = (
@@ -167,6 +168,14 @@ def archive_bombs() -> Named:
     lying = bytearray(zip_of(("a.jpg", zeros), kind=zipfile.ZIP_DEFLATED))
     struct.pack_into("<I", lying, lying.index(b"PK\1\2") + 24, 100)
     yield "bomb/lying-deflate.zip", bytes(lying)
+    deflater = Deflater()
+    packed = deflater.deflate(zeros) + deflater.flush()
+    wide = bytearray(zip_of(("a.jpg", packed)))
+    for magic, at, n_bytes in ((b"PK\3\4", 8, 22), (b"PK\1\2", 10, 24)):
+        # Deflate64, and a member that says it holds 100 bytes.
+        struct.pack_into("<H", wide, wide.index(magic) + at, 9)
+        struct.pack_into("<I", wide, wide.index(magic) + n_bytes, 100)
+    yield "bomb/lying-deflate64.zip", bytes(wide)
     tar = tar_of(("a.jpg", zeros))
     yield "bomb/tar.gz", gzip.compress(tar, 1)
     yield "bomb/tar.bz2", bz2.compress(tar)

@@ -18,9 +18,11 @@ from pipelines.atomic import file_sha256
 from pipelines.config_sources import ArchiveSource
 from pipelines.data.sources.addresses import check_address, is_address, public_name
 from pipelines.data.sources.download import download
-from pipelines.data.sources.intake import Facts, Intake, reason, safe_path
+from pipelines.data.sources.intake import Facts, Intake, safe_path
 from pipelines.data.sources.members import Bounds, Names
-from pipelines.data.sources.stores import is_store, open_store, pull_file
+from pipelines.data.sources.store_access import is_store, open_store
+from pipelines.data.sources.stores import pull_file
+from pipelines.data.sources.streams import reason
 from pipelines.data.sources.tars import extract_tar
 from pipelines.data.sources.zips import extract_zip
 from pipelines.errors import SourceError

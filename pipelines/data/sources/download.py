@@ -28,7 +28,7 @@ from typing import Any, Protocol
 
 from pipelines.atomic import file_sha256, storage_errors, write_text
 from pipelines.data.sources.addresses import check_address, open_address, public_name, request_for
-from pipelines.data.sources.intake import CHUNK_BYTES, byte_bar, reason
+from pipelines.data.sources.streams import CHUNK_BYTES, byte_bar, reason
 from pipelines.errors import SourceError
 
 #: Seconds of silence after which a connection counts as broken.

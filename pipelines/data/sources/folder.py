@@ -15,7 +15,8 @@ from pathlib import Path, PurePosixPath
 from pipelines.config_sources import FolderSource
 from pipelines.data.names import passed_over
 from pipelines.data.sources.addresses import is_address
-from pipelines.data.sources.intake import Facts, Intake, read_chunks, reason
+from pipelines.data.sources.intake import Facts, Intake
+from pipelines.data.sources.streams import read_chunks, reason
 from pipelines.errors import SourceError
 from pipelines.progress import track
 

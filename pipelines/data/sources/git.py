@@ -23,7 +23,8 @@ from pipelines.atomic import storage_errors
 from pipelines.config_sources import GitSource
 from pipelines.data.sources.addresses import is_address, public_name
 from pipelines.data.sources.git_command import Git
-from pipelines.data.sources.intake import CHUNK_BYTES, Facts, Intake, safe_path
+from pipelines.data.sources.intake import Facts, Intake, safe_path
+from pipelines.data.sources.streams import CHUNK_BYTES
 from pipelines.errors import SourceError
 from pipelines.locks import hold
 from pipelines.progress import track

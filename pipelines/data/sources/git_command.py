@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import IO
 
 from pipelines.data.sources.addresses import public_words
-from pipelines.data.sources.intake import CHUNK_BYTES
+from pipelines.data.sources.streams import CHUNK_BYTES
 from pipelines.errors import SourceError
 
 #: Transports that git may use: `ext::` and the like run programs.

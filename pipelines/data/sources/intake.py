@@ -7,29 +7,24 @@ nothing that it holds is opened or run here.
 from __future__ import annotations
 
 import errno
-import itertools
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
-from typing import Protocol
 
 from pipelines.config_sources import Picked
 from pipelines.data.account import Account
 from pipelines.data.formats import HEAD_BYTES
 from pipelines.data.names import IMAGE_SUFFIXES, is_table, passed_over, suffix_of
 from pipelines.data.signatures import is_image
+from pipelines.data.sources.streams import peek
 from pipelines.errors import SourceError
-from pipelines.progress import track
 
 #: What a source tells about itself for SOURCE.json.
 Facts = dict[str, str | int]
 
-#: Bytes moved at a time; also the unit of progress bars.
-CHUNK_BYTES = 1 << 20
 #: More files than any public set of images has; a larger number is an attack or a mistake.
 MAX_FILES = 2_000_000
 #: Deeper trees would meet the limit of recursive functions, such as the one that removes a folder.
@@ -38,13 +33,6 @@ MAX_DEPTH = 64
 _MAX_NAME_BYTES = 255
 _MAX_PATH_BYTES = 2_048
 _DRIVE = re.compile(r"[A-Za-z]:")
-
-
-class Readable(Protocol):
-    """A stream of bytes."""
-
-    def read(self, size: int, /) -> bytes:
-        """At most so many bytes; none at the end."""
 
 
 def safe_path(name: str, where: str) -> PurePosixPath:
@@ -162,7 +150,7 @@ class Intake:
         """
         chunks = iter(chunks)
         if not suffix_of(path):
-            chunks, head = _peek(chunks)
+            chunks, head = peek(chunks, HEAD_BYTES)
             if not is_image(head):
                 # To the end, for what follows in a stream.
                 for _ in chunks:
@@ -252,69 +240,3 @@ class Intake:
                 f"{self.what}: holds more than {self._max_bytes:,} bytes. If that is right, raise "
                 f"`max_bytes` of the source in params.yaml, or take a part of it."
             )
-
-
-def _peek(chunks: Iterator[bytes]) -> tuple[Iterator[bytes], bytes]:
-    """The same chunks, and the first bytes of them."""
-    seen: list[bytes] = []
-    for chunk in chunks:
-        seen.append(chunk)
-        if sum(map(len, seen)) >= HEAD_BYTES:
-            break
-    return itertools.chain(seen, chunks), b"".join(seen)[:HEAD_BYTES]
-
-
-def read_chunks(
-    stream: Readable, fault: str, errors: tuple[type[Exception], ...]
-) -> Iterator[bytes]:
-    """The bytes of a stream, so that a fault of the source is not taken for one of our disk.
-
-    Args:
-        stream: to read to its end.
-        fault: what to say if reading fails, e.g. ``a.zip: 'b.jpg' is damaged``.
-        errors: what its ``read`` may raise.
-
-    Raises:
-        SourceError: in place of any of ``errors``.
-    """
-    while True:
-        try:
-            chunk = stream.read(CHUNK_BYTES)
-        except errors as err:
-            raise SourceError(f"{fault} ({reason(err)}).") from err
-        if not chunk:
-            return
-        yield chunk
-
-
-def reason(err: BaseException) -> str:
-    """An exception's own words, on one line.
-
-    Args:
-        err: of the system or a library.
-    """
-    words = (err.strerror if isinstance(err, OSError) else None) or str(err)
-    return " ".join(words.split()) or type(err).__name__
-
-
-@contextmanager
-def byte_bar(what: str, n_bytes: int) -> Iterator[Callable[[int], None]]:
-    """A progress bar that counts MiB.
-
-    Args:
-        what: a few words, e.g. ``fish_species: unpacking``.
-        n_bytes: how many there are.
-
-    Yields:
-        A function to call with the bytes done so far.
-    """
-    shown = 0
-    bar = iter(track(itertools.count(), f"{what} (MiB)", -(-n_bytes // CHUNK_BYTES)))
-
-    def advance_to(done: int) -> None:
-        nonlocal shown
-        for _ in range(shown, done // CHUNK_BYTES):
-            next(bar)
-        shown = max(shown, done // CHUNK_BYTES)
-
-    yield advance_to

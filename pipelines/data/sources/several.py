@@ -7,7 +7,8 @@ from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import TypeVar
 
-from pipelines.data.sources.intake import Intake, read_chunks
+from pipelines.data.sources.intake import Intake
+from pipelines.data.sources.streams import read_chunks
 from pipelines.errors import SourceError
 from pipelines.progress import track
 

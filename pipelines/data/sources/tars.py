@@ -14,15 +14,9 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from typing import IO
 
-from pipelines.data.sources.intake import (
-    CHUNK_BYTES,
-    Intake,
-    Readable,
-    byte_bar,
-    read_chunks,
-    reason,
-)
+from pipelines.data.sources.intake import Intake
 from pipelines.data.sources.members import FAULTS, Bounds, Names, check_ratio, refused
+from pipelines.data.sources.streams import CHUNK_BYTES, Readable, byte_bar, read_chunks, reason
 from pipelines.errors import SourceError
 
 _TAR_BLOCK_BYTES = 512

@@ -19,8 +19,9 @@ from pipelines.data.images import MAX_FILE_BYTES
 from pipelines.data.names import IMAGE_SUFFIXES, TABLES, passed_over
 from pipelines.data.sources.addresses import check_address
 from pipelines.data.sources.download import download
-from pipelines.data.sources.intake import Facts, Intake, reason, safe_path
+from pipelines.data.sources.intake import Facts, Intake, safe_path
 from pipelines.data.sources.several import bring_all, read_cached
+from pipelines.data.sources.streams import reason
 from pipelines.errors import SourceError
 from pipelines.locks import hold
 

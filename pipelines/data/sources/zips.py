@@ -15,8 +15,9 @@ import zlib
 from collections.abc import Iterator
 from typing import IO
 
-from pipelines.data.sources.intake import Intake, Readable, read_chunks, reason
+from pipelines.data.sources.intake import Intake
 from pipelines.data.sources.members import FAULTS, Bounds, Names, check_ratio, refused
+from pipelines.data.sources.streams import Readable, read_chunks, reason
 from pipelines.data.sources.zip_names import read_names
 from pipelines.errors import SourceError
 from pipelines.progress import track
