@@ -46,6 +46,10 @@ _COST = {
     ("TIFF", "grey"): 2.0,
     ("TIFF", "colour"): 2.0,
     ("TIFF", "alpha"): 3.0,
+    **{("HEIF", "colour"): 1.3, ("HEIF", "alpha"): 2.0, ("AVIF", "grey"): 1.3},
+    **{("AVIF", "colour"): 1.3, ("AVIF", "alpha"): 2.0},
+    **{("JPEG2000", "grey"): 3.0, ("JPEG2000", "deep grey"): 3.0, ("JPEG2000", "alpha"): 4.0},
+    **{("DICOM", "grey"): 1.3, ("DICOM", "colour"): 2.0, ("DICOM", "deep colour"): 1.3},
 }
 _DEAREST = 3.0
 _DEAREST_DEEP = 5.0

@@ -29,11 +29,19 @@ from pipelines.data.dicom_values import (
     palette_colours,
     rescaled_values,
 )
-from pipelines.data.formats import DECODER_ERRORS, MissingExtraError, missing_extra
+from pipelines.data.formats import (
+    DECODER_ERRORS,
+    MAX_JPEG2000_BYTES,
+    MissingExtraError,
+    missing_extra,
+)
 from pipelines.errors import CorruptImageError
 
 #: Rows are looked up so many pixels at a time.
 _STRIP_PIXELS = 4_000_000
+
+#: As of a JPEG 2000 file (`pipelines.data.bounds`).
+_MAX_JPEG2000_PIXELS = 21_000_000
 
 #: What reads a transfer syntax that neither pydicom nor the extra's decoders read.
 _WHAT_READS = {
@@ -204,6 +212,15 @@ def _stored(file: File, name: str) -> tuple[NDArray[Any], str]:
         if file.syntax == _RLE:
             planes = unpack_rle(frame, n_samples * file.bits_allocated // 8, facts.n_pixels)
             return _joined(planes, file, n_samples), file.photometric
+        is_jpeg2000 = frame.startswith(b"\xff\x4f")
+        if is_jpeg2000 and (
+            len(frame) > MAX_JPEG2000_BYTES or facts.n_pixels > _MAX_JPEG2000_PIXELS
+        ):
+            raise CorruptImageError(
+                name,
+                f"DICOM compressed as JPEG 2000 with more than {MAX_JPEG2000_BYTES:,} bytes or "
+                f"{_MAX_JPEG2000_PIXELS:,} pixels, which takes too long",
+            )
         if coded_size(frame) != (facts.width_px, facts.height_px):
             raise CorruptImageError(
                 name, "DICOM pixels that are cut off, or of another size than it says"
