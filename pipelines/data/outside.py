@@ -21,6 +21,7 @@ from pipelines.data.decoding import Refused, Seen, look_at_all
 from pipelines.data.duplicates import drop_exact, join_groups, linked_by_copies, near_pairs
 from pipelines.data.fingerprints import Fingerprints, stack
 from pipelines.data.manifest import Entry, Record, read_raw
+from pipelines.data.patients import by_patient
 from pipelines.data.reading import AS_IT_COMES, Reading
 from pipelines.errors import DataError, MissingDataError
 from pipelines.progress import track
@@ -131,6 +132,7 @@ def sift(
             aside.append(Aside(found.path, "refused", found.reason))
         else:
             seen.append(found)
+    record_of |= by_patient(record_of, seen, folder)
     known, sought = _known(seen, project, near_duplicate_bits, reading, n_workers, card.task)
     aside += [Aside(path, "known", reason) for path, reason in known.items()]
     new = [each for each in seen if each.path not in known]

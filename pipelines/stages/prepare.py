@@ -26,6 +26,7 @@ from pipelines.data.manifest import (
     Record,
     write_manifest,
 )
+from pipelines.data.patients import by_patient
 from pipelines.data.plain_view import reading_of
 from pipelines.data.range_of_set import check_scale, tell_outside
 from pipelines.data.reading import Reading
@@ -146,6 +147,7 @@ def _examine(
             refused.append((record_of[found.path], found))
         else:
             seen.append(found)
+    record_of |= by_patient(record_of, seen, files.raw_dir)
     check_scale([each for _, each in refused], files)
     tell_outside(task, seen, reading)
     _check_share(

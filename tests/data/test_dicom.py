@@ -59,7 +59,7 @@ def row(data: bytes, reading: Reading | None = None) -> np.ndarray:
 def test_every_transfer_syntax_gives_the_same_picture(syntax):
     expected = row(dcm.dicom(RAMP, **WINDOW))
     assert (row(dcm.dicom(RAMP, syntax=syntax, **WINDOW)) == expected).all()
-    assert np.abs(expected - np.rint(RAMP[0] * 255 / 4095)).max() <= 1
+    assert np.abs(expected - np.rint(RAMP[0] / 4095 * 255)).max() <= 1
 
 
 def test_jpeg_and_jpeg_2000_are_read():
@@ -71,7 +71,9 @@ def test_jpeg_and_jpeg_2000_are_read():
         dcm.dicom(rgb, 8, "RGB", RLELossless),
         dcm.dicom(rgb, 8, "RGB", PlanarConfiguration=1),
     ):
-        assert np.allclose(open_image(data).rgb.resize((1, 1)).getpixel((0, 0)), (200, 0, 0), atol=4)
+        assert np.allclose(
+            open_image(data).rgb.resize((1, 1)).getpixel((0, 0)), (200, 0, 0), atol=4
+        )
     deep = dcm.in_jpeg2000(RAMP, 16, "MONOCHROME2", **WINDOW)
     assert (row(deep) == row(dcm.dicom(RAMP, 16, **WINDOW))).all()
 
@@ -120,7 +122,8 @@ def test_windows_are_those_of_the_standard(centre, width, function, is_signed):
     values = np.arange(4096)
     values = np.where(values > 2047, values - 4096, values) if is_signed else values
     low = -2048 if is_signed else 0
-    expected = (apply_windowing(values, ds) - low) / 4095 * 255
+    with np.errstate(over="ignore"):
+        expected = (apply_windowing(values, ds) - low) / 4095 * 255
     assert np.abs(grey_levels(ds, 12, is_signed) - expected).max() <= 0.51
 
 
@@ -182,15 +185,17 @@ def test_a_directory_or_a_report_is_named(uid, words):
 def test_damage_does_not_quote_the_header_nor_log_it(caplog, capfd):
     data = dcm.dicom(RAMP, **WINDOW)
     caplog.set_level(logging.DEBUG)
+    said: list[str] = []
     for place in range(140, len(data) - 4000, 7):
         spoilt = bytearray(data)
         spoilt[place] ^= 0x5A
         try:
             open_image(bytes(spoilt), name="a.dcm")
         except CorruptImageError as err:
-            assert not any(secret in str(err) for secret in dcm.SECRETS)
-    said = caplog.text + "".join(capfd.readouterr())
-    assert not any(secret in said for secret in dcm.SECRETS)
+            said.append(str(err))
+    assert len(said) > 5
+    said += [caplog.text, *capfd.readouterr()]
+    assert not any(secret in "".join(said) for secret in dcm.SECRETS)
 
 
 def test_patients_are_told_apart_by_a_salted_hash():
@@ -216,4 +221,4 @@ def test_without_the_extra_one_line_names_it(tmp_path):
         [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=False
     )
     last = done.stderr.strip().splitlines()[-1]
-    assert "it is DICOM" in last or "image: DICOM; pip install 'fieldlens[dicom]'" in last
+    assert "image: DICOM; pip install 'fieldlens[dicom]'" in last
