@@ -30,7 +30,6 @@ from pipelines.data.dicom_values import (
     rescaled_values,
 )
 from pipelines.data.formats import (
-    DECODER_ERRORS,
     MAX_JPEG2000_BYTES,
     MissingExtraError,
     missing_extra,
@@ -162,11 +161,11 @@ def _guarded(work: Callable[[], _T], name: str) -> _T:
             # pydicom's warnings quote values of the header.
             warnings.simplefilter("ignore")
             return work()
-    except CorruptImageError:
+    except (CorruptImageError, MemoryError):
         raise
     except ImportError:
         raise MissingExtraError(name, missing_extra("DICOM")) from None
-    except DECODER_ERRORS:
+    except Exception:  # noqa: BLE001 (pydicom's own errors have no common root)
         # Neither the text of the error nor the error itself: both may quote the header.
         raise CorruptImageError(name, "a damaged or truncated DICOM file") from None
 

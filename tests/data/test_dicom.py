@@ -147,6 +147,10 @@ REFUSED = {
     "none": (dcm.written(dcm.dataset()), "DICOM without pixel data"),
     "zero": (dcm.dicom(GREY, 8, Rows=0), "0 pixels"),
     "hsv": (dcm.dicom(GREY, 8, PhotometricInterpretation="HSV"), "photometric"),
+    "three bytes": (
+        dcm.dicom(GREY, 8).replace(b"\x10\0US\2\0\x20\0", b"\x10\0US\3\0\x20\0\0"),
+        "damaged",
+    ),
     "short": (dcm.dicom(GREY, 8, Rows=64), "damaged"),
     "lossless": (
         dcm.dicom(GREY, 8, syntax="1.2.840.10008.1.2.4.70", frame=b"\xff\xd8" * 9),
