@@ -23,7 +23,6 @@ from pipelines.data.bounds import (
     refuse_by_aspect,
     refuse_by_header,
     refuse_by_pixels,
-    refuse_by_scans,
     refuse_by_tile,
     told_if_memory_ends,
 )
@@ -36,6 +35,7 @@ from pipelines.data.deep_files import (
     readable_png,
     tiff_levels,
 )
+from pipelines.data.jpeg_scans import refuse_by_scans
 from pipelines.data.reading import Reading
 from pipelines.data.tiff_layout import TiffLayout, is_tiff, tiff_layout
 from pipelines.errors import CorruptImageError
@@ -157,7 +157,7 @@ def _unknown(data: bytes) -> str:
     layout = tiff_layout(data) if is_tiff(data) else None
     if layout is None:
         return f"not an image of a known format ({_FORMATS})"
-    return f"a TIFF whose layout is not read ({layout.words()}); save it as 8-bit or 16-bit TIFF"
+    return f"a TIFF whose layout is not read ({layout.words()}); save it as PNG, or as a TIFF that begins with II*"
 
 
 def read_file(path: Path, name: str) -> bytes:
