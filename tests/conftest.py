@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from pathlib import Path
 
@@ -30,6 +31,16 @@ def _untracked(monkeypatch: pytest.MonkeyPatch) -> None:
     """No test writes to an MLflow store unless it asks for one."""
     monkeypatch.setenv("FIELDLENS_TRACKING", "off")
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+
+
+@pytest.fixture(scope="session")
+def faults_dir() -> Path:
+    """Small inputs that once failed: beside the checkout, or where FIELDLENS_FAULTS says."""
+    stated = os.environ.get("FIELDLENS_FAULTS")
+    folder = Path(stated) if stated else Path(__file__).resolve().parents[2] / "shared" / "faults"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there (FIELDLENS_FAULTS names another)")
+    return folder
 
 
 @pytest.fixture

@@ -42,6 +42,9 @@ _STRIP_PIXELS = 4_000_000
 #: As of a JPEG 2000 file (`pipelines.data.bounds`).
 _MAX_JPEG2000_PIXELS = 21_000_000
 
+#: Of one frame, each an item (PS3.5, A.4); encoders write one, or one for each 64 kB.
+_MAX_FRAGMENTS, _ITEM = 10_000, b"\xfe\xff\x00\xe0"
+
 #: What reads a transfer syntax that neither pydicom nor the extra's decoders read.
 _WHAT_READS = {
     "1.2.840.10008.1.2.4.51": "python-gdcm",
@@ -206,7 +209,9 @@ def _stored(file: File, name: str) -> tuple[NDArray[Any], str]:
     if uid.is_encapsulated != isinstance(file.pixels, bytes):
         raise CorruptImageError(name, "DICOM pixel data that is not what its transfer syntax says")
     n_samples = 3 if file.photometric in COLOUR else 1
-    if uid.is_encapsulated:
+    if isinstance(file.pixels, bytes):
+        if file.pixels.count(_ITEM) > _MAX_FRAGMENTS:
+            raise CorruptImageError(name, "a DICOM frame in too many pieces")
         frame = get_frame(file.pixels, 0, number_of_frames=1)
         if file.syntax == _RLE:
             planes = unpack_rle(frame, n_samples * file.bits_allocated // 8, facts.n_pixels)

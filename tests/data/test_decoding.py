@@ -91,9 +91,9 @@ def test_images_are_looked_at_while_workers_start(
     own: list[str] = []
     look_once = decoding.look
 
-    def looking(raw_dir: Path, path: str, min_side_px: int) -> Seen | Refused:
+    def looking(raw_dir: Path, path: str, *bounds: object) -> Seen | Refused:
         own.append(path)
-        return look_once(raw_dir, path, min_side_px)
+        return look_once(raw_dir, path, *bounds)
 
     monkeypatch.setattr(decoding, "_start", start_late)
     monkeypatch.setattr(decoding, "look", looking)

@@ -1,4 +1,4 @@
-"""HEIC, AVIF, JPEG 2000: upright once, the right picture of several, a line where one is missing."""
+"""HEIC, AVIF, JPEG 2000: upright once, the right one of several, a line where one is missing."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import resource
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +39,56 @@ def before_there_were_views(image: Image.Image, resize_px: int, crop_px: int) ->
     return np.asarray(resized.crop((left, top, left + crop_px, top + crop_px)))
 
 
+SHAPES = [
+    *((640, 480), (480, 640), (1, 1), (3, 2), (224, 224), (256, 256), (257, 256), (255, 1020)),
+    *((1600, 400), (400, 1600), (2000, 500), (37, 148), (96, 95), (300, 1199), (1024, 1024)),
+]
+
+
+@pytest.mark.parametrize("size", SHAPES, ids=str)
+@pytest.mark.parametrize(("resize_px", "crop_px"), [(256, 224), (224, 224), (96, 64)])
+def test_pictures_up_to_four_to_one_keep_their_bytes(size, resize_px, crop_px) -> None:
+    image = noise(*size)
+    pixels = Preprocess(resize_px, crop_px)(image)
+    np.testing.assert_array_equal(pixels, before_there_were_views(image, resize_px, crop_px))
+
+
+@pytest.mark.parametrize(
+    "size", [(402, 100), (100, 401), (3001, 150), (60, 1200), (1, 20), (900, 45)]
+)
+@pytest.mark.parametrize("view", [View(), View(side_px=64), View(grey=True, border_mask=0.1)])
+def test_a_longer_picture_shows_the_same_middle(size, view) -> None:
+    image = bands(*size)
+    pixels = Preprocess(96, 64, view)(image).astype(int)
+    whole = Preprocess(96, 64, View(grey=view.grey, border_mask=view.border_mask))
+    resized = image if view.side_px is None else _whole(image, view.side_px)
+    resized = _whole(resized.convert("L").convert("RGB") if view.grey else resized, 96)
+    left, top = (resized.width - 64) // 2, (resized.height - 64) // 2
+    crop = np.asarray(resized.crop((left, top, left + 64, top + 64)))
+    expected = whole.finish(whole.inner(crop))
+    # At most half a stored pixel apart: the middle of an even and of an odd number of pixels.
+    steps = 0.5 * 255 / max(size) * 2 + 2
+    assert np.abs(pixels - expected).max() <= max(
+        steps, 0.6 * 255 / min(size) if min(size) < 4 else 0
+    )
+
+
+def _whole(image: Image.Image, side_px: int) -> Image.Image:
+    scale = side_px / min(image.size)
+    size = tuple(max(side_px, round(side * scale)) for side in image.size)
+    return image.resize(size, Image.Resampling.BILINEAR)
+
+
+@pytest.mark.parametrize("view", [View(), View(side_px=320), View(border_mask=0.2)])
+def test_a_line_costs_no_more_than_a_square(view) -> None:
+    preprocess = Preprocess(256, 224, view)
+    for size in ((1, 400_000), (400_000, 1)):
+        line = Image.new("RGB", size, RED)
+        assert preprocess(line).shape == (224, 224, 3)
+        assert max(preprocess.visible(line).size) <= 4 * max(1, view.side_px or 1)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < 2_000_000
+
+
 def test_golden_pixels() -> None:
     rgb = open_image(GOLDEN / "preprocess_input.png").rgb
     expected = np.load(GOLDEN / "preprocess_48_32.npy", allow_pickle=False)
@@ -62,6 +113,9 @@ def test_golden_pixels_of_a_view() -> None:
     st.integers(0, 9),
 )
 def test_view_that_is_off_changes_no_byte(width_px, height_px, crop_px, more_px, seed) -> None:
+    # Longer than 4:1, only the middle is resized; see below.
+    width_px = min(width_px, 4 * height_px)
+    height_px = min(height_px, 4 * width_px)
     image = noise(width_px, height_px, seed)
     preprocess = Preprocess(crop_px + more_px, crop_px)
     assert preprocess == Preprocess(crop_px + more_px, crop_px, View())
