@@ -116,7 +116,7 @@ def headline(t: Texts, model: Model, said: Said, tones: Tones) -> str:
         said: what it says.
         tones: by label.
     """
-    name = escape(t.label(model.task, said.label))
+    name = escape(t.label(model.task, said.label, model.names))
     percent = escape(t("answer.probability", value=said.probabilities[said.label]))
     tone = tones.get(said.label, "plain")
     return f'<div class="fl-say {tone}"><h2>{name}</h2><span class="fl-pct">{percent}</span></div>'
@@ -142,7 +142,7 @@ def bars(t: Texts, model: Model, said: Said) -> str:
             mark = f'<u style="left:{at:.1%}" title="{title}"></u>'
         rows.append(
             f'<li class="{"first" if rank == 0 else "other"}">'
-            f"<span>{escape(t.label(model.task, label))}</span>"
+            f"<span>{escape(t.label(model.task, label, model.names))}</span>"
             f'<span class="fl-num">{escape(t("answer.probability", value=value))}</span>'
             f'<span class="fl-track" aria-hidden="true"><i style="width:{value:.1%}"></i>{mark}'
             f"</span></li>"
@@ -167,7 +167,7 @@ def alarms(t: Texts, model: Model, said: Said) -> str:
     chips = [
         f'<span class="fl-chip {"alarm" if reached else "ok"}">'
         f"{'▲' if reached else '▽'} "
-        f"{escape(t(_ALARMS[reached], label=t.label(model.task, label)))}</span>"
+        f"{escape(t(_ALARMS[reached], label=t.label(model.task, label, model.names)))}</span>"
         for label, reached in said.positives.items()
         if reached or label == said.label or len(said.positives) <= _FEW_POINTS
     ]
@@ -189,20 +189,21 @@ def next_step(t: Texts, model: Model, label: str) -> str:
     return f'<p class="fl-next"><b>{escape(t("answer.next"))}</b>{escape(words)}</p>'
 
 
-def truth(t: Texts, task: str, shot: Shot) -> str:
+def truth(t: Texts, task: str, shot: Shot, names: Mapping[str, str] | None = None) -> str:
     """Whether the answer is the true label, where that is known; a foreign picture has none.
 
     Args:
         t: texts.
         task: slug.
         shot: the picture.
+        names: what people call a label, where that differs.
     """
     if shot.truth is None:
         return ""
     said = shot.main
     outcome = "none" if said.is_foreign else "right" if shot.truth == said.label else "wrong"
     tone, sign = _OUTCOMES[outcome]
-    words = t(f"answer.truth_{outcome}", label=t.label(task, shot.truth))
+    words = t(f"answer.truth_{outcome}", label=t.label(task, shot.truth, names))
     return f'<span class="fl-chip {tone}">{sign} {escape(words)}</span>'
 
 
@@ -274,7 +275,11 @@ def box_colour(tone: Tone) -> str:
 
 def _face(t: Texts, model: Model, number: int, face: Face, tones: Tones) -> str:
     prediction = face.prediction
-    words = t("answer.foreign") if prediction.is_foreign else t.label(model.task, prediction.label)
+    words = (
+        t("answer.foreign")
+        if prediction.is_foreign
+        else t.label(model.task, prediction.label, model.names)
+    )
     value = prediction.probabilities[prediction.label]
     percent = "" if prediction.is_foreign else t("answer.probability", value=value)
     name = escape(t("faces.face", number=number))

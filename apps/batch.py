@@ -34,10 +34,14 @@ def table(t: Texts, model: Model, shots: Sequence[Shot]) -> None:
         {
             t("batch.picture"): shot.name,
             **({t("batch.face"): number} if has_faces else {}),
-            t("batch.label"): t.label(model.task, given.label),
+            t("batch.label"): t.label(model.task, given.label, model.names),
             t("batch.probability"): 100 * given.probabilities[given.label],
             t("batch.foreign"): given.is_foreign,
-            **({t("batch.truth"): t.label(model.task, shot.truth or "")} if has_truth else {}),
+            **(
+                {t("batch.truth"): t.label(model.task, shot.truth or "", model.names)}
+                if has_truth
+                else {}
+            ),
         }
         for shot in shots
         for number, given in _numbered(shot)
@@ -70,15 +74,18 @@ def as_csv(model: Model, shots: Sequence[Shot]) -> str:
         model: whose answers; its slugs are the names of the columns, in any language.
         shots: the answered pictures.
     """
-    labels = model.bundle.labels
+    labels, names = model.bundle.labels, model.names
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["picture", "face", "label", "is_foreign", "true_label", *labels])
+    # What people call the answer stands beside its slug where they differ.
+    called = ["name"] if names else []
+    writer.writerow(["picture", "face", "label", *called, "is_foreign", "true_label", *labels])
     for shot in shots:
         name = f"'{shot.name}" if shot.name.startswith(_FORMULA_SIGNS) else shot.name
         for number, given in _numbered(shot):
             shares = [f"{given.probabilities[label]:.6f}" for label in labels]
-            row = [name, number, given.label, given.is_foreign, shot.truth or "", *shares]
+            own = [model.bundle.name_of(given.label)] if names else []
+            row = [name, number, given.label, *own, given.is_foreign, shot.truth or "", *shares]
             writer.writerow(row)
     return buffer.getvalue()
 

@@ -61,7 +61,7 @@ def as_html(t: Texts, model: Model, shot: Shot) -> str:
         name = f"{precision} ({t('compare.served')})" if served else precision
         cells = (
             name,
-            t.label(model.task, label),
+            t.label(model.task, label, model.names),
             t("answer.probability", value=float(row.max())),
             f"{median(times):.1f}",
             f"{model.bundle.files[precision].size_bytes / 1e6:.1f}",

@@ -75,7 +75,7 @@ def heat_map(t: Texts, model: Model, shot: Shot) -> Heat:
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=_JPEG_QUALITY)
     key = "answer.explain_caption" if hottest > 0 else "answer.explain_nothing"
-    return Heat(label, buffer.getvalue(), t(key, label=t.label(model.task, label)))
+    return Heat(label, buffer.getvalue(), t(key, label=t.label(model.task, label, model.names)))
 
 
 def points(t: Texts, model: Model) -> None:
@@ -91,7 +91,7 @@ def points(t: Texts, model: Model) -> None:
     lines = [
         t(
             "answer.point",
-            label=t.label(model.task, label),
+            label=t.label(model.task, label, model.names),
             threshold=point.threshold,
             sensitivity=point.sensitivity,
             specificity=point.specificity,

@@ -11,6 +11,7 @@ from html import escape
 from apps.models import Model
 from apps.session import Shot
 from apps.texts import Texts
+from pipelines.mobile.bundle import Bundle
 
 
 def phone(t: Texts, model: Model, icon: str, inside: str) -> str:
@@ -62,16 +63,18 @@ def picture(t: Texts, shot: Shot, drawn: bytes | None = None) -> str:
     return _image(shot.view if drawn is None else drawn, words)
 
 
-def heat_map(t: Texts, task: str, label: str, drawn: bytes) -> str:
+def heat_map(t: Texts, bundle: Bundle, label: str, drawn: bytes) -> str:
     """The heat map in the picture's place.
 
     Args:
         t: texts.
-        task: slug.
+        bundle: of the model.
         label: that it explains.
         drawn: the picture under the map, as JPEG.
     """
-    return _image(drawn, t("answer.explain_alt", label=t.label(task, label)))
+    return _image(
+        drawn, t("answer.explain_alt", label=t.label(bundle.task, label, bundle.label_names))
+    )
 
 
 def symbol(name: str, *classes: str) -> str:

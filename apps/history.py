@@ -30,7 +30,7 @@ def panel(t: Texts, model: Model, kept: Store) -> None:
     st.html(f'<h2 class="fl-sub">{escape(t("history.title"))}</h2>')
     with st.container(horizontal=True, gap="small"):
         for number, shot in enumerate(list(kept.shots.values())[::-1][:MAX_SHOTS]):
-            label = t.label(model.task, shot.main.label)
+            label = t.label(model.task, shot.main.label, model.names)
             if len(shot.answers) > 1:
                 label = t("faces.many", n=len(shot.answers))
             is_foreign = len(shot.answers) == 1 and shot.main.is_foreign

@@ -54,6 +54,11 @@ class Model:
     version: int
 
     @property
+    def names(self) -> dict[str, str]:
+        """What people call a label, only where it differs."""
+        return self.bundle.label_names
+
+    @property
     def reading(self) -> Reading:
         """How the model's pictures are read."""
         return self.bundle.preprocess.build().reading

@@ -200,7 +200,7 @@ def _words(bundle: Bundle, card: DatasetCard | None, language: str) -> dict[str,
         "tells": texts.task(task, "tells", bundle.title),
         "photo": texts.lines(f"tasks.{task}.photo"),
         "reading": texts.task(task, "reading", ""),
-        "labels": {label: texts.label(task, label) for label in bundle.labels},
+        "labels": {label: texts.label(task, label, bundle.label_names) for label in bundle.labels},
         "meanings": {
             label: texts.of_card(task, f"meanings.{label}", meaning)
             for label, meaning in bundle.label_meanings.items()

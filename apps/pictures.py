@@ -121,7 +121,7 @@ def _from_gallery(t: Texts, model: Model, kept: Store) -> list[Incoming]:
             small = thumbnail(str(test.path), test.path.stat().st_mtime_ns, model.reading)
             if small is None:
                 continue
-            label = t.label(model.task, test.label)
+            label = t.label(model.task, test.label, model.names)
             with st.container(key=f"pick-{number}", gap=None):
                 words = t("input.gallery_picture", number=number, label=label)
                 st.html(thumb_html(small, words))

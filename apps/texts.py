@@ -82,14 +82,16 @@ class Texts:
         found = self._find(f"tasks.{task}.{key}")
         return found if isinstance(found, str) else default
 
-    def label(self, task: str, label: str) -> str:
-        """A label in words.
+    def label(self, task: str, label: str, names: Mapping[str, str] | None = None) -> str:
+        """A label in words: in this language, or else as its people call it.
 
         Args:
             task: slug.
             label: as in the bundle.
+            names: the bundle's ``label_names``.
         """
-        return self.task(task, f"labels.{label}", label.replace("_", " ").capitalize())
+        name = (names or {}).get(label) or label.replace("_", " ").capitalize()
+        return self.task(task, f"labels.{label}", name)
 
     def of_card(self, task: str, key: str, default: str) -> str:
         """What the card says, translated where this language has a translation.

@@ -234,13 +234,13 @@ def _inside(t: Texts, app: TaskApp, model: Model, shot: Shot, heat: explain.Heat
         top = frame.picture(t, shot)
         body = ""
         if heat is not None:
-            top = frame.heat_map(t, model.task, heat.label, heat.jpeg)
+            top = frame.heat_map(t, model.bundle, heat.label, heat.jpeg)
             body = f'<p class="fl-small">{escape(heat.caption)}</p>'
         if scene is not None:
             why = t("faces.none" if scene.has_detector else "faces.missing")
             body += f'<p class="fl-small">{escape(why)}</p>'
         body += answers.answer(t, model, Said.of(shot.prediction), app.tones)
-    tail = answers.truth(t, model.task, shot) + answers.latency(t, shot.elapsed_ms)
+    tail = answers.truth(t, model.task, shot, model.names) + answers.latency(t, shot.elapsed_ms)
     return f'{top}<div class="fl-body">{body}{tail}</div>'
 
 

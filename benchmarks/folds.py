@@ -32,6 +32,7 @@ import numpy as np
 from report import header, make_parser, run, say, table
 
 from pipelines.data.manifest import SPLITS, Entry, Split, class_index_of, read_manifest
+from pipelines.data.prepared import read_summary
 from pipelines.data.shortcuts import folds_by_group
 from pipelines.evaluation.metrics import accuracy, macro_f1
 from pipelines.paths import Paths
@@ -95,6 +96,8 @@ def compare(arguments: argparse.Namespace) -> None:
         if entry.split in comparison.splits
     ]
     header(f"`{arguments.task}` in {arguments.folds} folds of {', '.join(comparison.splits)}")
+    if read_summary(paths.task(arguments.task).prepare_summary).splits == "given":
+        say("The publisher's split is left: folds are dealt anew, by group.", "")
     rows = []
     scores: dict[str, list[tuple[float, float]]] = {name: [] for name in comparison.ways}
     for number, fold in enumerate(folds(entries, arguments.folds, arguments.seed), start=1):

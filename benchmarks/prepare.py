@@ -108,7 +108,7 @@ def files_in(folder: Path) -> list[str]:
     """
     # Not at the top: each worker imports its main module again, and would be timed with pydantic's
     # start, which it is spared when the main module is the command line's.
-    from pipelines.data.manifest import IMAGE_SUFFIXES
+    from pipelines.data.names import IMAGE_SUFFIXES
 
     files = sorted(
         file.relative_to(folder).as_posix()

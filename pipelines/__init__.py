@@ -1,5 +1,11 @@
 """Fieldlens: from a domain's labelled images to a small, gated int8 model.
 
-The rooms are described in docs/architecture.md. Nothing is imported here, so that serving code
-(`pipelines.mobile.predictor`) can be imported without torch, MLflow or DVC.
+The rooms are described in docs/architecture.md. Of them only the switches are imported here, that
+keep libraries from reporting home, so that serving code (`pipelines.mobile.predictor`) can be
+imported without torch, MLflow or DVC.
 """
+
+from pipelines.quiet import switch_off_reports
+
+# Here, because nothing of this package can be imported earlier.
+switch_off_reports()

@@ -18,6 +18,7 @@ examples:
   fieldlens train tomato_leaf                        one stage by hand, whatever DVC thinks of it
   fieldlens predict leaf.jpg --task tomato_leaf      labels, probabilities, latency
   fieldlens predict *.jpg --task tomato_leaf --json  the same for a program
+  fieldlens predict photos --task tomato_leaf --csv  a folder with all below it, a row a file
   fieldlens explain leaf.jpg --task tomato_leaf      where the answer comes from, as a PNG file
   fieldlens compare reports/a reports/b              two models on the same test images
   fieldlens validate tomato_leaf ~/farm              a released model on images of another place
@@ -25,6 +26,7 @@ examples:
   fieldlens new rice_leaf --domain agriculture --from ~/rice    a task from a folder a class
 
 exit codes: 0 done · 1 a bug · 2 something you can mend · 3 a model missed the gate
+            4 done, but for tasks that had to be left out
 Every number that a result depends on stands in params.yaml; no verb takes one as an option.
 """
 
@@ -96,16 +98,36 @@ def make_parser() -> argparse.ArgumentParser:
     workspace = add("workspace", "a second DVC workspace for folders of real images")
     workspace.add_argument("folder", type=Path, help="where to make it, e.g. .real")
     workspace.add_argument(
-        "--data", type=Path, required=True, metavar="DIR", help="holds <task>/<class>/… folders"
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="holds <task>/<class>/… folders (default: what the cards say is published, fetched)",
     )
     return parser
 
 
 def _add_predict(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    parser.add_argument(
+        "images",
+        nargs="+",
+        type=Path,
+        metavar="IMAGE",
+        help="files, folders with all below them, or quoted patterns, e.g. 'photos/**/*.jpg'",
+    )
     parser.add_argument("--task", help="which model; needed where there are several")
     parser.add_argument("--bundle", type=Path, metavar="PATH", help="a bundle.json, or its folder")
-    parser.add_argument("--json", action="store_true", dest="as_json", help="for a program")
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
+        "--json", action="store_const", const="json", dest="form", help="for a program"
+    )
+    form.add_argument(
+        "--csv",
+        action="store_const",
+        const="csv",
+        dest="form",
+        help="a row a file, unreadable ones included: --csv > answers.csv",
+    )
+    parser.set_defaults(form="text")
     parser.add_argument(
         "--precision", choices=("fp32", "int8"), help="default: the one the bundle serves"
     )
@@ -144,9 +166,15 @@ def _add_compare(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_validate(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("task", help="as in params.yaml, e.g. tomato_leaf")
     parser.add_argument(
-        "folder", type=Path, help="a folder a class, or records.csv with path, label and group"
+        "task", nargs="?", help="as in params.yaml, e.g. tomato_leaf (default: all)"
+    )
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        help="a folder a class, or records.csv with path, label and group (default: the folders "
+        "that params.yaml names below real.TASK.validate_on)",
     )
     parser.add_argument(
         "--bundle", type=Path, metavar="PATH", help="another bundle.json of the task, or its folder"
@@ -174,6 +202,11 @@ def _add_app(parser: argparse.ArgumentParser) -> None:
         "--registry",
         action="store_true",
         help="MLflow's champions instead of the models in this project",
+    )
+    parser.add_argument(
+        "--base-path",
+        metavar="/PATH",
+        help="serve the apps below a path, as a proxy in front may want it (default: none)",
     )
 
 

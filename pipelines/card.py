@@ -7,17 +7,30 @@ from __future__ import annotations
 
 import math
 import re
+import unicodedata
+from functools import cached_property
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
+from pipelines.config_sources import ArchiveSource, GitSource, StoreSource
 from pipelines.errors import ConfigError
 from pipelines.strict_yaml import Strict, read_yaml, validate
 
 Domain = Literal["medical", "agriculture", "safety", "reference"]
 Text = Annotated[str, Field(min_length=1)]
 Slug = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
+
+
+class PublishedSource(Strict):
+    """Where the published files can be fetched without a login; `make real` does, without DATA."""
+
+    source: Annotated[GitSource | ArchiveSource | StoreSource, Field(discriminator="kind")]
+    #: Of all images to be downloaded, as announced before.
+    n_bytes: Annotated[int, Field(ge=1)]
+    #: What is there and what is left out, in a few words.
+    what: Text
 
 
 class Source(Strict):
@@ -28,6 +41,9 @@ class Source(Strict):
     version: Text
     #: Day of the look at the source, as YYYY-MM-DD.
     retrieved: Annotated[str, Field(pattern=r"^\d{4}-\d{2}-\d{2}$")]
+    fetch: PublishedSource | None = None
+    #: How a person gets the data where no program can, or where the source cannot be reached.
+    by_hand: Text | None = None
 
 
 class Licence(Strict):
@@ -144,11 +160,15 @@ class DatasetCard(Strict):
         seen: dict[str, str] = {}
         for entry in self.classes:
             for name in (entry.label, *entry.source_names):
-                owner = seen.setdefault(name.casefold(), entry.label)
+                owner = seen.setdefault(_folded(name), entry.label)
                 if owner != entry.label:
                     raise ValueError(f"the name {name!r} stands for both {owner} and {entry.label}")
         if len({entry.label for entry in self.classes}) != len(self.classes):
             raise ValueError("a label stands twice in classes")
+        if self.source.fetch is not None:
+            unknown = set(self.source.fetch.source.labels.values()) - set(self.labels)
+            if unknown:
+                raise ValueError(f"source.fetch names no class: {', '.join(sorted(unknown))}")
         unknown = set(self.next_steps) - {entry.label for entry in self.classes}
         if unknown:
             raise ValueError(f"next_steps names no class: {', '.join(sorted(unknown))}")
@@ -170,16 +190,24 @@ class DatasetCard(Strict):
         return frozenset(entry.label for entry in self.classes if entry.is_alarm)
 
     def label_of(self, folder_name: str) -> str | None:
-        """The label that a folder name stands for, or None; letter case does not matter.
+        """The label that a folder name stands for, or None; case and Unicode form do not matter.
 
         Args:
             folder_name: a label, or one of a class's source names.
         """
-        wanted = folder_name.casefold()
-        for entry in self.classes:
-            if wanted in {name.casefold() for name in (entry.label, *entry.source_names)}:
-                return entry.label
-        return None
+        return self._label_by_name.get(_folded(folder_name))
+
+    @cached_property
+    def _label_by_name(self) -> dict[str, str]:
+        return {
+            _folded(name): entry.label
+            for entry in self.classes
+            for name in (entry.label, *entry.source_names)
+        }
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", name).casefold()
 
 
 def load_card(path: Path) -> DatasetCard:

@@ -82,7 +82,7 @@ def _dispatch(arguments: argparse.Namespace) -> Answer | None:
                 bundle_path=arguments.bundle,
                 precision=arguments.precision,
                 n_threads=arguments.threads,
-                as_json=arguments.as_json,
+                form=arguments.form,
             )
         case "explain":
             from pipelines.commands import explain
@@ -118,6 +118,8 @@ def _dispatch(arguments: argparse.Namespace) -> Answer | None:
         case "validate":
             from pipelines.commands import validate
 
+            if arguments.folder is None:
+                return validate.run_declared(paths, arguments.task)
             return validate.run(
                 paths,
                 arguments.task,
@@ -135,6 +137,7 @@ def _dispatch(arguments: argparse.Namespace) -> Answer | None:
                 port=arguments.port,
                 is_lan=arguments.lan,
                 from_registry=arguments.registry,
+                base_path=arguments.base_path,
             )
             return None
         case "new":

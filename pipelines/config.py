@@ -1,18 +1,17 @@
 """params.yaml -> frozen, checked `Params`; the only reader of that file.
 
-What is true of a data set is in its card, what is true of a machine in the environment
-(MLFLOW_TRACKING_URI, FIELDLENS_WORKERS, ...). Parsing touches neither network nor data.
+Facts of a data set are in its card, those of a machine in the environment. Touches no data.
 """
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from pipelines.card import Domain, Slug
-from pipelines.config_sources import AnySource
+from pipelines.config_sources import AnySource, RealParams
 from pipelines.errors import ConfigError
 from pipelines.strict_yaml import Strict, read_yaml, validate
 
@@ -39,8 +38,9 @@ class PrepareParams(Strict):
     test_fraction: Annotated[float, Field(gt=0, lt=0.5)]
     #: Two images whose 64-bit perceptual hashes differ in at most so many bits are near duplicates.
     near_duplicate_bits: Annotated[int, Field(ge=0, le=16)]
-    #: A larger share of refused files stops the stage: the source is broken, not a file.
+    #: A larger share of refused files, of all or of a class (conflicting copies too), stops it.
     max_quarantine_fraction: Share
+    max_class_loss: Share = 0.5
     #: Images with a shorter side below this are refused.
     min_side_px: Annotated[int, Field(ge=2)]
 
@@ -207,6 +207,7 @@ class ExportParams(Strict):
     #: Largest drop of val accuracy and of val macro-F1 from fp32 to int8.
     max_accuracy_drop: Share
     max_macro_f1_drop: Share
+    #: For up to ten classes; each further one adds 1,300, its share of the head (so in the gate).
     max_int8_bytes: Annotated[int, Field(ge=1)]
     #: int8 is served if it holds the bounds and is at least so many times as fast as fp32, on one
     #: thread in one run; fp32 otherwise.
@@ -260,8 +261,8 @@ class Params(Strict):
     #: Seed of everything random: painting, splits, augmentation, initial heads, order of batches.
     seed: Annotated[int, Field(ge=0, lt=2**32)]
     tasks: dict[Slug, TaskParams] = Field(min_length=1)
-    #: By task, sections laid over ``tasks`` by `make real`, for folders of real images.
-    real: dict[Slug, dict[str, Any]] = Field(default_factory=dict)
+    #: By task, what `make real` does otherwise.
+    real: dict[Slug, RealParams] = Field(default_factory=dict)
 
     @model_validator(mode="after")
     def _real_names_tasks(self) -> Params:

@@ -1,8 +1,8 @@
-"""The kinds of source that ``fetch.source`` in params.yaml may name, with their keys."""
+"""Where images come from: the kinds of ``fetch.source``, and the folders of `make real`."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -23,27 +23,55 @@ class SampleSource(Strict):
     side_px: Annotated[int, Field(ge=64, le=2048)] = 320
 
 
-class FolderSource(Strict):
-    """A folder on this machine: a folder a class, or records.csv."""
+class Picked(Strict):
+    """Which files of a source are taken, and as what; paths are those below its ``subfolder``."""
+
+    #: Label by pattern (``*`` also stands for ``/``; letter case counts), tried in this order. A
+    #: file goes to ``<label>/<its path>``; one that no pattern fits is passed over. Empty: the
+    #: source has a folder a class, or a table, of its own.
+    labels: dict[str, str] = Field(default_factory=dict)
+    #: Patterns of what is passed over.
+    leave_out: tuple[str, ...] = Field(default=(), strict=False)
+
+
+class FolderSource(Picked):
+    """A folder on this machine: a folder a class, or records.csv; links in it are followed."""
 
     kind: Literal["folder"]
     #: Absolute, or relative to the project root.
     path: str
 
 
-class ArchiveSource(Strict):
-    """A zip or tar archive, local or behind http(s)."""
+class ArchiveSource(Picked):
+    """A zip or tar archive, local, behind http(s) or in a store."""
 
     kind: Literal["archive"]
-    #: A path, or an http(s) URL.
+    #: A path, an http(s) URL, or an address as `StoreSource` takes it.
     location: str
     sha256: Sha256 | None = None
     #: Folder inside the archive that holds the class folders.
     subfolder: str = ""
+    #: Code page of a zip's names where the zip does not say: ``gbk``, ``cp850``, ``cp932``, ….
+    #: Null guesses, and says so.
+    encoding: str | None = None
+    #: Of a store: ask as nobody, for public buckets.
+    anonymous: bool = False
     max_bytes: Annotated[int, Field(ge=1)] = 20_000_000_000
 
 
-class GitSource(Strict):
+class StoreSource(Picked):
+    """A folder in a store, as `FolderSource`; credentials are those of this machine."""
+
+    kind: Literal["store"]
+    #: ``s3://bucket/folder``, ``gs://…``, ``az://…``, ``sftp://host/folder`` or
+    #: ``hf://datasets/owner/name[@revision]/folder``.
+    location: str
+    #: Ask as nobody, for public buckets.
+    anonymous: bool = False
+    max_bytes: Annotated[int, Field(ge=1)] = 20_000_000_000
+
+
+class GitSource(Picked):
     """A folder of a git repository at a revision, fetched partially and sparsely."""
 
     kind: Literal["git"]
@@ -62,4 +90,25 @@ class UrlListSource(Strict):
     max_bytes: Annotated[int, Field(ge=1)] = 20_000_000_000
 
 
-AnySource = SampleSource | FolderSource | ArchiveSource | GitSource | UrlListSource
+AnySource = SampleSource | FolderSource | ArchiveSource | StoreSource | GitSource | UrlListSource
+
+
+class RealParams(Strict):
+    """What `make real` does otherwise with one task, on folders of real images."""
+
+    #: Folder of the data folder that holds the task's images; null for the one of its name.
+    data: str | None = None
+    #: Folders of the data folder on which the released model is validated: other sites' images.
+    validate_on: tuple[str, ...] = Field(default=(), strict=False)
+    #: Laid over the sections of the same name below ``tasks``.
+    prepare: dict[str, Any] = Field(default_factory=dict)
+    audit: dict[str, Any] = Field(default_factory=dict)
+    train: dict[str, Any] = Field(default_factory=dict)
+    export: dict[str, Any] = Field(default_factory=dict)
+    evaluate: dict[str, Any] = Field(default_factory=dict)
+    gate: dict[str, Any] = Field(default_factory=dict)
+
+    @property
+    def sections(self) -> dict[str, dict[str, Any]]:
+        """What is laid over the task's sections, by section."""
+        return self.model_dump(exclude={"data", "validate_on"}, exclude_unset=True)

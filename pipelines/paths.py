@@ -130,6 +130,11 @@ class TaskPaths:
         return self.reports_dir / "training"
 
     @property
+    def external_dir(self) -> Path:
+        """What `validate` writes: a folder a set of images from elsewhere."""
+        return self.reports_dir / "external"
+
+    @property
     def quantization(self) -> Path:
         """One row a quantisation candidate that `export` tried, with what it reached."""
         return self.reports_dir / "quantization.csv"

@@ -5,6 +5,7 @@ Everything goes to stderr, so that stdout stays clean for `--json`.
 
 from __future__ import annotations
 
+import importlib.util
 import logging
 import sys
 import time
@@ -26,7 +27,8 @@ def track(items: Iterable[T], what: str, total: int) -> Iterator[T]:
         what: a few words, e.g. ``fish_species: decoding``.
         total: how many items there are.
     """
-    if sys.stderr.isatty():
+    # What `pip install .` brings for serving has no rich.
+    if sys.stderr.isatty() and importlib.util.find_spec("rich") is not None:
         from rich.console import Console
         from rich.progress import track as rich_track
 

@@ -1,7 +1,9 @@
 """A quiet process: nothing phones home, and waiting threads sleep.
 
-Set once by `pipelines.cli.main` (and by whatever else starts a process) before anything heavy is
-imported; never at import of this module. A value that the user has set is left alone.
+`SWITCHES` is set at import of the package `pipelines` (and of `apps`), which comes before its
+modules and so before what they import: ONNX Runtime starts to report in its own C++ while it is
+imported, and a call that forbids it comes too late. Child processes inherit the environment. A
+value that the user has set is left alone.
 """
 
 from __future__ import annotations
@@ -16,9 +18,14 @@ SWITCHES = {
     "HF_HUB_DISABLE_TELEMETRY": "1",
     "MLFLOW_DISABLE_TELEMETRY": "true",
     "NO_ALBUMENTATIONS_UPDATE": "1",
+    "ORT_DISABLE_TELEMETRY": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "STREAMLIT_BROWSER_GATHER_USAGE_STATS": "false",
-    # Not a report, but in the same room: without git, MLflow warns at each import.
+}
+
+#: What a command of this project wants besides, and a program that imports it as a library may not.
+_OF_COMMANDS = {
+    # Without git, MLflow warns at each import.
     "GIT_PYTHON_REFRESH": "quiet",
     # OpenMP's waiting threads spin by default. On two cores with one of them busy, that slowed the
     # training of a tail to a fifth (docs/LOG.md, 2026-11-22). Read when torch is loaded.
@@ -26,11 +33,21 @@ SWITCHES = {
 }
 
 
-def go_quiet(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Set each switch that is not set yet, for this process and its children.
+def switch_off_reports(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Set each of `SWITCHES` that is not set yet, for this process and its children.
 
     Args:
         environ: the environment to change.
     """
     for name, value in SWITCHES.items():
+        environ.setdefault(name, value)
+
+
+def go_quiet(environ: MutableMapping[str, str] = os.environ) -> None:
+    """Set what `switch_off_reports` sets, and what a command of this project wants besides.
+
+    Args:
+        environ: the environment to change.
+    """
+    for name, value in {**SWITCHES, **_OF_COMMANDS}.items():
         environ.setdefault(name, value)

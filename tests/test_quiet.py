@@ -1,16 +1,49 @@
 from __future__ import annotations
 
-from pipelines.quiet import SWITCHES, go_quiet
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from pipelines.quiet import SWITCHES, go_quiet, switch_off_reports
+
+ROOT = Path(__file__).resolve().parents[1]
 
 
 def test_go_quiet_sets_what_is_not_set():
     environ = {}
     go_quiet(environ)
-    assert environ == SWITCHES
+    assert SWITCHES.items() <= environ.items()
+    assert environ["OMP_WAIT_POLICY"] == "PASSIVE"
+
+
+@pytest.mark.parametrize("act", [go_quiet, switch_off_reports])
+def test_users_choice_is_left_alone(act):
+    environ = {"MLFLOW_DISABLE_TELEMETRY": "false"}
+    act(environ)
+    assert environ["MLFLOW_DISABLE_TELEMETRY"] == "false"
     assert environ["NO_ALBUMENTATIONS_UPDATE"] == "1"
 
 
-def test_go_quiet_leaves_the_users_choice():
-    environ = {"MLFLOW_DISABLE_TELEMETRY": "false"}
-    go_quiet(environ)
-    assert environ["MLFLOW_DISABLE_TELEMETRY"] == "false"
+@pytest.mark.parametrize("package", ["pipelines", "apps"])
+def test_import_of_the_package_switches_off_reports_and_nothing_else(package):
+    """A program that uses the predictor as a library keeps its own threads as they are."""
+    code = (
+        f"import os; before = dict(os.environ)\nimport {package}\n"
+        "for name in sorted(os.environ.items() - before.items()): print(*name, sep='=')"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env={}, capture_output=True, text=True, check=True
+    )
+    assert dict(line.split("=") for line in done.stdout.split()) == SWITCHES
+
+
+@pytest.mark.parametrize("package", ["pipelines", "apps"])
+def test_import_of_the_package_loads_nothing_else(package):
+    code = f"import {package}, sys; print(*(set(sys.modules) - {{{package!r}}}))"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=ROOT, env={}, capture_output=True, text=True, check=True
+    )
+    loaded = {name.partition(".")[0] for name in done.stdout.split()} - {"pipelines"}
+    assert not {"numpy", "onnxruntime", "pydantic", "streamlit"} & loaded

@@ -21,6 +21,8 @@ function files(folder: string): string[] {
     .sort();
 }
 
+const sha256 = (data: Buffer | string): string => createHash("sha256").update(data).digest("hex");
+
 /** After the page is written: licences, the service worker with its list, compressed copies. */
 function finish(): Plugin {
   return {
@@ -29,14 +31,15 @@ function finish(): Plugin {
     async closeBundle() {
       writeFileSync(join(OUT, "licences.txt"), licences());
       const shell = files(OUT).map((path) => relative(OUT, path).replaceAll("\\", "/"));
-      const hash = createHash("sha256");
-      for (const path of shell) hash.update(path).update(readFileSync(join(OUT, path)));
-      const urls = ["./", ...shell.filter((path) => path !== "index.html")];
+      const hashes = shell.map((path) => [path === "index.html" ? "./" : path, sha256(readFileSync(join(OUT, path)))]);
       await build({
         configFile: false,
         logLevel: "warn",
         publicDir: false,
-        define: { __SHELL__: JSON.stringify(urls), __SHELL_HASH__: JSON.stringify(hash.digest("hex").slice(0, 16)) },
+        define: {
+          __SHELL__: JSON.stringify(hashes),
+          __SHELL_HASH__: JSON.stringify(sha256(JSON.stringify(hashes)).slice(0, 16)),
+        },
         build: {
           outDir: OUT,
           emptyOutDir: false,

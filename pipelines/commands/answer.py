@@ -1,12 +1,13 @@
-"""What a command gives back to the command line, and how a table looks in a terminal.
+"""What a command gives back to the command line.
 
 Commands compute and return; only `pipelines.cli` prints.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
+
+from pipelines.columns import table as table
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,21 +23,6 @@ class Answer:
     text: str
     complaints: tuple[str, ...] = ()
     exit_code: int = 0
-
-
-def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows in aligned columns, two spaces apart, without a line break at the end.
-
-    Args:
-        header: names of the columns.
-        rows: as many cells each as the header has.
-    """
-    lines = [tuple(header), *(tuple(row) for row in rows)]
-    widths = [max(len(line[column]) for line in lines) for column in range(len(header))]
-    return "\n".join(
-        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
-        for line in lines
-    )
 
 
 def shown(name: str) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import importlib.util
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -35,6 +36,10 @@ _START_S = 60
 _STOP_S = 10
 #: As apps.models reads them; that module needs Streamlit, this one must not.
 _ROOT, _MODELS, _PHONE = "FIELDLENS_ROOT", "FIELDLENS_MODELS_ROOT", "FIELDLENS_PHONE_URL"
+#: Streamlit's own variable for `server.baseUrlPath`.
+_BASE_PATH = "STREAMLIT_SERVER_BASE_URL_PATH"
+#: Tasks whose app looks for faces first, and needs the detector's file for that.
+_FACE_TASKS = frozenset({"mask_detection"})
 #: No packet goes there (RFC 5737): asking for the way names the address that faces the network.
 _ELSEWHERE = ("192.0.2.1", 9)
 
@@ -46,6 +51,7 @@ def run(
     port: int = DEFAULT_PORT,
     is_lan: bool = False,
     from_registry: bool = False,
+    base_path: str | None = None,
 ) -> None:
     """Serve the apps until the process is interrupted.
 
@@ -55,6 +61,9 @@ def run(
         port: of the apps; the phone page has the next one.
         is_lan: listen on the local network too.
         from_registry: use MLflow's champions instead of the models in the project.
+        base_path: below which the apps are served, e.g. ``/leaves`` behind a proxy; None for what
+            Streamlit's own variable says, or none. The phone page is a server of its own, without
+            one; where a proxy has it under another address, FIELDLENS_PHONE_URL says which.
 
     Raises:
         ConfigError: if Streamlit is not installed, the task has no app, or the port is taken.
@@ -63,6 +72,7 @@ def run(
     if importlib.util.find_spec("streamlit") is None:
         raise ConfigError("Streamlit is not installed. Install the apps: pip install '.[apps]'.")
     app = find_app(paths, task)
+    base = as_base_path(base_path if base_path is not None else os.environ.get(_BASE_PATH, ""))
     host = lan_address() if is_lan else _LOOPBACK
     bind = _EVERYWHERE if is_lan else _LOOPBACK
     _refuse_taken(bind, port)
@@ -71,19 +81,20 @@ def run(
     environment = {_ROOT: str(paths.root.resolve())}
     if from_registry:
         environment[_MODELS] = str(_bring_champions(paths, task))
-    _fetch_detector(paths)
+    if _needs_detector(paths, task):
+        _fetch_detector(paths)
     phone = _start_phone_page(paths, bind, port + 1)
     if phone is not None:
-        environment[_PHONE] = f"http://{host}:{port + 1}/"
+        environment[_PHONE] = os.environ.get(_PHONE) or f"http://{host}:{port + 1}/"
     process = subprocess.Popen(
-        command_line(app, bind, port),
+        command_line(app, bind, port, base),
         cwd=app.parents[1],
         env={**SERVER_ENVIRONMENT, **os.environ, **environment},
         stdout=subprocess.DEVNULL,
     )
     try:
         _wait_until_it_answers(process, port)
-        _announce(host, port, environment, is_lan=is_lan)
+        _announce(f"{host}:{port}/{base}", environment, is_lan=is_lan)
         process.wait()
     finally:
         _stop(process)
@@ -116,13 +127,32 @@ def find_app(paths: Paths, task: str | None) -> Path:
     return own
 
 
-def command_line(app: Path, bind: str, port: int) -> list[str]:
+def as_base_path(text: str) -> str:
+    """A base path as addresses take it: without a slash in front, with one behind; or empty.
+
+    Args:
+        text: e.g. ``/leaves`` or ``farm/leaves/``.
+
+    Raises:
+        ConfigError: if no address could hold it.
+    """
+    path = text.strip("/")
+    if not re.fullmatch(r"(?:[\w~-][\w.~-]*(?:/[\w~-][\w.~-]*)*)?", path, re.ASCII):
+        raise ConfigError(
+            f"--base-path: expected names of letters, digits, '-', '_', '.' and '~' with '/' "
+            f"between them, e.g. /leaves (got {text!r})."
+        )
+    return f"{path}/" if path else ""
+
+
+def command_line(app: Path, bind: str, port: int, base: str = "") -> list[str]:
     """How Streamlit is started; what must hold wherever it starts is said here once more.
 
     Args:
         app: the script.
         bind: address to listen on.
         port: to listen on.
+        base: as `as_base_path` gives it.
     """
     options: Mapping[str, str] = {
         "server.address": bind,
@@ -132,6 +162,7 @@ def command_line(app: Path, bind: str, port: int) -> list[str]:
         "browser.gatherUsageStats": "false",
         "client.showErrorDetails": "none",
         "client.toolbarMode": "minimal",
+        **({"server.baseUrlPath": base.rstrip("/")} if base else {}),
     }
     flags = [f"--{name}={value}" for name, value in options.items()]
     return [sys.executable, "-m", "streamlit", "run", str(app), *flags]
@@ -190,6 +221,11 @@ def _bring_champions(paths: Paths, task: str | None) -> Path:
     return into.root
 
 
+def _needs_detector(paths: Paths, task: str | None) -> bool:
+    shown = _FACE_TASKS if task is None else _FACE_TASKS & {task}
+    return any(paths.task(name).card.is_file() for name in shown)
+
+
 def _fetch_detector(paths: Paths) -> None:
     from pipelines.commands import face_model
 
@@ -226,8 +262,8 @@ def _wait_until_it_answers(process: subprocess.Popen[bytes], port: int) -> None:
     raise ConfigError(f"app: Streamlit did not answer within {_START_S} s. Try again.")
 
 
-def _announce(host: str, port: int, environment: Mapping[str, str], *, is_lan: bool) -> None:
-    _LOG.info("Apps:        http://%s:%d/", host, port)
+def _announce(address: str, environment: Mapping[str, str], *, is_lan: bool) -> None:
+    _LOG.info("Apps:        http://%s", address)
     if _PHONE in environment:
         _LOG.info("Phone page:  %s", environment[_PHONE])
     where = "this computer's whole local network" if is_lan else "this computer alone"

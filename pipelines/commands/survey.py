@@ -1,23 +1,26 @@
 """A look at a folder of somebody's images: its classes, counts, sizes, modes and formats.
 
-Reads headers, not pixels; `prepare` decodes. Called by `new` and `workspace`.
+Reads headers, not pixels; `prepare` decodes. Called by `new`.
 """
 
 from __future__ import annotations
 
-import csv
+import os
 import re
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
+from typing import NamedTuple
 
-from pipelines.data.manifest import IMAGE_SUFFIXES, RECORDS_FILE
+from pipelines.commands.slugs import labels_for
+from pipelines.data.account import Account, account
+from pipelines.data.formats import missing_extra_of_many
+from pipelines.data.layout import Layout, read_folder
+from pipelines.data.names import IMAGE_SUFFIXES, TABLES, UNREAD_SUFFIXES, suffix_of
 from pipelines.data.opening import file_header
-from pipelines.errors import ConfigError, CorruptImageError, DataError, MissingDataError
+from pipelines.errors import CorruptImageError, DataError, MissingDataError
+from pipelines.progress import track
 
-#: Headers read of each class: enough to see what kind of picture it is.
-MAX_HEADERS = 200
 #: One image for each of train, val and test.
 MIN_IMAGES = 3
 
@@ -28,8 +31,8 @@ class FoundClass:
 
     Attributes:
         label: slug made of the name.
-        name: of the folder, or in the column ``label`` of records.csv.
-        n_images: files with an image suffix, or rows.
+        name: of the folder, or in the table's column ``label``.
+        n_images: files that may be images, or rows.
     """
 
     label: str
@@ -42,159 +45,188 @@ class Survey:
     """What a folder holds.
 
     Attributes:
-        classes: sorted by label.
-        has_records: whether records.csv speaks for the folder.
-        has_groups: whether records.csv has a column ``group``.
+        classes: sorted by label, numbers by size.
+        layout: how it is laid out, and which images stand where.
         formats: header formats and how often they were seen, e.g. ``JPEG 40``.
         modes: Pillow's modes, likewise.
         smallest_px: shorter side of the smallest picture, in px; 0 if none could be read.
         largest_px: longer side of the largest.
-        n_unreadable: of the headers looked at, those that are of no known format.
+        account: what every file is.
+        complaints: what the user should know before going on, a line each.
     """
 
     classes: tuple[FoundClass, ...]
-    has_records: bool
-    has_groups: bool
+    layout: Layout
     formats: Counter[str]
     modes: Counter[str]
     smallest_px: int
     largest_px: int
-    n_unreadable: int
+    account: Account
+    complaints: tuple[str, ...]
 
     @property
     def n_images(self) -> int:
         """Images of all classes."""
         return sum(found.n_images for found in self.classes)
 
-
-def files_by_class(folder: Path) -> tuple[dict[str, list[Path]], bool]:
-    """Image files by the class name that the folder gives them, and whether groups are stated.
-
-    Args:
-        folder: holds records.csv, or a folder a class.
-
-    Raises:
-        MissingDataError: if there is no such folder.
-        DataError: if records.csv lacks a column or is not text.
-    """
-    if not folder.is_dir():
-        raise MissingDataError(
-            f"{folder}: there is no such folder. Expected a folder with a sub-folder a class, or "
-            f"with {RECORDS_FILE}."
-        )
-    table = folder / RECORDS_FILE
-    if table.is_file():
-        return _from_table(table)
-    found: dict[str, list[Path]] = {}
-    for entry in sorted(folder.iterdir()):
-        if entry.is_dir() and not entry.name.startswith("."):
-            files = [file for file in entry.rglob("*") if file.suffix.lower() in IMAGE_SUFFIXES]
-            if files:
-                found[entry.name] = sorted(file for file in files if not file.is_dir())
-    return found, False
-
-
-def _from_table(table: Path) -> tuple[dict[str, list[Path]], bool]:
-    found: dict[str, list[Path]] = {}
-    try:
-        with table.open(encoding="utf-8", newline="") as stream:
-            reader = csv.DictReader(stream)
-            columns = set(reader.fieldnames or ())
-            if not {"path", "label"} <= columns:
-                raise DataError(
-                    f"{table}: expected the columns path, label[, group] "
-                    f"(got {', '.join(sorted(columns)) or 'none'})."
-                )
-            for row in reader:
-                if row["label"]:
-                    found.setdefault(row["label"], []).append(table.parent / (row["path"] or ""))
-    except (UnicodeDecodeError, csv.Error) as err:
-        raise DataError(f"{table}: is not a CSV table in UTF-8 ({err}).") from err
-    return found, "group" in columns
+    @property
+    def n_unreadable(self) -> int:
+        """Files of classes whose header is of no known format, and rows without a file."""
+        return self.account.refused.total() + self.account.missing.total()
 
 
 def look(folder: Path) -> Survey:
     """What a folder of images holds.
 
     Args:
-        folder: holds records.csv, or a folder a class.
+        folder: in one of the layouts of `pipelines.data.layout`.
 
     Raises:
         MissingDataError: if there is no such folder.
-        DataError: if it has fewer than two classes, or a class fewer than `MIN_IMAGES` images.
-        ConfigError: if two class names give one label, or one gives none.
+        DataError: if it has fewer than two classes, a class has fewer than `MIN_IMAGES` images, or
+            the pictures of a class are all of kinds that are not read.
+        ConfigError: if no label can be made of a class's name.
     """
-    by_name, has_groups = files_by_class(folder)
+    if not folder.is_dir():
+        raise MissingDataError(
+            f"{folder}: there is no such folder. Expected a folder with a sub-folder a class, or "
+            f"with {TABLES[0]}."
+        )
+    layout = read_folder(folder)
+    by_name = layout.by_class
+    _check_classes(folder, layout)
+    labels = labels_for(list(by_name), str(folder))
+    headers: dict[str, Header | str] = {
+        image.path: _header(folder / image.path)
+        for image in track(layout.images, "reading headers", len(layout.images))
+    }
+    read = [header for header in headers.values() if not isinstance(header, str)]
+    counted = account(
+        layout.files,
+        {
+            image.path: image.name
+            for image in layout.images
+            if not isinstance(headers[image.path], str)
+        },
+        {
+            image.path: (image.name, reason)
+            for image in layout.images
+            if isinstance(reason := headers[image.path], str)
+        },
+        by_name,
+    )
+    return Survey(
+        classes=tuple(
+            sorted(
+                (FoundClass(labels[name], name, len(images)) for name, images in by_name.items()),
+                key=lambda found: _natural(found.label),
+            )
+        ),
+        layout=layout,
+        formats=Counter(header.format for header in read),
+        modes=Counter(header.mode for header in read),
+        smallest_px=min((min(header.size) for header in read), default=0),
+        largest_px=max((max(header.size) for header in read), default=0),
+        account=counted,
+        complaints=(*_complaints(counted), *_no_classes(layout)),
+    )
+
+
+def _check_classes(folder: Path, layout: Layout) -> None:
+    for name, files in layout.without_images.items():
+        unread = Counter(suffix_of(file.path) for file in files)
+        if set(unread) & UNREAD_SUFFIXES:
+            raise DataError(
+                f"{folder}: {name!r} has no image that is read, but {_tally(unread)}. Expected "
+                f"images of each class ({', '.join(sorted(IMAGE_SUFFIXES))}). Convert them, or "
+                f"take the folder away."
+            )
+    by_name = layout.by_class
     if len(by_name) < 2:
         names = ", ".join(by_name) or "none"
         raise DataError(
             f"{folder}: expected at least 2 classes with images (got {len(by_name)}: {names}). "
-            f"One class cannot be told apart: give a sub-folder a class, or {RECORDS_FILE}."
+            f"One class cannot be told apart: give a sub-folder a class, or {TABLES[0]}."
+            f"{_hint(folder, layout)}"
         )
-    for name, files in by_name.items():
-        if len(files) < MIN_IMAGES:
+    for name, images in by_name.items():
+        if len(images) < MIN_IMAGES:
             raise DataError(
                 f"{folder}: class {name!r}: expected at least {MIN_IMAGES} images, one for each of "
-                f"train, val and test (got {len(files)}). Add images or remove the class."
+                f"train, val and test (got {len(images)}). Add images or remove the class."
             )
-    labels = _labels(list(by_name), folder)
-    headers = [_header(file) for files in by_name.values() for file in _spread(files)]
-    read = [header for header in headers if header is not None]
-    return Survey(
-        classes=tuple(
-            sorted(
-                (
-                    FoundClass(label, name, len(by_name[name]))
-                    for name, label in zip(by_name, labels, strict=True)
-                ),
-                key=lambda found: found.label,
+
+
+def _hint(folder: Path, layout: Layout) -> str:
+    """Where the classes may be instead, or what lies about without a class."""
+    if len(layout.by_class) == 1 and layout.kind == "class_folders":
+        top = next(iter(layout.by_class))
+        below = {
+            parts[1] for image in layout.images if len(parts := PurePosixPath(image.path).parts) > 2
+        }
+        if len(below) > 1:
+            return (
+                f" {top!r} holds the folders {', '.join(sorted(below)[:3])}: if those are the "
+                f"classes, name {str(folder / top)!r}."
             )
-        ),
-        has_records=(folder / RECORDS_FILE).is_file(),
-        has_groups=has_groups,
-        formats=Counter(image_format for image_format, _, _ in read),
-        modes=Counter(mode for _, mode, _ in read),
-        smallest_px=min((min(size) for _, _, size in read), default=0),
-        largest_px=max((max(size) for _, _, size in read), default=0),
-        n_unreadable=len(headers) - len(read),
+    classed = {image.path for image in layout.images}
+    n_loose = sum(file.kind == "image" and str(file.path) not in classed for file in layout.files)
+    if n_loose:
+        return f" {n_loose} image(s) lie in no class's folder."
+    others = Counter(
+        suffix_of(file.path) or "no suffix" for file in layout.files if file.kind == "other"
     )
+    return f" Of other files there are {_tally(others)}." if others else ""
 
 
-def slug(name: str) -> str:
-    """A name in the form of a label: lower case, digits and ``_``, a letter first; may be empty.
-
-    Args:
-        name: of a folder, e.g. ``Late blight (2021)``.
-    """
-    return re.sub(r"[^a-z0-9]+", "_", name.casefold()).strip("_").lstrip("0123456789_")[:60]
-
-
-def _labels(names: Sequence[str], folder: Path) -> list[str]:
-    labels = [slug(name) for name in names]
-    for name, label in zip(names, labels, strict=True):
-        if not label or not name.isprintable():
-            raise ConfigError(
-                f"{folder}: class {name!r}: no label can be made of it. Expected printable text "
-                f"with a letter from a to z; rename it."
+def _complaints(counted: Account) -> list[str]:
+    """A line for each class and reason for which files cannot be used."""
+    lines = []
+    for name in counted.classes:
+        for reason, n in counted.refused_of(name).items():
+            of = f"{n} of {counted.read[name] + counted.refused_of(name).total()} files"
+            lines.append(
+                missing_extra_of_many(n, name, reason)
+                or f"class {name!r}: {of} cannot be read: {reason}"
             )
-        if labels.count(label) > 1:
-            twins = [repr(other) for other in names if slug(other) == label]
-            raise ConfigError(
-                f"{folder}: {' and '.join(twins)} would both be the label {label!r}. "
-                f"Rename or join them."
-            )
-    return labels
+        if counted.missing[name]:
+            lines.append(f"class {name!r}: {counted.missing[name]} listed file(s) are not there")
+        if not counted.read[name]:
+            lines.append(f"class {name!r}: no image is left; `prepare` will stop")
+    return lines
 
 
-def _spread(files: Sequence[Path]) -> Sequence[Path]:
-    """At most `MAX_HEADERS` files, evenly spread."""
-    step = max(1, -(-len(files) // MAX_HEADERS))
-    return files[::step]
+def _no_classes(layout: Layout) -> list[str]:
+    return [
+        f"{name!r} is no class: its {len(files)} file(s) are no images "
+        f"({_tally(Counter(suffix_of(file.path) or 'no suffix' for file in files))})"
+        for name, files in layout.without_images.items()
+    ]
 
 
-def _header(file: Path) -> tuple[str, str, tuple[int, int]] | None:
+def _tally(counts: Counter[str]) -> str:
+    return ", ".join(f"{n} {name}" for name, n in counts.most_common(4))
+
+
+def _natural(label: str) -> list[tuple[int, str]]:
+    """A key by which ``class_2`` comes before ``class_10``."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", label)]
+
+
+class Header(NamedTuple):
+    """What a file says of its picture."""
+
+    format: str
+    mode: str
+    size: tuple[int, int]
+
+
+def _header(file: Path) -> Header | str:
+    """A file's header; or, where it has none that is known, why `prepare` will refuse it."""
+    if not os.path.lexists(file):
+        return "the file is listed but is not there"
     try:
         header = file_header(file, file.name)
-    except CorruptImageError:
-        return None
-    return header.format, header.mode, header.size
+    except CorruptImageError as err:
+        return err.reason
+    return Header(header.format, header.mode, header.size)

@@ -27,6 +27,7 @@ from pipelines.evaluation.blindness import blind_scores
 from pipelines.evaluation.blocks import with_interval
 from pipelines.evaluation.counts import macro_f1s
 from pipelines.evaluation.external import (
+    VALIDATION_FILE,
     Abstained,
     BlindScore,
     SetAside,
@@ -36,7 +37,7 @@ from pipelines.evaluation.external import (
     measure,
 )
 from pipelines.evaluation.external_page import SAME_WORDS, external_page
-from pipelines.evaluation.intervals import by_counts, draw
+from pipelines.evaluation.intervals import by_counts
 from pipelines.evaluation.looks import (
     Looked,
     beyond_range,
@@ -46,13 +47,14 @@ from pipelines.evaluation.looks import (
 )
 from pipelines.evaluation.metrics import macro_f1, rounded
 from pipelines.evaluation.predictions import predictions_csv
+from pipelines.evaluation.resamples import draw
 from pipelines.mobile.bundle import Bundle
 from pipelines.mobile.predictor import Predictor
 from pipelines.paths import Paths, TaskPaths
 from pipelines.progress import track
 
 _BUNDLE = "bundle.json"
-_JSON, _PAGE, _PREDICTIONS = "validation.json", "validation.html", "predictions.csv"
+_PAGE, _PREDICTIONS = "validation.html", "predictions.csv"
 
 
 def run(
@@ -84,7 +86,7 @@ def run(
     section = params.task(task)
     files = paths.task(task)
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", folder.resolve().name) or "folder"
-    target = out if out is not None else files.reports_dir / "external" / name
+    target = out if out is not None else files.external_dir / name
     if target.resolve().is_relative_to(folder.resolve()):
         raise ConfigError(
             f"--out: {shown(str(target))} lies in {shown(str(folder))}, which is only read. "
@@ -101,9 +103,10 @@ def run(
         near_duplicate_bits=section.prepare.near_duplicate_bits,
         n_workers=n_workers(),
     )
+    names = dict(predictor.bundle.label_names)
     looked, refused = _look(folder, sifted, predictor)
     found = _validation(predictor, folder, name, sifted, looked, refused, section, params.seed)
-    write_text(target / _JSON, found.model_dump_json(indent=2) + "\n")
+    write_text(target / VALIDATION_FILE, found.model_dump_json(indent=2) + "\n")
     write_text(target / _PAGE, external_page(found))
     write_text(
         target / _PREDICTIONS,
@@ -115,7 +118,37 @@ def run(
     )
     if as_json:
         return Answer(found.model_dump_json(indent=2))
-    return Answer(_as_text(found, target / _PAGE, beyond_range(looked, predictor)))
+    text = _as_text(found, target / _PAGE, beyond_range(looked, predictor))
+    return Answer(f"{text}\n\n{sifted.account(refused).as_text('class', names)}")
+
+
+def run_declared(paths: Paths, task: str | None) -> Answer:
+    """Validate on the folders that params.yaml names, below ``real.<task>.validate_on``.
+
+    Args:
+        paths: of the project, or of a workspace.
+        task: slug; None for every task that has a finished bundle.
+
+    Raises:
+        ConfigError: if a task is named that has no such folder.
+        BundleError: as `run`.
+        DataError: as `run`.
+    """
+    params = load_params(paths.params)
+    wanted = list(params.tasks) if task is None else [task]
+    texts = []
+    for each in wanted:
+        params.task(each)
+        real = params.real.get(each)
+        if real is None or not real.validate_on:
+            if task is not None:
+                raise ConfigError(
+                    f"validate: params.yaml names no folder in real.{task}.validate_on. Name one "
+                    f"on the command line: fieldlens validate {task} FOLDER."
+                )
+        elif task is not None or paths.task(each).bundle.is_file():
+            texts += [run(paths, each, paths.root / name).text for name in real.validate_on]
+    return Answer("\n\n".join(texts))
 
 
 def _predictor(files: TaskPaths, bundle_path: Path | None) -> Predictor:
@@ -188,6 +221,7 @@ def _validation(
         data_source=bundle.provenance.data_source,
         folder_sha256=_content(entries),
         labels=bundle.labels,
+        label_names=bundle.label_names,
         absent_labels=tuple(
             label for index, label in enumerate(bundle.labels) if index not in true
         ),

@@ -19,9 +19,11 @@ from ruamel.yaml import YAML
 
 from pipelines import atomic
 from pipelines.card import DatasetCard, load_card
+from pipelines.commands import published
 from pipelines.commands.answer import Answer, table
-from pipelines.commands.survey import files_by_class
 from pipelines.config import Params, load_params
+from pipelines.config_sources import RealParams
+from pipelines.data.layout import read_folder
 from pipelines.errors import ConfigError, DataError, MissingDataError, PipelineError
 from pipelines.paths import Paths
 from pipelines.strict_yaml import read_yaml, validate
@@ -31,44 +33,91 @@ _HEADER = (
     "# folder has, with the overlays below `real:`. Edit that file, not this one.\n"
 )
 
+#: In a workspace of published images: the tasks that it goes without, a line each.
+_LEFT_OUT = "left_out.txt"
 
-def run(paths: Paths, folder: Path, data: Path) -> Answer:
+
+def run(paths: Paths, folder: Path, data: Path | None) -> Answer:
     """Make the workspace, or bring it up to date; outputs that it has stay.
 
     Args:
         paths: the project.
         folder: the workspace.
-        data: holds a folder a task, each as `FolderSource` takes it.
+        data: holds a folder a task, each as `FolderSource` takes it; None for what the cards
+            publish, with exit code 4 where a task must go without.
 
     Raises:
         ConfigError: if ``folder`` is the project itself or holds something else.
-        MissingDataError: if ``data`` has a folder for none of the tasks.
+        MissingDataError: if ``data`` has a folder for none of the tasks, or no published source
+            can be reached.
         DataError: if a task's folder has fewer than two of the card's classes.
     """
     params = load_params(paths.params)
     own = Paths(folder)
     _check_place(paths, own)
+    if data is None:
+        return _of_published(paths, params, own)
     if not data.is_dir():
         raise MissingDataError(f"--data: there is no folder {data}.")
-    present = [task for task in params.tasks if (data / task).is_dir()]
+    folders = {task: data / (_real(params, task).data or task) for task in params.tasks}
+    present = [task for task in params.tasks if folders[task].is_dir()]
     if not present:
         raise MissingDataError(
             f"{data}: expected a folder named after a task ({', '.join(params.tasks)}), found none."
         )
-    labels = {task: _labels(load_card(paths.task(task).card), data / task) for task in present}
-    document = _params(paths, present, labels, data.resolve())
-    validate(Params, document, own.params)
-    _mirror(paths, own, present)
-    _write(own.params, (_HEADER + _dump(document)).encode())
-    _share_weights(paths, own)
-    _init_dvc(own)
-    rows = [(task, str(len(labels[task])), ", ".join(labels[task])) for task in present]
+    labels = {task: _labels(load_card(paths.task(task).card), folders[task]) for task in present}
+    fetch = {
+        task: {"source": {"kind": "folder", "path": str(folders[task].resolve())}}
+        for task in present
+    }
+    document = _params(paths, params, fetch, labels)
+    for task in present:
+        others = [folders[task].resolve().parent / name for name in _real(params, task).validate_on]
+        if there := [str(other) for other in others if other.is_dir()]:
+            document.setdefault("real", {})[task] = {"validate_on": there}
+    _make(paths, own, document, watches_folders=True)
+    rows = [
+        (task, str(len(labels[task])), ", ".join(labels[task]), _absent(paths, task, labels[task]))
+        for task in present
+    ]
     absent = [task for task in params.tasks if task not in present]
     lines = [f"{folder}: {len(present)} tasks with images in {data}.", ""]
-    lines.append(table(("TASK", "CLASSES", "LABELS"), rows))
+    lines.append(table(("TASK", "CLASSES", "LABELS", "OF THE CARD, NOT THERE"), rows))
     if absent:
         lines += ["", f"Left out, having no folder in {data}: {', '.join(absent)}."]
     return Answer("\n".join(lines))
+
+
+def _of_published(paths: Paths, params: Params, own: Paths) -> Answer:
+    cards = {task: load_card(paths.task(task).card) for task in params.tasks}
+    found = published.find(cards)
+    if not found.sources:
+        raise MissingDataError(
+            f"no published images can be fetched: {' '.join(found.left_out)} Name a folder of "
+            f"<task>/<class>/… by --data."
+        )
+    labels = {task: published.labels_of(cards[task], each) for task, each in found.sources.items()}
+    fetch = {task: published.section(each) for task, each in found.sources.items()}
+    _make(paths, own, _params(paths, params, fetch, labels), watches_folders=False)
+    # For the end of `make real`, when this is long out of sight.
+    _write(own.root / _LEFT_OUT, "".join(f"{line}\n" for line in found.left_out).encode())
+    head = f"{own.root}: {len(fetch)} tasks, to be fetched from their publishers by `dvc repro`."
+    text = f"{head}\n\n{published.announcement(cards, found)}"
+    return Answer(text, found.left_out, exit_code=4 if found.left_out else 0)
+
+
+def _make(paths: Paths, own: Paths, document: dict[str, Any], *, watches_folders: bool) -> None:
+    validate(Params, document, own.params)
+    (own.root / _LEFT_OUT).unlink(missing_ok=True)
+    _mirror(paths, own, document["tasks"], watches_folders=watches_folders)
+    _write(own.params, (_HEADER + _dump(document)).encode())
+    _share_weights(paths, own)
+    _init_dvc(own)
+
+
+def _absent(paths: Paths, task: str, labels: tuple[str, ...]) -> str:
+    card = load_card(paths.task(task).card)
+    return ", ".join(label for label in card.labels if label not in labels)
 
 
 def _check_place(paths: Paths, own: Paths) -> None:
@@ -87,9 +136,23 @@ def _is_ours(own: Paths) -> bool:
 
 def _labels(card: DatasetCard, folder: Path) -> tuple[str, ...]:
     """Labels of the card that a folder has images of, in the card's order."""
-    by_name, _ = files_by_class(folder)
-    known = {card.label_of(name) for name in by_name}
-    labels = tuple(label for label in card.labels if label in known)
+    layout = read_folder(folder, card)
+    by_name = {name: card.label_of(name) for name in layout.by_class}
+    unknown = [name for name, label in by_name.items() if label is None]
+    if unknown:
+        raise DataError(
+            f"{folder}: {', '.join(map(repr, unknown))} is no class of the card. Expected some of "
+            f"{', '.join(card.labels)}, or a source_names entry in "
+            f"datasets/{card.task}/card.yaml."
+        )
+    empty = layout.without_images
+    for name, files in empty.items():
+        if card.label_of(name) is not None:
+            raise DataError(
+                f"{folder}: class {name!r} holds {len(files)} file(s) and no image. Expected "
+                f"images; convert them, or take the folder away to leave the class out."
+            )
+    labels = tuple(label for label in card.labels if label in by_name.values())
     if len(labels) < 2:
         raise DataError(
             f"{folder}: expected images of at least 2 classes of the card "
@@ -98,21 +161,33 @@ def _labels(card: DatasetCard, folder: Path) -> tuple[str, ...]:
     return labels
 
 
+def _real(params: Params, task: str) -> RealParams:
+    return params.real.get(task) or RealParams()
+
+
 def _params(
-    paths: Paths, present: Iterable[str], labels: Mapping[str, tuple[str, ...]], data: Path
+    paths: Paths,
+    params: Params,
+    fetch: Mapping[str, dict[str, Any]],
+    labels: Mapping[str, tuple[str, ...]],
 ) -> dict[str, Any]:
+    """The workspace's params.yaml.
+
+    Args:
+        paths: of the project.
+        params: of the project.
+        fetch: the section of that name, by task.
+        labels: that the sources of the tasks to take have images of, by task.
+    """
     source = read_yaml(paths.params)
-    overlays = source.get("real") or {}
-    tasks = {}
-    for task in present:
+    tasks: dict[str, Any] = {}
+    for task, found in labels.items():
         # Copied one by one: what an anchor shares must not change for all.
         block = copy.deepcopy(source["tasks"][task])
-        block = overlay(block, copy.deepcopy(overlays.get(task) or {}))
-        block["fetch"] = {"source": {"kind": "folder", "path": str(data / task)}}
+        block = overlay(block, copy.deepcopy(_real(params, task).sections))
+        block["fetch"] = fetch[task]
         card = load_card(paths.task(task).card)
-        wanted = block["prepare"].get("classes")
-        found = labels[task]
-        if wanted is None and found != card.labels:
+        if block["prepare"].get("classes") is None and found != card.labels:
             block["prepare"]["classes"] = list(found)
         tasks[task] = block
     return {"seed": source["seed"], "tasks": tasks}
@@ -144,7 +219,7 @@ def _dump(document: Mapping[str, Any]) -> str:
     return buffer.getvalue()
 
 
-def _mirror(paths: Paths, own: Paths, present: Iterable[str]) -> None:
+def _mirror(paths: Paths, own: Paths, present: Iterable[str], *, watches_folders: bool) -> None:
     """Copy what DVC watches; a file that is the same is not touched, one that went goes."""
     wanted = [*(paths.root / "pipelines").rglob("*.py"), paths.root / ".dvcignore"]
     wanted += [paths.task(task).card for task in present]
@@ -152,14 +227,15 @@ def _mirror(paths: Paths, own: Paths, present: Iterable[str]) -> None:
     for relative in sorted(kept):
         if (paths.root / relative).is_file():
             _write(own.root / relative, (paths.root / relative).read_bytes())
-    _write(own.dvc_yaml, _watching(paths.dvc_yaml.read_text(encoding="utf-8")).encode())
+    dvc_yaml = paths.dvc_yaml.read_text(encoding="utf-8")
+    _write(own.dvc_yaml, (_watching(dvc_yaml) if watches_folders else dvc_yaml).encode())
     for path in sorted((own.root / "pipelines").rglob("*.py")):
         if path.relative_to(own.root) not in kept:
             path.unlink()
 
 
 def _watching(dvc_yaml: str) -> str:
-    """dvc.yaml whose `fetch` also depends on the folder: here every source is one."""
+    """dvc.yaml whose `fetch` also depends on the folder: where every source is one."""
     head = "cmd: fieldlens fetch ${key}\n      deps:\n"
     if head not in dvc_yaml:
         raise ConfigError(
@@ -199,4 +275,6 @@ def _init_dvc(own: Paths) -> None:
             reason = " ".join(made.stderr.split())[-300:]
             raise PipelineError(f"{own.root}: `dvc init --no-scm` failed: {reason}")
     config = "[core]\n    no_scm = True\n    analytics = false\n    check_update = false\n"
+    # As in the project's own: an output and its copy in the cache are one file on the disk.
+    config += '[cache]\n    type = "hardlink,copy"\n'
     _write(own.root / ".dvc" / "config", config.encode())

@@ -6,7 +6,6 @@ compression blocks, colour casts. Called by `audit`.
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -14,7 +13,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.data.manifest import RECORDS_FILE
+from pipelines.data.layout import read_folder
+from pipelines.data.names import TABLES
 from pipelines.data.opening import file_header
 
 #: Columns of records.csv in which a publisher may state what an image was before it was scaled
@@ -109,23 +109,18 @@ def facts_table(
 
 
 def original_facts(raw_dir: Path) -> dict[str, dict[str, str]]:
-    """By path, what records.csv states of the files before they were scaled down; else empty.
+    """By path, what its table states of the files before they were scaled down; else empty.
 
     Args:
-        raw_dir: datasets/<task>/raw; `prepare` has read its records.csv before.
+        raw_dir: datasets/<task>/raw; `prepare` has read its table before.
     """
-    table = raw_dir / RECORDS_FILE
-    if not table.is_file():
+    if not any((raw_dir / name).is_file() for name in TABLES):
         return {}
-    with table.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream)
-        columns = [name for name in ORIGINAL_COLUMNS if name in (reader.fieldnames or ())]
-        if not columns:
-            return {}
-        return {
-            str(PurePosixPath(row["path"])): {name: row[name] or "" for name in columns}
-            for row in reader
-        }
+    images = read_folder(raw_dir).images
+    columns = [name for name in ORIGINAL_COLUMNS if images and name in images[0].cells]
+    if not columns:
+        return {}
+    return {image.path: {name: image.cells.get(name, "") for name in columns} for image in images}
 
 
 def _codes(names: Sequence[str]) -> list[float]:

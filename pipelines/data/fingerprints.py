@@ -1,8 +1,8 @@
 """A picture -> 64 bits and a thumbnail, by which near duplicates are found.
 
 The hash alone collides on pictures with little texture (two dark photographs, two chest
-radiographs), so a pair counts only if the thumbnails agree too. Called by the decoding pass;
-`pipelines.data.duplicates` compares.
+radiographs), so a pair is a candidate only if the thumbnails correlate too. Called by the decoding
+pass; `pipelines.data.near_duplicates` draws candidates and looks closer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,9 @@ from PIL import Image
 #: section 3.2.1: 32 × 32, DCT-II, rows and columns 1 to 8, one bit a coefficient: above the median.
 _SIDE_PX = 32
 _BLOCK = 8
-_THUMBNAIL_PX = 16
+#: Side of the thumbnail that is kept, 4 kB an image, and of the coarse one made of it.
+THUMBNAIL_PX = 64
+_COARSE_PX = 16
 
 #: Sides that `fingerprint` wants at least; twice its own, so that the reduction averages.
 GLANCE_PX = 2 * _SIDE_PX
@@ -33,6 +35,9 @@ _MIN_CORRELATION = 0.95
 #: Standard deviation, in grey levels, below which a thumbnail has no texture to correlate; such
 #: two are alike if their mean levels differ by no more than this.
 _FLAT_LEVELS = 2.0
+
+#: Thumbnails made coarse at a time: 16 MB.
+_ROWS = 1024
 
 _WAVES: NDArray[np.float64] = np.cos(
     np.pi
@@ -47,7 +52,7 @@ class Fingerprint(NamedTuple):
 
     #: The 64-bit perceptual hash.
     bits: int
-    #: 16 × 16 grey levels, row by row.
+    #: 64 × 64 grey levels, row by row.
     thumbnail: bytes
 
 
@@ -57,11 +62,21 @@ class Fingerprints:
 
     Attributes:
         bits: (n,) perceptual hashes.
-        thumbnails: (n, 256) grey levels.
+        thumbnails: (n, 4096) grey levels, 64 × 64 row by row.
+        coarse: (n, 256) grey levels, 16 × 16.
     """
 
     bits: NDArray[np.uint64]
     thumbnails: NDArray[np.uint8]
+    coarse: NDArray[np.uint8]
+
+    def of(self, places: NDArray[np.intp]) -> Fingerprints:
+        """Those of some of the pictures.
+
+        Args:
+            places: (m,) indices.
+        """
+        return Fingerprints(self.bits[places], self.thumbnails[places], self.coarse[places])
 
 
 def fingerprint(grey: Image.Image) -> Fingerprint:
@@ -75,7 +90,8 @@ def fingerprint(grey: Image.Image) -> Fingerprint:
     # Rounding keeps the noise of floating point out of pictures without texture.
     block = np.round(_WAVES @ levels @ _WAVES.T, 3)  # (8, 8)
     bits = np.packbits(block > np.median(block)).tobytes()
-    return Fingerprint(int.from_bytes(bits, "big"), small.reduce(2).tobytes())
+    thumbnail = grey.resize((THUMBNAIL_PX, THUMBNAIL_PX), Image.Resampling.BILINEAR)
+    return Fingerprint(int.from_bytes(bits, "big"), thumbnail.tobytes())
 
 
 def stack(prints: Iterable[Fingerprint]) -> Fingerprints:
@@ -84,12 +100,19 @@ def stack(prints: Iterable[Fingerprint]) -> Fingerprints:
     Args:
         prints: one a picture.
     """
-    listed = list(prints)
-    thumbnails = np.frombuffer(b"".join(each.thumbnail for each in listed), dtype=np.uint8)
-    return Fingerprints(
-        np.array([each.bits for each in listed], dtype=np.uint64),
-        thumbnails.reshape(len(listed), _THUMBNAIL_PX * _THUMBNAIL_PX),
-    )
+    bits, thumbnails = [], bytearray()
+    for each in prints:
+        bits.append(each.bits)
+        thumbnails += each.thumbnail
+    n = len(bits)
+    fine = np.frombuffer(thumbnails, dtype=np.uint8).reshape(n, THUMBNAIL_PX**2)
+    coarse = np.empty((n, _COARSE_PX**2), np.uint8)
+    block = THUMBNAIL_PX // _COARSE_PX
+    for start in range(0, n, _ROWS):
+        part = fine[start : start + _ROWS].reshape(-1, _COARSE_PX, block, _COARSE_PX, block)
+        means = np.rint(part.mean(axis=(2, 4), dtype=np.float32))
+        coarse[start : start + _ROWS] = means.reshape(len(part), -1)
+    return Fingerprints(np.array(bits, dtype=np.uint64), fine, coarse)
 
 
 def are_alike(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[np.bool_]:

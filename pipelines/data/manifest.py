@@ -1,7 +1,8 @@
 """Which images there are, what they show, what they belong to, and the split they are in.
 
 `Record` is what a task module gives; `Entry` is a row of manifest.csv. Reading a raw folder
-(`read_raw`) is generic and driven by the card, so that most task modules have nothing to add.
+(`read_raw`) is generic and driven by the card, so that most task modules have nothing to add; how
+a folder may be laid out is known to `pipelines.data.layout`.
 """
 
 from __future__ import annotations
@@ -12,27 +13,17 @@ import io
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, fields
-from pathlib import Path, PurePosixPath
-from typing import Literal, get_args
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.card import DatasetCard
+from pipelines.data.layout import Layout, read_folder
+from pipelines.data.names import SPLITS as SPLITS
+from pipelines.data.names import TABLES
+from pipelines.data.names import Split as Split
 from pipelines.errors import DataError, MissingDataError
-
-Split = Literal["train", "val", "test"]
-SPLITS: tuple[Split, ...] = get_args(Split)
-
-#: Present in a raw folder, it states path, label and group and is believed before folder names.
-RECORDS_FILE = "records.csv"
-#: Written by `fetch` last; says where the images come from.
-SOURCE_FILE = "SOURCE.json"
-
-#: Looked at as images in a raw folder; content decides later, so that a wrong suffix does no harm.
-IMAGE_SUFFIXES = frozenset(
-    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".mpo"}
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +36,7 @@ class Record:
         group: what must not straddle splits (patient, leaf, track, ...); unique across labels'
             namespaces only if the publisher's is.
         source: the collection or device that the image comes from; empty if unknown.
-        split: that the publisher put it in; None where splits are made.
+        split: that the publisher put it in, if any; it counts where the card says ``given``.
     """
 
     path: str
@@ -84,102 +75,58 @@ _COLUMNS = [field.name for field in fields(Entry)]
 
 
 def read_raw(raw_dir: Path, card: DatasetCard) -> list[Record]:
-    """The records of a raw folder: from records.csv if present, from ``<class>/…`` folders else.
+    """The records of a raw folder, in any layout that `pipelines.data.layout` knows.
 
-    The group comes from records.csv, else from the card's ``group_pattern``, else each file is a
+    The group comes from the table, else from the card's ``group_pattern``, else each file is a
     group of its own.
 
     Args:
         raw_dir: datasets/<task>/raw.
-        card: maps folder names to labels.
+        card: maps names of classes to labels.
 
     Returns:
-        Records sorted by path. Labels outside the card are an error; files outside a class folder,
-        files without an image suffix and hidden names (``.git``, ``._photo.jpg``) are not looked
-        at.
+        Records sorted by path.
 
     Raises:
         MissingDataError: if the folder is not there.
-        DataError: if a folder or a row names a class that the card does not know, or records.csv
-            is not CSV text in UTF-8.
+        DataError: if a folder or a row names a class that the card does not know, no image was
+            found, or the folder cannot be read (see `read_folder`).
     """
     if not raw_dir.is_dir():
         raise MissingDataError(
             f"{raw_dir}: there are no raw images. Run `fieldlens fetch {card.task}` first."
         )
-    table = raw_dir / RECORDS_FILE
-    records = _read_table(table, card) if table.is_file() else _read_folders(raw_dir, card)
+    return records_of(raw_dir, read_folder(raw_dir, card), card)
+
+
+def records_of(folder: Path, layout: Layout, card: DatasetCard) -> list[Record]:
+    """The images of a folder that was read, by the card's labels.
+
+    Args:
+        folder: for messages.
+        layout: of it.
+        card: maps names of classes to labels.
+
+    Raises:
+        DataError: as `read_raw`.
+    """
+    records = []
+    for image in layout.images:
+        label = card.label_of(image.name)
+        if label is None:
+            raise DataError(
+                f"{image.where}: no class of the card is called {image.name!r}. Expected one of "
+                f"{', '.join(card.labels)}, or a source_names entry in "
+                f"datasets/{card.task}/card.yaml."
+            )
+        group = image.group or _group_of(image.path, card)
+        records.append(Record(image.path, label, group, image.source, image.split))
     if not records:
         raise DataError(
-            f"{raw_dir}: no image was found. Expected {RECORDS_FILE} or a folder a class "
-            f"({', '.join(card.labels)})."
+            f"{folder}: no image was found. Expected {' or '.join(TABLES[:2])}, a folder a class "
+            f"({', '.join(card.labels)}), or train, val and test folders with those below."
         )
-    return sorted(records, key=lambda record: record.path)
-
-
-def _read_table(table: Path, card: DatasetCard) -> list[Record]:
-    try:
-        return _read_rows(table, card)
-    except (UnicodeDecodeError, csv.Error) as err:
-        raise DataError(
-            f"{table}: expected CSV text in UTF-8 ({err}). Save it again as UTF-8."
-        ) from err
-
-
-def _read_rows(table: Path, card: DatasetCard) -> list[Record]:
-    # Spreadsheets put a byte order mark before the first column's name.
-    with table.open(encoding="utf-8-sig", newline="") as stream:
-        reader = csv.DictReader(stream)
-        columns = set(reader.fieldnames or ())
-        absent = {"path", "label"} - columns
-        if absent:
-            raise DataError(
-                f"{table}: expected the columns path, label[, group, source], "
-                f"without {', '.join(sorted(absent))} it cannot be used."
-            )
-        records = []
-        for line, row in enumerate(reader, start=2):
-            label = card.label_of(row["label"] or "")
-            if label is None:
-                raise DataError(_unknown_class(f"{table}:{line}", row["label"], card))
-            path = _inside(row["path"] or "", f"{table}:{line}")
-            records.append(
-                Record(
-                    path, label, row.get("group") or _group_of(path, card), row.get("source") or ""
-                )
-            )
     return records
-
-
-def _inside(path: str, where: str) -> str:
-    parts = PurePosixPath(path).parts
-    if not parts or path.startswith("/") or ".." in parts or "\0" in path:
-        raise DataError(f"{where}: the path {path!r} must be relative and stay inside raw/.")
-    return str(PurePosixPath(*parts))
-
-
-def _read_folders(raw_dir: Path, card: DatasetCard) -> list[Record]:
-    records = []
-    for folder in sorted(entry for entry in raw_dir.iterdir() if entry.is_dir()):
-        if folder.name.startswith("."):
-            continue
-        label = card.label_of(folder.name)
-        if label is None:
-            raise DataError(_unknown_class(str(folder), folder.name, card))
-        for file in sorted(folder.rglob("*")):
-            relative = file.relative_to(raw_dir)
-            is_hidden = any(part.startswith(".") for part in relative.parts)
-            if file.suffix.lower() in IMAGE_SUFFIXES and not is_hidden and not file.is_dir():
-                path = relative.as_posix()
-                records.append(Record(path, label, _group_of(path, card)))
-    return records
-
-
-def _unknown_class(where: str, name: str | None, card: DatasetCard) -> str:
-    return (
-        f"{where}: no class of the card is called {name!r}. Expected one of "
-        f"{', '.join(card.labels)}, or a source_names entry in datasets/{card.task}/card.yaml."
-    )
 
 
 def _group_of(path: str, card: DatasetCard) -> str:

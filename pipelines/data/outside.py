@@ -8,8 +8,8 @@ has (they are no news to the model), and classes that the model was not taught. 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -17,18 +17,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.card import DatasetCard
+from pipelines.data import near_duplicates
+from pipelines.data.account import Account, account
 from pipelines.data.decoding import Refused, Seen, look_at_all
-from pipelines.data.duplicates import drop_exact, join_groups, linked_by_copies, near_pairs
-from pipelines.data.fingerprints import Fingerprints, stack
-from pipelines.data.manifest import Entry, Record, read_raw
+from pipelines.data.duplicates import Policy, drop_exact, join_groups, linked_by_copies
+from pipelines.data.fingerprints import stack
+from pipelines.data.layout import read_folder
+from pipelines.data.manifest import Entry, Record, records_of
 from pipelines.data.patients import by_patient
 from pipelines.data.reading import AS_IT_COMES, Reading
+from pipelines.data.tree import File
 from pipelines.errors import DataError, MissingDataError
 from pipelines.progress import track
 
 Kind = Literal["refused", "known", "copy", "unknown_label"]
-#: Paths that an error names.
-_NAMED = 3
+#: Reasons that name another image, without it.
+_IN_SHORT: dict[str, str] = {
+    "known": "copies of the project's images",
+    "copy": "copies within the folder",
+    "unknown_label": "of a class that the model was not taught",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +75,29 @@ class Outside:
         entries: the images that count, by path; near duplicates share a group.
         aside: the others, by path.
         sought: how far copies of the project's images were looked for, in words.
+        files: every file of the folder.
+        label_of: label of each listed image, by path.
     """
 
     entries: tuple[Entry, ...]
     aside: tuple[Aside, ...]
     sought: str
+    files: tuple[File, ...]
+    label_of: Mapping[str, str]
+
+    def account(self, refused: Iterable[Aside] = ()) -> Account:
+        """What became of every file of the folder.
+
+        Args:
+            refused: images that counted, and could not be used later.
+        """
+        aside = {each.path: each for each in (*self.aside, *refused)}
+        read = {entry.path: entry.label for entry in self.entries if entry.path not in aside}
+        left_out = {
+            path: (self.label_of[path], _IN_SHORT.get(each.kind, each.reason))
+            for path, each in aside.items()
+        }
+        return account(self.files, read, left_out, read.values())
 
 
 def sift(
@@ -106,13 +132,9 @@ def sift(
             f"{folder}: there is no such folder. Expected a folder a class "
             f"({', '.join(card.labels)}), or records.csv."
         )
-    listed = read_raw(folder, card)
-    twice = sorted(path for path, n in Counter(each.path for each in listed).items() if n > 1)
-    if twice:
-        raise DataError(
-            f"{folder}: {len(twice)} path(s) are listed more than once "
-            f"({', '.join(map(repr, twice[:_NAMED]))}). Expected one row an image. Mend the list."
-        )
+    layout = read_folder(folder, card)
+    # A part of a published split means nothing to a model that was not trained on it.
+    listed = [replace(each, split=None) for each in records_of(folder, layout, card)]
     aside = [
         Aside(each.path, "unknown_label", f"the model was not taught {each.label!r}")
         for each in listed
@@ -133,7 +155,8 @@ def sift(
         else:
             seen.append(found)
     record_of |= by_patient(record_of, seen, folder)
-    known, sought = _known(seen, project, near_duplicate_bits, reading, n_workers, card.task)
+    labels_of = {path: record.label for path, record in record_of.items()}
+    known, sought = _known(seen, labels_of, project, near_duplicate_bits, reading, n_workers, card)
     aside += [Aside(path, "known", reason) for path, reason in known.items()]
     new = [each for each in seen if each.path not in known]
     records = [record_of[each.path] for each in new]
@@ -145,10 +168,17 @@ def sift(
     _check_any(folder, kept, listed, aside)
     return Outside(
         entries=_entries(
-            [new[i] for i in kept], [records[i] for i in kept], linked, near_duplicate_bits
+            [new[i] for i in kept],
+            [records[i] for i in kept],
+            linked,
+            records,
+            near_duplicate_bits,
+            card.near_duplicates,
         ),
         aside=tuple(sorted(aside, key=lambda each: each.path)),
         sought=sought,
+        files=layout.files,
+        label_of={each.path: each.label for each in listed},
     )
 
 
@@ -169,9 +199,12 @@ def _entries(
     kept: Sequence[Seen],
     records: Sequence[Record],
     linked: Sequence[tuple[str, str]],
+    all_records: Sequence[Record],
     max_bits: int,
+    policy: Policy,
 ) -> tuple[Entry, ...]:
-    joined = join_groups(records, stack(each.fingerprint for each in kept), max_bits, linked)
+    prints = stack(each.fingerprint for each in kept)
+    joined = join_groups(records, prints, max_bits, linked, left_out=all_records, policy=policy)
     return tuple(
         Entry(
             path=image.path,
@@ -190,11 +223,12 @@ def _entries(
 # -- copies of the project's images ---------------------------------------------------------------
 def _known(
     seen: Sequence[Seen],
+    labels_of: Mapping[str, str],
     project: Project | None,
     max_bits: int,
     reading: Reading,
     n_workers: int,
-    task: str,
+    card: DatasetCard,
 ) -> tuple[dict[str, str], str]:
     """By path, of which of the project's images it is a copy; and how far that was looked for."""
     if project is None:
@@ -205,6 +239,8 @@ def _known(
         for each in seen
         if each.sha256 in by_hash
     }
+    if card.near_duplicates == "off":
+        return known, "exact copies only: the card says near_duplicates: off"
     here = [entry for entry in project.entries if (project.raw_dir / entry.path).is_file()]
     if not here:
         return known, "exact copies only: the project's images are not here"
@@ -217,13 +253,24 @@ def _known(
     )
     own, prints = [], []
     entry_of = {entry.path: entry for entry in here}
-    for found in track(looks, f"{task}: fingerprints of the project's images", len(here)):
+    for found in track(looks, f"{card.task}: fingerprints of the project's images", len(here)):
         if isinstance(found, Seen):
             own.append(entry_of[found.path])
             prints.append(found.fingerprint)
     others = [each for each in seen if each.path not in known]
-    pairs = _pairs(stack(prints), stack(each.fingerprint for each in others), max_bits)
-    for mine, theirs in pairs:
+    n = len(own)
+
+    def is_across(left: NDArray[np.intp], right: NDArray[np.intp]) -> NDArray[np.bool_]:
+        across: NDArray[np.bool_] = (left < n) & (right >= n)
+        return across
+
+    near = near_duplicates.find(
+        stack([*prints, *(each.fingerprint for each in others)]),
+        [*(entry.label for entry in own), *(labels_of[each.path] for each in others)],
+        max_bits,
+        is_across,
+    )
+    for mine, theirs in zip(near.left, near.right - n, strict=True):
         known.setdefault(others[theirs].path, f"a near duplicate of {_where(own[mine])}")
     missing = len(project.entries) - len(own)
     if missing:
@@ -236,19 +283,3 @@ def _known(
 
 def _where(entry: Entry) -> str:
     return f"{entry.path!r} ({entry.split})"
-
-
-def _pairs(mine: Fingerprints, theirs: Fingerprints, max_bits: int) -> Iterable[tuple[int, int]]:
-    """Near duplicates across two sets, by their numbers in each."""
-    n = len(mine.bits)
-    both = Fingerprints(
-        np.concatenate([mine.bits, theirs.bits]),
-        np.concatenate([mine.thumbnails, theirs.thumbnails]),
-    )
-
-    def is_across(left: NDArray[np.intp], right: NDArray[np.intp]) -> NDArray[np.bool_]:
-        across: NDArray[np.bool_] = (left < n) & (right >= n)
-        return across
-
-    for left, right in near_pairs(both, max_bits, is_across):
-        yield from zip(left.tolist(), (right - n).tolist(), strict=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from pipelines.data.reading import AS_IT_COMES, MAX_ASPECT, Reading
 from pipelines.errors import DataError, MissingDataError
@@ -18,11 +18,13 @@ class Prepared:
     Attributes:
         labels: in the order of the model's outputs.
         data_source: kind of the source, ``sample`` for painted images.
+        splits: ``given`` by the publisher or ``made`` by `prepare`.
         reading: how its files were read, and must be from now on.
     """
 
     labels: tuple[str, ...]
     data_source: str
+    splits: Literal["given", "made"] = "made"
     reading: Reading = AS_IT_COMES
 
 
@@ -44,7 +46,10 @@ def read_summary(path: Path) -> Prepared:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
         return Prepared(
-            tuple(document["labels"]), document["data_source"], _reading(document.get("reading"))
+            tuple(document["labels"]),
+            document["data_source"],
+            document.get("splits", {}).get("by", "made"),
+            _reading(document.get("reading")),
         )
     except (ValueError, KeyError, TypeError) as err:
         raise DataError(f"{path}: is damaged ({err!r}). Run `fieldlens prepare` again.") from err

@@ -29,7 +29,7 @@ from PIL import Image
 from pipelines.atomic import write_bytes, write_text
 from pipelines.card import DatasetCard
 from pipelines.config_sources import SampleSource
-from pipelines.data.manifest import RECORDS_FILE
+from pipelines.data.names import TABLES
 from pipelines.data.sample_files import IN_PLACE, Form, encode, frame, suffix_of
 from pipelines.errors import ConfigError
 
@@ -132,7 +132,7 @@ def write_sample(
     for sheet in sheets:
         if sheet.copy_of:
             write_bytes(folder / sheet.path, (folder / sheet.copy_of).read_bytes())
-    write_text(folder / RECORDS_FILE, _records_csv(sheets))
+    write_text(folder / TABLES[0], _records_csv(sheets))
     listed = [{"fault": fault.fault, "path": fault.path, "of": fault.of} for fault in faults]
     write_text(folder / PLANTED_FILE, json.dumps(listed, indent=2) + "\n")
     _LOG.info(
@@ -209,7 +209,9 @@ def _with_faults(
     copy = _copy(card, source, changed[order[-1]], label, nth=0)
     origin = changed[order[-2]]
     group = group_id(card, label, _n_subjects(source) + 1)
-    near = replace(origin, path=f"{label}/{group}_0.jpg", group=group, form="near_duplicate")
+    # Nobody states its group: two that are stated would not be joined.
+    alone = f"{label}/{group}_0.jpg"
+    near = replace(origin, path=alone, group=alone, form="near_duplicate")
     whole = changed[order[-3]]
     broken = replace(whole, path=f"{label}/{whole.group}_cut.jpg", form="truncated")
     faults += [

@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 from pipelines.errors import DataError
 from pipelines.evaluation import counts, intervals
 from pipelines.evaluation.metrics import DECIMALS, macro_f1
+from pipelines.evaluation.resamples import Draws, draw
 from pipelines.mobile.trust import Interval
 
 #: Trees of a forest. Between two seeds, macro-F1 of chest_xray's border differed by 0.036 with 50
@@ -101,7 +102,7 @@ class Blind:
     groups: NDArray[np.str_]
     folds: list[Fold]
     seed: int
-    draws: intervals.Draws
+    draws: Draws
 
     def interval(self, predicted: NDArray[np.integer[Any]]) -> Interval:
         """Macro-F1 of answers, with its 95 % interval over groups.
@@ -148,7 +149,7 @@ def blind(
     """
     names = np.asarray(groups)
     folds = folds_by_group(class_index, n_classes, names, n_folds, seed)
-    return Blind(class_index, n_classes, names, folds, seed, intervals.draw(names, resamples, seed))
+    return Blind(class_index, n_classes, names, folds, seed, draw(names, resamples, seed))
 
 
 def folds_by_group(

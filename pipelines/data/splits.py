@@ -13,9 +13,8 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.data.duplicates import Indices, near_pairs
-from pipelines.data.fingerprints import Fingerprints
 from pipelines.data.manifest import SPLITS, Entry, Split
+from pipelines.data.near_duplicates import Indices
 from pipelines.errors import DataError, LeakageError
 
 #: How many offenders an error names.
@@ -29,6 +28,7 @@ def assign_splits(
     val_fraction: float,
     test_fraction: float,
     seed: int,
+    parts: Sequence[Split] = SPLITS,
 ) -> list[Split]:
     """The split of each image: whole groups, each label close to the fractions by images.
 
@@ -42,6 +42,8 @@ def assign_splits(
         val_fraction: share of the images wanted in val, in (0, 0.5).
         test_fraction: share of the images wanted in test, in (0, 0.5).
         seed: draws the order of equally large groups.
+        parts: the splits to deal into, where some are there already; the fractions of these keep
+            their proportions.
 
     Raises:
         DataError: if there are fewer than two labels, or a label cannot be in every split because
@@ -52,26 +54,31 @@ def assign_splits(
         members[group][label] += 1
     n_groups = Counter(label for counts in members.values() for label in counts)
     totals = Counter(labels)
-    _check_enough(n_groups, totals)
+    _check_enough(n_groups, totals, parts)
     shares = {
         "train": 1 - val_fraction - test_fraction,
         "val": val_fraction,
         "test": test_fraction,
     }
+    if len(parts) < len(SPLITS):
+        whole = sum(shares[split] for split in parts)
+        shares = {split: shares[split] / whole for split in parts}
     #: Images that a split still lacks, by label, as a share of the label's images.
-    lack = {split: dict.fromkeys(totals, shares[split]) for split in SPLITS}
+    lack = {split: dict.fromkeys(totals, shares[split]) for split in parts}
     chosen: dict[str, Split] = {}
     for group in sorted(members, key=lambda group: _turn(group, members[group], seed)):
         counts = members[group]
-        split = max(SPLITS, key=lambda split: _need(counts, lack[split], totals))
+        split = max(parts, key=lambda split: _need(counts, lack[split], totals))
         chosen[group] = split
         for label, count in counts.items():
             lack[split][label] -= count / totals[label]
-    _fill_empty(chosen, members, totals, shares)
+    _fill_empty(chosen, members, totals, shares, parts)
     return [chosen[group] for group in groups]
 
 
-def _check_enough(n_groups: Mapping[str, int], totals: Mapping[str, int]) -> None:
+def _check_enough(
+    n_groups: Mapping[str, int], totals: Mapping[str, int], parts: Sequence[Split]
+) -> None:
     if len(totals) < 2:
         named = ", ".join(totals) or "none"
         raise DataError(
@@ -79,11 +86,11 @@ def _check_enough(n_groups: Mapping[str, int], totals: Mapping[str, int]) -> Non
             f"one class cannot be told apart. Fetch images of the other classes."
         )
     for label in sorted(totals):
-        if n_groups[label] < len(SPLITS):
+        if n_groups[label] < len(parts):
             raise DataError(
                 f"class {label!r} has {n_groups[label]} group(s) with {totals[label]} image(s) "
-                f"after duplicates were joined; expected at least {len(SPLITS)} groups, one for "
-                f"each of {', '.join(SPLITS)}. Add images of other subjects, or leave the class "
+                f"after duplicates were joined; expected at least {len(parts)} groups, one for "
+                f"each of {', '.join(parts)}. Add images of other subjects, or leave the class "
                 f"out by `classes:` in params.yaml."
             )
 
@@ -108,10 +115,11 @@ def _fill_empty(
     members: Mapping[str, Counter[str]],
     totals: Mapping[str, int],
     shares: Mapping[str, float],
+    parts: Sequence[Split],
 ) -> None:
     """Give each label a group in each split, by moves that leave no other label without one."""
-    held = {split: Counter[str]() for split in SPLITS}
-    images = {split: Counter[str]() for split in SPLITS}
+    held = {split: Counter[str]() for split in parts}
+    images = {split: Counter[str]() for split in parts}
     for group, split in chosen.items():
         held[split].update(members[group].keys())
         images[split].update(members[group])
@@ -127,7 +135,7 @@ def _fill_empty(
         return (round(after, 12), group)
 
     for label in sorted(totals):
-        for target in SPLITS:
+        for target in parts:
             if held[target][label]:
                 continue
             movable = [
@@ -153,36 +161,52 @@ def _fill_empty(
                 counter[target].update(change)
 
 
-def check_leaks(entries: Sequence[Entry], prints: Fingerprints, max_bits: int) -> None:
-    """Pass if no group, no bytes and no near-duplicate pair stand in two splits.
+def check_contents(entries: Sequence[Entry]) -> None:
+    """Pass if no bytes stand in two splits; all that is asked where a card accepts more.
 
     Args:
         entries: the manifest.
-        prints: the fingerprint of each entry, in the same order.
-        max_bits: as for `pipelines.data.duplicates.near_pairs`.
+
+    Raises:
+        LeakageError: the first three, and how many.
+    """
+    _check_once("file content", [(entry.sha256, entry) for entry in entries])
+
+
+def check_leaks(entries: Sequence[Entry], pairs: Indices) -> None:
+    """Pass if no group, no bytes and none of the pairs stand in two splits.
+
+    Args:
+        entries: the manifest.
+        pairs: (p, 2) indices of near duplicates that must be in one split.
 
     Raises:
         LeakageError: the first three, and how many.
     """
     _check_once("group", [(entry.group, entry) for entry in entries])
-    _check_once("file content", [(entry.sha256, entry) for entry in entries])
-    split = np.array([SPLITS.index(entry.split) for entry in entries])
-
-    def straddles(left: Indices, right: Indices) -> NDArray[np.bool_]:
-        apart: NDArray[np.bool_] = split[left] != split[right]
-        return apart
-
-    n_pairs, named = 0, list[str]()
-    for left, right in near_pairs(prints, max_bits, straddles):
-        n_pairs += len(left)
-        for i, j in zip(left[: _NAMED - len(named)], right, strict=False):
-            first, second = entries[i], entries[j]
-            named.append(f"{first.path!r} ({first.split}) and {second.path!r} ({second.split})")
-    if n_pairs:
+    check_contents(entries)
+    leaks = pairs[straddling(entries, pairs)]
+    if len(leaks):
+        named = "; ".join(
+            f"{entries[i].path!r} ({entries[i].split}) and {entries[j].path!r} ({entries[j].split})"
+            for i, j in leaks[:_NAMED]
+        )
         raise LeakageError(
-            f"{n_pairs} near-duplicate pair(s) stand in two splits ({'; '.join(named)}). Expected "
+            f"{len(leaks)} near-duplicate pair(s) stand in two splits ({named}). Expected "
             f"each pair in one split. Run `fieldlens prepare` again; if it stays, it is a bug."
         )
+
+
+def straddling(entries: Sequence[Entry], pairs: Indices) -> NDArray[np.bool_]:
+    """(p,) which pairs stand in two splits.
+
+    Args:
+        entries: the manifest.
+        pairs: (p, 2) indices.
+    """
+    split = np.array([SPLITS.index(entry.split) for entry in entries], np.intp)
+    apart: NDArray[np.bool_] = split[pairs[:, 0]] != split[pairs[:, 1]]
+    return apart
 
 
 def _check_once(what: str, keyed: Sequence[tuple[str, Entry]]) -> None:

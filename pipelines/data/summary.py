@@ -13,12 +13,17 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from pipelines.data.account import Account
 from pipelines.data.decoding import Refused, Seen
 from pipelines.data.duplicates import Dropped, Joined
 from pipelines.data.manifest import SPLITS, Entry, Record, content_sha256
+from pipelines.data.partition import Partition
 from pipelines.data.prepared import written
 from pipelines.data.reading import AS_IT_COMES, Reading
+from pipelines.data.splits import straddling
 
+#: Near-duplicate pairs in two groups that are listed by name.
+_LISTED = 20
 #: Suffixes that a format goes by; any other is counted as a mismatch, which does no harm.
 _SUFFIXES = {
     "JPEG": {".jpg", ".jpeg", ".jpe", ".jfif"},
@@ -41,6 +46,8 @@ class Findings:
         refused: every file that could not be used.
         dropped: every copy that was left out.
         joined: groups after near duplicates were joined.
+        account: what became of every file.
+        partition: who says which split each image is in.
     """
 
     entries: Sequence[Entry]
@@ -48,6 +55,8 @@ class Findings:
     refused: Sequence[tuple[Record, Refused]]
     dropped: Sequence[tuple[Record, Dropped]]
     joined: Joined
+    account: Account
+    partition: Partition
 
 
 def n_groups_of_several_labels(labels: Sequence[str], groups: Sequence[str]) -> int:
@@ -81,6 +90,7 @@ def summarise(
     """
     stated = written(reading)
     entries, joined = findings.entries, findings.joined
+    apart = joined.pairs[joined.is_apart]
     kinds = Counter(str(refused.kind) for _, refused in findings.refused)
     n_conflicting = sum(drop.is_conflict for _, drop in findings.dropped)
     n_mixed = n_groups_of_several_labels(
@@ -95,6 +105,8 @@ def summarise(
         "labels": list(labels),
         "data_source": data_source,
         "data_sha256": content_sha256(entries),
+        "splits": findings.partition.as_json(),
+        "files": findings.account.as_json(),
         "n_images": _count(labels, {(e.path, e.label, e.split) for e in entries}),
         "n_groups": _count(labels, {(e.group, e.label, e.split) for e in entries}),
         "n_groups_of_several_labels": n_mixed,
@@ -109,6 +121,14 @@ def summarise(
         "near_duplicates": {
             "n_joined_groups": joined.n_joined,
             "n_absorbed_groups": joined.n_absorbed,
+            "n_pairs": len(joined.pairs),
+            "n_pairs_left_apart": len(apart),
+            "n_pairs_in_two_splits": int(straddling(entries, apart).sum()),
+            "pairs_left_apart": [[entries[i].path, entries[j].path] for i, j in apart[:_LISTED]],
+            "scenes": [
+                {"n_images": len(members), "first": entries[members[0]].path}
+                for members in joined.scenes
+            ],
             "n_pairs_across_labels": joined.n_conflicts,
             "pairs_across_labels": [list(pair) for pair in joined.conflicts],
         },

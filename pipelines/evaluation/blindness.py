@@ -40,7 +40,7 @@ def blind_scores(
     """
     present, class_index = np.unique(np.asarray(labels), return_inverse=True)
     if len(present) < 2:
-        raise DataError(f"all images are {present[0]!r}: there is nothing to tell apart.")
+        raise DataError(f"all images are '{labels[0]}': there is nothing to tell apart.")
     shared = shortcuts.blind(class_index, len(present), groups, folds, seed, resamples)
     scores = []
     for name, table in features.items():

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 
+from pipelines.evaluation.embedded import Embedded
 from pipelines.mobile.trust import Interval
 
 _STYLE = """
@@ -25,16 +26,16 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.3rem; margin: 0; } h3 { font-size: 1
 section { border-top: 1px solid var(--line); padding: 1.5rem 0; }
 .note { background: var(--warn-paper); color: var(--warn); border-left: 6px solid var(--warn);
   padding: .8rem 1rem; font-weight: 600; }
-.scroll { overflow-x: auto; }
-table { border-collapse: collapse; min-width: 100%; }
-th, td { text-align: left; padding: .35rem .7rem; border-bottom: 1px solid var(--line);
-  white-space: nowrap; font-variant-numeric: tabular-nums; overflow-wrap: normal; }
-td.words { white-space: normal; min-width: 14rem; }
-th { background: var(--soft); }
+.scroll { overflow: auto; max-height: 40rem; }
+table { border-collapse: collapse; min-width: 100%; font-size: .85rem; line-height: 1.35; }
+th, td { text-align: left; vertical-align: top; padding: .35rem .45rem; min-width: 3.5rem;
+  border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums; overflow-wrap: normal; }
+td.words { min-width: 12rem; }
+th { background: var(--soft); position: sticky; top: 0; }
 .tag { display: inline-block; padding: .05rem .5rem; border: 1px solid; border-radius: 1rem;
   font-size: .85rem; } .good { color: var(--good); } .bad { color: var(--bad); }
 .warn { color: var(--warn); }
-.figures { display: grid; gap: 1rem;
+.figures { display: grid; gap: 1rem; align-items: start;
   grid-template-columns: repeat(auto-fit, minmax(min(100%, 20rem), 1fr)); }
 figure { margin: 0; } img { width: 100%; max-width: 40rem; height: auto; background: #fff; }
 figcaption { font-size: .9rem; }
@@ -146,7 +147,7 @@ def html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = "".join(f"<tr>{''.join(map(_html_cell, row))}</tr>\n" for row in rows)
     return (
-        f'<div class="scroll"><table>\n<thead><tr>{head}</tr></thead>\n'
+        f'<div class="scroll" tabindex="0"><table>\n<thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}</tbody></table></div>\n"
     )
 
@@ -166,16 +167,17 @@ def tag(text: str, tone: str) -> str:
     return f'<span class="tag {tone}">{escape(text)}</span>'
 
 
-def figure(caption: str, png: bytes) -> str:
+def figure(caption: str, picture: Embedded) -> str:
     """A picture, inside the page.
 
     Args:
         caption: below it, and read aloud instead of it.
-        png: bytes of the file.
+        picture: what to show.
     """
-    data = base64.b64encode(png).decode("ascii")
+    data = base64.b64encode(picture.webp).decode("ascii")
     return (
-        f'<figure><img alt="{escape(caption)}" src="data:image/png;base64,{data}">'
+        f'<figure><img alt="{escape(caption)}" width="{picture.width_px}" '
+        f'height="{picture.height_px}" src="data:image/webp;base64,{data}">'
         f"<figcaption>{escape(caption)}</figcaption></figure>\n"
     )
 

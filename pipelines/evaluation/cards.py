@@ -112,7 +112,7 @@ def _details(facts: ModelFacts) -> str:
     ]
     rows = [
         ("Task", f"`{bundle.task}` ({bundle.domain})"),
-        ("Answers", ", ".join(f"`{label}`" for label in bundle.labels)),
+        ("Answers", ", ".join(f"`{bundle.name_of(label)}`" for label in bundle.labels)),
         ("Backbone", f"{made_of.backbone}, initial weights {made_of.weights}"),
         ("Licence of the initial weights", made_of.weights_licence or "none were used"),
         ("Input", f"RGB, shorter side {prepared.resize_px} px, centre {prepared.crop_px} px"),
@@ -159,12 +159,13 @@ def _metrics(facts: ModelFacts) -> str:
 
 def _evaluation_data(facts: ModelFacts) -> str:
     made_of, metrics = facts.found.bundle.provenance, facts.found.metrics
-    by_whom = "given by the publisher" if facts.card.splits == "given" else "made here"
+    by_whom = "made here, by group and stratified by label; near duplicates share a group"
+    if made_of.is_split_given:
+        by_whom = f"given by the publisher (straddling: {facts.card.straddling_accepted or 'none'})"
     return (
         f"The test split: {metrics['n_images']:,} images of {metrics['n_groups']:,} groups that "
-        f"no training and no choice has seen. Splits are {by_whom}, by group and "
-        f"stratified by label; near duplicates share a group. Data sha256 "
-        f"`{made_of.data_sha256[:12]}`.\n"
+        f"no training and no choice has seen. Splits are {by_whom}. "
+        f"Data sha256 `{made_of.data_sha256[:12]}`.\n"
     )
 
 

@@ -20,9 +20,10 @@ from pipelines.evaluation.counts import (
     recalls,
     specificities,
 )
-from pipelines.evaluation.intervals import Draws, by_counts, by_mean, ece, paired
+from pipelines.evaluation.intervals import by_mean, by_shares, ece, of_counts, paired
 from pipelines.evaluation.metrics import DECIMALS, brier_scores
 from pipelines.evaluation.ranking import roc_auc
+from pipelines.evaluation.resamples import Draws, resampled
 from pipelines.mobile.bundle import Bundle
 from pipelines.mobile.sessions import Precision
 from pipelines.mobile.trust import Interval
@@ -69,18 +70,16 @@ def metric_intervals(
         labels: c labels, in the order of the columns.
         bins: of the expected calibration error.
     """
-    answers, c = probabilities.argmax(axis=1), len(labels)
-    found = {
-        name: by_counts(draws, class_index, answers, c, metric)
-        for name, metric in _OF_COUNTS.items()
-    }
+    counts = resampled(draws, class_index, probabilities.argmax(axis=1), len(labels))
+    found = {name: of_counts(draws, counts, metric)[0] for name, metric in _OF_COUNTS.items()}
+    of_labels = {name: of_counts(draws, counts, metric) for name, metric in _OF_A_LABEL.items()}
     found["ece"] = ece(draws, class_index, probabilities, bins)
     found["brier"] = by_mean(draws, brier_scores(class_index, probabilities), _BRIER)
     found["roc_auc_ovr"], areas = roc_auc(draws, class_index, probabilities)
     for index, label in enumerate(labels):
         found[f"roc_auc_ovr.{label}"] = areas[index]
-        for name, metric in _OF_A_LABEL.items():
-            found[f"{name}.{label}"] = by_counts(draws, class_index, answers, c, metric(index))
+        for name, by_label in of_labels.items():
+            found[f"{name}.{label}"] = by_label[index]
     return _defined(found)
 
 
@@ -128,12 +127,16 @@ def trust_intervals(
         is_foreign: (n,) whether the abstention refuses; None without one.
     """
     found: dict[str, Interval | None] = {}
-    for label, point in bundle.operating_points.items():
-        index = bundle.labels.index(label)
-        is_label, says_yes = class_index == index, probabilities[:, index] >= point.threshold
-        hits = {"sensitivity": (is_label, says_yes), "specificity": (~is_label, ~says_yes)}
-        for name, (counts, right) in hits.items():
-            found[f"point.{name}.{label}"] = by_mean(draws, np.where(counts, right, np.nan))
+    if bundle.operating_points:
+        index = [bundle.labels.index(label) for label in bundle.operating_points]
+        bounds = np.array([point.threshold for point in bundle.operating_points.values()])
+        is_label = class_index[:, np.newaxis] == np.array(index)  # (n, points)
+        says_yes = probabilities[:, index] >= bounds
+        hits = {"sensitivity": (says_yes, is_label), "specificity": (~says_yes, ~is_label)}
+        for name, (right, counts) in hits.items():
+            found_of = by_shares(draws, right, counts)
+            for label, interval in zip(bundle.operating_points, found_of, strict=True):
+                found[f"point.{name}.{label}"] = interval
     if is_foreign is not None:
         is_right = probabilities.argmax(axis=1) == class_index
         found["refused"] = by_mean(draws, is_foreign)

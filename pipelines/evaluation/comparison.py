@@ -11,7 +11,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from pipelines.evaluation.counts import accuracies, macro_f1s
-from pipelines.evaluation.intervals import by_counts, by_mean, draw, paired
+from pipelines.evaluation.intervals import by_counts, by_mean, paired
+from pipelines.evaluation.resamples import draw
 from pipelines.mobile.trust import Interval
 
 

@@ -1,81 +1,93 @@
-"""Metrics of many confusion matrices at once, for the bootstrap.
+"""Metrics of many sets of answers at once, for the bootstrap, from what a class needs of each.
 
-Each takes (r, c, c) counts, true classes in rows and answers in columns, and gives (r,) values in
-[0, 1], NaN where it is not defined. `pipelines.evaluation.metrics` has the same of one matrix.
+That is how often it was answered rightly, was there, and was answered: 3 c numbers a resample,
+where a confusion matrix has c². Values lie in [0, 1] and are NaN where they are not defined.
+`pipelines.evaluation.metrics` has the same of one matrix.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 Floats = NDArray[np.float64]
-OfCounts = Callable[[Floats], Floats]
 
 
-def accuracies(counts: Floats) -> Floats:
-    """Share of right answers.
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """r confusion matrices of c classes, in short.
 
-    Args:
-        counts: (r, c, c).
-    """
-    return ratio(np.trace(counts, axis1=1, axis2=2), counts.sum(axis=(1, 2)))
-
-
-def macro_f1s(counts: Floats) -> Floats:
-    """Mean F1 over the classes that are present or answered, as `metrics.macro_f1`.
-
-    Args:
-        counts: (r, c, c).
-    """
-    right = np.diagonal(counts, axis1=1, axis2=2)
-    return _mean_defined(ratio(2 * right, counts.sum(axis=1) + counts.sum(axis=2)))
-
-
-def balanced_accuracies(counts: Floats) -> Floats:
-    """Mean recall over the classes that are present.
-
-    Args:
-        counts: (r, c, c).
-    """
-    right = np.diagonal(counts, axis1=1, axis2=2)
-    return _mean_defined(ratio(right, counts.sum(axis=2)))
-
-
-def recalls(index: int) -> OfCounts:
-    """Metric: share of one class's images that are answered with it.
-
-    Args:
-        index: of the class.
-    """
-    return lambda counts: ratio(counts[:, index, index], counts[:, index].sum(axis=1))
-
-
-def precisions(index: int) -> OfCounts:
-    """Metric: share of the answers of one class that are right.
-
-    Args:
-        index: of the class.
-    """
-    return lambda counts: ratio(counts[:, index, index], counts[:, :, index].sum(axis=1))
-
-
-def specificities(index: int) -> OfCounts:
-    """Metric: share of the other classes' images that are not answered with one class.
-
-    Args:
-        index: of the class.
+    Attributes:
+        right: (r, c) images of a class that were answered with it: the diagonal.
+        present: (r, c) images of a class: sums of rows.
+        answered: (r, c) images that were answered with a class: sums of columns.
     """
 
-    def metric(counts: Floats) -> Floats:
-        others = counts.sum(axis=(1, 2)) - counts[:, index].sum(axis=1)
-        wrong = counts[:, :, index].sum(axis=1) - counts[:, index, index]
-        return ratio(others - wrong, others)
+    right: Floats
+    present: Floats
+    answered: Floats
 
-    return metric
+
+OfCounts = Callable[[Counts], Floats]
+
+
+def accuracies(counts: Counts) -> Floats:
+    """(r,) share of right answers.
+
+    Args:
+        counts: r sets.
+    """
+    return ratio(counts.right.sum(axis=1), counts.present.sum(axis=1))
+
+
+def macro_f1s(counts: Counts) -> Floats:
+    """(r,) mean F1 over the classes that are present or answered, as `metrics.macro_f1`.
+
+    Args:
+        counts: r sets.
+    """
+    return _mean_defined(ratio(2 * counts.right, counts.answered + counts.present))
+
+
+def balanced_accuracies(counts: Counts) -> Floats:
+    """(r,) mean recall over the classes that are present.
+
+    Args:
+        counts: r sets.
+    """
+    return _mean_defined(recalls(counts))
+
+
+def recalls(counts: Counts) -> Floats:
+    """(r, c) share of a class's images that are answered with it.
+
+    Args:
+        counts: r sets.
+    """
+    return ratio(counts.right, counts.present)
+
+
+def precisions(counts: Counts) -> Floats:
+    """(r, c) share of the answers of a class that are right.
+
+    Args:
+        counts: r sets.
+    """
+    return ratio(counts.right, counts.answered)
+
+
+def specificities(counts: Counts) -> Floats:
+    """(r, c) share of the other classes' images that are not answered with a class.
+
+    Args:
+        counts: r sets.
+    """
+    others = counts.present.sum(axis=1, keepdims=True) - counts.present
+    return ratio(others - (counts.answered - counts.right), others)
 
 
 def ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:

@@ -14,10 +14,14 @@ from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.evaluation.certainty import metric_intervals, rounded_interval
-from pipelines.evaluation.intervals import Draws, by_mean
+from pipelines.evaluation.intervals import by_mean
 from pipelines.evaluation.metrics import classification_metrics, rounded
+from pipelines.evaluation.resamples import Draws
 from pipelines.mobile.sessions import Precision
 from pipelines.mobile.trust import Interval
+
+#: What `validate` writes beside its page.
+VALIDATION_FILE = "validation.json"
 
 #: Metrics whose drop from the internal test split is stated.
 DROPS = ("accuracy", "balanced_accuracy", "macro_f1", "ece")
@@ -82,6 +86,10 @@ class Validation(_Part):
     #: Hash over content, labels and groups of the images that count.
     folder_sha256: str
     labels: tuple[str, ...]
+    #: What people call a label, only where it differs.
+    label_names: Annotated[dict[str, str], Field(exclude_if=lambda names: not names)] = Field(
+        default_factory=dict
+    )
     absent_labels: tuple[str, ...]
     n_found: int
     n_images: Annotated[int, Field(ge=1)]
@@ -100,6 +108,14 @@ class Validation(_Part):
     blind_missing: str
     resamples: int
     seed: int
+
+    def name_of(self, label: str) -> str:
+        """What people call a label.
+
+        Args:
+            label: one of ``labels``.
+        """
+        return self.label_names.get(label, label)
 
     @property
     def n_by_kind(self) -> dict[str, int]:

@@ -91,7 +91,8 @@ def _headline(found: Validation) -> Block:
         )
     if found.absent_labels:
         words.append(
-            f"No image here is {', '.join(found.absent_labels)}: macro-F1 and accuracy are of "
+            f"No image here is {', '.join(map(found.name_of, found.absent_labels))}: macro-F1 and "
+            f"accuracy are of "
             f"other classes than on the internal test, and their drop is to be read with care."
         )
     if found.n_groups < _FEW_GROUPS:
@@ -146,7 +147,7 @@ def _by_label(found: Validation) -> Block:
     per_class = found.metrics["per_class"]
     rows = [
         (
-            label,
+            found.name_of(label),
             with_interval(found.intervals.get(f"recall.{label}")),
             share(per_class[label]["precision"]),
             f"{per_class[label]['support']:,}",

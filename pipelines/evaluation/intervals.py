@@ -19,72 +19,23 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.errors import DataError
-from pipelines.evaluation.counts import Floats, OfCounts, ratio
+from pipelines.evaluation.counts import Counts, Floats, OfCounts, ratio
+from pipelines.evaluation.resamples import CELLS, Draws, Integers, resampled, rows_summed
 from pipelines.mobile.trust import Interval
 
 #: Per cent of the resamples below `Interval.low` and above `Interval.high`.
 _TAIL = 2.5
-#: Keeps these draws apart from others of the same seed.
-_STREAM = 0x1A7E
-#: Cells of the table of draws that are made at a time: 32 MB.
-_CELLS = 4_000_000
-
-Integers = NDArray[np.integer[Any]]
 #: (r, k) sums -> (r,) metric; NaN where it is not defined.
 OfSums = Callable[[Floats], Floats]
 
 SHARE = (0.0, 1.0)
 DIFFERENCE = (-1.0, 1.0)
-
-
-@dataclass(frozen=True, slots=True)
-class Draws:
-    """Which groups are in which resample; drawn once, used for every metric of the same images.
-
-    Attributes:
-        place: (n,) number of each image's group, in the order in which groups first appear.
-        n_groups: g.
-        times: (r, g) how often each group is in each resample; rows add up to g.
-    """
-
-    place: NDArray[np.int64]
-    n_groups: int
-    times: NDArray[np.uint16]
-
-
-def draw(groups: Sequence[str] | NDArray[Any], resamples: int, seed: int) -> Draws:
-    """Resamples of whole groups, with replacement; what the groups are called does not matter.
-
-    Args:
-        groups: (n,) group of each image, n > 0.
-        resamples: r, e.g. 2000.
-        seed: of params.yaml.
-
-    Raises:
-        DataError: if there is no image.
-    """
-    if not len(groups):
-        raise DataError("an interval needs at least one image (got none).")
-    _, first, inverse = np.unique(np.asarray(groups), return_index=True, return_inverse=True)
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first, kind="stable")] = np.arange(len(first))
-    g = len(first)
-    rng = np.random.default_rng([seed, _STREAM])
-    times = np.empty((resamples, g), np.uint16)
-    step = max(1, _CELLS // g)
-    for start in range(0, resamples, step):
-        rows = min(step, resamples - start)
-        drawn = rng.integers(g, size=(rows, g)) + g * np.arange(rows)[:, np.newaxis]
-        times[start : start + rows] = np.bincount(drawn.ravel(), minlength=rows * g).reshape(-1, g)
-    return Draws(rank[inverse.reshape(-1)], g, times)
 
 
 # -- from sums ------------------------------------------------------------------------------------
@@ -129,6 +80,18 @@ def by_mean(
     return by_sums(draws, rows, lambda sums: ratio(sums[:, 0], sums[:, 1]), bounds)
 
 
+def by_shares(draws: Draws, part: NDArray[Any], whole: NDArray[Any]) -> list[Interval | None]:
+    """For each of k things, the share of the images that count which are in part; all at once.
+
+    Args:
+        draws: of these images.
+        part: (n, k) whether an image is counted as hit.
+        whole: (n, k) whether it counts at all.
+    """
+    shares = ratio(rows_summed(draws, part & whole), rows_summed(draws, whole))
+    return [_of_column(draws, column, SHARE) for column in shares.T]
+
+
 def by_counts(
     draws: Draws, class_index: Integers, predicted: Integers, n_classes: int, metric: OfCounts
 ) -> Interval | None:
@@ -139,14 +102,29 @@ def by_counts(
         class_index: (n,) true classes.
         predicted: (n,) answers.
         n_classes: c.
-        metric: of pipelines.evaluation.counts, e.g. `macro_f1s`, or `recalls` of one class.
+        metric: of pipelines.evaluation.counts that gives one value, e.g. `macro_f1s`.
 
     Returns:
         None where the metric is not defined on the images themselves.
     """
-    c = n_classes
-    by_group = _counts_by_group(draws, class_index, predicted, c)
-    return _interval(draws, by_group, lambda sums: metric(sums.reshape(-1, c, c)), SHARE)
+    counts = resampled(draws, class_index, predicted, n_classes)
+    return of_counts(draws, counts, metric)[0]
+
+
+def of_counts(
+    draws: Draws, counts: Counts, metric: OfCounts, bounds: tuple[float, float] = SHARE
+) -> list[Interval | None]:
+    """A metric of the confusion matrix for each class, or one alone, with its intervals.
+
+    Args:
+        draws: of these images.
+        counts: of `resampled`.
+        metric: of pipelines.evaluation.counts.
+        bounds: as in `by_sums`.
+    """
+    values = metric(counts)
+    table = values.reshape(len(values), -1)
+    return [_of_column(draws, column, bounds) for column in table.T]
 
 
 def paired(
@@ -167,14 +145,8 @@ def paired(
     Returns:
         None where the metric is not defined for one of them.
     """
-    c = n_classes
-    both = [_counts_by_group(draws, class_index, answers, c) for answers in (a, b)]
-
-    def difference(sums: Floats) -> Floats:
-        of_a, of_b = np.split(sums, 2, axis=1)
-        return metric(of_a.reshape(-1, c, c)) - metric(of_b.reshape(-1, c, c))
-
-    return _interval(draws, np.concatenate(both, axis=1), difference, DIFFERENCE)
+    of_a, of_b = (metric(resampled(draws, class_index, each, n_classes)) for each in (a, b))
+    return _of_column(draws, of_a - of_b, DIFFERENCE)
 
 
 def ece(
@@ -230,10 +202,14 @@ def by_indices(
 
 
 # -- inside ---------------------------------------------------------------------------------------
-def _counts_by_group(draws: Draws, true: Integers, predicted: Integers, c: int) -> Floats:
-    cells = np.asarray(true, np.int64) * c + np.asarray(predicted, np.int64)
-    counts = np.bincount(draws.place * c**2 + cells, minlength=draws.n_groups * c**2)
-    return counts.reshape(draws.n_groups, c**2).astype(np.float64)
+def _of_column(draws: Draws, values: Floats, bounds: tuple[float, float]) -> Interval | None:
+    """(1 + r,) a metric of the images themselves and of each resample, as an interval."""
+    value = float(values[0])
+    if not np.isfinite(value):
+        return None
+    if draws.n_groups == 1:
+        return Interval(value=value, low=bounds[0], high=bounds[1])
+    return percentiles(value, values[1:], bounds)
 
 
 def _interval(
@@ -244,7 +220,7 @@ def _interval(
         return None
     if draws.n_groups == 1:
         return Interval(value=value, low=bounds[0], high=bounds[1])
-    step = max(1, _CELLS // draws.n_groups)
+    step = max(1, CELLS // draws.n_groups)
     found = [
         metric(draws.times[start : start + step].astype(np.float64) @ by_group)
         for start in range(0, len(draws.times), step)

@@ -10,6 +10,7 @@ from html import escape
 from typing import Any
 
 from pipelines.evaluation.blocks import Block, figure, html, markdown, page, tag, with_interval
+from pipelines.evaluation.embedded import embedded
 from pipelines.evaluation.results import (
     COLUMNS,
     HOW_BLIND,
@@ -26,11 +27,15 @@ from pipelines.evaluation.trust_blocks import (
     abstention_block,
     audit_block,
     calibration_block,
+    external_block,
     operating_block,
     paired_block,
     shortcut_words,
 )
 from pipelines.mobile.bundle import Bundle
+
+#: Of a figure on the page, and of all of them: with base64 the page stays below 3 MB.
+_FIGURE_BYTES, _ALL_FIGURES_BYTES = 60_000, 2_000_000
 
 
 def results_markdown(results: Sequence[TaskResult]) -> str:
@@ -111,6 +116,7 @@ def _over_all(results: Sequence[TaskResult]) -> list[Block]:
         calibration_block(results),
         operating_block(results),
         abstention_block(results),
+        external_block(results),
     )
     return [block for block in found if block is not None]
 
@@ -138,16 +144,18 @@ def html_page(results: Sequence[TaskResult]) -> str:
     shortcuts = _shortcuts(results)
     warning = html(shortcuts) if shortcuts is not None else ""
     over_all = "".join(html(block) for block in _over_all(results))
+    n_figures = sum(len(found.figures) for found in results)
+    most_bytes = min(_FIGURE_BYTES, _ALL_FIGURES_BYTES // max(1, n_figures))
     return page(
         "Fieldlens results",
         f"{note}{html(Block('', (HOW_MEASURED, HOW_BLIND)))}{html(table(COLUMNS, results))}"
         f"{warning}"
-        f"{''.join(_section(found) for found in results)}"
+        f"{''.join(_section(found, most_bytes) for found in results)}"
         f'<section id="trust">\n<h2>All tasks</h2>\n{over_all}</section>\n',
     )
 
 
-def _section(found: TaskResult) -> str:
+def _section(found: TaskResult, most_bytes: int) -> str:
     bundle, made_of = found.bundle, found.bundle.provenance
     facts = (
         f"{found.metrics['n_images']:,} test images of {found.metrics['n_groups']:,} groups. "
@@ -156,7 +164,9 @@ def _section(found: TaskResult) -> str:
         f"{with_interval(found.interval('ece'), found.served['ece'])}, area under the ROC curve "
         f"{with_interval(found.interval('roc_auc_ovr'), found.served['roc_auc_ovr']['macro'])}."
     )
-    figures = "".join(figure(caption, png) for caption, png in found.figures.items())
+    figures = "".join(
+        figure(caption, embedded(png, most_bytes)) for caption, png in found.figures.items()
+    )
     limits = "; ".join(bundle.not_for)
     return (
         f'<section id="{escape(bundle.task)}">\n<h2>{escape(bundle.title)}</h2>\n'

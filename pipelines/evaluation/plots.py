@@ -22,7 +22,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
 
-from pipelines.evaluation.metrics import confusion_counts, reliability_bins
+from pipelines.evaluation.metrics import reliability_bins
 
 BLUE, ORANGE, GREEN, GREY = "#0072B2", "#D55E00", "#009E73", "#6B6B6B"
 _COLOURS = (BLUE, ORANGE, GREEN, "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -38,8 +38,10 @@ _STYLE = {
     "figure.facecolor": "white",
     "figure.constrained_layout.use": True,
 }
-#: More classes than this: numbers in the cells would not be legible.
-_MAX_NUMBERED_CLASSES = 12
+#: More curves than this cannot be told apart.
+_MAX_CURVES = 12
+#: Longer labels are cut in a figure, which they would widen.
+_MAX_LABEL = 32
 
 
 @contextmanager
@@ -113,45 +115,6 @@ def _as_float(cell: Any) -> float:
         return float("nan")
 
 
-def confusion(
-    class_index: NDArray[np.integer[Any]],
-    predicted: NDArray[np.integer[Any]],
-    labels: Sequence[str],
-    title: str = "",
-) -> bytes:
-    """Actual labels down, answers across; shades are shares of a row, numbers are images.
-
-    Args:
-        class_index: (n,) true classes.
-        predicted: (n,) answers.
-        labels: in the order of the classes.
-        title: of the figure.
-    """
-    counts = confusion_counts(class_index, predicted, len(labels))
-    shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-    side = max(4.8, 1.8 + 0.62 * len(labels))
-    with style():
-        figure = Figure(figsize=(side, side))
-        axes = figure.subplots()
-        axes.imshow(shares, cmap="Blues", vmin=0, vmax=1)
-        places = range(len(labels))
-        axes.set_xticks(places, labels, rotation=40, ha="right", rotation_mode="anchor")
-        axes.set_yticks(places, labels)
-        axes.tick_params(length=0)
-        axes.spines[:].set_visible(False)
-        axes.set_xlabel("answer")
-        axes.set_ylabel("actual")
-        if len(labels) <= _MAX_NUMBERED_CLASSES:
-            for row in places:
-                for column in places:
-                    colour = "white" if shares[row, column] > 0.5 else "black"
-                    text = str(counts[row, column])
-                    axes.text(column, row, text, ha="center", va="center", color=colour)
-        if title:
-            axes.set_title(title)
-        return png(figure)
-
-
 def reliability(
     class_index: NDArray[np.integer[Any]],
     probabilities: NDArray[np.floating[Any]],
@@ -207,7 +170,9 @@ def roc(
     labels: Sequence[str],
     title: str = "",
 ) -> bytes:
-    """One curve a class against the rest; classes for which it is not defined are left out.
+    """One curve a class against the rest; of many classes those with the smallest areas.
+
+    Classes for which a curve is not defined are left out.
 
     Args:
         class_index: (n,) true classes.
@@ -217,26 +182,41 @@ def roc(
     """
     from sklearn.metrics import roc_auc_score, roc_curve
 
+    areas = {
+        index: float(roc_auc_score(class_index == index, probabilities[:, index]))
+        for index in range(len(labels))
+        if 0 < int((class_index == index).sum()) < len(class_index)
+    }
+    drawn = sorted(sorted(areas, key=lambda index: areas[index])[:_MAX_CURVES])
+    what = "one class against the rest"
+    if len(areas) > len(drawn):
+        what += f"\n({len(drawn)} of {len(areas)} classes: the smallest areas)"
     with style():
         figure = Figure(figsize=(5.4, 5.4))
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], ls=":", color=GREY, lw=1.2, label="chance (0.500)")
-        for index, colour, dash in zip(
-            range(len(labels)), cycle(_COLOURS), cycle(_DASHES), strict=False
-        ):
-            is_class = class_index == index
-            if not is_class.any() or is_class.all():
-                continue
-            alarms, hits, _ = roc_curve(is_class, probabilities[:, index])
-            area = roc_auc_score(is_class, probabilities[:, index])
-            name = f"{labels[index]} ({area:.3f})"
+        for index in drawn:
+            # Colour and dash go with the class, whichever others are drawn.
+            colour = _COLOURS[index % len(_COLOURS)]
+            alarms, hits, _ = roc_curve(class_index == index, probabilities[:, index])
+            name = f"{shortened(labels[index])} ({areas[index]:.3f})"
+            dash = _DASHES[index % len(_DASHES)]
             axes.plot(alarms, hits, dash, color=colour, lw=2, label=name)
         axes.set(xlim=(-0.02, 1.02), ylim=(-0.02, 1.02), aspect="equal")
         axes.set_xlabel("false alarms (share of the others)")
         axes.set_ylabel("found (share of the class)")
         axes.legend(loc="lower right", fontsize=10, title="area under the curve")
-        axes.set_title(title or "one class against the rest")
+        axes.set_title(title or what)
         return png(figure)
+
+
+def shortened(label: str) -> str:
+    """A label that fits beside a figure.
+
+    Args:
+        label: of any length.
+    """
+    return label if len(label) <= _MAX_LABEL else f"{label[: _MAX_LABEL - 1]}…"
 
 
 def sample_grid(

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.evaluation.blocks import Block, share, with_interval
+from pipelines.evaluation.external import Validation
 from pipelines.mobile.bundle import Bundle, Provenance
 from pipelines.mobile.trust import AuditReport, AuditScore, Interval
 
@@ -46,6 +47,7 @@ class TaskResult:
         failed: what the gate does not accept, in words; empty where the model passes.
         figures: PNG bytes by caption.
         published: accuracies that others report on such data; empty where none are known.
+        external: what this very model is worth on images from elsewhere.
     """
 
     bundle: Bundle
@@ -53,6 +55,7 @@ class TaskResult:
     failed: Sequence[str]
     figures: Mapping[str, bytes]
     published: str = ""
+    external: Sequence[Validation] = ()
 
     @property
     def served(self) -> Mapping[str, Any]:
@@ -141,6 +144,10 @@ ORIGIN_COLUMNS: tuple[Column, ...] = (
     ("Data set", lambda found: found.bundle.title),
     ("Fetched from", lambda found: found.bundle.provenance.data_source),
     ("Images train / val / test", lambda found: _splits(found.bundle.provenance.n_images)),
+    (
+        "Split",
+        lambda found: "given" if found.bundle.provenance.is_split_given else "made here",
+    ),
     ("Groups train / val / test", lambda found: _splits(found.bundle.provenance.n_groups)),
     ("Trained on", lambda found: trained_on(found.bundle.provenance)),
     ("Backbone", lambda found: found.bundle.provenance.backbone),
@@ -180,6 +187,6 @@ def by_label(found: TaskResult) -> Block:
             with_interval(found.interval(f"{name}.{label}"), entry[name])
             for name in ("precision", "recall", "specificity")
         ]
-        rows.append((label, *cells, f"{entry['support']:,}"))
+        rows.append((found.bundle.name_of(label), *cells, f"{entry['support']:,}"))
     header = ("label", "precision", "recall", "specificity", "support")
     return Block("", header=header, rows=tuple(rows))

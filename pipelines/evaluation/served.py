@@ -13,6 +13,8 @@ from numpy.typing import NDArray
 
 from pipelines.evaluation import plots
 from pipelines.evaluation.calibration import measured
+from pipelines.evaluation.confusion_plots import confusion
+from pipelines.evaluation.glyphs import drawable
 from pipelines.evaluation.metrics import (
     brier_scores,
     expected_calibration_error,
@@ -70,11 +72,12 @@ def served_figures(
         bins: of the reliability diagram.
     """
     before, after = softmax(logits), softmax(logits, bundle.temperature)
+    names = drawable(bundle.labels, [bundle.name_of(label) for label in bundle.labels])
     title = f"{bundle.task}, {bundle.served.precision}, test split"
     figures = {
-        "confusion.png": plots.confusion(class_index, after.argmax(axis=1), bundle.labels, title),
+        "confusion.png": confusion(class_index, after.argmax(axis=1), names, title),
         "reliability.png": plots.reliability(class_index, after, bins, before=before),
-        "roc.png": plots.roc(class_index, after, bundle.labels),
+        "roc.png": plots.roc(class_index, after, names),
     }
     if bundle.operating_points:
         figures["threshold.png"] = thresholds(

@@ -9,10 +9,12 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pipelines.evaluation.plots import BLUE, GREY, ORANGE, png, style
+from pipelines.evaluation.plots import BLUE, GREY, ORANGE, png, shortened, style
 from pipelines.mobile.trust import OperatingPoint
 
 _N_COLUMNS = 3
+#: Labels that are drawn, at most.
+_MAX_DRAWN = 12
 
 
 def thresholds(
@@ -23,6 +25,8 @@ def thresholds(
 ) -> bytes:
     """Sensitivity and specificity of each label over its threshold, the chosen one drawn.
 
+    Of many labels, those are drawn that are found least often at the chosen threshold.
+
     Args:
         class_index: (n,) true classes.
         probabilities: (n, c), calibrated.
@@ -30,6 +34,13 @@ def thresholds(
         points: by label, chosen on val; labels without one are left out.
     """
     shown = [label for label in labels if label in points]
+    n_points = len(shown)
+    if n_points > _MAX_DRAWN:
+        found = {
+            label: _found(class_index, probabilities, labels, points, label) for label in shown
+        }
+        least = sorted(shown, key=lambda label: found[label])[:_MAX_DRAWN]
+        shown = [label for label in shown if label in least]
     n_columns = max(1, min(_N_COLUMNS, len(shown)))
     n_rows = max(1, -(-len(shown) // n_columns))
     with style():
@@ -49,15 +60,30 @@ def thresholds(
             axes.axhline(point.min_specificity, color=GREY, lw=1, ls=":")
             axes.axvline(point.threshold, color="black", lw=1.2, label="chosen on val")
             axes.set(xlim=(0, 1), ylim=(-0.02, 1.04))
-            axes.set_title(f"{label}\nfrom {point.threshold:.3f}", fontsize=11)
+            axes.set_title(f"{shortened(label)}\nfrom {point.threshold:.3f}", fontsize=11)
             if place % n_columns == 0:
                 axes.set_ylabel("share of images")
             if place >= len(shown) - n_columns:
                 axes.set_xlabel("threshold")
+        if n_points > len(shown):
+            figure.suptitle(f"{len(shown)} of {n_points} labels: those found least often")
         handles, names = grid.flat[0].get_legend_handles_labels()
         if handles:
             figure.legend(handles, names, loc="outside lower center", ncols=3, fontsize=10)
         return png(figure)
+
+
+def _found(
+    class_index: NDArray[np.integer[Any]],
+    probabilities: NDArray[np.floating[Any]],
+    labels: Sequence[str],
+    points: Mapping[str, OperatingPoint],
+    label: str,
+) -> float:
+    """Share of a label's images that reach its threshold; 1 where it has none."""
+    index = labels.index(label)
+    said = probabilities[class_index == index, index]
+    return float((said >= points[label].threshold).mean()) if len(said) else 1.0
 
 
 def _share_from(said: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

@@ -184,7 +184,7 @@ def operating_block(results: Sequence[TaskResult]) -> Block | None:
             rows.append(
                 (
                     found.bundle.task,
-                    label,
+                    found.bundle.name_of(label),
                     f"{point.min_specificity:.2f}",
                     f"{point.threshold:.3f}",
                     f"{point.sensitivity:.3f} / {point.specificity:.3f}",
@@ -207,6 +207,48 @@ def operating_block(results: Sequence[TaskResult]) -> Block | None:
 
 def _on_test(found: TaskResult, label: str, test: Mapping[str, Any], name: str) -> str:
     return with_interval(found.interval(f"point.{name}.{label}"), test.get(name))
+
+
+def external_block(results: Sequence[TaskResult]) -> Block | None:
+    """What the models are worth on images from elsewhere, one row a folder.
+
+    Args:
+        results: of all tasks; those that were validated nowhere are left out.
+    """
+    rows = []
+    for found in results:
+        for each in found.external:
+            best = max(
+                (score for score in each.blind if score.decides),
+                key=lambda score: score.macro_f1.value,
+                default=None,
+            )
+            refused = each.abstained.refused if each.abstained is not None else None
+            rows.append(
+                (
+                    each.task,
+                    each.folder,
+                    f"{each.n_images:,}",
+                    ", ".join(each.absent_labels) or "none",
+                    with_interval(each.intervals.get("accuracy")),
+                    with_interval(each.drops["accuracy"].drop, sign="+")
+                    if "accuracy" in each.drops
+                    else "n/a",
+                    f"{with_interval(best.macro_f1)} {best.name}" if best is not None else "n/a",
+                    with_interval(refused),
+                )
+            )
+    if not rows:
+        return None
+    header = (
+        *("Task", "images from", "images", "labels without images", "accuracy"),
+        *("below the internal test by", "blind macro-F1 there", "called foreign"),
+    )
+    words = (
+        "`fieldlens validate` on folders of other makers; copies of the project's own images do "
+        "not count. Blind: what a model that does not see the subject learns of that folder.",
+    )
+    return Block("External checks", words, header, tuple(rows))
 
 
 def abstention_block(results: Sequence[TaskResult]) -> Block | None:

@@ -7,6 +7,20 @@ from dataclasses import dataclass, replace
 
 from pipelines.mobile.bundle import Candidate
 
+#: Classes that ``max_int8_bytes`` of params.yaml is meant for, and what each further one adds to a
+#: file: 1,280 int8 weights of the head, its bias and its scale (1,297 bytes from 2 classes to 10).
+_CLASSES_WITHIN, _BYTES_A_CLASS = 10, 1300
+
+
+def max_bytes(stated: int, n_classes: int) -> int:
+    """The bound on an int8 file: as stated, and the head of each class beyond ten.
+
+    Args:
+        stated: ``max_int8_bytes`` of params.yaml.
+        n_classes: that the model answers with.
+    """
+    return stated + _BYTES_A_CLASS * max(0, n_classes - _CLASSES_WITHIN)
+
 
 @dataclass(frozen=True, slots=True)
 class Recipe:
@@ -33,14 +47,16 @@ class Attempt:
         candidate: what goes into the bundle.
         recipe: how it was made.
         model: int8 ONNX bytes.
+        missed: the bounds that it does not hold, each in a few words.
     """
 
     candidate: Candidate
     recipe: Recipe
     model: bytes
+    missed: tuple[str, ...] = ()
 
 
-def best_of(attempts: Sequence[Attempt], max_bytes: int) -> Attempt | None:
+def best_of(attempts: Sequence[Attempt], most_bytes: int) -> Attempt | None:
     """The attempt with the least noise, among those that are small enough if there are any.
 
     Noise, not agreement: two hundred val images count flips in steps of half a percent, so that
@@ -48,12 +64,12 @@ def best_of(attempts: Sequence[Attempt], max_bytes: int) -> Attempt | None:
 
     Args:
         attempts: in any order.
-        max_bytes: bound on the file.
+        most_bytes: bound on the file.
     """
 
     def rank(attempt: Attempt) -> tuple[bool, float, float]:
         reached = attempt.candidate
-        return reached.size_bytes <= max_bytes, reached.sqnr_db, reached.agreement
+        return reached.size_bytes <= most_bytes, reached.sqnr_db, reached.agreement
 
     return max(attempts, key=rank, default=None)
 

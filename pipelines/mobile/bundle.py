@@ -115,6 +115,8 @@ class Provenance(_Part):
     data_source: str
     n_images: dict[str, int]
     n_groups: dict[str, int]
+    #: Whether the publisher's split was kept; made by `prepare` otherwise.
+    is_split_given: Annotated[bool, Field(exclude_if=lambda is_given: not is_given)] = False
     #: Whether the weights were trained on train and val together.
     is_refit: Annotated[bool, Field(exclude_if=lambda is_refit: not is_refit)] = False
 
@@ -152,6 +154,10 @@ class Bundle(_Part):
     title: str
     labels: Annotated[tuple[str, ...], Field(min_length=2)]
     label_meanings: dict[str, str]
+    #: What people call a label, in any script; only where it differs.
+    label_names: Annotated[dict[str, str], Field(exclude_if=lambda names: not names)] = Field(
+        default_factory=dict
+    )
     preprocess: PreprocessSpec
     input: TensorSpec
     logits: TensorSpec
@@ -185,12 +191,23 @@ class Bundle(_Part):
         unknown = sorted(set(self.operating_points) - set(self.labels))
         if unknown:
             raise ValueError(f"operating_points names no label: {', '.join(unknown)}")
+        unknown = sorted(set(self.label_names) - set(self.labels))
+        if unknown:
+            raise ValueError(f"label_names names no label: {', '.join(unknown)}")
         return self
 
     @property
     def is_sample(self) -> bool:
         """Whether the model was trained on painted images."""
         return self.provenance.data_source == "sample"
+
+    def name_of(self, label: str) -> str:
+        """What people call a label.
+
+        Args:
+            label: one of ``labels``, or any other, which is its own name.
+        """
+        return self.label_names.get(label, label)
 
     def to_json(self) -> str:
         """The text of bundle.json."""

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from pipelines.config import ExportParams
 from pipelines.errors import ConfigError
 from pipelines.evaluation.metrics import accuracy, agreement, macro_f1, sqnr_db
-from pipelines.mobile.attempts import Attempt, Recipe, best_of, with_choice
+from pipelines.mobile.attempts import Attempt, Recipe, best_of, max_bytes, with_choice
 from pipelines.mobile.bundle import Candidate
 from pipelines.mobile.equalize import equalized
 from pipelines.mobile.exact_sums import exact
@@ -72,6 +72,7 @@ class Search:
         self._folder = folder
         self._quantizers: dict[bytes, StaticQuantizer] = {}
         self._reference = logits_of(fp32, val_pixels)
+        self._most_bytes = max_bytes(params.max_int8_bytes, self._reference.shape[1])
 
     def run(self) -> list[Attempt]:
         """Every attempt in order; exactly one is chosen.
@@ -88,13 +89,13 @@ class Search:
             )
         attempts: list[Attempt] = []
         for names in steps:
-            best = best_of(attempts, self._params.max_int8_bytes)
+            best = best_of(attempts, self._most_bytes)
             for recipe in self._recipes(names, best.recipe if best else Recipe(self._fp32)):
                 attempt = self._attempt("+".join(names), recipe)
                 attempts.append(attempt)
                 if attempt.candidate.holds_bounds:
                     return with_choice(attempts, attempt)
-        chosen = best_of(attempts, self._params.max_int8_bytes)
+        chosen = best_of(attempts, self._most_bytes)
         if chosen is None:
             raise ConfigError("params.yaml: export.remedies: expected at least one calibrator.")
         return with_choice(attempts, chosen)
@@ -136,14 +137,7 @@ class Search:
             holds_bounds=False,
             is_chosen=False,
         )
-        bounds = self._params
-        holds = (
-            candidate.agreement >= bounds.min_agreement
-            and accuracy(truth, reference) - candidate.accuracy <= bounds.max_accuracy_drop
-            and macro_f1(truth, reference, n_classes) - candidate.macro_f1
-            <= bounds.max_macro_f1_drop
-            and candidate.size_bytes <= bounds.max_int8_bytes
-        )
+        missed = self._missed(candidate, reference)
         _LOG.info(
             "int8 by %s: agreement %.4f, accuracy %.4f, %.1f dB, %d bytes%s",
             remedy,
@@ -151,9 +145,31 @@ class Search:
             candidate.accuracy,
             candidate.sqnr_db,
             candidate.size_bytes,
-            "; holds the bounds" if holds else "",
+            f"; misses {'; '.join(missed)}" if missed else "; holds the bounds",
         )
-        return Attempt(candidate.model_copy(update={"holds_bounds": holds}), recipe, model)
+        kept = candidate.model_copy(update={"holds_bounds": not missed})
+        return Attempt(kept, recipe, model, missed)
+
+    def _missed(self, reached: Candidate, reference: NDArray[np.int64]) -> tuple[str, ...]:
+        """The bounds that a file does not hold, beside what it reached."""
+        truth, bounds, n_classes = self._truth, self._params, self._reference.shape[1]
+        accuracy_drop = accuracy(truth, reference) - reached.accuracy
+        f1_drop = macro_f1(truth, reference, n_classes) - reached.macro_f1
+        asked = {
+            f"agreement with fp32 {reached.agreement:.1%} (bound {bounds.min_agreement:.1%})": (
+                reached.agreement >= bounds.min_agreement
+            ),
+            f"drop of accuracy {accuracy_drop:.4f} (bound {bounds.max_accuracy_drop:g})": (
+                accuracy_drop <= bounds.max_accuracy_drop
+            ),
+            f"drop of macro-F1 {f1_drop:.4f} (bound {bounds.max_macro_f1_drop:g})": (
+                f1_drop <= bounds.max_macro_f1_drop
+            ),
+            f"{reached.size_bytes:,} bytes (bound {self._most_bytes:,})": (
+                reached.size_bytes <= self._most_bytes
+            ),
+        }
+        return tuple(words for words, holds in asked.items() if not holds)
 
     # -- remedies --------------------------------------------------------------------------------
     def calibrate(self, recipe: Recipe, calibrator: str) -> Iterator[Recipe]:
@@ -193,7 +209,7 @@ class Search:
             if set(block) <= set(recipe.float_nodes) or len(convolutions & set(block)) < 2:
                 continue
             trial = self.int8(replace(recipe, float_nodes=(*recipe.float_nodes, *block)))
-            if len(trial) <= self._params.max_int8_bytes:
+            if len(trial) <= self._most_bytes:
                 gains[block] = sqnr_db(reference, logits_of(trial, pixels))
         ranked = sorted(gains, key=gains.__getitem__, reverse=True)
         for n_blocks in range(1, min(_MAX_FLOAT_BLOCKS, len(ranked)) + 1):

@@ -1,12 +1,13 @@
 """mask_detection: a face mask worn, not worn, or worn incorrectly.
 
-Source: chandrikadeb7/Face-Mask-Detection, 4,094 web photos in the repository. Raw item:
-``with_mask/with_mask115.jpg``, any size from thumbnail to poster, any of five suffixes.
+Source: faces cut out of the photographs of Kaggle's "Face Mask Detection" (JPEG copy in
+marellanoc/MaskON). Raw item: ``with_mask/maksssksksss112_102.jpg``, about 40 px wide, and
+records.csv with the photograph cluster as the group.
 
-The trap: only ``with_mask`` has PNG and WebP files, palette and alpha modes, and images under 64
-px, so that a file's outside gives its class away; and 103 files repeat another one's bytes. The
-published classes are the first two; ``mask_worn_incorrectly`` comes from the sample or from folders
-of your own. Users' first complaint about such models: a hand before the mouth counts as a mask.
+The trap: sets that took each class from another source, such as the two classes of
+chandrikadeb7/Face-Mask-Detection, where PNG and WebP files, palette modes and images under 64 px
+are with_mask alone. Here all classes come from the same photographs; the rare one has 48 faces.
+Users' first complaint about such models: a hand before the mouth counts as a mask.
 """
 
 from __future__ import annotations

@@ -35,7 +35,6 @@ from pipelines.evaluation.certainty import (
     trust_intervals,
     with_bounds,
 )
-from pipelines.evaluation.intervals import draw
 from pipelines.evaluation.metrics import (
     agreement,
     classification_metrics,
@@ -44,6 +43,7 @@ from pipelines.evaluation.metrics import (
 )
 from pipelines.evaluation.pages import run_markdown
 from pipelines.evaluation.predictions import confusion_csv, predictions_csv
+from pipelines.evaluation.resamples import draw
 from pipelines.evaluation.served import served_figures, served_metrics
 from pipelines.mobile.bundle import Bundle, read_bundle
 from pipelines.mobile.predictor import Predictor

@@ -143,8 +143,8 @@ def _serving(fp32: bytes, best: Attempt, meta: FloatModel, params: ExportParams)
     if not best.candidate.holds_bounds:
         return Serving(
             precision="fp32",
-            reason=f"no int8 file kept its bounds on {where}; the best agreed with fp32 on "
-            f"{best.candidate.agreement:.1%} of the images (bound {params.min_agreement:.1%})",
+            reason=f"no int8 file kept its bounds on {where}; the best missed: "
+            f"{'; '.join(best.missed)}",
         )
     pixels = np.zeros((1, meta.image_px, meta.image_px, 3), dtype=np.uint8)
     sessions = {"fp32": make_session(fp32), "int8": make_session(best.model)}
@@ -188,6 +188,9 @@ def _bundle(
         title=card.title,
         labels=meta.labels,
         label_meanings={label: meanings[label] for label in meta.labels},
+        label_names={
+            label: card.names[label] for label in meta.labels if card.names[label] != label
+        },
         preprocess=PreprocessSpec.of(meta.preprocess),
         input=TensorSpec(
             name=INPUT_NAME,
@@ -228,6 +231,7 @@ def _bundle(
             n_images=meta.n_images,
             n_groups=meta.n_groups,
             is_refit=meta.is_refit,
+            is_split_given=card.splits == "given",
         ),
         intended_use=card.intended_use,
         not_for=card.not_for,

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -22,16 +23,21 @@ from pipelines.config_sources import (
     ArchiveSource,
     FolderSource,
     GitSource,
+    Picked,
     SampleSource,
+    StoreSource,
     UrlListSource,
 )
-from pipelines.data.manifest import IMAGE_SUFFIXES, SOURCE_FILE
+from pipelines.data.account import Account, account
+from pipelines.data.names import IMAGE_SUFFIXES, SOURCE_FILE
 from pipelines.data.samples import write_sample
 from pipelines.data.sources.archive import fetch_archive
 from pipelines.data.sources.folder import MAX_BYTES, fetch_folder
 from pipelines.data.sources.git import fetch_git
 from pipelines.data.sources.intake import Facts, Intake
+from pipelines.data.sources.stores import fetch_store
 from pipelines.data.sources.urls import fetch_urls
+from pipelines.data.tree import files_of
 from pipelines.errors import ConfigError, DataError, SourceError
 from pipelines.paths import Paths
 from pipelines.tasks import TaskModule, load_task
@@ -53,16 +59,12 @@ class _Job:
     root: Path
     downloads_dir: Path
 
-    def intake(self, max_bytes: int) -> Intake:
-        return Intake(self.folder, self.card.task, max_bytes=max_bytes)
+    def intake(self, max_bytes: int, picked: Picked | None = None) -> Intake:
+        return Intake(self.folder, self.card.task, max_bytes=max_bytes, picked=picked)
 
 
-@dataclass(frozen=True, slots=True)
-class _Arrived:
-    """What a builder tells for SOURCE.json."""
-
-    facts: Facts
-    skipped: dict[str, int]
+#: What a builder tells for SOURCE.json; no intake where the images were painted.
+_Arrived = tuple[Facts, Intake | None]
 
 
 def run(task: str, domain: str, params: FetchParams, seed: int, paths: Paths) -> None:
@@ -86,20 +88,27 @@ def run(task: str, domain: str, params: FetchParams, seed: int, paths: Paths) ->
     module = load_task(domain, task)
     with new_folder(files.raw_dir) as folder:
         job = _Job(card, module, seed, folder, paths.root, paths.cache_dir / "downloads")
-        arrived = _BUILDERS[params.source.kind](params.source, job)
+        facts, intake = _BUILDERS[params.source.kind](params.source, job)
         content = _content(folder)
-        _check(job)
+        try:
+            counted = _check(job, intake.account.passed if intake else {})
+        except SourceError:
+            if intake is not None:
+                # It tells why there may be nothing to check.
+                _LOG.info("%s", intake.account.as_text(task))
+            raise
         document = {
             "schema_version": SCHEMA_VERSION,
             "task": task,
             "kind": params.source.kind,
             **_credits(params.source.kind, card),
             **content,
-            "skipped": dict(sorted(arrived.skipped.items())),
-            "source": arrived.facts,
+            "skipped": dict(sorted(intake.skipped.items())) if intake else {},
+            "source": facts,
         }
         write_text(folder / SOURCE_FILE, json.dumps(document, indent=2, ensure_ascii=False) + "\n")
     _LOG.info("%s: %d files in %s", task, content["n_files"], files.raw_dir)
+    _LOG.info("%s", counted.as_text("class", card.names, "taken"))
 
 
 # -- builders -------------------------------------------------------------------------------------
@@ -117,33 +126,39 @@ def _sample(source: SampleSource, job: _Job) -> _Arrived:
         "side_px": source.side_px,
         "seed": job.seed,
     }
-    return _Arrived(facts, {})
+    return facts, None
 
 
 def _folder(source: FolderSource, job: _Job) -> _Arrived:
-    intake = job.intake(MAX_BYTES)
-    return _Arrived(fetch_folder(source, intake, job.root), intake.skipped)
+    intake = job.intake(MAX_BYTES, source)
+    return fetch_folder(source, intake, job.root), intake
 
 
 def _archive(source: ArchiveSource, job: _Job) -> _Arrived:
-    intake = job.intake(source.max_bytes)
-    return _Arrived(fetch_archive(source, intake, job.root, job.downloads_dir), intake.skipped)
+    intake = job.intake(source.max_bytes, source)
+    return fetch_archive(source, intake, job.root, job.downloads_dir), intake
+
+
+def _store(source: StoreSource, job: _Job) -> _Arrived:
+    intake = job.intake(source.max_bytes, source)
+    return fetch_store(source, intake, job.downloads_dir), intake
 
 
 def _git(source: GitSource, job: _Job) -> _Arrived:
-    intake = job.intake(source.max_bytes)
-    return _Arrived(fetch_git(source, intake, job.root, job.downloads_dir), intake.skipped)
+    intake = job.intake(source.max_bytes, source)
+    return fetch_git(source, intake, job.root, job.downloads_dir), intake
 
 
 def _urls(source: UrlListSource, job: _Job) -> _Arrived:
     intake = job.intake(source.max_bytes)
-    return _Arrived(fetch_urls(source, intake, job.root, job.downloads_dir), intake.skipped)
+    return fetch_urls(source, intake, job.root, job.downloads_dir), intake
 
 
 _BUILDERS: dict[str, Callable[[Any, _Job], _Arrived]] = {
     "sample": _sample,
     "folder": _folder,
     "archive": _archive,
+    "store": _store,
     "git": _git,
     "urls": _urls,
 }
@@ -184,8 +199,8 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def _check(job: _Job) -> None:
-    """Nothing, if what arrived is a data set of this task."""
+def _check(job: _Job, passed: Mapping[tuple[str, str], int]) -> Account:
+    """What became of each file of the source, if what arrived is a data set of this task."""
     try:
         records = job.module.records(job.folder, job.card)
     except DataError as err:
@@ -200,3 +215,11 @@ def _check(job: _Job) -> None:
             f"{job.card.task}: no image was fetched. Expected a folder a class "
             f"({', '.join(job.card.labels)}), or records.csv with the images that it names."
         )
+    label_of = {record.path: record.label for record in records}
+    counted = account(files_of(job.folder), label_of, {}, job.card.labels)
+    # What was not taken from the source is no file here, and is counted all the same.
+    counted.passed.update(
+        {(f"not taken: {kind}", detail): n for (kind, detail), n in passed.items()}
+    )
+    counted.missing.update(Counter(label_of.values()) - counted.read)
+    return counted

@@ -19,6 +19,7 @@ from pipelines.atomic import write_text
 from pipelines.config import GateParams
 from pipelines.errors import BundleError, GateError, MissingDataError
 from pipelines.evaluation.pages import run_markdown
+from pipelines.mobile.attempts import max_bytes
 from pipelines.mobile.bundle import Bundle, read_bundle
 from pipelines.mobile.trust import AuditReport, read_audit
 from pipelines.paths import Paths, TaskPaths
@@ -78,12 +79,13 @@ def check(metrics: Mapping[str, Any], bundle: Bundle, params: GateParams) -> lis
     if served != "int8":
         return floors
     n_bytes = bundle.files["int8"].size_bytes
+    most_bytes = max_bytes(params.max_int8_bytes, len(bundle.labels))
     return [
         *floors,
         Check("agreement", metrics["agreement"], params.min_agreement, "at least"),
         Check("accuracy_drop", metrics["accuracy_drop"], params.max_accuracy_drop, "at most"),
         Check("max_recall_drop", metrics["max_recall_drop"], params.max_recall_drop, "at most"),
-        Check("int8 bytes", n_bytes, params.max_int8_bytes, "at most"),
+        Check("int8 bytes", n_bytes, most_bytes, "at most"),
     ]
 
 

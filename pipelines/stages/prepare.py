@@ -15,30 +15,36 @@ from pathlib import Path, PurePosixPath
 from pipelines.atomic import new_folder, write_bytes, write_text
 from pipelines.card import DatasetCard, load_card
 from pipelines.config import PrepareParams
+from pipelines.data.account import Account, account
 from pipelines.data.contact import Tile, contact_sheet, pick
 from pipelines.data.decoding import Refused, Seen, look_at_all
-from pipelines.data.duplicates import Joined, drop_exact, join_groups, linked_by_copies
+from pipelines.data.duplicates import (
+    Dropped,
+    Joined,
+    drop_exact,
+    join_groups,
+    linked_by_copies,
+)
 from pipelines.data.fingerprints import stack
 from pipelines.data.images import open_image
-from pipelines.data.manifest import (
-    SOURCE_FILE,
-    Entry,
-    Record,
-    write_manifest,
-)
+from pipelines.data.losses import CONFLICT, COPY, check_all, check_classes
+from pipelines.data.manifest import Entry, Record, Split, write_manifest
+from pipelines.data.names import SOURCE_FILE
+from pipelines.data.partition import make_partition
 from pipelines.data.patients import by_patient
 from pipelines.data.plain_view import reading_of
 from pipelines.data.range_of_set import check_scale, tell_outside
 from pipelines.data.reading import Reading
-from pipelines.data.splits import assign_splits, check_leaks
+from pipelines.data.splits import check_contents, check_leaks, straddling
 from pipelines.data.summary import (
     Findings,
     n_groups_of_several_labels,
     summarise,
     write_quarantine,
 )
+from pipelines.data.tree import files_of
 from pipelines.data.workers import n_workers
-from pipelines.errors import ConfigError, DataError
+from pipelines.errors import ConfigError, DataError, LeakageError
 from pipelines.paths import Paths, TaskPaths
 from pipelines.progress import track
 from pipelines.tasks import load_task
@@ -62,18 +68,18 @@ def run(task: str, domain: str, params: PrepareParams, seed: int, paths: Paths) 
     Raises:
         MissingDataError: if nothing was fetched.
         ConfigError: if ``classes`` names a label that the card does not have.
-        DataError: if the data set as a whole cannot be used: a class without images or with too few
-            groups, too many refused files, a path listed twice.
-        LeakageError: if, against all care, two splits share something.
+        DataError: if the data set as a whole cannot be used: a class without images, with too few
+            groups or with too many that were lost, too many refused files, a path listed twice.
+        LeakageError: if two splits share something: a given split that the card does not accept,
+            or, against all care, one that was made.
     """
     files = paths.task(task)
     card = load_card(files.card)
     labels = _labels(params, card, files)
     listed = load_task(domain, task).records(files.raw_dir, card)
-    records = [record for record in listed if record.label in labels]
-    _check_records(records, labels, files)
+    _check_records([record for record in listed if record.label in labels], labels, files)
     reading = reading_of(card)
-    findings = _examine(task, records, params, seed, files, reading)
+    findings = _examine(card, labels, listed, params, seed, files, reading)
     summary = summarise(task, labels, _data_source(files.raw_dir), findings, reading)
     with new_folder(files.prepared_dir) as folder:
         write_text(folder / files.manifest.name, write_manifest(findings.entries))
@@ -93,6 +99,7 @@ def run(task: str, domain: str, params: PrepareParams, seed: int, paths: Paths) 
         len(findings.refused),
         len(findings.dropped),
     )
+    _LOG.info("%s", findings.account.as_text("class", card.names))
 
 
 def _labels(params: PrepareParams, card: DatasetCard, files: TaskPaths) -> tuple[str, ...]:
@@ -126,14 +133,15 @@ def _check_records(records: Sequence[Record], labels: Sequence[str], files: Task
 
 
 def _examine(
-    task: str,
-    records: Sequence[Record],
+    card: DatasetCard,
+    labels: Sequence[str],
+    listed: Sequence[Record],
     params: PrepareParams,
     seed: int,
     files: TaskPaths,
     reading: Reading,
 ) -> Findings:
-    record_of = {record.path: record for record in records}
+    record_of = {record.path: record for record in listed if record.label in labels}
     looks = look_at_all(
         files.raw_dir,
         sorted(record_of),
@@ -142,79 +150,94 @@ def _examine(
         n_workers=n_workers(),
     )
     refused, seen = list[tuple[Record, Refused]](), list[Seen]()
-    for found in track(looks, f"{task}: decoding", len(record_of)):
+    for found in track(looks, f"{files.task}: decoding", len(record_of)):
         if isinstance(found, Refused):
             refused.append((record_of[found.path], found))
         else:
             seen.append(found)
     record_of |= by_patient(record_of, seen, files.raw_dir)
     check_scale([each for _, each in refused], files)
-    tell_outside(task, seen, reading)
-    _check_share(
-        [each for _, each in refused], len(record_of), params.max_quarantine_fraction, files
-    )
-
+    tell_outside(files.task, seen, reading)
     shown = [record_of[image.path] for image in seen]
     sha256s = [image.sha256 for image in seen]
     drops = drop_exact(shown, sha256s)
     dropped = [(shown[drop.index], drop) for drop in drops]
     out = {drop.index for drop in drops}
-    kept = [image for index, image in enumerate(seen) if index not in out]
-    kept_records = [record_of[image.path] for image in kept]
+    kept = [index for index in range(len(seen)) if index not in out]
+    counted = _account(labels, listed, [shown[i] for i in kept], refused, dropped, files)
+    _check_losses(counted, refused, params, card, files)
+    prints = stack(seen[index].fingerprint for index in kept)
     joined = join_groups(
-        kept_records,
-        stack(image.fingerprint for image in kept),
+        [shown[index] for index in kept],
+        prints,
         params.near_duplicate_bits,
         linked_by_copies(shown, sha256s),
+        left_out=shown,
+        policy=card.near_duplicates,
     )
-    return Findings(
-        _entries(kept, kept_records, joined, params, seed, files),
-        seen,
-        refused,
-        dropped,
-        joined,
-    )
-
-
-def _check_share(
-    refused: Sequence[Refused], n_files: int, max_fraction: float, files: TaskPaths
-) -> None:
-    if len(refused) > max_fraction * n_files:
-        first = "; ".join(f"{each.path!r}: {each.reason}" for each in refused[:_NAMED])
-        raise DataError(
-            f"{files.raw_dir}: {len(refused)} of {n_files} images cannot be used ({first}). "
-            f"Expected at most {max_fraction:.0%} (max_quarantine_fraction). Mend the source and "
-            f"run `fieldlens fetch {files.task}` again."
-        )
-
-
-def _entries(
-    kept: Sequence[Seen],
-    records: Sequence[Record],
-    joined: Joined,
-    params: PrepareParams,
-    seed: int,
-    files: TaskPaths,
-) -> list[Entry]:
-    labels = [record.label for record in records]
-    n_mixed = n_groups_of_several_labels(labels, joined.groups)
+    n_mixed = n_groups_of_several_labels([shown[index].label for index in kept], joined.groups)
     if n_mixed:
         _LOG.warning(
             "%s: %d group(s) hold images of several labels; each stays in one split",
             files.task,
             n_mixed,
         )
+    together = joined.pairs[~joined.is_apart]
     try:
-        splits = assign_splits(
-            labels,
-            joined.groups,
-            val_fraction=params.val_fraction,
-            test_fraction=params.test_fraction,
-            seed=seed,
+        partition = make_partition(
+            *(card, labels, shown, sha256s, kept, joined.groups, together, params, seed)
         )
+    except LeakageError as err:
+        raise LeakageError(f"{files.raw_dir}: {err}") from err
     except DataError as err:
         raise DataError(f"{files.raw_dir}: {err}") from err
-    entries = [
+    entries = _entries(
+        [seen[i] for i in kept], [shown[i] for i in kept], joined.groups, partition.splits
+    )
+    if partition.accepted is None:
+        check_leaks(entries, together)
+    else:
+        check_contents(entries)
+    _warn_of_pairs(entries, joined, files)
+    return Findings(entries, seen, refused, dropped, joined, counted, partition)
+
+
+def _account(
+    labels: Sequence[str],
+    listed: Sequence[Record],
+    kept: Sequence[Record],
+    refused: Sequence[tuple[Record, Refused]],
+    dropped: Sequence[tuple[Record, Dropped]],
+    files: TaskPaths,
+) -> Account:
+    left_out = {record.path: (record.label, found.reason) for record, found in refused}
+    for record, drop in dropped:
+        left_out[record.path] = (record.label, CONFLICT if drop.is_conflict else COPY)
+    unused = {each.path: "classes not used" for each in listed if each.label not in labels}
+    read = {record.path: record.label for record in kept}
+    return account(files_of(files.raw_dir), read, left_out, labels, unused)
+
+
+def _check_losses(
+    counted: Account,
+    refused: Sequence[tuple[Record, Refused]],
+    params: PrepareParams,
+    card: DatasetCard,
+    files: TaskPaths,
+) -> None:
+    where = str(files.raw_dir)
+    check_classes(counted, params.max_class_loss, card.names, where, files.task)
+    first = {found.path: found.reason for _, found in refused[:_NAMED]}
+    check_all(counted, first, params.max_quarantine_fraction, where, files.task)
+
+
+def _entries(
+    kept: Sequence[Seen],
+    records: Sequence[Record],
+    groups: Sequence[str],
+    splits: Sequence[Split],
+) -> list[Entry]:
+    return [
         Entry(
             path=image.path,
             label=record.label,
@@ -225,11 +248,32 @@ def _entries(
             width_px=image.width_px,
             height_px=image.height_px,
         )
-        for image, record, group, split in zip(kept, records, joined.groups, splits, strict=True)
+        for image, record, group, split in zip(kept, records, groups, splits, strict=True)
     ]
-    prints = stack(image.fingerprint for image in kept)
-    check_leaks(entries, prints, params.near_duplicate_bits)
-    return entries
+
+
+def _warn_of_pairs(entries: Sequence[Entry], joined: Joined, files: TaskPaths) -> None:
+    """Say what looks alike and was not joined."""
+    apart = joined.pairs[joined.is_apart]
+    if len(apart):
+        n_leaks = int(straddling(entries, apart).sum())
+        first = "; ".join(f"{entries[i].path!r} and {entries[j].path!r}" for i, j in apart[:_NAMED])
+        _LOG.warning(
+            "%s: %d near-duplicate pair(s) were left in two groups, since both groups are stated "
+            "or the card says so (%s); %d of them stand in two splits",
+            files.task,
+            len(apart),
+            first,
+            n_leaks,
+        )
+    for members in joined.scenes:
+        _LOG.warning(
+            "%s: %d images look alike as under a fixed camera (%r is one); only copies among them "
+            "were joined. Where several show one subject, state groups in records.csv",
+            files.task,
+            len(members),
+            entries[members[0]].path,
+        )
 
 
 def _data_source(raw_dir: Path) -> str:

@@ -11,11 +11,14 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from pipelines.atomic import write_text
 from pipelines.card import DatasetCard, load_card
 from pipelines.config import Params, TaskParams
-from pipelines.errors import ConfigError, MissingDataError
+from pipelines.errors import ConfigError, DataError, MissingDataError
 from pipelines.evaluation.cards import ModelFacts, model_card
+from pipelines.evaluation.external import VALIDATION_FILE, Validation
 from pipelines.evaluation.pages import html_page, real_results_markdown, results_markdown
 from pipelines.evaluation.results import TaskResult
 from pipelines.mobile.bundle import Bundle
@@ -134,12 +137,33 @@ def collect(paths: Paths, params: Params) -> list[TaskResult]:
         bundle, metrics = read_tested(files)
         checks = check(metrics, bundle, section.gate)
         failed = tuple(entry.metric for entry in checks if not entry.passed)
-        results.append(TaskResult(bundle, metrics, failed, _figures(files, bundle)))
+        figures = _figures(files, bundle)
+        results.append(
+            TaskResult(bundle, metrics, failed, figures, external=_external(files, bundle))
+        )
     if not results:
         raise MissingDataError(
             f"{paths.reports_dir}: no task has metrics yet. Run `dvc repro` first."
         )
     return results
+
+
+def _external(files: TaskPaths, bundle: Bundle) -> tuple[Validation, ...]:
+    """What `validate` found of this very model; what it found of an older one does not count."""
+    found = []
+    for path in sorted(files.external_dir.glob(f"*/{VALIDATION_FILE}")):
+        try:
+            validation = Validation.model_validate_json(path.read_text(encoding="utf-8"))
+        except ValidationError as err:
+            raise DataError(
+                f"{path}: not a report that this version of `fieldlens validate` wrote "
+                f"({err.errors()[0]['msg']}). Run it again, or remove the folder."
+            ) from err
+        if validation.model_sha256 == bundle.files[validation.precision].sha256:
+            found.append(validation)
+        else:
+            _LOG.warning("%s: is of an older model, and not in the report", path)
+    return tuple(found)
 
 
 def _figures(files: TaskPaths, bundle: Bundle) -> dict[str, bytes]:

@@ -18,13 +18,15 @@ from numpy.typing import NDArray
 from pipelines.atomic import new_folder, write_bytes, write_text
 from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD, LoadedWeights
 from pipelines.config import TrainParams
-from pipelines.data.manifest import SPLITS, content_sha256, in_split, read_manifest
+from pipelines.data.manifest import SPLITS, Entry, content_sha256, in_split, read_manifest
 from pipelines.data.manifest import Split as SplitName
 from pipelines.data.prepared import read_summary
 from pipelines.data.reading import AS_IT_COMES, Reading
 from pipelines.data.workers import n_workers
+from pipelines.errors import DataError
 from pipelines.evaluation import plots
-from pipelines.paths import Paths
+from pipelines.evaluation.confusion_plots import confusion
+from pipelines.paths import Paths, TaskPaths
 from pipelines.training import tracking
 from pipelines.training.assembly import open_split, phases_of, preprocess_of
 from pipelines.training.batches import Split
@@ -55,6 +57,7 @@ def run(task: str, domain: str, params: TrainParams, seed: int, paths: Paths) ->
 
     Raises:
         MissingDataError: if `prepare` has not run.
+        DataError: if a label has no image to train on.
         ConfigError: if the backbone or the optimiser is unknown, or the cache bound too small.
         WeightsError: if pretrained weights cannot be had.
         StorageError: if the disk is full.
@@ -63,6 +66,7 @@ def run(task: str, domain: str, params: TrainParams, seed: int, paths: Paths) ->
     set_up_torch(n_workers())
     summary = read_summary(files.prepare_summary)
     entries = read_manifest(files.manifest)
+    _check_labels(entries, summary.labels, files)
     preprocess = preprocess_of(params, summary.reading)
     model, weights = start_model(params, len(summary.labels), seed, paths)
     model.to(training_device())
@@ -162,6 +166,18 @@ def run(task: str, domain: str, params: TrainParams, seed: int, paths: Paths) ->
     )
 
 
+def _check_labels(entries: Sequence[Entry], labels: Sequence[str], files: TaskPaths) -> None:
+    """Nothing, if each label has images to train on: a model must not answer with another."""
+    present = {entry.label for entry in in_split(entries, "train")}
+    missing = [label for label in labels if label not in present]
+    if missing:
+        raise DataError(
+            f"{files.manifest}: no train image of {', '.join(missing)}. Expected some of each of "
+            f"{', '.join(labels)}. Run `dvc repro prepare@{files.task}`; if it stays, add images "
+            f"or leave the class out by `classes:` in params.yaml."
+        )
+
+
 def _params_sha256(params: TrainParams, seed: int) -> str:
     text = json.dumps({"seed": seed, **params.model_dump(mode="json")}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
@@ -204,7 +220,7 @@ def _figures(
     predicted = probabilities.argmax(axis=1)
     return {
         "curves.png": plots.training_curves([asdict(log) for log in history]),
-        "val_confusion.png": plots.confusion(val.class_index, predicted, labels, "val split"),
+        "val_confusion.png": confusion(val.class_index, predicted, labels, "val split"),
         "val_samples.png": _samples(val, labels, predicted, probabilities),
     }
 

@@ -12,12 +12,14 @@ import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
 import pytest
 from PIL import Image
 
+from apps.phone_site import DIST_DIR
 from pipelines.atomic import file_sha256
 from pipelines.card import DatasetCard, load_card
 from pipelines.data.manifest import Entry, content_sha256, write_manifest
@@ -68,7 +70,7 @@ def _directions(n_labels: int) -> np.ndarray:
     return np.stack(rows, axis=1)
 
 
-def _hue_model(n_labels: int, strength: float) -> onnx.ModelProto:
+def hue_model(n_labels: int, strength: float) -> onnx.ModelProto:
     return mean_colour_net(strength * _directions(n_labels), np.zeros(n_labels), SIDE_PX)
 
 
@@ -203,7 +205,7 @@ def app_template(tmp_path_factory: pytest.TempPathFactory) -> Path:
         files.mobile_dir.mkdir(parents=True)
         models = {"fp32": files.onnx_fp32, "int8": files.onnx_int8}
         for strength, path in zip((7.0, 6.9), models.values(), strict=True):
-            onnx.save_model(_hue_model(len(card.labels), strength), path)
+            onnx.save_model(hue_model(len(card.labels), strength), path)
         bundle = _bundle(card, models, entries)
         files.bundle.write_text(bundle.to_json(), encoding="utf-8")
     return paths.root
@@ -216,6 +218,24 @@ def app_root(app_template: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.delenv("FIELDLENS_MODELS_ROOT", raising=False)
     monkeypatch.delenv("FIELDLENS_PHONE_URL", raising=False)
     return app_template
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    """Chromium for the phone page; skips with the reason where it or the built page is missing."""
+    pytest.importorskip("playwright", reason="Playwright is not installed")
+    from playwright.sync_api import sync_playwright
+
+    from tests.apps.phone_browsing import CHROMIUM, FLAGS
+
+    if CHROMIUM is None:
+        pytest.skip("there is no Chromium (install it, or name it in CHROMIUM)")
+    if not (DIST_DIR / "index.html").is_file():
+        pytest.skip("the phone page is not built (make phone)")
+    with sync_playwright() as playwright:
+        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        yield chromium
+        chromium.close()
 
 
 #: As if it were a program, and large enough to be worth compressing.

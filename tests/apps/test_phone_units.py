@@ -48,6 +48,8 @@ def write_cases(folder: Path) -> None:
                 "grey": grey,
                 "sidePx": side_px,
                 "borderMask": border_mask,
+                "range": None,
+                "maxAspect": 20,
             },
             "expected": base64.b64encode(expected.tobytes()).decode("ascii"),
         }

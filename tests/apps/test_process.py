@@ -14,6 +14,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.commands import app
 from pipelines.commands.app import command_line, find_app
 from pipelines.errors import ConfigError
 from pipelines.paths import Paths
@@ -81,6 +82,12 @@ def test_app_of_an_unknown_task_is_refused():
         find_app(Paths(ROOT), "potato_leaf")
     with pytest.raises(ConfigError, match="no app"):
         find_app(Paths(ROOT), "hub")
+
+
+def test_detector_is_fetched_for_the_apps_that_look_for_faces():
+    apps = sorted((ROOT / "apps").glob("*.py"))
+    looking = {path.stem for path in apps if "    find=find," in path.read_text(encoding="utf-8")}
+    assert looking == app._FACE_TASKS
 
 
 def test_taken_port_is_one_line(app_root):

@@ -193,3 +193,9 @@ def test_missing_key_is_an_error_and_missing_task_a_default():
 )
 def test_language_of_a_browser(locale, language):
     assert language_of(locale) == language
+
+
+def test_label_of_an_unknown_task_is_what_its_people_call_it():
+    names = {"jian_kang": "健康"}
+    assert load_texts("en").label("rice_leaf", "jian_kang", names) == "健康"
+    assert load_texts("en").label("rice_leaf", "brown_spot", names) == "Brown spot"

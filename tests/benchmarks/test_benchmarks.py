@@ -16,7 +16,16 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "benchmarks"
-SCRIPTS = ("abstention", "first_answer", "folds", "latency", "prepare", "repro", "training")
+SCRIPTS = (
+    "abstention",
+    "first_answer",
+    "folds",
+    "latency",
+    "near_duplicates",
+    "prepare",
+    "repro",
+    "training",
+)
 
 
 @pytest.fixture(autouse=True)

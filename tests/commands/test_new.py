@@ -63,7 +63,7 @@ def test_new_writes_four_files_that_the_pipeline_reads(toy_project, photos, caps
     assert "fill in" in card.licence.url
     out = capsys.readouterr().out
     assert "NO GROUPS ARE KNOWN" in out
-    assert "late_blight (4)" in out
+    assert "late_blight = Late blight (4)" in out
     assert "PNG 6, JPEG 2" in out
     assert "dvc repro gate@rice_leaf" in out
 
@@ -200,7 +200,7 @@ def same_label(photos: Path) -> None:
 
 
 def no_letters(photos: Path) -> None:
-    (photos / "healthy").rename(photos / "123")
+    (photos / "healthy").rename(photos / "bell\a")
 
 
 def bad_table(photos: Path) -> None:
@@ -219,7 +219,7 @@ def binary_table(photos: Path) -> None:
         (same_label, "would both be the label 'late_blight'"),
         (no_letters, "no label can be made"),
         (bad_table, "expected the columns path, label"),
-        (binary_table, "not a CSV table in UTF-8"),
+        (binary_table, "expected CSV text in UTF-8"),
     ],
 )
 def test_new_bad_folder_is_refused_and_nothing_written(spoil, says, toy_project, photos, capsys):

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import re
@@ -11,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines import cli
+from pipelines import cli, progress
 from pipelines.commands.predict import FOREIGN_WARNING, SAMPLE_WARNING
 from pipelines.evaluation.abstention import fit_abstention
 
@@ -104,18 +106,85 @@ def test_predict_one_bad_image_does_not_stop_the_others(
     bad = tmp_path / "no\nimage.jpg"
     bad.write_bytes(b"this is text")
     absent = tmp_path / "absent.png"
-    arguments = (colour_images["red"], bad, absent, tmp_path, colour_images["blue"], "--json")
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    arguments = (colour_images["red"], bad, absent, empty, colour_images["blue"], "--json")
     assert predict(toy_project, *arguments) == 2
     captured = capsys.readouterr()
     document = json.loads(captured.out)
     assert [image["label"] for image in document["images"]] == ["red", "blue"]
-    assert [entry["path"] for entry in document["errors"]] == list(
-        map(str, (bad, absent, tmp_path))
-    )
+    assert [entry["path"] for entry in document["errors"]] == list(map(str, (bad, absent, empty)))
     lines = captured.err.splitlines()
     assert len(lines) == 3, "one line a bad image, a newline in the name included"
     assert "no\\nimage.jpg" in lines[0]
     assert "not an image of a known format" in lines[0]
+
+
+def test_predict_folder_as_csv_has_a_row_a_file(toy_project, toy_bundle, tmp_path, capsys):
+    folder = tmp_path / "photos"
+    for number, colour in enumerate(("red", "lime", "blue")):
+        (folder / f"plot {number}").mkdir(parents=True)
+        Image.new("RGB", (20, 20), colour).save(folder / f"plot {number}/a.png")
+    (folder / "torn.jpg").write_bytes(b"this is text")
+    for name in (".DS_Store", "._a.png", "Thumbs.db", "notes.txt"):
+        (folder / name).write_bytes(b"x")
+    assert predict(toy_project, folder, "--csv") == 2
+    captured = capsys.readouterr()
+    rows = list(csv.DictReader(io.StringIO(captured.out)))
+    shares = ["probability_red", "probability_green", "probability_blue"]
+    assert list(rows[0]) == ["path", "label", *shares, "is_foreign", "error"]
+    assert [(row["path"], row["label"], row["is_foreign"]) for row in rows] == [
+        (str(folder / "plot 0/a.png"), "red", "false"),
+        (str(folder / "plot 1/a.png"), "green", "false"),
+        (str(folder / "plot 2/a.png"), "blue", "false"),
+        (str(folder / "torn.jpg"), "", ""),
+    ]
+    for row in rows[:3]:
+        assert sum(float(row[share]) for share in shares) == pytest.approx(1, abs=1e-5)
+        assert row["error"] == ""
+    assert [rows[3][share] for share in shares] == ["", "", ""]
+    assert "not an image of a known format" in rows[3]["error"]
+    complaint, note = captured.err.splitlines()
+    assert "torn.jpg" in complaint
+    assert note.startswith("fieldlens: passed over 4: ")
+    assert "2 hidden" in note
+
+
+def test_predict_passed_over_names_alone_are_no_failure(
+    toy_project, toy_bundle, colour_images, tmp_path, capsys
+):
+    (tmp_path / ".DS_Store").write_bytes(b"x")
+    assert predict(toy_project, tmp_path / "*.png", tmp_path / ".*", "--json") == 0
+    captured = capsys.readouterr()
+    document = json.loads(captured.out)
+    assert [Path(image["path"]).stem for image in document["images"]] == ["blue", "green", "red"]
+    assert document["n_passed_over"] == {"hidden": 1}
+    assert captured.err == "fieldlens: passed over 1: 1 hidden\n"
+
+
+def test_predict_csv_holds_no_formula(
+    toy_project, toy_bundle, colour_images, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    colour_images["red"].rename("=cmd().png")
+    assert predict(toy_project.resolve(), "=cmd().png", "--csv") == 0
+    assert next(csv.DictReader(io.StringIO(capsys.readouterr().out)))["path"] == "./=cmd().png"
+
+
+def test_predict_json_and_csv_exclude_each_other(toy_project, capsys):
+    with pytest.raises(SystemExit) as end:
+        predict(toy_project, "a.png", "--json", "--csv")
+    assert end.value.code == 2
+
+
+def test_predict_many_tells_how_far_it_is(toy_project, toy_bundle, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(progress, "_LOG_INTERVAL_S", 0.0)
+    for number in range(25):
+        Image.new("RGB", (20, 20), "red").save(tmp_path / f"{number:02}.png")
+    assert predict(toy_project, tmp_path, "--csv") == 0
+    captured = capsys.readouterr()
+    assert len(captured.out.splitlines()) == 26
+    assert "toy: answering: 10 of 25" in captured.err
 
 
 def test_predict_only_bad_images_gives_no_table(toy_project, toy_bundle, tmp_path, capsys):
@@ -195,3 +264,14 @@ def test_predict_loads_no_torch_mlflow_or_dvc(toy_project, toy_bundle, colour_im
         timeout=60,
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_predict_shows_what_people_call_a_label(toy_project, toy_bundle, colour_images, capsys):
+    document = json.loads(toy_bundle.read_text())
+    toy_bundle.write_text(json.dumps(document | {"label_names": {"red": "红色"}}))
+    words = ["predict", str(colour_images["red"]), "--task", "toy", "--root", str(toy_project)]
+    assert cli.main(words) == 0
+    assert "红色" in capsys.readouterr().out
+    assert cli.main([*words, "--json"]) == 0
+    image = json.loads(capsys.readouterr().out)["images"][0]
+    assert (image["label"], image["name"]) == ("red", "红色")

@@ -118,6 +118,7 @@ def test_validate_measures_what_the_predictor_answers(project, folder, capsys):
         drop["internal"]["value"] - accuracy["value"], abs=2e-6
     )
     out = capsys.readouterr().out
+    assert re.search(r"^all +24 +24 +- +-$", out, re.MULTILINE)
     assert "This model has seen painted sample images only" in out
     assert f"{accuracy['value']:.3f} ({accuracy['low']:.3f} to" in out
     assert "Set aside: nothing" in out
@@ -351,3 +352,28 @@ def test_difference_of_two_independent_figures():
     found = difference(a, b)
     assert found.value == pytest.approx(0.2)
     assert (found.low, found.high) == pytest.approx((0.0524, 0.3339), abs=5e-4)
+
+
+def test_declared_folders_are_validated_and_stand_in_the_report(project, folder, capsys):
+    declared = f"real:\n  tiny: {{validate_on: [{json.dumps(str(folder))}]}}\n"
+    with project.params.open("a", encoding="utf-8") as stream:
+        stream.write(declared)
+    assert cli.main(["validate", "--root", str(project.root)]) == 0
+    accuracy = result(project)["intervals"]["accuracy"]
+    assert "on farm: 24 images" in capsys.readouterr().out
+    assert cli.main(["report", "--root", str(project.root)]) == 0
+    page = project.results_page.read_text(encoding="utf-8")
+    rows = page.split("## External checks")[1].splitlines()
+    row = next(line for line in rows if line.startswith("| tiny "))
+    assert f"| farm | 24 | none | {accuracy['value']:.3f} (" in row
+    # Of another model it is no news.
+    path = project.task("tiny").external_dir / "farm/validation.json"
+    path.write_text(re.sub(r'("model_sha256": ")\w{8}', r"\g<1>00000000", path.read_text()))
+    assert cli.main(["report", "--root", str(project.root)]) == 0
+    assert "External checks" not in project.results_page.read_text(encoding="utf-8")
+
+
+def test_no_declared_folder_is_said(project, capsys):
+    assert cli.main(["validate", "tiny", "--root", str(project.root)]) == 2
+    assert "real.tiny.validate_on" in capsys.readouterr().err
+    assert cli.main(["validate", "--root", str(project.root)]) == 0

@@ -177,3 +177,20 @@ def test_overlay_joins_mappings_and_replaces_the_rest():
     above = {"a": {"c": [3]}, "d": {"e": 5}}
     assert overlay(below, above) == {"a": {"b": 1, "c": [3]}, "d": {"e": 5}}
     assert below == {"a": {"b": 1, "c": [1, 2]}, "d": 4}
+
+
+def test_images_may_lie_in_a_folder_of_another_name(toy_project, data, capsys):
+    """What `real.<task>.data` and `validate_on` name, beside one another in the data folder."""
+    (data / "toy").rename(data / "toy_2026")
+    for name in ("Rot", "blue"):
+        (data / "elsewhere" / name).mkdir(parents=True)
+    text = (toy_project / "params.yaml").read_text(encoding="utf-8")
+    above = text.replace(
+        "  toy: {train:", "  toy: {data: toy_2026, validate_on: [elsewhere, gone], train:"
+    )
+    assert above != text
+    (toy_project / "params.yaml").write_text(above, encoding="utf-8")
+    assert workspace(toy_project, toy_project / ".real", data) == 0
+    params = load_params(toy_project / ".real/params.yaml")
+    assert params.task("toy").fetch.source.path == str((data / "toy_2026").resolve())
+    assert params.real["toy"].validate_on == (str((data / "elsewhere").resolve()),)

@@ -130,6 +130,7 @@ def clone(tmp_path: Path) -> Path:
 
 
 @pytest.mark.slow
+@pytest.mark.by_hand(reason="runs the whole pipeline again, twice ten minutes, in a copy")
 @pytest.mark.timeout(3600)
 def test_heavy_commands_run_in_order(clone):
     for command, _ in blocks():

@@ -78,6 +78,5 @@ def test_real_overlay_gives_valid_params(task, tmp_path):
     from pipelines.strict_yaml import read_yaml, validate
 
     document = read_yaml(ROOT / "params.yaml")
-    above = (document.get("real") or {}).get(task, {})
-    block = overlay(document["tasks"][task], above)
+    block = overlay(document["tasks"][task], PARAMS.real[task].sections)
     validate(TaskParams, block, ROOT / "params.yaml", f"real.{task}")

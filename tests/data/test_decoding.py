@@ -20,6 +20,7 @@ from PIL import Image
 
 from pipelines.data import decoding
 from pipelines.data.decoding import Refused, Seen, look, look_at_all
+from pipelines.data.fingerprints import THUMBNAIL_PX
 from pipelines.errors import DataError
 
 
@@ -34,7 +35,7 @@ def test_sound_image_is_seen(tmp_path: Path) -> None:
     assert isinstance(seen, Seen)
     assert seen.sha256 == hashlib.sha256((tmp_path / "a.png").read_bytes()).hexdigest()
     assert (seen.format, seen.width_px, seen.height_px) == ("PNG", 40, 40)
-    assert len(seen.fingerprint.thumbnail) == 256
+    assert len(seen.fingerprint.thumbnail) == THUMBNAIL_PX**2
 
 
 def test_bad_files_are_refused_with_kind_and_reason(tmp_path: Path) -> None:

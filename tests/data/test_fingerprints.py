@@ -22,7 +22,7 @@ def distance(one: Image.Image, other: Image.Image) -> int:
 
 def alike(one: Image.Image, other: Image.Image) -> bool:
     prints = stack([fingerprint(one), fingerprint(other)])
-    return bool(are_alike(prints.thumbnails[:1], prints.thumbnails[1:])[0])
+    return bool(are_alike(prints.coarse[:1], prints.coarse[1:])[0])
 
 
 def jpeg(image: Image.Image, quality: int) -> Image.Image:
@@ -88,7 +88,17 @@ def test_hash_is_pinned() -> None:
 
 
 def test_stack_of_nothing_is_empty() -> None:
-    assert stack([]).thumbnails.shape == (0, 256)
-    prints = stack([Fingerprint(2**64 - 1, bytes(range(256)))])
-    assert prints.bits[0] == 2**64 - 1
-    assert prints.thumbnails[0, 7] == 7
+    assert stack([]).thumbnails.shape == (0, 4096)
+    assert stack([]).coarse.shape == (0, 256)
+
+
+def test_coarse_thumbnails_are_means_of_blocks() -> None:
+    rows = np.random.default_rng(0).integers(0, 256, (1500, 64, 64), dtype=np.uint8)
+    prints = stack(Fingerprint(2**64 - 1, row.tobytes()) for row in rows)
+    assert prints.bits[7] == 2**64 - 1
+    assert np.array_equal(prints.thumbnails, rows.reshape(1500, -1))
+    for index in (0, 1023, 1024, 1499):
+        block = rows[index, 8:12, 20:24]
+        assert prints.coarse[index].reshape(16, 16)[2, 5] == round(float(block.mean()))
+    some = prints.of(np.array([3, 1]))
+    assert np.array_equal(some.thumbnails[1], prints.thumbnails[1])

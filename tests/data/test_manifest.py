@@ -95,12 +95,12 @@ def test_table_is_believed_before_folders(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (b"path,class\na.png,cat\n", "without label"),
+        (b"path,kind\na.png,cat\n", "without label"),
         (b"path,label\na.png,bird\n", "records.csv:2: no class of the card is called 'bird'"),
         (b"path,label\n../../etc/passwd,cat\n", "stay inside raw/"),
         (b"path,label\n/etc/passwd,cat\n", "stay inside raw/"),
         (b"path,label\n,cat\n", "stay inside raw/"),
-        (b"path,label\na.png\n", "no class of the card is called None|called ''"),
+        (b"path,label\na.png\n", "no image was found"),
         ("path,label\nnaïve.png,cat\n".encode("latin-1"), "CSV text in UTF-8"),
         (b"path,label\n", "no image was found"),
         (b"", "without label, path"),

@@ -220,7 +220,7 @@ def test_extract_zip_with_a_member_without_a_name_raises_nothing_else(tmp_path: 
 
 def test_extract_zip_with_unknown_compression_is_refused(tmp_path: Path) -> None:
     path = _zip(tmp_path / "set.zip", ("a.jpg", b"1"))
-    _set_central_field(path, 10, "<H", 9)
+    _set_central_field(path, 10, "<H", 14)
     with pytest.raises(SourceError, match="neither stored nor deflated"):
         extract(path, _intake(tmp_path / "raw"), "")
 

@@ -11,6 +11,7 @@ from pipelines.config_sources import FolderSource
 from pipelines.data.sources.folder import fetch_folder
 from pipelines.data.sources.intake import Intake
 from pipelines.errors import SourceError
+from tests.file_tree import file_tree
 
 
 def _fetch(path: str | Path, tmp_path: Path, max_bytes: int = 10_000) -> Intake:
@@ -47,21 +48,106 @@ def test_fetch_folder_keeps_odd_names_and_leaves_the_rest(tmp_path: Path) -> Non
     intake = _fetch("set", tmp_path)
     assert _taken(tmp_path) == sorted([*odd, b"records.csv"])
     assert (tmp_path / "raw" / os.fsdecode(odd[2])).read_bytes() == odd[2]
-    assert intake.skipped == {"hidden": 2, "other": 3}
+    assert intake.skipped == {"hidden": 2, "system": 1, "other": 2}
 
 
-def test_fetch_folder_never_follows_links(tmp_path: Path) -> None:
+def test_fetch_folder_of_links_is_copied_by_content_and_accounted_for(tmp_path: Path) -> None:
     top = tmp_path / "set"
-    _make(top / "cats/a.jpg")
-    secret = _make(tmp_path / "secret.jpg", b"secret")
-    (top / "cats/loop").symlink_to(top)
-    (top / "cats/escape.jpg").symlink_to(secret)
+    pool = tmp_path / "pool"
+    _make(pool / "7.jpg", b"seven")
+    _make(pool / "dogs/1.jpg", b"one")
+    _make(pool / "dogs/.git/x.jpg")
+    (pool / "dogs/home").symlink_to(top)
+    _make(top / "cats/a.jpg", b"A")
+    (top / "cats/again").symlink_to(top)
+    (top / "cats/self.jpg").symlink_to("self.jpg")
+    (top / "cats/outside.jpg").symlink_to(pool / "7.jpg")
     (top / "cats/inside.jpg").symlink_to("a.jpg")
     (top / "cats/nothing.jpg").symlink_to("absent")
-    (top / "dogs").symlink_to(tmp_path)
+    (top / "cats/null.jpg").symlink_to("/dev/null")
+    (top / "dogs").symlink_to(pool / "dogs")
     intake = _fetch(top, tmp_path)
-    assert _taken(tmp_path) == [b"cats/a.jpg"]
-    assert intake.skipped == {"link": 5}
+    assert file_tree(tmp_path / "raw") == {
+        "cats/a.jpg": b"A",
+        "cats/inside.jpg": b"A",
+        "cats/outside.jpg": b"seven",
+        "dogs/1.jpg": b"one",
+    }
+    assert intake.skipped == {"link loop": 2, "dangling link": 2, "special": 1, "hidden": 1}
+    assert intake.account.n_files == 10
+    assert not any(path.is_symlink() for path in (tmp_path / "raw").rglob("*"))
+
+
+def test_fetch_folder_whose_links_multiply_ends_at_the_bound(tmp_path: Path) -> None:
+    # Each level has two ways to the next: 2^40 paths, and not one loop.
+    for level in range(40):
+        (tmp_path / "set" / f"{level}").mkdir(parents=True)
+    for level in range(39):
+        for name in "ab":
+            (tmp_path / "set" / f"{level}" / name).symlink_to(tmp_path / "set" / f"{level + 1}")
+    (tmp_path / "raw").mkdir()
+    intake = Intake(tmp_path / "raw", "fish", max_bytes=9, max_files=5_000)
+    with pytest.raises(SourceError, match="more than 5,000 files"):
+        fetch_folder(FolderSource(kind="folder", path="set"), intake, tmp_path)
+
+
+def test_fetch_folder_content_decides_where_a_name_has_no_suffix(tmp_path: Path) -> None:
+    top = tmp_path / "set"
+    _make(top / "covid/IM0001", bytes(128) + b"DICM" + b"\x02")
+    _make(top / "covid/1.2.840.10008.55", bytes(128) + b"DICM")
+    _make(top / "normal/photo", b"\xff\xd8\xff\xe0 and so on")
+    _make(top / "normal/README", b"not a picture")
+    _make(top / "normal/empty", b"")
+    intake = _fetch(top, tmp_path)
+    assert sorted(file_tree(tmp_path / "raw")) == [
+        "covid/1.2.840.10008.55",
+        "covid/IM0001",
+        "normal/photo",
+    ]
+    assert intake.account.as_json()["passed_over"] == {"no images": 2}
+
+
+def test_fetch_folder_labels_by_pattern_pool_what_publishers_split(tmp_path: Path) -> None:
+    top = tmp_path / "set"
+    for name in ("train/Rot_1/a.jpg", "val/Rot_1/a.jpg", "train/Blau/b.jpg", "other/c.jpg"):
+        _make(top / name, name.encode())
+    _make(top / "train/Rot_1/a_original_2.jpg")
+    (tmp_path / "raw").mkdir()
+    source = FolderSource(
+        kind="folder",
+        path="set",
+        labels={"*/Rot_*": "red", "*/Blau/*": "blue"},
+        leave_out=("*_original_*",),
+    )
+    intake = Intake(tmp_path / "raw", "fish", max_bytes=999, picked=source)
+    fetch_folder(source, intake, tmp_path)
+    assert file_tree(tmp_path / "raw") == {
+        "blue/train/Blau/b.jpg": b"train/Blau/b.jpg",
+        "red/train/Rot_1/a.jpg": b"train/Rot_1/a.jpg",
+        "red/val/Rot_1/a.jpg": b"val/Rot_1/a.jpg",
+    }
+    assert intake.skipped == {"left out": 1, "unlabelled": 1}
+
+
+def test_fetch_folder_names_that_differ_in_unicode_form_only_are_one_clear_line(
+    tmp_path: Path,
+) -> None:
+    _make(tmp_path / "set/cats/gr\u00f6\u00dfe.jpg")
+    _make(tmp_path / "set/cats/gro\u0308\u00dfe.jpg")
+    with pytest.raises(SourceError, match="are one name on this disk") as caught:
+        _fetch("set", tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_fetch_folder_names_of_macos_arrive_composed(tmp_path: Path) -> None:
+    _make(tmp_path / "set/Bla\u0308tter/a.jpg")
+    _fetch("set", tmp_path)
+    assert sorted(file_tree(tmp_path / "raw")) == ["Bl\u00e4tter/a.jpg"]
+
+
+def test_fetch_folder_that_is_an_address_says_which_kind_takes_it(tmp_path: Path) -> None:
+    with pytest.raises(SourceError, match="`kind: store`"):
+        _fetch("s3://bucket/set", tmp_path)
 
 
 def test_fetch_folder_pipe_is_left_alone(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_intake_takes_images_and_top_records_only(tmp_path: Path) -> None:
         "a/1.JPG",
         "records.csv",
     ]
-    assert intake.skipped == {"hidden": 3, "other": 3}
+    assert intake.skipped == {"hidden": 2, "system": 1, "other": 3}
 
 
 @pytest.mark.parametrize("second", ["a", "a/b.jpg", "a/b.jpg/c.jpg"])
@@ -122,8 +122,30 @@ def test_intake_name_taken_or_folder_of_another_is_an_error(tmp_path: Path, seco
     intake = Intake(tmp_path, "fish", max_bytes=100)
     intake.add(PurePosixPath("a/b.jpg"), [b"1"])
     with pytest.raises(SourceError, match="two entries"):
-        intake.add(PurePosixPath(second), [b"2"])
+        intake.add(PurePosixPath(second), [b"\xff\xd8\xff 2"])
     assert (tmp_path / "a/b.jpg").read_bytes() == b"1"
+
+
+def test_intake_names_that_a_disk_takes_for_one_are_told(tmp_path: Path) -> None:
+    intake = Intake(tmp_path, "fish", max_bytes=100)
+    intake.add(PurePosixPath("a/IMG.jpg"), [b"1"])
+    # What a disk does that knows no letter case: the other name is there, too.
+    (tmp_path / "a/img.JPG").hardlink_to(tmp_path / "a/IMG.jpg")
+    with pytest.raises(SourceError, match=r"'a/IMG.jpg' and 'a/img.JPG' are one name"):
+        intake.add(PurePosixPath("a/img.JPG"), [b"2"])
+
+
+def test_intake_names_that_this_disk_tells_apart_are_both_taken(tmp_path: Path) -> None:
+    intake = Intake(tmp_path, "fish", max_bytes=100)
+    intake.add(PurePosixPath("a/IMG.jpg"), [b"1"])
+    intake.add(PurePosixPath("a/img.jpg"), [b"2"])
+    assert intake.n_files == 2
+
+
+def test_intake_takes_tables_at_the_top_and_in_parts_of_a_set(tmp_path: Path) -> None:
+    intake = Intake(tmp_path, "fish", max_bytes=100)
+    names = ["metadata.csv", "train/metadata.jsonl", "Val/records.csv", "cats/metadata.csv"]
+    assert [name for name in names if intake.wants(PurePosixPath(name))] == names[:3]
 
 
 def test_intake_bounds_count_over_files(tmp_path: Path) -> None:

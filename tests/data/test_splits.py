@@ -12,9 +12,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.data.fingerprints import Fingerprints
 from pipelines.data.manifest import SPLITS, Entry
-from pipelines.data.splits import assign_splits, check_leaks
+from pipelines.data.near_duplicates import Indices
+from pipelines.data.splits import assign_splits, check_leaks, straddling
 from pipelines.errors import DataError, LeakageError
 
 Image = tuple[str, str]
@@ -138,58 +138,48 @@ def test_what_cannot_be_split_is_refused(images: list[Image], message: str) -> N
     assert "\n" not in str(caught.value)
 
 
-def manifest() -> tuple[list[Entry], Fingerprints]:
-    entries = [
+def manifest() -> list[Entry]:
+    return [
         Entry(f"{i}.png", "a", f"g{i // 2}", "", SPLITS[i // 4], f"{i:064x}", 9, 9)
         for i in range(12)
     ]
-    rng = np.random.default_rng(0)
-    bits = rng.integers(0, 2**63, 12, dtype=np.uint64)
-    return entries, Fingerprints(bits, rng.integers(0, 256, (12, 256), dtype=np.uint8))
+
+
+def pairs(*found: tuple[int, int]) -> Indices:
+    return np.array(found, np.intp).reshape(-1, 2)
 
 
 def test_clean_manifest_passes_the_leak_check() -> None:
-    entries, prints = manifest()
-    check_leaks(entries, prints, 4)
+    check_leaks(manifest(), pairs((0, 3), (4, 7)))
+    check_leaks(manifest(), pairs())
 
 
 def test_group_in_two_splits_is_a_leak() -> None:
-    entries, prints = manifest()
+    entries = manifest()
     entries[11] = replace(entries[11], split="train")
     with pytest.raises(LeakageError, match=r"1 group\(s\).*'g5' in test and train"):
-        check_leaks(entries, prints, 4)
+        check_leaks(entries, pairs())
 
 
 def test_many_leaks_name_three_and_count_all() -> None:
-    entries, prints = manifest()
-    doctored = [replace(each, split=SPLITS[i % 2]) for i, each in enumerate(entries)]
+    doctored = [replace(each, split=SPLITS[i % 2]) for i, each in enumerate(manifest())]
     with pytest.raises(LeakageError, match=r"6 group\(s\).*'g0'.*'g1'.*'g2' in") as caught:
-        check_leaks(doctored, prints, 4)
+        check_leaks(doctored, pairs())
     assert "'g3'" not in str(caught.value)
 
 
 def test_same_bytes_in_two_splits_are_a_leak() -> None:
-    entries, prints = manifest()
+    entries = manifest()
     entries[11] = replace(entries[11], sha256=entries[0].sha256)
     with pytest.raises(LeakageError, match=r"1 file content\(s\).*test and train"):
-        check_leaks(entries, prints, 4)
+        check_leaks(entries, pairs())
 
 
-@pytest.mark.parametrize(("flips", "is_leak"), [(0, True), (4, True), (5, False)])
-def test_near_duplicates_in_two_splits_are_a_leak(flips: int, is_leak: bool) -> None:
-    entries, prints = manifest()
-    prints.bits[11] = prints.bits[0] ^ np.uint64(2**flips - 1)
-    prints.thumbnails[11] = prints.thumbnails[0]
-    if not is_leak:
-        check_leaks(entries, prints, 4)
-        return
+def test_near_duplicates_in_two_splits_are_a_leak() -> None:
     message = r"1 near-duplicate pair\(s\).*'0.png' \(train\) and '11.png' \(test\)"
     with pytest.raises(LeakageError, match=message):
-        check_leaks(entries, prints, 4)
+        check_leaks(manifest(), pairs((0, 3), (0, 11)))
 
 
-def test_near_duplicates_in_one_split_are_no_leak() -> None:
-    entries, prints = manifest()
-    prints.bits[3] = prints.bits[0]
-    prints.thumbnails[3] = prints.thumbnails[0]
-    check_leaks(entries, prints, 4)
+def test_pairs_that_stand_in_two_splits_are_told() -> None:
+    assert straddling(manifest(), pairs((0, 3), (3, 4), (8, 11))).tolist() == [False, True, False]

@@ -7,9 +7,13 @@ import sys
 import matplotlib
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from pipelines.evaluation import plots
+from pipelines.evaluation.confusion_plots import confusion
+from pipelines.evaluation.threshold_plots import thresholds
+from pipelines.mobile.trust import OperatingPoint
 
 LABELS = ("ash", "birch", "cedar")
 
@@ -25,7 +29,7 @@ def figures() -> dict[str, bytes]:
     images = [rng.integers(0, 255, (8, 8, 3), dtype=np.uint8) for _ in range(5)]
     return {
         "curves": plots.training_curves(history, "tiny"),
-        "confusion": plots.confusion(class_index, probabilities.argmax(axis=1), LABELS),
+        "confusion": confusion(class_index, probabilities.argmax(axis=1), LABELS),
         "reliability": plots.reliability(class_index, probabilities, 10),
         "roc": plots.roc(class_index, probabilities, LABELS),
         "grid": plots.sample_grid(
@@ -62,8 +66,8 @@ def test_global_state_stays_as_it_was(drawn):
 
 def test_pyplot_is_never_loaded():
     code = (
-        "import sys, numpy as np; from pipelines.evaluation import plots;"
-        "plots.confusion(np.array([0, 1]), np.array([0, 1]), ('a', 'b'));"
+        "import sys, numpy as np; from pipelines.evaluation.confusion_plots import confusion;"
+        "confusion(np.array([0, 1]), np.array([0, 1]), ('a', 'b'));"
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False, timeout=60).returncode == 0
@@ -75,10 +79,52 @@ def test_edges_are_drawn_without_a_warning():
     for png in (
         plots.training_curves([]),
         plots.training_curves([{"epoch": 1, "train_loss": float("nan")}]),
-        plots.confusion(one, one, LABELS),
+        confusion(one, one, LABELS),
         plots.reliability(one, certain, 10),
         plots.roc(one, certain, LABELS),
         plots.sample_grid([], []),
-        plots.confusion(one, one, [f"class_{number}" for number in range(30)]),
+        confusion(one, one, [f"class_{number}" for number in range(30)]),
     ):
         assert png.startswith(b"\x89PNG")
+
+
+@pytest.mark.parametrize("n_classes", [12, 40, 41, 200, pytest.param(1000, marks=pytest.mark.slow)])
+def test_figures_are_bounded_in_pixels_however_many_classes_there_are(n_classes):
+    rng = np.random.default_rng(1)
+    labels = [
+        f"a_rather_long_name_of_a_species_of_number_{index:04d}" for index in range(n_classes)
+    ]
+    true = np.arange(4 * n_classes) % n_classes
+    probabilities = rng.dirichlet(np.full(n_classes, 0.1), len(true))
+    point = OperatingPoint(
+        threshold=0.4,
+        min_specificity=0.9,
+        sensitivity=0.8,
+        specificity=0.95,
+        n_positive=4,
+        n_negative=8,
+    )
+    for png in (
+        confusion(true, probabilities.argmax(axis=1), labels, "test split"),
+        confusion(true, true, labels),
+        plots.roc(true, probabilities, labels),
+        thresholds(true, probabilities, labels, dict.fromkeys(labels, point)),
+    ):
+        assert max(Image.open(io.BytesIO(png)).size) <= 4000
+
+
+def test_the_largest_confusions_are_the_ones_that_are_drawn(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(
+        "pipelines.evaluation.confusion_plots.Figure",
+        lambda **size: drawn.append(Figure(**size)) or drawn[-1],
+    )
+    true = np.repeat(np.arange(50), 4)
+    answers = true.copy()
+    answers[:3] = 7
+    answers[8:10] = 9
+    confusion(true, answers, [f"c{index}" for index in range(50)])
+    axes = drawn[0].axes[0]
+    assert [text.get_text() for text in axes.get_yticklabels()] == ["c0 → c7", "c2 → c9"]
+    assert [bar.get_width() for bar in axes.patches] == [3, 2]
+    assert "5 of 5 wrong answers, of 200 images" in axes.get_title()

@@ -182,3 +182,13 @@ def test_read_model_gives_the_bytes(candidate):
     data = read_model(bundle, candidate.parent, "fp32")
     assert data == (candidate.parent / bundle.files["fp32"].name).read_bytes()
     assert len(data) == bundle.files["fp32"].size_bytes
+
+
+def test_names_of_labels_travel_and_are_left_out_where_there_are_none(candidate):
+    assert "label_names" not in json.loads(candidate.read_text(encoding="utf-8"))
+    assert "is_split_given" not in json.loads(candidate.read_text(encoding="utf-8"))["provenance"]
+    bundle = read_bundle(edited(candidate, label_names={"red_tile": "红色"}))
+    assert [bundle.name_of(label) for label in bundle.labels[:2]] == ["红色", "green_tile"]
+    assert json.loads(bundle.to_json())["label_names"] == {"red_tile": "红色"}
+    with pytest.raises(BundleError, match="label_names names no label: mauve"):
+        read_bundle(edited(candidate, label_names={"mauve": "Mauve"}))

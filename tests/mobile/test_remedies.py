@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -8,7 +9,7 @@ import pytest
 from pipelines.config import ExportParams
 from pipelines.errors import ConfigError
 from pipelines.evaluation.metrics import agreement, sqnr_db
-from pipelines.mobile.attempts import Attempt, Recipe, best_of
+from pipelines.mobile.attempts import Attempt, Recipe, best_of, max_bytes
 from pipelines.mobile.bundle import Candidate
 from pipelines.mobile.equalize import equalized
 from pipelines.mobile.graphs import blocks_of, logits_of
@@ -99,16 +100,16 @@ def test_what_is_written_of_an_attempt_is_what_its_file_does(doctored_onnx, data
 
 
 @pytest.mark.parametrize(
-    "bound",
+    ("bound", "said"),
     [
-        {"max_int8_bytes": 1},
-        {"min_agreement": 1.0},
-        {"max_accuracy_drop": 0.0},
-        {"max_macro_f1_drop": 0.0},
+        ({"max_int8_bytes": 1}, r"^[\d,]+ bytes \(bound 1\)$"),
+        ({"min_agreement": 1.0}, r"^agreement with fp32 [\d.]+% \(bound 100.0%\)$"),
+        ({"max_accuracy_drop": 0.0}, r"^drop of accuracy 0\.\d+ \(bound 0\)$"),
+        ({"max_macro_f1_drop": 0.0}, r"^drop of macro-F1 0\.\d+ \(bound 0\)$"),
     ],
-    ids=lambda bound: next(iter(bound)),
+    ids=["bytes", "agreement", "accuracy", "macro_f1"],
 )
-def test_each_bound_counts(bound, doctored_onnx, data):
+def test_each_bound_counts_and_is_named(bound, said, doctored_onnx, data):
     calibration, val, _ = data
     # As if fp32 were always right: then each error of int8 costs.
     truth = logits_of(doctored_onnx, val).argmax(axis=1)
@@ -118,6 +119,17 @@ def test_each_bound_counts(bound, doctored_onnx, data):
     assert attempt.candidate.agreement < 1
     assert not attempt.candidate.holds_bounds
     assert attempt.candidate.is_chosen
+    (missed,) = attempt.missed
+    assert re.search(said, missed)
+
+
+def test_the_bound_on_bytes_follows_the_number_of_classes():
+    assert [max_bytes(2_600_000, n) for n in (2, 10, 11, 200)] == [
+        2_600_000,
+        2_600_000,
+        2_601_300,
+        2_847_000,
+    ]
 
 
 def test_search_is_deterministic(doctored_onnx, data):

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -40,7 +41,7 @@ source: {publisher: us, url: "https://example.org", version: "1", retrieved: "20
 licence: {spdx: Apache-2.0, url: "https://example.org", redistribution: Yes.}
 citation: {text: None needed.}
 classes:
-  - {label: red_tile, meaning: A red tile.}
+  - {label: red_tile, name: 红砖, meaning: A red tile.}
   - {label: green_tile, meaning: A green tile.}
   - {label: blue_tile, meaning: A blue tile., is_alarm: false}
 unit_of_observation: one tile
@@ -132,6 +133,7 @@ def test_export_writes_a_candidate_that_answers_like_the_float_model(project, fi
     assert bundle.labels == LABELS
     assert bundle.title == "Tiny tiles"
     assert bundle.label_meanings["red_tile"] == "A red tile."
+    assert bundle.label_names == {"red_tile": "红砖"}
     assert bundle.not_for == ("anything else",)
     assert bundle.metrics is None
     assert bundle.served.precision == "int8"
@@ -254,7 +256,8 @@ def test_two_exports_are_the_same_bytes_and_bounds_decide_what_is_served(project
     export.run("tiny", params(max_int8_bytes=1), 7, project)
     bundle = read_bundle(files.candidate)
     assert bundle.served.precision == "fp32"
-    assert "no int8 file kept its bounds" in bundle.served.reason
+    # What failed is named, and nothing else.
+    assert re.search(r"; the best missed: [\d,]+ bytes \(bound 1\)$", bundle.served.reason)
     assert [c.remedy for c in bundle.int8_path] == ["minmax", "equalize"]
     assert sum(c.is_chosen for c in bundle.int8_path) == 1
 

@@ -27,6 +27,7 @@ from pipelines.errors import ConfigError, DataError, MissingDataError
 from pipelines.paths import Paths
 from pipelines.reference import cats_dogs
 from pipelines.stages import prepare
+from tests.data.fixed_camera import CAMERAS, jpeg, part
 from tests.file_tree import file_tree
 
 SEED = 7
@@ -222,19 +223,77 @@ def test_copies_under_two_labels_are_both_left_out(project: Paths) -> None:
 
 
 def test_near_duplicates_are_kept_in_one_group(project: Paths) -> None:
-    scene(30).resize((50, 50)).save(raw(project) / "elm" / "t952_a.png")
-    scene(41).save(raw(project) / "elm" / "t953_a.jpg", quality=75)
+    # Their names state no group, so they go where their pictures are.
+    scene(30).resize((50, 50)).save(raw(project) / "elm" / "small.png")
+    scene(41).save(raw(project) / "elm" / "again.jpg", quality=75)
     entries, summary, refused = run(project)
     group = {entry.path: entry.group for entry in entries}
     source = {seed: f"t{(seed + 1) // 2:03d}" for seed in (30, 41)}
     assert refused == {}
-    assert group["elm/t952_a.png"] == source[30]
-    assert group["elm/t953_a.jpg"] == source[41]
+    assert group["elm/small.png"] == source[30]
+    assert group["elm/again.jpg"] == source[41]
     near = summary["near_duplicates"]
     assert (near["n_joined_groups"], near["n_absorbed_groups"]) == (2, 2)
     # Number 41 is an ash: its copy under elm is reported.
     assert near["n_pairs_across_labels"] == 1
-    assert near["pairs_across_labels"] == [["ash/t021_a.jpg", "elm/t953_a.jpg"]]
+    assert near["pairs_across_labels"] == [["ash/t021_a.jpg", "elm/again.jpg"]]
+
+
+def test_stated_groups_win_over_near_duplicates(
+    project: Paths, caplog: pytest.LogCaptureFixture
+) -> None:
+    for seed in range(24, 31):
+        scene(seed).save(raw(project) / "elm" / f"t9{seed}_a.jpg", quality=75)
+    with caplog.at_level(logging.WARNING):
+        entries, summary, _ = run(project)
+    assert {f"t9{seed}" for seed in range(24, 31)} <= {entry.group for entry in entries}
+    split = {entry.path: entry.split for entry in entries}
+    near = summary["near_duplicates"]
+    assert (near["n_pairs"], near["n_pairs_left_apart"]) == (7, 7)
+    assert near["n_pairs_in_two_splits"] == sum(
+        split[one] != split[other] for one, other in near["pairs_left_apart"]
+    )
+    assert "7 near-duplicate pair(s) were left in two groups" in caplog.text
+
+
+@pytest.mark.parametrize(("policy", "n_pairs", "n_apart"), [("warn", 1, 1), ("off", 0, 0)])
+def test_the_card_leaves_near_duplicates_apart(
+    project: Paths, policy: str, n_pairs: int, n_apart: int
+) -> None:
+    scene(30).resize((50, 50)).save(raw(project) / "elm" / "small.png")
+    card = project.task("tiles").card
+    card.write_text(card.read_text(encoding="utf-8") + f"near_duplicates: {policy}\n")
+    entries, summary, _ = run(project)
+    group = {entry.path: entry.group for entry in entries}
+    assert group["elm/small.png"] == "elm/small.png"
+    near = summary["near_duplicates"]
+    assert (near["n_pairs"], near["n_pairs_left_apart"]) == (n_pairs, n_apart)
+
+
+@pytest.mark.parametrize("is_stated", [False, True])
+def test_two_classes_under_a_fixed_camera_are_prepared(
+    project: Paths, is_stated: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.rmtree(raw(project))
+    rng, rows = np.random.default_rng(8), ["path,label,group"]
+    for label in ("oak", "elm"):
+        (raw(project) / label).mkdir(parents=True)
+        for index in range(14):
+            image = part(CAMERAS["shaken"], rng, index, is_scratched=label == "elm")
+            path = f"{label}/part{index:03d}.jpg"
+            (raw(project) / path).write_bytes(jpeg(image))
+            rows.append(f"{path},{label},{label}{index // 2}")
+    if is_stated:
+        (raw(project) / "records.csv").write_text("\n".join(rows) + "\n", encoding="utf-8")
+    with caplog.at_level(logging.WARNING):
+        entries, summary, _ = run(project, classes=("oak", "elm"))
+    assert len(entries) == 28
+    assert [scene["n_images"] for scene in summary["near_duplicates"]["scenes"]] == [28]
+    assert "28 images look alike as under a fixed camera" in caplog.text
+    if is_stated:
+        assert summary["n_groups"]["total"] == 14
+    else:
+        assert summary["n_groups"]["total"] >= 24
 
 
 def test_group_of_two_labels_stays_together_and_is_warned_of(
@@ -314,10 +373,10 @@ def test_exif_rotated_copy_is_a_near_duplicate_of_the_upright_one(project: Paths
     tags = Image.Exif()
     tags[0x0112] = 6
     turned = scene(25).transpose(Image.Transpose.ROTATE_90)
-    turned.save(raw(project) / "elm" / "t970_a.jpg", exif=tags, quality=90)
+    turned.save(raw(project) / "elm" / "turned.jpg", exif=tags, quality=90)
     entries, summary, _ = run(project)
     assert summary["n_exif_rotated"] == 1
-    assert {entry.group for entry in entries if "t970" in entry.path} == {"t013"}
+    assert {entry.group for entry in entries if "turned" in entry.path} == {"t013"}
 
 
 def test_stage_loads_no_heavy_library() -> None:

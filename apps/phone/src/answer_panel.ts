@@ -38,7 +38,7 @@ export class AnswerPanel {
     for (const label of bundle.labels) {
       const bar = h("span", { class: "bar-fill" });
       const percent = h("span", { class: "bar-percent" });
-      const name = h("span", { class: "bar-label" }, labelWords(said, label));
+      const name = h("span", { class: "bar-label" }, this.#named(label));
       const track = h("span", { class: "bar-track", "aria-hidden": "true" }, bar);
       const row = h("li", { "data-label": label }, name, percent, track);
       this.#rows.set(label, { row, bar, percent });
@@ -74,11 +74,11 @@ export class AnswerPanel {
   spoken(answer: Answer): string {
     if (answer.isForeign) return this.texts.say("answer.foreign");
     const percent = this.texts.percent(Math.max(...answer.probabilities));
-    return this.texts.say("answer.spoken", { label: labelWords(this.said, answer.label), percent });
+    return this.texts.say("answer.spoken", { label: this.#named(answer.label), percent });
   }
 
   show(answer: Answer, loaded: Loaded, ratePerSecond: number | null): void {
-    const { texts, said } = this;
+    const { texts } = this;
     const best = answer.probabilities[argmax(answer.probabilities)]!;
     this.#n += 1;
     const data = this.element.dataset;
@@ -92,7 +92,7 @@ export class AnswerPanel {
       this.#headline.textContent = texts.say("answer.foreign");
     } else {
       this.#kicker.textContent = texts.say("answer.probability", { percent: texts.percent(best) });
-      this.#headline.textContent = labelWords(said, answer.label);
+      this.#headline.textContent = this.#named(answer.label);
     }
     if (this.#wasForeign !== answer.isForeign) {
       this.#barsBox.open = !answer.isForeign;
@@ -103,6 +103,10 @@ export class AnswerPanel {
     this.#showAlarms(answer);
     this.#showLines(answer);
     this.#showSpeed(answer, loaded, ratePerSecond);
+  }
+
+  #named(label: string): string {
+    return labelWords(this.said, this.bundle.labelNames, label);
   }
 
   #showBars(answer: Answer): void {
@@ -143,7 +147,7 @@ export class AnswerPanel {
           h(
             "div",
             {},
-            h("p", { class: "alarm-title" }, this.texts.say(key, { label: labelWords(this.said, label) })),
+            h("p", { class: "alarm-title" }, this.texts.say(key, { label: this.#named(label) })),
             h(
               "p",
               { class: "fine" },
@@ -163,8 +167,12 @@ export class AnswerPanel {
 
   #showLines(answer: Answer): void {
     const { texts, said } = this;
+    const { range } = this.bundle.preprocess;
+    const outside =
+      answer.outside > 0 &&
+      h("p", { class: "close-call" }, texts.say("answer.outside", { percent: texts.percent(answer.outside), range: range === "full" ? "0–65535" : (range ?? []).join("–") }));
     if (answer.isForeign) {
-      fill(this.#lines, h("p", {}, texts.say("answer.foreignWhy")));
+      fill(this.#lines, outside, h("p", {}, texts.say("answer.foreignWhy")));
       return;
     }
     const second = [...answer.probabilities].sort((a, b) => b - a)[1] ?? 0;
@@ -175,11 +183,12 @@ export class AnswerPanel {
       body ? h("div", { class: "line" }, h("h3", {}, title), h("p", {}, body)) : null;
     fill(
       this.#lines,
+      outside,
       isClose &&
         h(
           "p",
           { class: "close-call" },
-          texts.say("answer.close", { second: labelWords(said, secondLabel), percent: texts.percent(second) }),
+          texts.say("answer.close", { second: this.#named(secondLabel), percent: texts.percent(second) }),
         ),
       line(texts.say("answer.next"), said.next_steps[answer.label]),
       line(texts.say("answer.meaning"), meaning),

@@ -1,6 +1,7 @@
 // bundle.json, as a phone needs it: pipelines/mobile/bundle.py. An unknown schema, or a key of the
 // preprocessing that this page does not know, is refused and never guessed.
 
+import type { Range } from "./deep_png.ts";
 import type { Packed } from "./packed.ts";
 import type { PreprocessSpec } from "./preprocess.ts";
 import { Refusal } from "./refusal.ts";
@@ -29,6 +30,8 @@ export interface Bundle {
   readonly title: string;
   readonly labels: readonly string[];
   readonly labelMeanings: Readonly<Record<string, string>>;
+  /** What people call a label, where that is something else. */
+  readonly labelNames: Readonly<Record<string, string>>;
   readonly preprocess: PreprocessSpec;
   readonly inputName: string;
   readonly logitsName: string;
@@ -46,7 +49,9 @@ export interface Bundle {
   readonly notFor: readonly string[];
 }
 
-const PREPROCESS_KEYS = new Set(["resize_px", "crop_px", "interpolation", "grey", "side_px", "border_mask"]);
+const PREPROCESS_KEYS = new Set(["resize_px", "crop_px", "interpolation", "grey", "side_px", "border_mask", "range", "max_aspect"]);
+/** Where the bundle says nothing: pipelines/data/reading.py. */
+const MAX_ASPECT = 20;
 
 type Json = Record<string, unknown>;
 
@@ -78,6 +83,7 @@ function read(json: Json): Bundle {
     title: text(json, "title"),
     labels,
     labelMeanings: record(json, "label_meanings") as Record<string, string>,
+    labelNames: json["label_names"] == null ? {} : (record(json, "label_names") as Record<string, string>),
     preprocess: readPreprocess(record(json, "preprocess")),
     inputName: text(record(json, "input"), "name"),
     logitsName: text(record(json, "logits"), "name"),
@@ -107,9 +113,19 @@ function readPreprocess(json: Json): PreprocessSpec {
     grey: json["grey"] === true,
     sidePx: json["side_px"] == null ? null : number(json, "side_px"),
     borderMask: json["border_mask"] == null ? 0 : number(json, "border_mask"),
+    range: readRange(json["range"]),
+    maxAspect: json["max_aspect"] == null ? MAX_ASPECT : number(json, "max_aspect"),
   };
   if (!(spec.cropPx >= 1 && spec.cropPx <= spec.resizePx)) throw new TypeError("preprocess.crop_px: does not fit");
   return spec;
+}
+
+function readRange(range: unknown): Range {
+  if (range == null) return null;
+  if (range === "full") return range;
+  const [low, high] = numbers({ range }, "range");
+  if (low === undefined || high === undefined || !(low < high)) throw new TypeError("preprocess.range: expected two numbers");
+  return [low, high];
 }
 
 function readPoints(json: Json, labels: readonly string[]): Record<string, OperatingPoint> {

@@ -1,8 +1,8 @@
 // The page's side of the worker.
 
-import type { Answer, Loaded, Reply, Request } from "./protocol.ts";
+import type { Progress } from "./download.ts";
+import type { Answer, Loaded, Reply, Request, Updated } from "./protocol.ts";
 import { Refusal } from "./refusal.ts";
-import type { Progress } from "./store.ts";
 
 /** Threads beyond four gain little on a phone, whose other cores are small ones. */
 const MOST_THREADS = 4;
@@ -34,7 +34,7 @@ export class Engine {
     });
   }
 
-  /** Get a task's model ready. Rejects with a Refusal. */
+  /** Get a task's model ready: the newest that is here, else the server's. Rejects with a Refusal. */
   async load(base: string, task: string, progress: Progress): Promise<{ loaded: Loaded; bundleJson: unknown }> {
     const message = { kind: "load", base, task, nThreads: threadsHere() } as const;
     const reply = await this.#ask(message, [], progress);
@@ -42,12 +42,23 @@ export class Engine {
     return reply;
   }
 
-  /** The answer for one picture. A bitmap is handed over and closed. Rejects with a Refusal. */
-  async answer(source: Blob | ImageBitmap): Promise<Answer> {
+  /**
+   * Look for a newer model on the server while the one that is ready answers; the next `load` gets
+   * it ready. Rejects with a Refusal.
+   */
+  async update(base: string, task: string, progress: Progress): Promise<Updated> {
+    const message = { kind: "update", base, task, nThreads: threadsHere() } as const;
+    const reply = await this.#ask(message, [], progress);
+    if (reply.kind !== "updated") throw new Error(`expected updated, got ${reply.kind}`);
+    return reply.updated;
+  }
+
+  /** The answer for one picture, and a small copy of a large one. A bitmap is handed over and closed. Rejects with a Refusal. */
+  async answer(source: Blob | ImageBitmap): Promise<{ answer: Answer; preview: ImageBitmap | null }> {
     const transfer = source instanceof Blob ? [] : [source];
     const reply = await this.#ask({ kind: "answer", source }, transfer);
     if (reply.kind !== "answered") throw new Error(`expected answered, got ${reply.kind}`);
-    return reply.answer;
+    return reply;
   }
 
   #ask(message: WithoutId<Request>, transfer: Transferable[], progress?: Progress): Promise<Reply> {

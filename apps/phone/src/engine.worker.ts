@@ -3,82 +3,128 @@
 import * as ort from "onnxruntime-web/wasm";
 import mjsUrl from "onnxruntime-web/ort-wasm-simd-threaded.mjs?url";
 import wasmUrl from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
-import { type Bundle, readBundle } from "./bundle.ts";
 import { decode, fromBitmap } from "./decode.ts";
+import type { Progress } from "./download.ts";
 import { makeNovelty } from "./novelty.ts";
 import { preprocess } from "./preprocess.ts";
 import { argmax, softmax } from "./probabilities.ts";
 import type { Answer, Loaded, Reply, Request } from "./protocol.ts";
 import { Refusal } from "./refusal.ts";
-import { sha256 } from "./sha256.ts";
-import { bundleUrl, fetchJson, fetchModel, forgetModel, keepModel, modelUrl } from "./store.ts";
+import { fetchPair, type Keeping, keepPair, keptPair, type Pair } from "./store.ts";
 
 interface Ready {
-  readonly bundle: Bundle;
+  readonly task: string;
+  readonly pair: Pair;
   readonly judge: ReturnType<typeof makeNovelty> | null;
   readonly session: ort.InferenceSession;
+  readonly keeping: Keeping;
 }
 
+/** The model that answers. */
 let ready: Ready | null = null;
+/** A newer one of the same task, which waits until the page asks for it. */
+let next: Ready | null = null;
+/** Ends the download that the page no longer waits for. */
+let downloading = new AbortController();
 const say = (reply: Reply): void => postMessage(reply);
 
-async function load(id: number, base: string, task: string, nThreads: number): Promise<void> {
+async function load(request: Wanted, signal: AbortSignal): Promise<void> {
+  const { id, base, task, nThreads } = request;
   const start = performance.now();
-  ready = null;
-  const bundleJson = await fetchJson(bundleUrl(base, task));
-  const bundle = readBundle(bundleJson);
+  let isFresh = false;
+  if (next?.task === task) {
+    await take(next);
+    next = null;
+  } else if (ready?.task !== task) {
+    await take(null);
+    await wait(null);
+    let pair = await keptPair(base, task);
+    isFresh = pair === null;
+    pair ??= await fetchPair(base, task, null, progressOf(id), signal);
+    const usable = await prepare(task, pair, nThreads);
+    await take({ ...usable, keeping: isFresh ? await keepPair(base, task, pair) : "kept" });
+  }
+  const { pair, keeping } = ready!;
+  const loaded: Loaded = {
+    nThreads,
+    modelBytes: pair.bytes.length,
+    runtimeVersion: ort.env.versions.web ?? ort.env.versions.common,
+    loadMs: performance.now() - start,
+    keeping,
+    isFresh,
+  };
+  say({ kind: "loaded", id, loaded, bundleJson: JSON.parse(pair.text) });
+}
+
+/** Downloads beside the answers; only a newer model that runs here takes the place of the one that is kept. */
+async function update(request: Wanted, signal: AbortSignal): Promise<void> {
+  const { id, base, task, nThreads } = request;
+  const newest = (): Ready | null => [next, ready].find((candidate) => candidate?.task === task) ?? null;
+  const pair = await fetchPair(base, task, newest()?.pair ?? null, progressOf(id), signal);
+  const isNew = pair !== newest()?.pair;
+  const usable = isNew ? await inTurn(() => prepare(task, pair, nThreads)) : newest()!;
+  const keeping = usable.keeping === "kept" ? "kept" : await keepPair(base, task, pair);
+  await inTurn(async () => {
+    if (isNew && ready?.task === task) await wait({ ...usable, keeping });
+    else if (isNew) await usable.session.release(); // the page shows another task by now
+    else if (usable === next) next = { ...next, keeping };
+    else if (usable === ready) ready = { ...ready, keeping };
+  });
+  say({ kind: "updated", id, updated: { isNew: next?.task === task, keeping } });
+}
+
+/** Proof that this browser can run a model: it is ready to. Throws a Refusal. */
+async function prepare(task: string, pair: Pair, nThreads: number): Promise<Ready> {
+  const { bundle } = pair;
   const judge = bundle.abstention ? makeNovelty(bundle.abstention, bundle.nFeatures) : null;
-  const bytes = await modelBytes(id, base, task, bundle);
   ort.env.wasm.numThreads = nThreads;
   ort.env.wasm.wasmPaths = { mjs: absolute(mjsUrl), wasm: absolute(wasmUrl) };
   ort.env.logLevel = "error";
-  let session: ort.InferenceSession;
   try {
-    session = await ort.InferenceSession.create(bytes, {
+    const session = await ort.InferenceSession.create(pair.bytes, {
       executionProviders: ["wasm"],
       intraOpNumThreads: nThreads,
       graphOptimizationLevel: "all",
     });
+    return { task, pair, judge, session, keeping: "off" };
   } catch (error) {
     throw new Refusal("refusal.runtime", { reason: String(error) }, { cause: error });
   }
-  ready = { bundle, judge, session };
-  const loaded: Loaded = {
-    nThreads,
-    modelBytes: bytes.length,
-    runtimeVersion: ort.env.versions.web ?? ort.env.versions.common,
-    loadMs: performance.now() - start,
-  };
-  say({ kind: "loaded", id, loaded, bundleJson });
+}
+
+/** From now on this one answers; the one before gives its memory back. */
+async function take(model: Ready | null): Promise<void> {
+  const before = ready;
+  ready = model;
+  await before?.session.release();
+}
+
+/** From now on this one waits. */
+async function wait(model: Ready | null): Promise<void> {
+  const before = next;
+  next = model;
+  await before?.session.release();
 }
 
 const absolute = (url: string): string => new URL(url, import.meta.url).href;
 
-/** The model's bytes, proven to be those that the bundle names. */
-async function modelBytes(id: number, base: string, task: string, bundle: Bundle): Promise<Uint8Array<ArrayBuffer>> {
-  const { name, sha256: expected, sizeBytes } = bundle.file;
-  const url = modelUrl(base, task, name, expected);
-  const bytes = await fetchModel(url, sizeBytes, (loadedBytes, totalBytes) =>
-    say({ kind: "progress", id, loadedBytes, totalBytes }),
-  );
-  if ((await sha256(bytes)) !== expected) {
-    await forgetModel(url);
-    throw new Refusal("refusal.hash");
-  }
-  await keepModel(url, bytes);
-  return bytes;
-}
+const progressOf =
+  (id: number): Progress =>
+  (loadedBytes, totalBytes) =>
+    say({ kind: "progress", id, loadedBytes, totalBytes });
 
 async function answer(id: number, source: Blob | ImageBitmap): Promise<void> {
   if (!ready) throw new Refusal("refusal.runtime", { reason: "no model" });
-  const { bundle, judge, session } = ready;
+  const { judge, session } = ready;
+  const { bundle } = ready.pair;
   const start = performance.now();
-  const picture = source instanceof Blob ? await decode(source) : fromBitmap(source);
+  const picture = source instanceof Blob ? await decode(source, bundle.preprocess) : fromBitmap(source);
   const decoded = performance.now();
   let pixels: Uint8Array;
-  const { width: widthPx, height: heightPx } = picture.rows;
+  let preview: ImageBitmap | null;
   try {
     pixels = preprocess(picture.rows, bundle.preprocess);
+    preview = source instanceof Blob ? await picture.preview() : null;
   } finally {
     picture.close();
   }
@@ -102,27 +148,36 @@ async function answer(id: number, source: Blob | ImageBitmap): Promise<void> {
     foreignness: verdict?.foreignness ?? null,
     isForeign: verdict?.isForeign ?? false,
     positives,
-    widthPx,
-    heightPx,
+    outside: picture.outside,
     decodeMs: decoded - start,
     preprocessMs: preprocessed - decoded,
     modelMs: done - preprocessed,
   };
-  say({ kind: "answered", id, answer: result });
+  postMessage({ kind: "answered", id, answer: result, preview } satisfies Reply, preview ? [preview] : []);
 }
 
+type Wanted = Extract<Request, { kind: "load" | "update" }>;
+
 // One after another: a load that overtakes an answer would mix two tasks.
-let last: Promise<void> = Promise.resolve();
+let last: Promise<unknown> = Promise.resolve();
+function inTurn<T>(work: () => Promise<T>): Promise<T> {
+  const done = last.then(work);
+  last = done.catch(() => undefined);
+  return done;
+}
+
 addEventListener("message", (event: MessageEvent<Request>) => {
   const request = event.data;
-  last = last
-    .then(() =>
-      request.kind === "load"
-        ? load(request.id, request.base, request.task, request.nThreads)
-        : answer(request.id, request.source),
-    )
-    .catch((error: unknown) => {
-      if (error instanceof Refusal) say({ kind: "refused", id: request.id, key: error.key, facts: error.facts });
-      else say({ kind: "failed", id: request.id, message: String(error) });
-    });
+  void received(request).catch((error: unknown) => {
+    if (error instanceof Refusal) say({ kind: "refused", id: request.id, key: error.key, facts: error.facts });
+    else say({ kind: "failed", id: request.id, message: String(error) });
+  });
 });
+
+async function received(request: Request): Promise<void> {
+  if (request.kind === "answer") return inTurn(() => answer(request.id, request.source));
+  downloading.abort();
+  downloading = new AbortController();
+  const { signal } = downloading;
+  return request.kind === "update" ? update(request, signal) : inTurn(() => load(request, signal));
+}

@@ -6,7 +6,7 @@ import { Engine } from "./engine.ts";
 import { homeView } from "./home_view.ts";
 import { recall, remember } from "./memory.ts";
 import { Refusal } from "./refusal.ts";
-import { canKeep, fetchJson, indexUrl, keptTasks } from "./store.ts";
+import { canKeep, fetchIndex, keptIndex, keptTasks } from "./store.ts";
 import { TaskView } from "./task_view.ts";
 import { readIndex, type Task, words } from "./tasks.ts";
 import { chooseLanguage, LANGUAGES, type Language, Texts } from "./texts.ts";
@@ -64,20 +64,30 @@ class Page {
     await this.#loadTasks();
   }
 
+  /** The list that is on the phone at once, and the server's as soon as it is there. */
   async #loadTasks(): Promise<void> {
+    const kept = await keptIndex(this.#base);
+    if (kept) await this.#useTasks(kept);
     try {
-      this.#tasks = readIndex(await fetchJson(indexUrl(this.#base)));
-      this.#kept = await keptTasks(this.#base);
-      this.#show(false);
+      const fresh = await fetchIndex(this.#base);
+      if (JSON.stringify(fresh) !== JSON.stringify(kept)) await this.#useTasks(fresh);
     } catch (error) {
+      if (kept) return; // it will do
       const refusal = error instanceof Refusal ? error : new Refusal("refusal.runtime", { reason: String(error) });
+      const reason = this.#texts.say(refusal.key, refusal.facts);
       fill(
         this.#main,
         h("h1", { tabindex: "-1" }, this.#texts.say("home.title")),
-        h("p", { class: "trouble", role: "alert" }, this.#texts.say(refusal.key, refusal.facts)),
+        h("p", { class: "trouble", role: "alert" }, `${this.#texts.say("home.failed")} ${reason}`),
         h("button", { type: "button", class: "button", onclick: () => void this.#loadTasks() }, this.#texts.say("refusal.retry")),
       );
     }
+  }
+
+  async #useTasks(index: unknown): Promise<void> {
+    this.#tasks = readIndex(index);
+    this.#kept = await keptTasks(this.#base);
+    if (!this.#view) this.#show(false);
   }
 
   #show(isMove: boolean): void {

@@ -1,6 +1,7 @@
 // The browser's half of pipelines/data/preprocess.py: an upright picture -> the pixels that a model
 // sees. Normalisation is inside the model.
 
+import type { Range } from "./deep_png.ts";
 import { type Picture, type Rows, resize } from "./resample.ts";
 
 /** bundle.json's `preprocess`. */
@@ -15,14 +16,22 @@ export interface PreprocessSpec {
   readonly sidePx: number | null;
   /** Share of the input's side that is painted over along each edge. */
   readonly borderMask: number;
+  /** Which stored values of a picture with 16 bits a channel are black and white. */
+  readonly range: Range;
+  /** A picture whose longer side is more than so many times the shorter is refused. */
+  readonly maxAspect: number;
 }
+
+/** Of a longer picture, only the middle is resized. */
+const RESIZED_ASPECT = 4;
 
 /** What is painted over a masked border. */
 const MASK_VALUE = 128;
 
 /** The model's input: (crop_px, crop_px, 3), in [0, 255]. */
 export function preprocess(rows: Rows, spec: PreprocessSpec): Uint8Array {
-  let source = spec.grey ? greyRows(rows) : rows;
+  const middle = middleOf(rows);
+  let source = spec.grey ? greyRows(middle) : middle;
   if (spec.sidePx !== null) source = withSide(source, spec.sidePx);
   const [width, height] = sizeWithSide(source.width, source.height, spec.resizePx);
   const left = Math.trunc((width - spec.cropPx) / 2);
@@ -53,6 +62,28 @@ export function roundHalfToEven(value: number): number {
 /** Luma as Pillow rounds it (ITU-R BT.601-7, section 2.5.1; Pillow's Convert.c, L24). */
 export function luma(red: number, green: number, blue: number): number {
   return (red * 19595 + green * 38470 + blue * 7471 + 0x8000) >>> 16;
+}
+
+/** The middle of a long picture: all that the model may see of it, and more. */
+function middleOf(rows: Rows): Rows {
+  const most = RESIZED_ASPECT * Math.min(rows.width, rows.height);
+  const [width, height] = [Math.min(rows.width, most), Math.min(rows.height, most)];
+  if (width === rows.width && height === rows.height) return rows;
+  const [left, above] = [Math.trunc((rows.width - width) / 2), Math.trunc((rows.height - height) / 2)];
+  return {
+    width,
+    height,
+    read(top, bottom) {
+      const whole = rows.read(top + above, bottom + above);
+      if (width === rows.width) return whole;
+      const part = new Uint8Array((bottom - top) * width * 4);
+      for (let y = 0; y < bottom - top; y++) {
+        const from = (y * rows.width + left) * 4;
+        part.set(whole.subarray(from, from + width * 4), y * width * 4);
+      }
+      return part;
+    },
+  };
 }
 
 function greyRows(rows: Rows): Rows {

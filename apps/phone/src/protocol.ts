@@ -1,6 +1,7 @@
 // What the page and its worker say to each other.
 
 import type { RefusalKey } from "./refusal.ts";
+import type { Keeping } from "./store.ts";
 
 export interface Answer {
   readonly label: string;
@@ -10,8 +11,8 @@ export interface Answer {
   readonly isForeign: boolean;
   /** By label with an operating point: does its probability reach it? */
   readonly positives: Readonly<Record<string, boolean>>;
-  readonly widthPx: number;
-  readonly heightPx: number;
+  /** Share of the picture's pixels whose stored values lie outside the model's range. */
+  readonly outside: number;
   readonly decodeMs: number;
   readonly preprocessMs: number;
   readonly modelMs: number;
@@ -22,15 +23,25 @@ export interface Loaded {
   readonly modelBytes: number;
   readonly runtimeVersion: string;
   readonly loadMs: number;
+  readonly keeping: Keeping;
+  /** Whether the server was asked for it just now; what was on the phone may have a newer one. */
+  readonly isFresh: boolean;
+}
+
+/** What became of the question whether the server has a newer model. */
+export interface Updated {
+  readonly isNew: boolean;
+  readonly keeping: Keeping;
 }
 
 export type Request =
-  | { readonly kind: "load"; readonly id: number; readonly base: string; readonly task: string; readonly nThreads: number }
+  | { readonly kind: "load" | "update"; readonly id: number; readonly base: string; readonly task: string; readonly nThreads: number }
   | { readonly kind: "answer"; readonly id: number; readonly source: Blob | ImageBitmap };
 
 export type Reply =
   | { readonly kind: "progress"; readonly id: number; readonly loadedBytes: number; readonly totalBytes: number }
   | { readonly kind: "loaded"; readonly id: number; readonly loaded: Loaded; readonly bundleJson: unknown }
-  | { readonly kind: "answered"; readonly id: number; readonly answer: Answer }
+  | { readonly kind: "updated"; readonly id: number; readonly updated: Updated }
+  | { readonly kind: "answered"; readonly id: number; readonly answer: Answer; readonly preview: ImageBitmap | null }
   | { readonly kind: "refused"; readonly id: number; readonly key: RefusalKey; readonly facts: Record<string, string | number> }
   | { readonly kind: "failed"; readonly id: number; readonly message: string };

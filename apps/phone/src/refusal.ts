@@ -6,14 +6,20 @@ export type RefusalKey =
   | "refusal.tooManyPixels"
   | "refusal.notAnImage"
   | "refusal.heic"
-  | "refusal.tiff"
+  | "refusal.otherFormat"
+  | "refusal.aspect"
+  | "refusal.scans"
   | "refusal.damaged"
   | "refusal.frames"
-  | "refusal.deepGrey"
+  | "refusal.deep"
   | "refusal.schema"
   | "refusal.bundle"
   | "refusal.hash"
   | "refusal.network"
+  | "refusal.status"
+  | "refusal.stalled"
+  | "refusal.cut"
+  | "refusal.notJson"
   | "refusal.runtime";
 
 /** Something that the user can act on; anything else is a bug. */

@@ -6,10 +6,12 @@ import { banners } from "./banners.ts";
 import { type Bundle, readBundle } from "./bundle.ts";
 import { CameraError, closeCamera, grab, mayUseCamera, nextFrame, openCamera } from "./camera.ts";
 import { fill, h, icon } from "./dom.ts";
+import type { Progress } from "./download.ts";
 import type { Engine } from "./engine.ts";
 import { Pace, Steady } from "./live.ts";
 import type { Answer, Loaded } from "./protocol.ts";
 import { Refusal } from "./refusal.ts";
+import type { Keeping } from "./store.ts";
 import { type Task, type Words, words } from "./tasks.ts";
 import type { TextKey, Texts } from "./texts.ts";
 
@@ -25,6 +27,8 @@ export class TaskView {
   readonly #buttons = h("div", { class: "buttons" });
   readonly #trouble = h("p", { class: "trouble", role: "alert", hidden: true });
   readonly #loading = h("div", { class: "loading" });
+  /** Of newer models, and of what could not be kept. */
+  readonly #news = h("div", { class: "loading news" });
   readonly #spoken = h("p", { class: "hidden", role: "status", "aria-live": "polite" });
   readonly #answerBox = h("div", {});
   readonly #about = h("div", {});
@@ -98,7 +102,7 @@ export class TaskView {
         "div",
         { class: "columns" },
         h("div", { class: "column" }, this.#stage, this.#caption, this.#buttons, this.#file, this.#trouble),
-        h("div", { class: "column" }, this.#loading, this.#answerBox, this.#spoken, hints, this.#about),
+        h("div", { class: "column" }, this.#loading, this.#news, this.#answerBox, this.#spoken, hints, this.#about),
       ),
       h("p", { class: "privacy" }, icon("lock"), texts.say("app.privacy")),
     );
@@ -123,16 +127,11 @@ export class TaskView {
 
   async #load(): Promise<void> {
     const { texts } = this;
-    const bar = h("progress", { max: 1, value: 0, "aria-label": texts.say("load.model") });
-    const line = h("p", { class: "fine" }, texts.say("load.start"));
-    fill(this.#loading, h("p", { class: "loading-title" }, texts.say("load.model")), bar, line);
+    const { element, progress } = this.#waiting("load.model");
+    fill(this.#loading, ...element);
     this.#loading.hidden = false;
     try {
-      const { loaded, bundleJson } = await this.engine.load(this.base, this.task.task, (got, total) => {
-        bar.value = got / total;
-        const gaps = { loaded: texts.megabytes(got), total: texts.megabytes(total) };
-        line.textContent = got < total ? texts.say("load.progress", gaps) : texts.say("load.start");
-      });
+      const { loaded, bundleJson } = await this.engine.load(this.base, this.task.task, progress);
       if (this.#isGone) return;
       this.#bundle = readBundle(bundleJson);
       this.#loaded = loaded;
@@ -144,11 +143,67 @@ export class TaskView {
       this.element.dataset["ready"] = "true";
       this.#placeFrame();
       this.onKept();
+      if (loaded.isFresh) this.#showNews(false, loaded.keeping);
+      else void this.#update();
     } catch (error) {
       if (this.#isGone) return;
-      const retry = h("button", { type: "button", class: "button", onclick: () => void this.#load() }, texts.say("refusal.retry"));
-      fill(this.#loading, h("p", { class: "trouble", role: "alert" }, this.#inWords(error)), retry);
+      fill(this.#loading, ...this.#failed(`${texts.say("load.failed")} ${this.#inWords(error)}`, () => void this.#load()));
     }
+  }
+
+  /** Look for a newer model. The one that is ready answers meanwhile, and after it if that fails. */
+  async #update(): Promise<void> {
+    const { texts } = this;
+    const { element, progress } = this.#waiting("load.update");
+    fill(this.#news);
+    try {
+      const updated = await this.engine.update(this.base, this.task.task, (got, total) => {
+        if (!this.#news.hasChildNodes()) fill(this.#news, ...element);
+        progress(got, total);
+      });
+      if (this.#isGone) return;
+      this.#showNews(updated.isNew, updated.keeping);
+      this.onKept();
+    } catch (error) {
+      if (this.#isGone) return;
+      fill(this.#news);
+      if (!navigator.onLine) return; // the bar on top says so
+      fill(this.#news, ...this.#failed(`${texts.say("load.notUpdated")} ${this.#inWords(error)}`, () => void this.#update()));
+    }
+  }
+
+  #showNews(isNew: boolean, keeping: Keeping): void {
+    const { texts } = this;
+    const isUnkept = keeping === "full" || keeping === "refused";
+    fill(this.#news);
+    if (isUnkept) this.#news.append(...this.#failed(texts.say(`keep.${keeping}`), () => void this.#update()));
+    if (!isNew) return;
+    const use = h("button", { type: "button", class: "button", onclick: () => this.#useNewer() }, texts.say("load.useNewer"));
+    this.#news.append(h("p", { class: "loading-title" }, texts.say("load.newer")), use);
+  }
+
+  #useNewer(): void {
+    fill(this.#news);
+    this.#endLive();
+    void this.#load();
+  }
+
+  /** What a download shows, and what moves it on. */
+  #waiting(title: "load.model" | "load.update"): { element: HTMLElement[]; progress: Progress } {
+    const { texts } = this;
+    const bar = h("progress", { max: 1, value: 0, "aria-label": texts.say(title) });
+    const line = h("p", { class: "fine" }, texts.say("load.start"));
+    const progress = (got: number, total: number): void => {
+      bar.value = got / total;
+      const gaps = { loaded: texts.megabytes(got), total: texts.megabytes(total) };
+      line.textContent = got < total ? texts.say("load.progress", gaps) : texts.say("load.start");
+    };
+    return { element: [h("p", { class: "loading-title" }, texts.say(title)), bar, line], progress };
+  }
+
+  #failed(words: string, retry: () => void): HTMLElement[] {
+    const button = h("button", { type: "button", class: "button", onclick: retry }, this.texts.say("refusal.retry"));
+    return [h("p", { class: "trouble", role: "alert" }, words), button];
   }
 
   #picked(): void {
@@ -167,12 +222,18 @@ export class TaskView {
     this.#url = URL.createObjectURL(file);
     try {
       // Ask first, show then: what the model refuses is not shown as if it had been looked at.
-      const answer = await this.engine.answer(file);
-      if (turn !== this.#turn) return;
-      this.#image.src = this.#url;
-      this.#image.alt = this.texts.say("input.preview");
-      await this.#image.decode().catch(() => undefined);
-      this.#show("photo");
+      const { answer, preview } = await this.engine.answer(file);
+      if (turn !== this.#turn) return preview?.close();
+      if (preview) {
+        this.#holdStill(preview, preview.width, preview.height);
+        preview.close();
+        this.#show("held");
+      } else {
+        this.#image.src = this.#url;
+        this.#image.alt = this.texts.say("input.preview");
+        await this.#image.decode().catch(() => undefined);
+        this.#show("photo");
+      }
       this.#give(answer, null);
       this.#speak(answer);
     } catch (error) {
@@ -210,7 +271,7 @@ export class TaskView {
         await nextFrame(this.#video);
         if (turn !== this.#turn) return;
         if (document.hidden || this.#video.videoWidth === 0) continue;
-        const answer = await this.engine.answer(await grab(this.#video));
+        const { answer } = await this.engine.answer(await grab(this.#video));
         if (turn !== this.#turn) return;
         const now = performance.now();
         this.#placeFrame();
@@ -228,17 +289,12 @@ export class TaskView {
   #hold(): void {
     this.#turn += 1;
     const turn = this.#turn;
-    const { videoWidth, videoHeight } = this.#video;
-    this.#held.width = videoWidth;
-    this.#held.height = videoHeight;
-    this.#held.getContext("2d")?.drawImage(this.#video, 0, 0);
-    this.#held.setAttribute("role", "img");
-    this.#held.setAttribute("aria-label", this.texts.say("input.preview"));
+    this.#holdStill(this.#video, this.#video.videoWidth, this.#video.videoHeight);
     this.#stopCamera();
     this.#show("held");
     void (async () => {
       try {
-        const answer = await this.engine.answer(await createImageBitmap(this.#held));
+        const { answer } = await this.engine.answer(await createImageBitmap(this.#held));
         if (turn !== this.#turn) return;
         this.#give(answer, null);
         this.#speak(answer);
@@ -246,6 +302,14 @@ export class TaskView {
         if (turn === this.#turn) this.#complain(this.#inWords(error));
       }
     })();
+  }
+
+  #holdStill(picture: CanvasImageSource, width: number, height: number): void {
+    this.#held.width = width;
+    this.#held.height = height;
+    this.#held.getContext("2d")?.drawImage(picture, 0, 0);
+    this.#held.setAttribute("role", "img");
+    this.#held.setAttribute("aria-label", this.texts.say("input.preview"));
   }
 
   #endLive(): void {

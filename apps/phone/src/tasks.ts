@@ -27,11 +27,15 @@ export interface Task {
 export const DOMAINS = ["medical", "agriculture", "safety", "reference"] as const;
 export type Domain = (typeof DOMAINS)[number];
 
+/** Whether a parsed document is an index at all. */
+export function isIndex(document: unknown): document is { readonly tasks: readonly unknown[] } {
+  return Array.isArray((document as { tasks?: unknown } | null)?.tasks);
+}
+
 /** The tasks of a parsed index; what is not a task is left out. */
 export function readIndex(document: unknown): Task[] {
-  const rows = (document as { tasks?: unknown } | null)?.tasks;
-  if (!Array.isArray(rows)) return [];
-  return rows.filter(
+  if (!isIndex(document)) return [];
+  return (document.tasks as Partial<Task>[]).filter(
     (row): row is Task =>
       typeof row?.task === "string" && typeof row.domain === "string" && typeof row.words === "object",
   );
@@ -44,8 +48,11 @@ export function words(task: Task, language: Language): Words {
   return { ...bare, ...task.words[LANGUAGES[0]], ...task.words[language] };
 }
 
-export function labelWords(said: Words, label: string): string {
-  return said.labels[label] ?? wordsOf(label);
+/** A label in words: translated, else as people called it, else from its slug. */
+export function labelWords(said: Words, names: Readonly<Record<string, string>>, label: string): string {
+  const told = said.labels[label];
+  const isTranslated = told !== undefined && told !== wordsOf(label);
+  return isTranslated ? told : (names[label] ?? wordsOf(label));
 }
 
 export function domainOf(task: Task): Domain {

@@ -14,11 +14,13 @@ export async function watchForUpdates(onReady: (apply: () => void) => void): Pro
   const offer = (worker: ServiceWorker | null): void => {
     if (worker && workers.controller) onReady(() => worker.postMessage("take over"));
   };
-  offer(registration.waiting);
   registration.addEventListener("updatefound", () => {
     const worker = registration.installing;
     worker?.addEventListener("statechange", () => {
       if (worker.state === "installed") offer(worker);
     });
   });
+  offer(registration.waiting);
+  // Where a worker is registered already, that alone asks the server for nothing.
+  void registration.update().catch(() => undefined); // no network
 }

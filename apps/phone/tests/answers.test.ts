@@ -146,10 +146,21 @@ describe("bundle.json", () => {
 
   it("is read", () => {
     const bundle = readBundle(document);
-    expect(bundle.preprocess).toEqual({ resizePx: 256, cropPx: 224, grey: false, sidePx: null, borderMask: 0 });
+    expect(bundle.preprocess).toEqual({ resizePx: 256, cropPx: 224, grey: false, sidePx: null, borderMask: 0, range: null, maxAspect: 20 });
     expect(bundle.operatingPoints["a"]?.threshold).toBe(0.3);
     expect(bundle.accuracy).toEqual({ value: 0.9, n: 7 });
     expect(bundle.nFeatures).toBe(1280);
+  });
+
+  it("says how files are read, and what people call a label", () => {
+    const preprocess = { resize_px: 256, crop_px: 224, range: [-1024, 3071], max_aspect: 40 };
+    const bundle = readBundle({ ...document, preprocess, label_names: { a: "健康" } });
+    expect(bundle.preprocess).toMatchObject({ range: [-1024, 3071], maxAspect: 40 });
+    expect(bundle.labelNames).toEqual({ a: "健康" });
+    expect(readBundle({ ...document, preprocess: { ...preprocess, range: "full" } }).preprocess.range).toBe("full");
+    for (const range of [[5, 5], [1], "half", 3]) {
+      expect(() => readBundle({ ...document, preprocess: { ...preprocess, range } })).toThrow(Refusal);
+    }
   });
 
   it("brings its views along", () => {

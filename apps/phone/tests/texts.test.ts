@@ -25,7 +25,7 @@ describe("languages", () => {
   it("use every key", () => {
     const sources = readdirSync(new URL("../src/", import.meta.url)).filter((name) => name.endsWith(".ts"));
     const code = sources.map((name) => readFileSync(new URL(`../src/${name}`, import.meta.url), "utf8")).join("\n");
-    const isBuilt = (key: string): boolean => /^(domain|theme)\./.test(key);
+    const isBuilt = (key: string): boolean => /^(domain|theme|keep)\./.test(key);
     const unused = Object.keys(trees["en"]!).filter((key) => !isBuilt(key) && !code.includes(`"${key}"`));
     expect(unused).toEqual([]);
   });
@@ -64,8 +64,14 @@ describe("tasks", () => {
   it("fall back to English, then to their slugs", () => {
     const both = { ...task, words: { en: { name: "Tomato leaf", labels: { late_blight: "Late blight" } }, id: { name: "Daun tomat" } } };
     expect(words(both, "id").name).toBe("Daun tomat");
-    expect(labelWords(words(both, "id"), "late_blight")).toBe("Late blight");
+    expect(labelWords(words(both, "id"), {}, "late_blight")).toBe("Late blight");
     expect(words({ ...task, words: {} }, "id").name).toBe("Tomato leaf");
+    const names = { late_blight: "Blight II", "3mm_crack": "3 mm crack" };
+    expect(labelWords(words({ ...task, words: {} }, "id"), names, "3mm_crack")).toBe("3 mm crack");
+    // The server fills a label that nobody has translated from its slug.
+    expect(labelWords(words(both, "id"), names, "late_blight")).toBe("Blight II");
+    const translated = { ...task, words: { id: { labels: { late_blight: "Hawar daun" } } } };
+    expect(labelWords(words(translated, "id"), names, "late_blight")).toBe("Hawar daun");
     expect(wordsOf("no_finding")).toBe("No finding");
   });
 

@@ -42,6 +42,15 @@ def public_name(location: str) -> str:
     return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
 
 
+def public_words(words: str) -> str:
+    """A message of a library, without the credentials and signatures of the addresses in it.
+
+    Args:
+        words: on one line.
+    """
+    return re.sub(r"://[^/@\s]+@", "://", re.sub(r"(://[^\s?'\"]*)\?[^\s'\")]*", r"\1", words))
+
+
 def check_address(url: str, where: str) -> None:
     """Nothing, if an address may be fetched.
 

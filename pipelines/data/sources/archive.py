@@ -20,6 +20,7 @@ from pipelines.data.sources.addresses import check_address, is_address, public_n
 from pipelines.data.sources.download import download
 from pipelines.data.sources.intake import Facts, Intake, reason, safe_path
 from pipelines.data.sources.members import Bounds, Names
+from pipelines.data.sources.stores import is_store, open_store, pull_file
 from pipelines.data.sources.tars import extract_tar
 from pipelines.data.sources.zips import extract_zip
 from pipelines.errors import SourceError
@@ -49,11 +50,18 @@ def fetch_archive(source: ArchiveSource, intake: Intake, root: Path, downloads_d
         SourceError: if it cannot be fetched or read, is not what was promised, or is unsafe.
         StorageError: if the disk is full.
     """
+    about: Facts = {}
     with ExitStack() as stack:
+        key = hashlib.sha256(source.location.encode()).hexdigest()[:16]
         if is_address(source.location):
-            check_address(source.location, f"{intake.what}: source.location")
-            key = hashlib.sha256(source.location.encode()).hexdigest()[:16]
             stack.enter_context(hold(downloads_dir / f"{key}.lock", f"fetch {intake.what}"))
+        if is_store(source.location):
+            store = open_store(source.location, intake.what, anonymous=source.anonymous)
+            about = store.facts
+            folder = downloads_dir / f"store-{key}"
+            path = pull_file(store, folder, intake.what, source.max_bytes)
+        elif is_address(source.location):
+            check_address(source.location, f"{intake.what}: source.location")
             path = downloads_dir / key
             download(
                 source.location,
@@ -67,10 +75,11 @@ def fetch_archive(source: ArchiveSource, intake: Intake, root: Path, downloads_d
         facts: Facts = {
             "archive": public_name(source.location),
             "sha256": _checked_sha256(path, source, intake.what),
+            **about,
         }
         if source.subfolder:
             facts["subfolder"] = source.subfolder
-        extract(path, intake, source.subfolder)
+        extract(path, intake, source.subfolder, encoding=source.encoding)
     return facts
 
 
@@ -91,7 +100,13 @@ def _checked_sha256(path: Path, source: ArchiveSource, what: str) -> str:
     return got
 
 
-def extract(path: Path, intake: Intake, subfolder: str, bounds: Bounds | None = None) -> None:
+def extract(
+    path: Path,
+    intake: Intake,
+    subfolder: str,
+    bounds: Bounds | None = None,
+    encoding: str | None = None,
+) -> None:
     """Hand the images of an archive to an intake.
 
     Args:
@@ -99,6 +114,7 @@ def extract(path: Path, intake: Intake, subfolder: str, bounds: Bounds | None = 
         intake: takes the files.
         subfolder: of the archive; only what is below it is taken, under names relative to it.
         bounds: tighter ones, for tests.
+        encoding: code page of a zip's names where the zip does not say; None guesses.
 
     Raises:
         SourceError: if it is damaged, unsafe, or holds nothing below ``subfolder``.
@@ -110,7 +126,7 @@ def extract(path: Path, intake: Intake, subfolder: str, bounds: Bounds | None = 
         magic = stream.read(_HEADER_BYTES)
         stream.seek(0)
         if magic.startswith(_ZIP_MAGIC):
-            extract_zip(stream, path.stat().st_size, intake, names, bounds)
+            extract_zip(stream, path.stat().st_size, intake, names, bounds, encoding)
         elif magic.startswith(_COMPRESSED_MAGIC) or magic[_TAR_MAGIC_AT] == _TAR_MAGIC:
             extract_tar(stream, magic, path.stat().st_size, intake, names, bounds)
         else:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import tempfile
 from pathlib import Path
 from typing import IO
 
+from pipelines.data.sources.addresses import public_words
 from pipelines.data.sources.intake import CHUNK_BYTES
 from pipelines.errors import SourceError
 
@@ -19,7 +19,6 @@ _PROTOCOLS = "file:http:https:ssh"
 _STALL_S = 60
 #: Seconds between two looks at the size of a running transfer.
 _WATCH_S = 0.5
-_CREDENTIALS = re.compile(r"://[^/@\s]+@")
 #: Variables that would turn git to another repository, as inside a git hook.
 _FOREIGN = (
     "GIT_DIR",
@@ -62,6 +61,10 @@ class Git:
             "GIT_SSH_COMMAND": os.environ.get("GIT_SSH_COMMAND", "ssh -oBatchMode=yes"),
             "LC_ALL": "C",
         }
+
+    def reach(self, location: str) -> None:
+        """Nothing, if the repository answers."""
+        self._transfer([*self._command, "ls-remote", "--quiet", "--", location, "HEAD"], "")
 
     def clone(self, location: str) -> None:
         """Fetch the commits and folders of a repository, without its files where it can do so."""
@@ -146,9 +149,23 @@ class Git:
         telling = [line for line in lines if line.startswith(("fatal:", "error:", "remote: "))]
         first = " ".join((telling or lines or ["git gave no reason"])[0].split())
         return SourceError(
-            f"{self.what}: git says: {_CREDENTIALS.sub('://', first)} Check `source` in "
+            f"{self.what}: git says: {public_words(first)} Check `source` in "
             f"params.yaml, and that this machine may read the repository without a password."
         )
+
+
+def check_reach(what: str, repository: str) -> None:
+    """Nothing, if a repository answers; no more than its newest commit's name is asked for.
+
+    Args:
+        what: the task, for messages.
+        repository: its address.
+
+    Raises:
+        SourceError: if git cannot reach it or may not read it, with its own first line.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        Git(what, Path(folder), max_bytes=1 << 20).reach(repository)
 
 
 def _size(path: Path) -> int:

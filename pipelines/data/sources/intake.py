@@ -1,4 +1,4 @@
-"""The one door into a raw folder: safe names, images and records.csv only, bounded.
+"""The one door into a raw folder: safe names, images and tables only, bounded, all accounted for.
 
 A source is not trusted: its file names are checked by `safe_path`, its bytes are counted, and
 nothing that it holds is opened or run here.
@@ -9,13 +9,19 @@ from __future__ import annotations
 import errno
 import itertools
 import re
+import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
-from pipelines.data.manifest import IMAGE_SUFFIXES, RECORDS_FILE
+from pipelines.config_sources import Picked
+from pipelines.data.account import Account
+from pipelines.data.formats import HEAD_BYTES
+from pipelines.data.names import IMAGE_SUFFIXES, is_table, passed_over, suffix_of
+from pipelines.data.signatures import is_image
 from pipelines.errors import SourceError
 from pipelines.progress import track
 
@@ -88,63 +94,95 @@ class Intake:
     Attributes:
         folder: where files go.
         what: the source, for messages.
-        skipped: files that were not taken, by reason: hidden, link, special, other.
+        skipped: files that were not taken, by reason; each file of a source is here or in
+            ``n_files``. ``hidden`` and ``system`` as `names.passed_over` has them; ``link``,
+            ``dangling link``, ``link loop`` and ``special`` (devices, pipes); ``left out`` and
+            ``unlabelled`` by the source's own patterns; ``other``.
         n_files: taken so far.
         n_bytes: taken so far.
     """
 
     def __init__(
-        self, folder: Path, what: str, *, max_bytes: int, max_files: int = MAX_FILES
+        self,
+        folder: Path,
+        what: str,
+        *,
+        max_bytes: int,
+        max_files: int = MAX_FILES,
+        picked: Picked | None = None,
     ) -> None:
         self.folder = folder
         self.what = what
         self.skipped: Counter[str] = Counter()
         self.n_files = 0
         self.n_bytes = 0
+        self.max_files = max_files
         self._max_bytes = max_bytes
-        self._max_files = max_files
+        self._picked = picked or Picked()
+        self._others: Counter[str] = Counter()
+        #: Names as a disk may see them that knows neither letter case nor Unicode's forms.
+        self._names: dict[str, str] = {}
 
     def wants(self, path: PurePosixPath) -> bool:
-        """Whether a file is an image by its suffix, or the records.csv at the top.
+        """Whether a file may be an image by its name, or is a table that speaks for the folder.
 
         Args:
             path: relative, from `safe_path`. What is not wanted is counted.
         """
-        if any(part.startswith(".") or part == "__MACOSX" for part in path.parts):
-            self.skipped["hidden"] += 1
-            return False
-        if path.suffix.lower() in IMAGE_SUFFIXES or path.parts == (RECORDS_FILE,):
-            return True
-        self.skipped["other"] += 1
-        return False
+        reason: str | None = passed_over(path)
+        if reason is None and any(fnmatchcase(str(path), p) for p in self._picked.leave_out):
+            reason = "left out"
+        if reason is None and self._picked.labels and self._label(path) is None:
+            reason = "unlabelled"
+        # Without a suffix its content will tell.
+        may_be_image = suffix_of(path) in IMAGE_SUFFIXES | {""}
+        if reason is None and not may_be_image and (self._picked.labels or not is_table(path)):
+            reason = "other"
+            self._others[suffix_of(path)] += 1
+        if reason is not None:
+            self.skipped[reason] += 1
+        return reason is None
+
+    def _label(self, path: PurePosixPath) -> str | None:
+        labels = self._picked.labels
+        return next((labels[p] for p in labels if fnmatchcase(str(path), p)), None)
 
     def add(self, path: PurePosixPath, chunks: Iterable[bytes]) -> None:
-        """Write one file.
+        """Write one file; of one without a suffix, only if it begins as a picture does.
+
+        Its name is written in Unicode's composed form (NFC): macOS hands out the other one.
 
         Args:
-            path: relative, from `safe_path`.
+            path: relative, from `safe_path`, and one that `wants` has let in.
             chunks: its bytes.
 
         Raises:
             SourceError: if the name is taken already, or a bound is passed.
             OSError: if the disk is full; `atomic.new_folder` says so.
         """
+        chunks = iter(chunks)
+        if not suffix_of(path):
+            chunks, head = _peek(chunks)
+            if not is_image(head):
+                # To the end, for what follows in a stream.
+                for _ in chunks:
+                    pass
+                self.skipped["other"] += 1
+                self._others["no suffix"] += 1
+                return
         self.n_files += 1
-        if self.n_files > self._max_files:
-            raise SourceError(
-                f"{self.what}: more than {self._max_files:,} files. Split the source, or name a "
-                f"part of it."
-            )
+        if self.n_files > self.max_files:
+            raise self.too_many()
         self.check_depth(path)
-        target = self.folder.joinpath(*path.parts)
+        label = self._label(path)
+        named = path if label is None else PurePosixPath(label, path)
+        target = self.folder / unicodedata.normalize("NFC", str(named))
+        twin = self._names.setdefault(target.as_posix().casefold(), str(path))
         try:
             target.parent.mkdir(parents=True, exist_ok=True)
             stream = target.open("xb")
         except (FileExistsError, NotADirectoryError, IsADirectoryError):
-            raise SourceError(
-                f"{self.what}: two entries are called {str(path)!r}, or one is a folder of the "
-                f"other. Expected each name once; repack the source."
-            ) from None
+            raise self._taken(str(path), twin) from None
         except OSError as err:
             # A file system may allow less than `safe_path` does.
             if err.errno != errno.ENAMETOOLONG:
@@ -158,6 +196,32 @@ class Intake:
                 self.check_room(len(chunk))
                 self.n_bytes += len(chunk)
                 stream.write(chunk)
+
+    def _taken(self, name: str, twin: str) -> SourceError:
+        if name != twin:
+            return SourceError(
+                f"{self.what}: {twin!a} and {name!a} are one name on this disk: they "
+                f"differ in letter case or in Unicode's form of an accent only. Rename one of "
+                f"them in the source."
+            )
+        return SourceError(
+            f"{self.what}: two entries are called {name!r}, or one is a folder of the "
+            f"other. Expected each name once; repack the source."
+        )
+
+    def too_many(self) -> SourceError:
+        """The error for a source with more files than are taken."""
+        return SourceError(
+            f"{self.what}: more than {self.max_files:,} files. Split the source, or name a part "
+            f"of it."
+        )
+
+    @property
+    def account(self) -> Account:
+        """All files of the source, each counted once: taken, or passed over by kind."""
+        kinds = Counter({(kind, ""): n for kind, n in self.skipped.items() if kind != "other"})
+        kinds += Counter({("no images", suffix): n for suffix, n in self._others.items()})
+        return Account(Counter({"taken": self.n_files}), Counter(), kinds, Counter())
 
     def check_depth(self, path: PurePosixPath) -> None:
         """Nothing, if a path may lie so deep.
@@ -188,6 +252,16 @@ class Intake:
                 f"{self.what}: holds more than {self._max_bytes:,} bytes. If that is right, raise "
                 f"`max_bytes` of the source in params.yaml, or take a part of it."
             )
+
+
+def _peek(chunks: Iterator[bytes]) -> tuple[Iterator[bytes], bytes]:
+    """The same chunks, and the first bytes of them."""
+    seen: list[bytes] = []
+    for chunk in chunks:
+        seen.append(chunk)
+        if sum(map(len, seen)) >= HEAD_BYTES:
+            break
+    return itertools.chain(seen, chunks), b"".join(seen)[:HEAD_BYTES]
 
 
 def read_chunks(

@@ -10,26 +10,20 @@ import csv
 import hashlib
 import io
 import re
-from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pipelines.atomic import file_sha256
 from pipelines.config_sources import UrlListSource
 from pipelines.data.images import MAX_FILE_BYTES
-from pipelines.data.manifest import IMAGE_SUFFIXES, RECORDS_FILE
+from pipelines.data.names import IMAGE_SUFFIXES, TABLES, passed_over
 from pipelines.data.sources.addresses import check_address
 from pipelines.data.sources.download import download
-from pipelines.data.sources.intake import Facts, Intake, read_chunks, reason, safe_path
+from pipelines.data.sources.intake import Facts, Intake, reason, safe_path
+from pipelines.data.sources.several import bring_all, read_cached
 from pipelines.errors import SourceError
 from pipelines.locks import hold
-from pipelines.progress import track
 
-#: Few, so that a publisher's server is not pressed.
-_WORKERS = 4
-#: After so many failures the list, the server or the line is broken, not a file.
-_MAX_FAILURES = 25
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -73,12 +67,19 @@ def fetch_urls(source: UrlListSource, intake: Intake, root: Path, downloads_dir:
     sha256 = file_sha256(path)
     folder = downloads_dir / f"urls-{hashlib.sha256(source.list.encode()).hexdigest()[:16]}"
     with hold(folder.with_suffix(".lock"), f"fetch {intake.what}"):
-        _download_all(items, folder, intake, min(MAX_FILE_BYTES, source.max_bytes))
-        for item in items:
+        max_bytes = min(MAX_FILE_BYTES, source.max_bytes)
+
+        def bring(item: Item) -> Path:
+            path = _cached(folder, item)
+            download(item.url, path, sha256=item.sha256, max_bytes=max_bytes)
+            return path
+
+        places = bring_all(items, bring, intake, "mend the list")
+        for item, place in zip(items, places, strict=True):
             if intake.wants(item.path):
-                intake.add(item.path, _read(_cached(folder, item)))
+                intake.add(item.path, read_cached(place))
     if any(item.label or item.group for item in items):
-        intake.add(PurePosixPath(RECORDS_FILE), [_records_csv(items)])
+        intake.add(PurePosixPath(TABLES[0]), [_records_csv(items)])
     return {"list": path.name, "sha256": sha256, "n_addresses": len(items)}
 
 
@@ -124,9 +125,7 @@ def _item(row: dict[str, str | None], where: str) -> Item:
     url = (row["url"] or "").strip()
     check_address(url, where)
     path = safe_path(row["path"] or "", where)
-    if path.suffix.lower() not in IMAGE_SUFFIXES or any(
-        part.startswith(".") for part in path.parts
-    ):
+    if path.suffix.lower() not in IMAGE_SUFFIXES or passed_over(path):
         raise SourceError(f"{where}: the path {str(path)!r} does not name an image file.")
     sha256 = (row.get("sha256") or "").strip().lower()
     if sha256 and not _SHA256.fullmatch(sha256):
@@ -134,48 +133,9 @@ def _item(row: dict[str, str | None], where: str) -> Item:
     return Item(url, path, sha256 or None, row.get("label") or "", row.get("group") or "")
 
 
-def _download_all(items: list[Item], folder: Path, intake: Intake, max_bytes: int) -> None:
-    failures: list[str] = []
-    pool = ThreadPoolExecutor(_WORKERS)
-    try:
-        futures = {
-            pool.submit(
-                download, item.url, _cached(folder, item), sha256=item.sha256, max_bytes=max_bytes
-            ): item
-            for item in items
-        }
-        n_bytes = 0
-        done: Iterable[Future[None]] = as_completed(futures)
-        for future in track(done, f"{intake.what}: fetching", len(futures)):
-            try:
-                future.result()
-            except SourceError as err:
-                failures.append(str(err))
-                if len(failures) >= _MAX_FAILURES:
-                    break
-                continue
-            n_bytes += _cached(folder, futures[future]).stat().st_size
-            intake.check_room(n_bytes)
-    finally:
-        pool.shutdown(cancel_futures=True)
-    if failures:
-        rest = f" and {len(failures) - 3} more" if len(failures) > 3 else ""
-        stopped = " The rest was not tried." if len(failures) >= _MAX_FAILURES else ""
-        raise SourceError(
-            f"{intake.what}: {len(failures)} of {len(items)} images cannot be fetched: "
-            f"{' | '.join(sorted(failures)[:3])}{rest}.{stopped} What has arrived is kept: mend "
-            f"the list, or run the same command again."
-        )
-
-
 def _cached(folder: Path, item: Item) -> Path:
     # By address and path: two rows with one address do not write one file at the same time.
     return folder / hashlib.sha256(f"{item.url}\n{item.path}".encode()).hexdigest()
-
-
-def _read(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as stream:
-        yield from read_chunks(stream, f"{path.name}: cannot be read from the cache", (OSError,))
 
 
 def _records_csv(items: list[Item]) -> bytes:

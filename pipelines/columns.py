@@ -1,0 +1,42 @@
+"""Rows in aligned columns, as a terminal shows them."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Sequence
+
+
+def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Rows in aligned columns, two spaces apart, without a line break at the end.
+
+    Args:
+        header: names of the columns.
+        rows: as many cells each as the header has.
+    """
+    lines = [tuple(header), *(tuple(row) for row in rows)]
+    widths = [max(width(line[column]) for line in lines) for column in range(len(header))]
+    return "\n".join(
+        "  ".join(
+            cell + " " * (most - width(cell)) for cell, most in zip(line, widths, strict=True)
+        ).rstrip()
+        for line in lines
+    )
+
+
+def width(text: str) -> int:
+    """How many columns of a terminal a text takes: two for a wide letter, none for an accent.
+
+    Args:
+        text: of one line.
+
+    References:
+        Unicode Standard Annex 11, East Asian Width.
+    """
+    if text.isascii():
+        return len(text)
+    return sum(
+        0
+        if unicodedata.combining(letter) or unicodedata.category(letter) in {"Mn", "Me", "Cf"}
+        else 1 + (unicodedata.east_asian_width(letter) in {"W", "F"})
+        for letter in text
+    )

@@ -1,0 +1,292 @@
+"""The phone page in Chromium against the predictor, bit for bit, on pictures of every kind; and
+what large and hostile ones cost it. The model here looks at each pixel: one that differs by a level
+moves an answer by more than the tolerance.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import os
+import re
+import shutil
+import struct
+import time
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from PIL import Image, features
+
+from pipelines.atomic import file_sha256
+from pipelines.mobile.predictor import Predictor
+from pipelines.paths import Paths
+from tests.apps.conftest import SIDE_PX
+
+pytest.importorskip("playwright", reason="Playwright is not installed")
+from playwright.sync_api import Page, expect
+
+from tests.apps.phone_browsing import CHROMIUM, FLAGS, answered, choose, open_task, opened, served
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
+
+TASK = "tomato_leaf"
+RANGE = (0, 4095)
+RNG = np.random.default_rng(20261127)
+#: What no picture may cost the page, over an ordinary one: that of the predictor.
+MAX_BYTES = 500_000_000
+
+
+def pixel_net(n_labels: int) -> onnx.ModelProto:
+    """Logits that depend on each value of the input; the mean colour as embedding."""
+    weights = RNG.normal(0, 0.02, (SIDE_PX * SIDE_PX * 3, n_labels)).astype(np.float32)
+    nodes = [
+        helper.make_node("Cast", ["pixels"], ["values"], to=TensorProto.FLOAT),
+        helper.make_node("Div", ["values", "full"], ["scaled"]),
+        helper.make_node("ReduceMean", ["scaled"], ["embedding"], axes=[1, 2], keepdims=0),
+        helper.make_node("Flatten", ["scaled"], ["flat"]),
+        helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
+    ]
+    constants = [
+        numpy_helper.from_array(np.float32(255), "full"),
+        numpy_helper.from_array(weights, "weights"),
+    ]
+    shape = ["n", SIDE_PX, SIDE_PX, 3]
+    outputs = [("logits", n_labels), ("embedding", 3)]
+    graph = helper.make_graph(
+        nodes,
+        "pixels",
+        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, shape)],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", n]) for name, n in outputs],
+        constants,
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    model.ir_version = 10
+    return model
+
+
+@pytest.fixture(scope="module")
+def root(app_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("pictures") / "project"
+    shutil.copytree(app_template, root)
+    files = Paths(root).task(TASK)
+    bundle = json.loads(files.bundle.read_text(encoding="utf-8"))
+    onnx.save_model(pixel_net(len(bundle["labels"])), files.onnx_int8)
+    n_bytes = files.onnx_int8.stat().st_size
+    bundle["files"]["int8"].update(sha256=file_sha256(files.onnx_int8), size_bytes=n_bytes)
+    files.bundle.write_text(json.dumps(bundle), encoding="utf-8")
+    return root
+
+
+@pytest.fixture(scope="module")
+def url(root: Path, browser) -> Iterator[str]:
+    with served(root) as address:
+        yield address
+
+
+def photo(width: int, height: int) -> Image.Image:
+    """Coloured blobs under noise."""
+    small = RNG.integers(0, 256, (height // 16 + 1, width // 16 + 1, 3), dtype=np.uint8)
+    blobs = np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
+    noise = RNG.integers(-12, 13, (height, width, 1))
+    return Image.fromarray((blobs + noise).clip(0, 255).astype(np.uint8))
+
+
+def saved(image: Image.Image, kind: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, kind, **options)
+    return buffer.getvalue()
+
+
+def turned(orientation: int) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    return exif
+
+
+def expect_parity(page: Page, n: int, data: bytes, predictor: Predictor, like: bytes) -> None:
+    choose(page, data, name="photo.jpg")
+    said = answered(page, n)
+    rows = page.eval_on_selector_all(
+        ".bars li", "rows => rows.map(row => [row.dataset.label, row.dataset.probability])"
+    )
+    shown = {name: float(value) for name, value in rows}
+    expected = predictor.predict(like)
+    assert shown == pytest.approx(expected.probabilities, abs=1e-6)
+    assert float(said["foreignness"]) == pytest.approx(expected.foreignness, abs=1e-6)
+
+
+def test_photos_of_every_kind_have_the_predictors_bits(browser, url, root) -> None:
+    predictor = Predictor.load(Paths(root).task(TASK).bundle)
+    large = photo(2101, 1533)
+    pictures = {
+        "small": saved(photo(301, 211), "JPEG", quality=90),
+        "large": saved(large, "JPEG", quality=90),
+        "large, 4:4:4": saved(large, "JPEG", quality=85, subsampling=0),
+        "large, 4:2:2": saved(large, "JPEG", quality=95, subsampling=1),
+        "large, progressive": saved(large, "JPEG", quality=80, progressive=True),
+        "large, grey": saved(large.convert("L"), "JPEG"),
+        "large, CMYK": saved(large.convert("CMYK"), "JPEG"),
+        **{f"turned by {n}": saved(large, "JPEG", exif=turned(n)) for n in range(2, 9)},
+        "halved": saved(photo(150, 147), "JPEG", quality=90),
+        "WebP": saved(photo(301, 211), "WEBP", lossless=True),
+        "PNG": saved(photo(301, 211), "PNG"),
+        "palette": saved(photo(301, 211).convert("P"), "PNG"),
+        "4:1": saved(photo(400, 100), "PNG"),
+    }
+    with opened(browser) as page:
+        open_task(page, url, TASK)
+        for n, data in enumerate(pictures.values(), start=1):
+            expect_parity(page, n, data, predictor, data)
+
+
+@pytest.mark.parametrize("size", [(900, 60), (61, 799)])
+def test_long_picture_is_looked_at_in_its_middle(browser, url, root, size) -> None:
+    pytest.importorskip("pipelines.data.reading", reason="the predictor resizes it whole here")
+    data = saved(photo(*size), "PNG")
+    with opened(browser) as page:
+        open_task(page, url, TASK)
+        expect_parity(page, 1, data, Predictor.load(Paths(root).task(TASK).bundle), data)
+
+
+def test_avif_has_the_predictors_bits(browser, url, root) -> None:
+    """Its picture is compared as Pillow decodes it, whatever formats the predictor takes."""
+    if not features.check("avif"):
+        pytest.skip("this Pillow has no AVIF")
+    predictor = Predictor.load(Paths(root).task(TASK).bundle)
+    with opened(browser) as page:
+        open_task(page, url, TASK)
+        cases = [(80, "4:2:0", {}), (60, "4:4:4", {}), (90, "4:2:2", {}), (75, "4:0:0", {})]
+        cases += [(80, "4:2:0", {"exif": turned(6)})]
+        for n, (quality, subsampling, extra) in enumerate(cases, start=1):
+            data = saved(photo(301, 211), "AVIF", quality=quality, subsampling=subsampling, **extra)
+            with Image.open(io.BytesIO(data)) as image:
+                upright = saved(image.convert("RGB"), "PNG", exif=image.getexif())
+            expect_parity(page, n, data, predictor, upright)
+
+
+# 16 bits a channel
+
+
+def png16(values: np.ndarray, colour: int, *, is_interlaced: bool = False) -> bytes:
+    """A PNG of (h, w, n) values, whose scan lines have no filter."""
+    height, width, _ = values.shape
+    passes = [(0, 0, 1, 1)]
+    if is_interlaced:
+        passes = [(0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4)]
+        passes += [(0, 2, 2, 4), (1, 0, 2, 2), (0, 1, 1, 2)]
+    parts = [values[y::dy, x::dx] for x, y, dx, dy in passes]
+    lines = [b"\0" + line.astype(">u2").tobytes() for part in parts if part.size for line in part]
+
+    def chunk(name: bytes, data: bytes) -> bytes:
+        return (
+            struct.pack(">I", len(data)) + name + data + struct.pack(">I", zlib.crc32(name + data))
+        )
+
+    header = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, int(is_interlaced))
+    body = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"".join(lines)))
+    return b"\x89PNG\r\n\x1a\n" + body + chunk(b"IEND", b"")
+
+
+def deep_pictures() -> dict[str, bytes]:
+    grey, colour = (RNG.integers(0, 5000, (83, 61, n)) for n in (1, 3))
+    opacity = RNG.integers(0, 65_536, (83, 61, 1))
+    return {
+        "grey": png16(grey, 0),
+        "colour": png16(colour, 2),
+        "grey and opacity": png16(np.concatenate([grey, opacity], axis=2), 4),
+        "colour and opacity": png16(np.concatenate([colour, opacity], axis=2), 6),
+        "interlaced": png16(grey, 0, is_interlaced=True),
+        "filtered": saved(Image.fromarray(np.cumsum(grey[:, :, 0] // 20, 1).astype("u2")), "PNG"),
+    }
+
+
+def test_deep_picture_has_the_predictors_bits(browser, root, tmp_path) -> None:
+    pytest.importorskip("pipelines.data.reading", reason="there is no range of deep pixels here")
+    own = Path(shutil.copytree(root, tmp_path / "project"))
+    path = Paths(own).task(TASK).bundle
+    bundle = json.loads(path.read_text(encoding="utf-8"))
+    bundle["preprocess"]["range"] = RANGE
+    path.write_text(json.dumps(bundle), encoding="utf-8")
+    predictor = Predictor.load(path)
+    with served(own) as url, opened(browser) as page:
+        open_task(page, url, TASK)
+        for n, data in enumerate(deep_pictures().values(), start=1):
+            expect_parity(page, n, data, predictor, data)
+            expect(page.locator(".answer")).to_contain_text("outside the range of values")
+        within = png16(np.full((40, 40, 1), 4095), 0)
+        expect_parity(page, n + 1, within, predictor, within)
+        expect(page.locator(".answer")).not_to_contain_text("outside the range of values")
+
+
+def test_deep_picture_without_a_range_is_refused_in_words(browser, url) -> None:
+    with opened(browser) as page:
+        open_task(page, url, TASK)
+        for data in deep_pictures().values():
+            choose(page, data)
+            expect(page.locator(".trouble:visible")).to_contain_text("16 bits a channel")
+
+
+# Shapes and sizes
+
+
+def processes(parent: int) -> list[int]:
+    """A process and those that it started, and they, while they live."""
+    found = [parent]
+    for path in Path(f"/proc/{parent}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += [one for child in path.read_text().split() for one in processes(int(child))]
+    return found
+
+
+def most_memory(parent: int) -> int:
+    """The most bytes that each of them has held, added up."""
+    total = 0
+    for process in processes(parent):
+        with contextlib.suppress(OSError):
+            status = Path(f"/proc/{process}/status").read_text(encoding="ascii")
+            total += sum(int(kib) * 1024 for kib in re.findall(r"VmHWM:\s+(\d+)", status))
+    return total
+
+
+def test_large_and_hostile_pictures_cost_little(browser, url, tmp_path) -> None:
+    """An ordinary phone's 108 megapixels are answered, what has no sensible view is refused."""
+    if not Path("/proc/self/task").is_dir():
+        pytest.skip("memory is read from /proc")
+    wide = Image.effect_noise((1200, 900), 60).convert("RGB").resize((12_000, 9_000))
+    pictures = {
+        "line.png": (saved(Image.new("L", (1, 40_000)), "PNG"), "nothing to look at"),
+        "line.jpg": (saved(Image.new("RGB", (65_000, 1)), "JPEG"), "nothing to look at"),
+        "strip.jpg": (saved(Image.new("RGB", (65_000, 1_000)), "JPEG"), "nothing to look at"),
+        "square.jpg": (saved(Image.new("L", (20_000, 20_000)), "JPEG"), "400 megapixels"),
+        "square.png": (saved(Image.new("L", (9_000, 9_000)), "PNG"), "81 megapixels"),
+        "phone.jpg": (saved(wide, "JPEG", quality=80), None),
+        "scan.png": (saved(Image.new("1", (8_000, 5_000)), "PNG"), None),
+    }
+    del wide
+    costs = {}
+    for name, (data, words) in pictures.items():
+        # A browser of its own: the most that a process has held is never forgotten.
+        others = set(processes(os.getpid()))
+        fresh = browser.browser_type.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        process = min(set(processes(os.getpid())) - others)
+        with opened(fresh) as page:
+            open_task(page, url, TASK)
+            choose(page, saved(photo(640, 480), "JPEG"))
+            answered(page)
+            before, start = most_memory(process), time.perf_counter()
+            (tmp_path / name).write_bytes(data)
+            choose(page, tmp_path / name)
+            if words is None:
+                answered(page, 2)
+            else:
+                expect(page.locator(".trouble:visible")).to_contain_text(words)
+            costs[name] = (most_memory(process) - before, time.perf_counter() - start)
+        fresh.close()
+    told = {name: f"{n / 1e6:.0f} MB, {s:.1f} s" for name, (n, s) in costs.items()}
+    assert all(n_bytes < MAX_BYTES for n_bytes, _ in costs.values()), told
