@@ -16,10 +16,11 @@ from apps.models import Model
 from apps.session import MAX_AT_ONCE, Store
 from apps.texts import Texts
 from pipelines.data.bounds import max_pixels
+from pipelines.data.names import IMAGE_SUFFIXES
 
 #: Of one uploaded picture; .streamlit/config.toml says the same to the server.
 MAX_UPLOAD_MB = 30
-_SUFFIXES = ("jpg", "jpeg", "png", "webp", "bmp", "tif", "tiff", "gif")
+_SUFFIXES = tuple(sorted(suffix.removeprefix(".") for suffix in IMAGE_SUFFIXES))
 _SOURCES = ("upload", "camera", "gallery")
 _N_GALLERY = 12
 #: Where browsers give a page the camera without HTTPS.

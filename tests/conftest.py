@@ -33,6 +33,16 @@ def _untracked(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
 
 
+@pytest.fixture(scope="session")
+def faults_dir() -> Path:
+    """Small inputs that once failed: beside the checkout, or where FIELDLENS_FAULTS says."""
+    stated = os.environ.get("FIELDLENS_FAULTS")
+    folder = Path(stated) if stated else Path(__file__).resolve().parents[2] / "shared" / "faults"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there (FIELDLENS_FAULTS names another)")
+    return folder
+
+
 @pytest.fixture
 def tiny_project(tmp_path: Path, _tiny_template: Paths) -> Paths:
     """A project root with raw images, manifest.csv and candidate.json of the task ``tiny``."""
@@ -224,13 +234,3 @@ def colour_bundle(paths: Paths, entries: list[Entry]) -> Bundle:
             "not_for": ["anything else"],
         }
     )
-
-
-@pytest.fixture(scope="session")
-def faults_dir() -> Path:
-    """Small inputs that once failed: FIELDLENS_FAULTS, or ../shared/faults beside the checkout."""
-    beside = Path(__file__).resolve().parents[2] / "shared" / "faults"
-    folder = Path(os.environ.get("FIELDLENS_FAULTS", beside))
-    if not folder.is_dir():
-        pytest.skip(f"there is no folder {folder}; set FIELDLENS_FAULTS")
-    return folder

@@ -19,7 +19,6 @@ from pipelines.card import load_card
 from pipelines.commands.answer import Answer, shown, table
 from pipelines.commands.predict import SAMPLE_WARNING
 from pipelines.config import TaskParams, load_params
-from pipelines.data.deep import outside_words
 from pipelines.data.manifest import Entry, class_index_of, read_manifest
 from pipelines.data.outside import Aside, Outside, Project, sift
 from pipelines.data.workers import n_workers
@@ -39,7 +38,13 @@ from pipelines.evaluation.external import (
 )
 from pipelines.evaluation.external_page import SAME_WORDS, external_page
 from pipelines.evaluation.intervals import by_counts
-from pipelines.evaluation.looks import Looked, blind_features, look_at, probabilities_of
+from pipelines.evaluation.looks import (
+    Looked,
+    beyond_range,
+    blind_features,
+    look_at,
+    probabilities_of,
+)
 from pipelines.evaluation.metrics import macro_f1, rounded
 from pipelines.evaluation.predictions import predictions_csv
 from pipelines.evaluation.resamples import draw
@@ -113,7 +118,7 @@ def run(
     )
     if as_json:
         return Answer(found.model_dump_json(indent=2))
-    text = _as_text(found, target / _PAGE, _outside(looked, predictor))
+    text = _as_text(found, target / _PAGE, beyond_range(looked, predictor))
     return Answer(f"{text}\n\n{sifted.account(refused).as_text('class', names)}")
 
 
@@ -279,16 +284,6 @@ def _blind(
         ), ""
     except DataError as err:
         return (), str(err)
-
-
-def _outside(looked: Sequence[Looked], predictor: Predictor) -> str:
-    """What goes beyond the range of the training data, in one sentence; or empty."""
-    most = max(looked, key=lambda each: each.prediction.outside)
-    n_outside = sum(each.prediction.outside > 0 for each in looked)
-    if not n_outside:
-        return ""
-    words = outside_words(most.prediction.outside, predictor.reading.range)
-    return f"{n_outside:,} images go beyond the range; of {most.entry.path!r}, most: {words}"
 
 
 # -- in short -------------------------------------------------------------------------------------

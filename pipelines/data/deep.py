@@ -184,13 +184,14 @@ def _shown(
         levels, is_beyond = _scaled(every, low, high)[values], ((every < low) | (every > high))
         outside = is_beyond[values]
     else:
-        levels = _scaled(values, low, high)
-        outside = ~((values >= low) & (values <= high))
+        # In float64, as the range is: a float32 beside it would be compared in float32.
+        wide = values.astype(np.float64)
+        outside = ~((wide >= low) & (wide <= high))
+        levels = _scaled(wide, low, high)
     return levels, outside.any(axis=-1) if outside.ndim == 3 else outside
 
 
 def _scaled(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
-    # Twice: the difference of two float64 may be infinite where both are not.
     wide = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
     np.clip(wide, low, high, out=wide)
     wide -= low

@@ -29,11 +29,21 @@ from pipelines.data.dicom_values import (
     palette_colours,
     rescaled_values,
 )
-from pipelines.data.formats import DECODER_ERRORS, MissingExtraError, missing_extra
+from pipelines.data.formats import (
+    MAX_JPEG2000_BYTES,
+    MissingExtraError,
+    missing_extra,
+)
 from pipelines.errors import CorruptImageError
 
 #: Rows are looked up so many pixels at a time.
 _STRIP_PIXELS = 4_000_000
+
+#: As of a JPEG 2000 file (`pipelines.data.bounds`).
+_MAX_JPEG2000_PIXELS = 21_000_000
+
+#: Of one frame, each an item (PS3.5, A.4); encoders write one, or one for each 64 kB.
+_MAX_FRAGMENTS, _ITEM = 10_000, b"\xfe\xff\x00\xe0"
 
 #: What reads a transfer syntax that neither pydicom nor the extra's decoders read.
 _WHAT_READS = {
@@ -154,11 +164,11 @@ def _guarded(work: Callable[[], _T], name: str) -> _T:
             # pydicom's warnings quote values of the header.
             warnings.simplefilter("ignore")
             return work()
-    except CorruptImageError:
+    except (CorruptImageError, MemoryError):
         raise
     except ImportError:
         raise MissingExtraError(name, missing_extra("DICOM")) from None
-    except DECODER_ERRORS:
+    except Exception:  # noqa: BLE001 (pydicom's own errors have no common root)
         # Neither the text of the error nor the error itself: both may quote the header.
         raise CorruptImageError(name, "a damaged or truncated DICOM file") from None
 
@@ -199,11 +209,22 @@ def _stored(file: File, name: str) -> tuple[NDArray[Any], str]:
     if uid.is_encapsulated != isinstance(file.pixels, bytes):
         raise CorruptImageError(name, "DICOM pixel data that is not what its transfer syntax says")
     n_samples = 3 if file.photometric in COLOUR else 1
-    if uid.is_encapsulated:
+    if isinstance(file.pixels, bytes):
+        if file.pixels.count(_ITEM) > _MAX_FRAGMENTS:
+            raise CorruptImageError(name, "a DICOM frame in too many pieces")
         frame = get_frame(file.pixels, 0, number_of_frames=1)
         if file.syntax == _RLE:
             planes = unpack_rle(frame, n_samples * file.bits_allocated // 8, facts.n_pixels)
             return _joined(planes, file, n_samples), file.photometric
+        is_jpeg2000 = frame.startswith(b"\xff\x4f")
+        if is_jpeg2000 and (
+            len(frame) > MAX_JPEG2000_BYTES or facts.n_pixels > _MAX_JPEG2000_PIXELS
+        ):
+            raise CorruptImageError(
+                name,
+                f"DICOM compressed as JPEG 2000 with more than {MAX_JPEG2000_BYTES:,} bytes or "
+                f"{_MAX_JPEG2000_PIXELS:,} pixels, which takes too long",
+            )
         if coded_size(frame) != (facts.width_px, facts.height_px):
             raise CorruptImageError(
                 name, "DICOM pixels that are cut off, or of another size than it says"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 #: Bytes of a header that are read, skipped ones not counted: half a second of pydicom. A CT's
 #: header has 3 to 10 kB, with the notes of its maker 200.
-_MAX_HEADER_BYTES = 2_000_000
+_MAX_HEADER_BYTES = 1_000_000
 #: A deflated file may unfold to so many bytes.
 _MAX_INFLATED_BYTES = 100_000_000
 _PREAMBLE_BYTES = 132

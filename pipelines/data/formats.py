@@ -24,6 +24,9 @@ Extra = Literal["dicom", "heic"]
 ExtraFormat = Literal["DICOM", "HEIC"]
 EXTRAS: dict[ExtraFormat, Extra] = {"DICOM": "dicom", "HEIC": "heic"}
 
+#: JPEG 2000 costs by what is coded, more than by pixels: so many bytes take 2 seconds of a core.
+MAX_JPEG2000_BYTES = 14_000_000
+
 #: First bytes that matter: DICOM's signature stands behind a preamble of 128 (PS3.10, 7.1).
 HEAD_BYTES = 132
 #: Brands of HEIF files with HEVC inside (ISO/IEC 23008-12, B.4), and the one that names no codec.

@@ -20,7 +20,6 @@ from pipelines.data.bounds import (
     refuse_by_aspect,
     refuse_by_header,
     refuse_by_pixels,
-    refuse_by_scans,
     refuse_by_tile,
     told_if_memory_ends,
 )
@@ -36,6 +35,7 @@ from pipelines.data.deep_files import (
 from pipelines.data.dicom import DicomImage, dicom_levels
 from pipelines.data.formats import DECODER_ERRORS as DECODER_ERRORS
 from pipelines.data.formats import FORMATS_TOLD, extra_format_of
+from pipelines.data.jpeg_scans import refuse_by_scans
 from pipelines.data.opening import opened as opened_by_content
 from pipelines.data.reading import Reading
 from pipelines.data.tiff_layout import TiffLayout, is_tiff, tiff_layout
@@ -151,7 +151,10 @@ def _unknown(data: bytes) -> str:
     layout = tiff_layout(data) if is_tiff(data) else None
     if layout is None:
         return f"not an image of a known format ({FORMATS_TOLD})"
-    return f"a TIFF whose layout is not read ({layout.words()}); save it as 8-bit or 16-bit TIFF"
+    return (
+        f"a TIFF whose layout is not read ({layout.words()}); save it as PNG, or as a TIFF that "
+        f"begins with II*"
+    )
 
 
 def read_file(path: Path, name: str) -> bytes:

@@ -29,6 +29,7 @@ from pipelines.data.formats import (
     DECODER_ERRORS,
     FORMATS_TOLD,
     HEAD_BYTES,
+    MAX_JPEG2000_BYTES,
     ExtraFormat,
     MissingExtraError,
     extra_format_of,
@@ -69,7 +70,14 @@ def opened(data: bytes, name: str) -> Image.Image:
     if data.startswith(_JPEG_SIGNATURE):
         # Not by `Image.open`, which refuses 180 megapixels whatever the scale they are decoded at.
         return JpegImagePlugin.jpeg_factory(io.BytesIO(data), "")
-    return _by_pillow(io.BytesIO(data), name, form)
+    image = _by_pillow(io.BytesIO(data), name, form)
+    if image.format == "JPEG2000" and len(data) > MAX_JPEG2000_BYTES:
+        raise CorruptImageError(
+            name,
+            f"a JPEG 2000 file of {len(data):,} bytes takes too long; at most "
+            f"{MAX_JPEG2000_BYTES:,} are read. Save it as JPEG, PNG or TIFF",
+        )
+    return image
 
 
 def file_header(source: Path | bytes, name: str) -> FileHeader:

@@ -24,6 +24,7 @@ from pipelines.data.duplicates import Policy, drop_exact, join_groups, linked_by
 from pipelines.data.fingerprints import stack
 from pipelines.data.layout import read_folder
 from pipelines.data.manifest import Entry, Record, records_of
+from pipelines.data.patients import by_patient
 from pipelines.data.reading import AS_IT_COMES, Reading
 from pipelines.data.tree import File
 from pipelines.errors import DataError, MissingDataError
@@ -153,6 +154,7 @@ def sift(
             aside.append(Aside(found.path, "refused", found.reason))
         else:
             seen.append(found)
+    record_of |= by_patient(record_of, seen, folder)
     labels_of = {path: record.label for path, record in record_of.items()}
     known, sought = _known(seen, labels_of, project, near_duplicate_bits, reading, n_workers, card)
     aside += [Aside(path, "known", reason) for path, reason in known.items()]

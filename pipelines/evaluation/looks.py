@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from pipelines.data import blind_looks
 from pipelines.data.blind_looks import Look
+from pipelines.data.deep import outside_words
 from pipelines.data.file_facts import original_facts
 from pipelines.data.images import read_file
 from pipelines.data.manifest import Entry
@@ -60,6 +61,21 @@ def probabilities_of(looked: Sequence[Looked]) -> NDArray[np.float64]:
         looked: n images.
     """
     return np.array([list(each.prediction.probabilities.values()) for each in looked])
+
+
+def beyond_range(looked: Sequence[Looked], predictor: Predictor) -> str:
+    """What goes beyond the range of the training data, in one sentence; or empty.
+
+    Args:
+        looked: at least one image.
+        predictor: that looked.
+    """
+    most = max(looked, key=lambda each: each.prediction.outside)
+    n_outside = sum(each.prediction.outside > 0 for each in looked)
+    if not n_outside:
+        return ""
+    words = outside_words(most.prediction.outside, predictor.reading.range)
+    return f"{n_outside:,} images go beyond the range; of {most.entry.path!r}, most: {words}"
 
 
 def blind_features(folder: Path, looked: Sequence[Looked]) -> dict[str, NDArray[np.generic]]:

@@ -31,6 +31,7 @@ from pipelines.data.losses import CONFLICT, COPY, check_all, check_classes
 from pipelines.data.manifest import Entry, Record, Split, write_manifest
 from pipelines.data.names import SOURCE_FILE
 from pipelines.data.partition import make_partition
+from pipelines.data.patients import by_patient
 from pipelines.data.plain_view import reading_of
 from pipelines.data.range_of_set import check_scale, tell_outside
 from pipelines.data.reading import Reading
@@ -154,6 +155,7 @@ def _examine(
             refused.append((record_of[found.path], found))
         else:
             seen.append(found)
+    record_of |= by_patient(record_of, seen, files.raw_dir)
     check_scale([each for _, each in refused], files)
     tell_outside(files.task, seen, reading)
     shown = [record_of[image.path] for image in seen]

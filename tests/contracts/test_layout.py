@@ -117,8 +117,14 @@ def test_import_rules_hold():
     [
         ("pipelines.cli", {"torch", "mlflow", "dvc", "numpy", "onnxruntime"}),
         ("pipelines.config", {"torch", "mlflow", "dvc", "numpy", "onnxruntime"}),
-        ("pipelines.mobile.predictor", {"torch", "mlflow", "dvc", "onnx", "sklearn", "cv2"}),
-        ("pipelines.commands.predict", {"torch", "mlflow", "dvc", "onnx", "sklearn", "cv2"}),
+        (
+            "pipelines.mobile.predictor",
+            {"torch", "mlflow", "dvc", "onnx", "sklearn", "pydicom", "pillow_heif"},
+        ),
+        (
+            "pipelines.commands.predict",
+            {"torch", "mlflow", "dvc", "onnx", "sklearn", "pydicom", "pillow_heif"},
+        ),
         ("pipelines.commands.explain", {"torch", "mlflow", "dvc", "onnx", "sklearn", "cv2"}),
         ("pipelines.commands.stress", {"torch", "mlflow", "dvc", "onnx", "sklearn", "cv2"}),
         ("pipelines.stages.fetch", {"torch", "mlflow", "sklearn", "matplotlib"}),
