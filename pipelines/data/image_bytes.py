@@ -157,7 +157,10 @@ def _unknown(data: bytes) -> str:
     layout = tiff_layout(data) if is_tiff(data) else None
     if layout is None:
         return f"not an image of a known format ({_FORMATS})"
-    return f"a TIFF whose layout is not read ({layout.words()}); save it as PNG, or as a TIFF that begins with II*"
+    return (
+        f"a TIFF whose layout is not read ({layout.words()}); save it as PNG, or as an ordinary "
+        f"TIFF in Intel's byte order"
+    )
 
 
 def read_file(path: Path, name: str) -> bytes:
