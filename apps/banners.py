@@ -10,6 +10,7 @@ import streamlit as st
 from apps.frame import symbol
 from apps.models import Model
 from apps.texts import Texts
+from pipelines.data.reading import words
 from pipelines.mobile.bundle import Bundle
 from pipelines.mobile.trust import AuditReport, AuditScore
 
@@ -37,8 +38,23 @@ def show(t: Texts, model: Model) -> None:
         st.html(_note("sample", escape(t("banners.sample"))))
     worst = worst_score(bundle.audit) if bundle.audit else None
     if bundle.audit and worst and bundle.audit.verdict != "clean":
-        words = t(f"banners.{bundle.audit.verdict}", sees=worst.sees, value=worst.macro_f1.value)
-        st.html(_note("alarm" if bundle.audit.verdict == "shortcut" else "warn", escape(words)))
+        found = t(f"banners.{bundle.audit.verdict}", sees=worst.sees, value=worst.macro_f1.value)
+        st.html(_note("alarm" if bundle.audit.verdict == "shortcut" else "warn", escape(found)))
+
+
+def beyond_range(t: Texts, model: Model, outside: float) -> str:
+    """What must be said of a picture whose values leave the range of the training data; or empty.
+
+    Args:
+        t: texts.
+        model: whose answer.
+        outside: share of the picture that was clipped.
+    """
+    if not outside:
+        return ""
+    return _note(
+        "warn", escape(t("answer.outside", share=outside, range=words(model.reading.range)))
+    )
 
 
 def worst_score(audit: AuditReport) -> AuditScore | None:

@@ -241,7 +241,8 @@ def _inside(t: Texts, app: TaskApp, model: Model, shot: Shot, heat: explain.Heat
             body += f'<p class="fl-small">{escape(why)}</p>'
         body += answers.answer(t, model, Said.of(shot.prediction), app.tones)
     tail = answers.truth(t, model.task, shot, model.names) + answers.latency(t, shot.elapsed_ms)
-    return f'{top}<div class="fl-body">{body}{tail}</div>'
+    beyond = banners.beyond_range(t, model, shot.prediction.outside)
+    return f'{top}<div class="fl-body">{beyond}{body}{tail}</div>'
 
 
 def _how(t: Texts, task: str) -> None:

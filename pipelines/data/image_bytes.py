@@ -152,8 +152,8 @@ def _unknown(data: bytes) -> str:
     if layout is None:
         return f"not an image of a known format ({FORMATS_TOLD})"
     return (
-        f"a TIFF whose layout is not read ({layout.words()}); save it as PNG, or as a TIFF that "
-        f"begins with II*"
+        f"a TIFF whose layout is not read ({layout.words()}); save it as PNG, or as an ordinary "
+        f"TIFF in Intel's byte order"
     )
 
 

@@ -13,6 +13,7 @@ from pipelines import atomic, cli
 from pipelines.card import load_card
 from pipelines.config import load_params
 from pipelines.data.manifest import read_manifest
+from pipelines.data.range_of_set import measure_range
 from pipelines.paths import Paths
 from tests.file_tree import file_tree
 
@@ -260,3 +261,34 @@ def test_new_disk_full_on_the_last_file_leaves_none(toy_project, photos, monkeyp
     assert new(toy_project, photos) == 2
     assert "No space left" in capsys.readouterr().err
     assert file_tree(toy_project) == before
+
+
+def test_new_measures_deep_files_and_writes_the_range(toy_project, photos, capsys):
+    for number, name in enumerate(("Late blight", "healthy")):
+        for shot in range(3):
+            levels = np.full((40, 60), 900 + 100 * number + shot, np.uint16)
+            Image.fromarray(levels).save(photos / name / f"deep{shot}.png")
+    assert new(toy_project, photos) == 0
+    image = load_card(toy_project / "datasets/rice_leaf/card.yaml").image
+    assert image.range is not None
+    assert (image.range.low, image.range.high, image.bit_depth) == (900, 1002, 10)
+
+
+@pytest.mark.parametrize(
+    ("values", "in_card", "bit_depth"),
+    [
+        (np.array([[0.25, 0.75, np.nan]], np.float32), {"low": 0.25, "high": 0.75}, 32),
+        (np.array([[-1000, 3000]], np.int32), {"low": -1000, "high": 3000}, 32),
+        (np.array([[0, 4096]], np.uint16), {"low": 0, "high": 4096}, 14),
+        (np.array([[7, 7]], np.uint16), {"low": 7, "high": 8}, 10),
+    ],
+)
+def test_a_set_is_measured_whatever_its_type(tmp_path, values, in_card, bit_depth):
+    deep, flat = tmp_path / "a.tif", tmp_path / "b.jpg"
+    Image.fromarray(np.repeat(values, 4, axis=0)).save(deep)
+    Image.new("RGB", (9, 9)).save(flat)
+    (tmp_path / "c.png").write_bytes(b"no image")
+    measured = measure_range([deep, flat, tmp_path / "c.png", tmp_path / "not there"])
+    assert measured is not None
+    assert (measured.in_card(), measured.bit_depth, measured.n_files) == (in_card, bit_depth, 1)
+    assert measure_range([flat]) is None

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.data.preprocess import Preprocess, View
+from pipelines.data.reading import Reading
 from pipelines.errors import BundleError
 from pipelines.mobile.bundle import Bundle, PreprocessSpec, read_bundle, read_model
 
@@ -63,6 +64,24 @@ def test_view_travels_in_the_bundle_and_is_left_out_where_it_is_off(candidate):
     assert PreprocessSpec.model_validate_json(spec.model_dump_json()) == spec
     edited(candidate, preprocess=spec.model_dump(mode="json"))
     assert read_bundle(candidate).preprocess.build() == preprocess
+
+
+@pytest.mark.parametrize("scale", ["full", (0.0, 4095.0)])
+def test_range_and_aspect_travel_in_the_bundle(scale, candidate):
+    preprocess = Preprocess(36, 32, reading=Reading(range=scale, max_aspect=30.0))
+    spec = PreprocessSpec.of(preprocess)
+    written = json.loads(spec.model_dump_json())
+    assert written["range"] == (scale if scale == "full" else [0.0, 4095.0])
+    assert written["max_aspect"] == 30.0
+    edited(candidate, preprocess=written)
+    assert read_bundle(candidate).preprocess.build() == preprocess
+
+
+@pytest.mark.parametrize("value", [[4095, 0], [1], [0, 1, 2], "half", [0, "x"]])
+def test_range_that_is_none_is_refused(value, candidate):
+    edited(candidate, preprocess__range=value)
+    with pytest.raises(BundleError, match="preprocess"):
+        read_bundle(candidate)
 
 
 @pytest.mark.parametrize(

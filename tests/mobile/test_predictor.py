@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import io
 import json
+import struct
 import subprocess
 import sys
+import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines import cli
 from pipelines.data.loaders import Pictures
 from pipelines.data.manifest import Entry, in_split, read_manifest
 from pipelines.errors import BundleError, CorruptImageError
@@ -224,3 +227,68 @@ def test_answering_loads_nothing_heavy(files, test_images):
     command = [sys.executable, "-c", code, str(files.candidate), str(test_images[0])]
     done = subprocess.run(command, capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+# -- deep pixels and long pictures ----------------------------------------------------------------
+def with_reading(files, **stated) -> Predictor:
+    document = json.loads(files.candidate.read_text())
+    document["preprocess"] |= stated
+    files.candidate.write_text(json.dumps(document))
+    return Predictor.load(files.candidate, "fp32")
+
+
+def deep_tile(path: Path, peak: int) -> Path:
+    """A green tile of 12 bits in 16, with one pixel of another value."""
+    levels = np.full((40, 36, 3), 900, np.uint16)
+    levels[:, :, 1] = 2400
+    levels[0, 0] = peak
+    data = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
+    header = struct.pack(">IIBBBBB", 36, 40, 16, 2, 0, 0, 0)
+    out = b"\x89PNG\r\n\x1a\n"
+    for kind, body in ((b"IHDR", header), (b"IDAT", zlib.compress(data)), (b"IEND", b"")):
+        chunk = kind + body
+        out += struct.pack(">I", len(body)) + chunk + struct.pack(">I", zlib.crc32(chunk))
+    path.write_bytes(out)
+    return path
+
+
+def test_range_of_the_bundle_decides_and_one_pixel_does_not(files, tmp_path):
+    predictor = with_reading(files, range=[0, 4095])
+    answers = [
+        predictor.predict(deep_tile(tmp_path / f"{peak}.png", peak)) for peak in (4095, 4096)
+    ]
+    assert {answer.label for answer in answers} == {"green_tile"}
+    assert answers[0].probabilities == answers[1].probabilities
+    assert [answer.outside for answer in answers] == [0, 1 / (36 * 40)]
+    # As an 8-bit picture of the same scene.
+    pixels = predictor.pixels(tmp_path / "4095.png")
+    assert pixels[16, 16].tolist() == [56, 149, 56]
+
+
+def test_deep_picture_for_a_model_without_a_range_is_one_clear_line(predictor, tmp_path):
+    with pytest.raises(CorruptImageError, match=r"stored values 900..2400.*image\.range"):
+        predictor.predict(deep_tile(tmp_path / "a.png", 2400))
+
+
+def test_predict_tells_what_lies_outside(files, tmp_path, capsys):
+    with_reading(files, range=[1000, 4095])
+    deep_tile(tmp_path / "a.png", 2400)
+    command = ["predict", "--bundle", str(files.candidate), str(tmp_path / "a.png")]
+    assert cli.main(command) == 0
+    said = capsys.readouterr().out
+    assert "of the pixels lie outside the range 1000..4095 of the training data" in said
+    assert cli.main([*command, "--json"]) == 0
+    (image,) = json.loads(capsys.readouterr().out)["images"]
+    assert image["outside_range"] == pytest.approx(1439 / 1440)
+
+
+@pytest.mark.parametrize("size", [(1, 40_000), (20, 60_000)])
+def test_picture_that_is_all_length_is_refused_also_when_it_is_open_already(files, size):
+    image = Image.new("RGB", size)
+    with pytest.raises(CorruptImageError, match=r"image\.max_aspect"):
+        Predictor.load(files.candidate, "fp32").predict(image)
+    assert with_reading(files, max_aspect=1000.0).bundle.preprocess.max_aspect == 1000
+    if size == (20, 60_000):
+        with pytest.raises(CorruptImageError, match="at most 1000 times"):
+            with_reading(files, max_aspect=1000.0).predict(image)
+    assert with_reading(files, max_aspect=1000.0).predict(Image.new("RGB", (20, 20_000)))

@@ -22,6 +22,8 @@ from pipelines.card import load_card
 from pipelines.config import PrepareParams
 from pipelines.config_sources import SampleSource
 from pipelines.data.manifest import Entry, content_sha256, read_manifest, read_raw
+from pipelines.data.prepared import read_summary
+from pipelines.data.reading import Reading
 from pipelines.data.samples import write_sample
 from pipelines.errors import ConfigError, DataError, MissingDataError
 from pipelines.paths import Paths
@@ -430,3 +432,75 @@ def test_every_planted_fault_of_a_painted_sample_is_found(tmp_path: Path) -> Non
             case _:
                 assert path in group
     assert refused <= explained
+
+
+# -- deep pixels and long pictures ----------------------------------------------------------------
+def make_deep(project: Paths, n: int = 60) -> list[Path]:
+    """Some of the scenes again, with 12 bits in 16."""
+    files = sorted(raw(project).rglob("*.jpg"))[:n]
+    made = []
+    for number, file in enumerate(files):
+        with Image.open(file) as image:
+            grey = np.asarray(image.convert("L"), np.uint16) * np.uint16(15) + np.uint16(20)
+        grey[0, 0] = 3000 + number
+        Image.fromarray(grey).save(file.with_suffix(".png"))
+        file.unlink()
+        made.append(file.with_suffix(".png"))
+    return made
+
+
+def state(project: Paths, facts: str) -> None:
+    card = project.task("tiles").card
+    text = card.read_text(encoding="utf-8").replace("bit_depth: 8}", f"bit_depth: 8, {facts}}}")
+    card.write_text(text, encoding="utf-8")
+
+
+def test_deep_files_without_a_range_stop_the_stage_with_the_one_that_they_have(project):
+    made = make_deep(project, 7)
+    values = np.concatenate([np.asarray(Image.open(file)).ravel() for file in made])
+    with pytest.raises(DataError) as caught:
+        run(project)
+    message = str(caught.value)
+    assert "7 image(s) have more than 8 bits a channel" in message
+    assert repr(made[0].relative_to(raw(project)).as_posix()) in message
+    proposed = f"range: {{low: {values.min()}, high: {values.max()}}}"
+    assert f"`{proposed}`" in message
+    assert str(project.task("tiles").card) in message
+    assert "\n" not in message
+    assert not project.task("tiles").prepared_dir.exists()
+    # What it proposes is what it takes.
+    state(project, proposed)
+    entries, summary, refused = run(project)
+    assert (len(entries), refused) == (60, {})
+    assert summary["reading"] == {"range": [float(values.min()), float(values.max())]}
+    found = read_summary(project.task("tiles").prepare_summary).reading
+    assert found == Reading(range=(float(values.min()), float(values.max())))
+
+
+def test_files_that_leave_the_range_are_told(project, caplog):
+    make_deep(project)
+    state(project, "range: {low: 0, high: 3010}")
+    with caplog.at_level(logging.WARNING):
+        entries, _, refused = run(project)
+    assert (len(entries), refused) == (60, {})
+    assert "leave the range" in caplog.text
+    assert "0..3010 of the training data" in caplog.text
+
+
+def test_summary_of_usual_pictures_says_nothing_of_reading(project):
+    _, summary, _ = run(project)
+    assert "reading" not in summary
+    assert read_summary(project.task("tiles").prepare_summary).reading == Reading()
+
+
+def test_pictures_without_a_sensible_view_are_refused_and_counted(project):
+    for number in range(3):
+        Image.new("RGB", (20, 600 + number)).save(raw(project) / "elm" / f"t900_{number}.png")
+    entries, summary, refused = run(project)
+    assert len(entries) == 60
+    assert summary["quarantine"]["unreadable"] == 3
+    assert all("image.max_aspect" in reason for reason in refused.values())
+    state(project, "max_aspect: 40")
+    entries, summary, refused = run(project)
+    assert len(entries) > 60
+    assert summary["reading"] == {"max_aspect": 40.0}
