@@ -186,7 +186,8 @@ def _figure(task: str, caption: str, png: bytes, most_bytes: int) -> str:
         return figure(caption, embedded(png, most_bytes))
     except OSError as err:  # Pillow's for what is no picture, too
         raise DataError(
-            f"{task}: the figure {caption!r} cannot be read ({err}). Make it again with `dvc repro`."
+            f"{task}: the figure {caption!r} cannot be read ({err}). Make it again with "
+            f"`dvc repro`."
         ) from err
 
 
