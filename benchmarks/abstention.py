@@ -98,6 +98,7 @@ def main() -> int:
     """Parse, compare, print."""
     parser = make_parser(__doc__)
     parser.add_argument("--root", type=Path, default=Path(), help="project or workspace")
+    parser.add_argument("--task", nargs="+", help="two or more; all that have a model by default")
     return run(compare, parser)
 
 
@@ -105,7 +106,9 @@ def compare(arguments: argparse.Namespace) -> None:
     """Print a table a measure, with a row a score and a column a task."""
     paths = Paths(arguments.root)
     tasks = [
-        path.parents[1].name for path in sorted(paths.models_dir.glob("*/mobile/candidate.json"))
+        path.parents[1].name
+        for path in sorted(paths.models_dir.glob("*/mobile/candidate.json"))
+        if arguments.task is None or path.parents[1].name in arguments.task
     ]
     if len(tasks) < 2:
         raise MissingDataError(

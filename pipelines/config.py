@@ -207,10 +207,9 @@ class ExportParams(Strict):
     #: Largest drop of val accuracy and of val macro-F1 from fp32 to int8.
     max_accuracy_drop: Share
     max_macro_f1_drop: Share
-    #: For up to ten classes; each further one adds 1,300, its share of the head (so in the gate).
+    #: For ten classes or fewer; each further one adds 1,300: its part of the head. So in the gate.
     max_int8_bytes: Annotated[int, Field(ge=1)]
-    #: int8 is served if it holds the bounds and is at least so many times as fast as fp32, on one
-    #: thread in one run; fp32 otherwise.
+    #: int8 is served if it holds the bounds and is at least so many times as fast on one thread.
     min_speedup: Positive
     #: Share of the val images that the abstention accepts as of the kind that the model knows.
     acceptance: Annotated[float, Field(gt=0.5, lt=1, strict=False)]

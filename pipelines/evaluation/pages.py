@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
 
+from pipelines.errors import DataError
 from pipelines.evaluation.blocks import Block, figure, html, markdown, page, tag, with_interval
 from pipelines.evaluation.embedded import embedded
 from pipelines.evaluation.results import (
@@ -138,6 +139,9 @@ def html_page(results: Sequence[TaskResult]) -> str:
 
     Args:
         results: one a section, not empty.
+
+    Raises:
+        DataError: if a figure is damaged.
     """
     is_sample = any(found.bundle.is_sample for found in results)
     note = f'<p class="note">{escape(SAMPLE_NOTE)}</p>\n' if is_sample else ""
@@ -165,7 +169,7 @@ def _section(found: TaskResult, most_bytes: int) -> str:
         f"{with_interval(found.interval('roc_auc_ovr'), found.served['roc_auc_ovr']['macro'])}."
     )
     figures = "".join(
-        figure(caption, embedded(png, most_bytes)) for caption, png in found.figures.items()
+        _figure(bundle.task, caption, png, most_bytes) for caption, png in found.figures.items()
     )
     limits = "; ".join(bundle.not_for)
     return (
@@ -177,6 +181,16 @@ def _section(found: TaskResult, most_bytes: int) -> str:
         f"{html(audit_block(bundle.audit, 'Audit'))}"
         f'<div class="figures">\n{figures}</div>\n</section>\n'
     )
+
+
+def _figure(task: str, caption: str, png: bytes, most_bytes: int) -> str:
+    try:
+        return figure(caption, embedded(png, most_bytes))
+    except OSError as err:  # Pillow's for what is no picture, too
+        raise DataError(
+            f"{task}: the figure {caption!r} cannot be read ({err}). Make it again with "
+            f"`dvc repro`."
+        ) from err
 
 
 def _tags(found: TaskResult) -> list[str]:

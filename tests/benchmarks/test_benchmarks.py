@@ -14,6 +14,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from pipelines.paths import Paths
+
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "benchmarks"
 SCRIPTS = (
@@ -21,7 +23,6 @@ SCRIPTS = (
     "first_answer",
     "folds",
     "latency",
-    "near_duplicates",
     "prepare",
     "repro",
     "training",
@@ -31,6 +32,17 @@ SCRIPTS = (
 @pytest.fixture(autouse=True)
 def _as_scripts_find_one_another(monkeypatch):
     monkeypatch.syspath_prepend(str(FOLDER))
+
+
+@pytest.fixture
+def models_root() -> Path:
+    """The project folder whose models are measured: of ``FIELDLENS_ROOT``, or the checkout."""
+    root = Path(os.environ.get("FIELDLENS_ROOT", ROOT)).resolve()
+    for task in ("weld_defect", "mask_detection"):
+        for file in (Paths(root).task(task).candidate, Paths(root).task(task).manifest):
+            if not file.is_file():
+                pytest.skip(f"{file} is not there; `make repro` makes it")
+    return root
 
 
 def run(script: str, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -224,3 +236,106 @@ def test_repro_runs_in_a_clone_and_says_what_ran(tmp_path, monkeypatch, capsys):
     ]
     assert "after the card changed: `fetch@tiny`" in shown
     assert not (tmp_path / "last").exists()
+
+
+# -- every script, small ---------------------------------------------------------------------------
+def table_rows(shown: str) -> list[str]:
+    """Rows of the tables in a benchmark's output, without headings."""
+    lines = shown.splitlines()
+    rules = [place for place, line in enumerate(lines) if line.startswith("|---")]
+    rows = []
+    for rule in rules:
+        for line in lines[rule + 1 :]:
+            if not line.startswith("|"):
+                break
+            rows.append(line)
+    return rows
+
+
+#: What each script is asked, with the models of the painted samples.
+SMALL = {
+    "abstention": ("--task", "weld_defect", "mask_detection"),
+    "first_answer": ("--task", "weld_defect", "--runs", "2"),
+    "folds": ("--task", "weld_defect", "--folds", "2"),
+    "latency": ("--task", "weld_defect", "--runs", "2"),
+    "load": ("--people", "2", "--seconds", "4"),
+    "training": ("--task", "weld_defect", "--epochs", "1", "--once"),
+}
+#: Parts of other scripts, and one that makes a clone (it has its test above).
+ELSEWHERE = {"memory", "report", "timed_fit", "repro"}
+#: Without a model, or with one that is copied; tested one by one below, and `prepare` above.
+MODELLESS = {"fuzz", "kills", "near_duplicates", "prepare"}
+
+
+def test_every_script_is_run_by_a_test():
+    scripts = {path.stem for path in FOLDER.glob("*.py")}
+    assert scripts == set(SMALL) | ELSEWHERE | MODELLESS
+
+
+@pytest.mark.slow
+@pytest.mark.model
+@pytest.mark.parametrize("script", SMALL)
+def test_each_script_runs_small(script, models_root):
+    done = run(script, "--root", str(models_root), *SMALL[script])
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert done.stdout.startswith("### ")
+    assert table_rows(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.model
+def test_fuzz_goes_through_every_door(models_root):
+    bundle = models_root / "models" / "weld_defect" / "mobile"
+    done = run("fuzz", "--executions", "300", "--bundle", str(bundle))
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table_rows(done.stdout)]
+    assert [row[0] for row in rows] == [
+        "images",
+        "archives",
+        "params",
+        "cards",
+        "bundles",
+        "models",
+    ]
+    assert all(row[5] == "0" for row in rows)
+
+
+@pytest.mark.slow
+def test_a_killed_stage_leaves_no_fault():
+    done = run("kills", "--kills", "1", "--stages", "prepare")
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "1 kills, 0 faults" in done.stdout
+
+
+def test_near_duplicates_counts_pairs_and_copies(tmp_path):
+    from tests.data.fixed_camera import CAMERAS, jpeg, part
+
+    rng = np.random.default_rng(3)
+    for label in ("fine", "scratch"):
+        (tmp_path / "parts" / label).mkdir(parents=True)
+        for index in range(8):
+            image = part(CAMERAS["shaken"], rng, index, is_scratched=label == "scratch")
+            (tmp_path / "parts" / label / f"{index}.jpg").write_bytes(jpeg(image))
+    done = run("near_duplicates", str(tmp_path / "parts"), "--copies", "2")
+    assert done.returncode == 0, done.stderr
+    pairs, copies = table_rows(done.stdout)
+    cells = [cell.strip() for cell in pairs.split("|")[1:-1]]
+    assert cells[:3] == ["parts", "16", "16"]
+    # Hash and whole thumbnail take each for each; the closer look next to none.
+    before, after = (int(cell.split(" + ")[1]) for cell in cells[5:7])
+    assert before >= 60
+    assert after <= 4
+    assert copies.count(" of 2") == 13
+
+
+def test_a_sound_file_of_each_kind_is_among_the_seeds(tmp_path):
+    fuzz = importlib.import_module("fuzz")
+
+    class Large:
+        @staticmethod
+        def cases(kind, folder):
+            yields = iter([("sound/large", b"s" * 90_000), ("broken/a", b"x"), ("broken/b", b"y")])
+            return yields, print
+
+    seeds, _ = fuzz.seeds_of("models", Large, tmp_path)
+    assert b"s" * 90_000 in seeds

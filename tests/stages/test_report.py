@@ -6,9 +6,10 @@ from html import unescape
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pipelines.config import Params, load_params
-from pipelines.errors import BundleError, ConfigError, MissingDataError
+from pipelines.errors import BundleError, ConfigError, DataError, MissingDataError
 from pipelines.stages import report
 from tests.html_pages import Wellformed
 
@@ -212,7 +213,7 @@ def test_report_page_is_whole_and_loads_nothing(tested, params):
     page.feed(tested.html_page.read_text())
     assert page.open == []
     assert len(page.addresses) == 3
-    assert all(address.startswith("data:image/png;base64,") for address in page.addresses)
+    assert all(address.startswith("data:image/webp;base64,") for address in page.addresses)
     assert not re.search(r"url\(|@import|<script", tested.html_page.read_text())
     assert "width=device-width" in tested.html_page.read_text()
 
@@ -245,13 +246,21 @@ def test_report_real_pictures_stay_out_of_the_page(tested, params):
     folder = tested.task("tiny").training_figures_dir
     folder.mkdir()
     for name in ("curves.png", "val_samples.png"):
-        (folder / name).write_bytes(b"a figure")
+        Image.new("RGB", (40, 30), "red").save(folder / name)
     report.run(tested, params)
     assert "training: val samples" in tested.html_page.read_text()
     as_real(tested)
     report.run(tested, params)
     assert "training: val samples" not in tested.html_page.read_text()
     assert "training: curves" in tested.html_page.read_text()
+
+
+def test_report_names_a_figure_that_cannot_be_read(tested, params):
+    folder = tested.task("tiny").training_figures_dir
+    folder.mkdir()
+    (folder / "curves.png").write_bytes(b"a figure")
+    with pytest.raises(DataError, match=r"tiny: the figure 'training: curves' .* `dvc repro`"):
+        report.run(tested, params)
 
 
 def test_write_results_refuses_sample_data(tested, params, tmp_path):
