@@ -105,14 +105,14 @@ def test_one_id_for_all_is_told(tmp_path, caplog):
     assert "ANON" not in caplog.text
 
 
-@pytest.mark.parametrize("as_json", [True, False])
-def test_predict_answers_a_scan_and_names_nobody(as_json, tested_project, tmp_path, caplog):
+@pytest.mark.parametrize("form", ["json", "text", "csv"])
+def test_predict_answers_a_scan_and_names_nobody(form, tested_project, tmp_path, caplog):
     file, broken = tmp_path / "scan", tmp_path / "broken"
     data = scan(5, dcm.SECRETS[1])
     file.write_bytes(data)
     broken.write_bytes(data[:-3000])
     caplog.set_level(logging.DEBUG)
-    answer = predict.run(tested_project, [file, broken], as_json=as_json)
+    answer = predict.run(tested_project, [file, broken], form=form)
     said = answer.text + "".join(answer.complaints) + caplog.text
     assert "red_tile" in said
     assert "damaged" in said
