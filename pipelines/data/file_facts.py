@@ -7,7 +7,6 @@ compression blocks, colour casts. Called by `audit`.
 from __future__ import annotations
 
 import csv
-import io
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,9 +14,8 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
-from pipelines.data.images import ALLOWED_FORMATS
+from pipelines.data.image_bytes import open_header
 from pipelines.data.manifest import RECORDS_FILE
 
 #: Columns of records.csv in which a publisher may state what an image was before it was scaled
@@ -66,7 +64,7 @@ def file_facts(data: bytes, name: str) -> FileFacts:
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        with Image.open(io.BytesIO(data), formats=ALLOWED_FORMATS) as image:
+        with open_header(data) as image:
             tables: Mapping[int, Sequence[int]] = getattr(image, "quantization", {})
             return FileFacts(
                 width_px=image.width,

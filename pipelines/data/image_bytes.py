@@ -131,6 +131,15 @@ def undecoded(source: Path | bytes, name: str | None, reading: Reading) -> Itera
         raise CorruptImageError(name, f"damaged or truncated ({reason})") from err
 
 
+def open_header(data: bytes) -> Image.Image:
+    """A file that has entered before, open for its header and not decoded.
+
+    Args:
+        data: bytes that `undecoded` has accepted.
+    """
+    return _open(_readable(data, tiff_layout(data) if is_tiff(data) else None))
+
+
 def _open(data: bytes) -> Image.Image:
     if data.startswith(_JPEG_SIGNATURE):
         # Not by `Image.open`, which refuses 180 megapixels whatever the scale they are decoded at.
