@@ -170,7 +170,7 @@ def look(paths: Paths, tasks: Sequence[str], task: str) -> Seen:
         foreign[split] = {other: features(predictor, pixels) for other, pixels in parts.items()}
     test = in_split(entries, "test")
     pictures_of = [
-        open_image(files.raw_dir / entry.path).rgb
+        open_image(files.raw_dir / entry.path, reading=preprocess.reading).rgb
         for entry in test[:: max(1, len(test) // _MAX_CHANGED)]
     ]
     changed = {

@@ -100,9 +100,10 @@ def compare(arguments: argparse.Namespace) -> None:
             for key in names
         ],
     )
-    full, some = (predictor.pixels(image) for image in (open_image(data).rgb, predictor.open(data)))
+    decoded = open_image(data, reading=predictor.reading).rgb
+    full, some = (predictor.pixels(image) for image in (decoded, predictor.open(data)))
     distance = np.abs(full.astype(np.int64) - some)
-    shares = [predictor.predict(source).probabilities for source in (open_image(data).rgb, data)]
+    shares = [predictor.predict(source).probabilities for source in (decoded, data)]
     apart = max(abs(shares[0][label] - shares[1][label]) for label in shares[0])
     say(
         f"Pixels of the model's input against a full decode: {distance.mean():.2f} of 255 apart on "

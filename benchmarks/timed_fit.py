@@ -130,9 +130,12 @@ def setting_of(paths: Paths, task: str, entries: Sequence[Entry], is_warm: bool)
     params = load_params(paths.params)
     chosen = params.task(task).train
     files = paths.task(task)
-    labels = read_summary(files.prepare_summary).labels
+    summary = read_summary(files.prepare_summary)
+    labels = summary.labels
     splits = {
-        name: open_split(in_split(entries, name), labels, chosen, params.seed, files)
+        name: open_split(
+            in_split(entries, name), labels, chosen, params.seed, files, summary.reading
+        )
         for name in SPLITS
     }
     return Setting(task, chosen, params.seed, paths, labels, splits, is_warm)

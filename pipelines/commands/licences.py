@@ -50,8 +50,10 @@ _SENTENCES = (
 )
 #: Read by hand, where the package's own words are not clear to a program.
 _BY_HAND = {
+    "anyascii": "ISC",
     "antlr4-python3-runtime": "BSD-3-Clause",
     "grandalf": "GPL-2.0-only OR EPL-1.0",
+    "inflate64": "LGPL-2.1-or-later",
     "pygit2": "GPL-2.0-only with a linking exception",
     "python-dateutil": "Apache-2.0 OR BSD-3-Clause",
 }

@@ -24,11 +24,14 @@ from PIL import Image, ImageEnhance
 
 from pipelines.config import ChangeFamily
 from pipelines.data.images import open_image
+from pipelines.data.reading import Reading
 from pipelines.mobile.predictor import Predictor
 
 #: What phones, messengers and web pages store; 50 is where blocks begin to be seen.
 _JPEG_QUALITIES = (50, 65, 80, 95)
 _BRIGHTNESS = (0.9, 1.1)
+#: The picture has entered already.
+_OF_ANY_ASPECT = Reading(max_aspect=1e9)
 #: A hand that holds a phone.
 _ROTATION_DEG = (-2.0, 2.0)
 
@@ -130,7 +133,7 @@ def _jpeg(quality: int) -> Callable[[Image.Image], Image.Image]:
     def apply(picture: Image.Image) -> Image.Image:
         buffer = io.BytesIO()
         picture.save(buffer, "JPEG", quality=quality)
-        return open_image(buffer.getvalue()).rgb
+        return open_image(buffer.getvalue(), reading=_OF_ANY_ASPECT).rgb
 
     return apply
 

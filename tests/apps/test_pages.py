@@ -15,6 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 from apps.texts import LANGUAGES, load_texts
 from pipelines.card import load_card
+from pipelines.data.formats import FORMATS_TOLD
 from tests.apps.conftest import ROOT, TASKS, black, encoded, hue_of, tile
 
 MEDICAL = ("chest_xray", "skin_lesion")
@@ -191,7 +192,7 @@ def test_several_pictures_make_a_table_a_file_and_one_answer(app_root):
         EN(
             "errors.image",
             name="bad.png",
-            reason="not an image of a known format (JPEG, PNG, WEBP, BMP, TIFF, GIF)",
+            reason=f"not an image of a known format ({FORMATS_TOLD})",
         )
     ]
     together = next(one for one in app.toggle if one.key == "together-tomato_leaf")

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import io
+import struct
 
 import numpy as np
 import pytest
@@ -8,6 +9,8 @@ from PIL import Image
 
 from pipelines.data import low_level
 from pipelines.data.file_facts import facts_table, file_facts, original_facts
+from pipelines.data.images import open_image
+from pipelines.data.reading import Reading
 
 
 def encoded(kind: str, mode: str = "RGB", size: tuple[int, int] = (40, 30), **options) -> bytes:
@@ -79,3 +82,14 @@ def test_colours_count_wherever_they_are():
     pixels[:5] = (255, 0, 0)
     assert (low_level.colours(pixels) == low_level.colours(pixels[::-1])).all()
     assert sorted(low_level.colours(pixels))[-2:] == [0.5, 0.5]
+
+
+def test_facts_of_a_tiff_that_pillow_alone_does_not_open() -> None:
+    # 2 x 2 pixels of 16 bits, white is zero, Motorola's byte order.
+    tags = [(256, 2), (257, 2), (258, 16), (259, 1), (262, 0), (273, 128), (277, 1), (279, 8)]
+    data = struct.pack(">2sHIH", b"MM", 42, 8, len(tags))
+    data += b"".join(struct.pack(">HHIHH", tag, 3, 1, value, 0) for tag, value in tags)
+    data = data.ljust(128, b"\0") + struct.pack(">4H", 0, 9, 9, 4095)
+    reading = Reading(range=(0.0, 4095.0))
+    assert open_image(data, reading=reading).rgb.getpixel((0, 0)) == (255, 255, 255)
+    assert (file_facts(data, "a.tif").format, file_facts(data, "a.tif").width_px) == ("TIFF", 2)

@@ -64,7 +64,7 @@ def test_records_reads_a_published_folder(card, tmp_path):
         Image.new("L", (8, 8)).save(tmp_path / name)
     assert chest_xray.records(tmp_path, card) == [
         Record("Covid-19/a.jpg", "covid19", "Covid-19/a.jpg"),
-        Record("No_findings/00000032_037.png", "no_finding", "No_findings/00000032_037.png"),
+        Record("No_findings/00000032_037.png", "no_finding", "00000032"),
         Record("Pneumonia/b.png", "pneumonia", "Pneumonia/b.png"),
     ]
 

@@ -8,6 +8,7 @@ import torch
 from pipelines.atomic import file_sha256
 from pipelines.config import ViewParams
 from pipelines.data.preprocess import Preprocess, View
+from pipelines.data.reading import Reading
 from pipelines.errors import BundleError, MissingDataError
 from pipelines.training.float_model import (
     FloatModel,
@@ -162,3 +163,11 @@ def test_damaged_network_before_a_refit_is_one_clear_error(content, folder):
         load_before(folder, meta())
     assert "dvc repro -f train@tiny" in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_range_of_the_prepared_set_travels_with_the_weights():
+    stated = meta().model_copy(update={"range": (0.0, 4095.0), "max_aspect": 30.0})
+    again = FloatModel.model_validate_json(stated.model_dump_json())
+    assert again.preprocess.reading == Reading(range=(0.0, 4095.0), max_aspect=30.0)
+    assert "range" not in meta().model_dump(mode="json")
+    assert "max_aspect" not in meta().model_dump(mode="json")
