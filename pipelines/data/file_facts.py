@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from numpy.typing import NDArray
 
+from pipelines.data.image_bytes import readable
 from pipelines.data.layout import read_folder
 from pipelines.data.names import TABLES
 from pipelines.data.opening import file_header
@@ -61,7 +62,7 @@ def file_facts(data: bytes, name: str) -> FileFacts:
         data: its bytes.
         name: its path, for the suffix.
     """
-    header = file_header(data, name)
+    header = file_header(readable(data, name), name)
     width_px, height_px = header.size
     return FileFacts(
         width_px=width_px,

@@ -97,12 +97,12 @@ def undecoded(source: Path | bytes, name: str | None, reading: Reading) -> Itera
         with warnings.catch_warnings(), told_if_memory_ends(name):
             warnings.simplefilter("ignore")
             layout = _readable_layout(data, name)
-            readable = _readable(data, layout)
-            with opened_by_content(readable, name) as image:
+            as_read = _readable(data, layout)
+            with opened_by_content(as_read, name) as image:
                 opened = Undecoded(
                     image=image,
-                    data=readable,
-                    mode="LA" if readable is not data and image.format == "PNG" else image.mode,
+                    data=as_read,
+                    mode="LA" if as_read is not data and image.format == "PNG" else image.mode,
                     n_bytes=len(data),
                     is_deep=_is_deep(image, data, reading),
                     layout=layout,
@@ -127,6 +127,19 @@ def _is_deep(image: Image.Image, data: bytes, reading: Reading) -> bool:
         # A window of its own says how it is shown, where the data set states no range for all.
         return image.facts.is_deep and not (reading.range is None and image.facts.has_window)
     return is_deep_png(data) or holds_deep_tiles(image)
+
+
+def readable(data: bytes, name: str) -> bytes:
+    """The bytes of a file with a header that Pillow reads whole; its pixels are the same.
+
+    Args:
+        data: of the file.
+        name: what to call it in messages.
+
+    Raises:
+        CorruptImageError: if it is a TIFF of a layout that is not read.
+    """
+    return _readable(data, _readable_layout(data, name))
 
 
 def _readable_layout(data: bytes, name: str) -> TiffLayout | None:
