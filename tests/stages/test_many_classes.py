@@ -22,7 +22,7 @@ from tests.conftest import SIDE_PX, mean_colour_net
 
 #: Runs `evaluate` and prints the peak of its memory in kB.
 EVALUATE = """
-import resource, sys
+import sys
 from pathlib import Path
 from pipelines.config import EvaluateParams
 from pipelines.paths import Paths
