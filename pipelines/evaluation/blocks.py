@@ -26,7 +26,7 @@ h1 { font-size: 1.6rem; } h2 { font-size: 1.3rem; margin: 0; } h3 { font-size: 1
 section { border-top: 1px solid var(--line); padding: 1.5rem 0; }
 .note { background: var(--warn-paper); color: var(--warn); border-left: 6px solid var(--warn);
   padding: .8rem 1rem; font-weight: 600; }
-.scroll { overflow: auto; max-height: 40rem; }
+.scroll { overflow: auto; } .long { max-height: 40rem; }
 table { border-collapse: collapse; min-width: 100%; font-size: .85rem; line-height: 1.35; }
 th, td { text-align: left; vertical-align: top; padding: .35rem .45rem; min-width: 3.5rem;
   border-bottom: 1px solid var(--line); font-variant-numeric: tabular-nums; overflow-wrap: normal; }
@@ -41,6 +41,8 @@ figure { margin: 0; } img { width: 100%; max-width: 40rem; height: auto; backgro
 figcaption { font-size: .9rem; }
 """
 
+#: A table of more rows scrolls in a frame of its own; a shorter one is shown whole.
+_LONG_TABLE = 60
 #: Cells with more characters than this may break into lines on a page.
 _LONG_CELL = 48
 
@@ -146,8 +148,9 @@ def html_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """
     head = "".join(f"<th>{escape(cell)}</th>" for cell in header)
     body = "".join(f"<tr>{''.join(map(_html_cell, row))}</tr>\n" for row in rows)
+    frame = "scroll long" if len(rows) > _LONG_TABLE else "scroll"
     return (
-        f'<div class="scroll" tabindex="0"><table>\n<thead><tr>{head}</tr></thead>\n'
+        f'<div class="{frame}" tabindex="0"><table>\n<thead><tr>{head}</tr></thead>\n'
         f"<tbody>\n{body}</tbody></table></div>\n"
     )
 

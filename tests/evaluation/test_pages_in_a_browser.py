@@ -26,6 +26,8 @@ MEASURE = """() => ({
     frame: table.parentElement.clientWidth,
     overflow: getComputedStyle(table.parentElement).overflowX,
     right: table.parentElement.getBoundingClientRect().right,
+    hidden: table.parentElement.scrollHeight - table.parentElement.clientHeight,
+    rows: table.rows.length,
   })),
   images: [...document.images].every((image) => image.complete && image.naturalWidth > 0),
 })"""
@@ -90,6 +92,7 @@ def test_no_table_is_cut_off(browser, report_page, tmp_path, kind, width):
     assert found["frames"]
     for frame in found["frames"]:
         assert frame["right"] <= width
+        assert frame["hidden"] <= 1 or frame["rows"] > 60, "rows below the frame's edge"
         # What does not fit can be scrolled to, inside its own frame.
         assert frame["table"] <= frame["frame"] or frame["overflow"] == "auto"
     if kind == "report" and width == 1200:
