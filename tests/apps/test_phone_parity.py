@@ -124,5 +124,10 @@ def test_same_answers_as_the_predictor(task: str, browser: Browser, url: str) ->
     if folder := os.environ.get("FIELDLENS_PARITY_REPORT"):
         (Path(folder) / f"{task}.json").write_text(text, encoding="utf-8")
     assert other_labels == []
+    (chosen,) = (one for one in predictor.bundle.int8_path if one.is_chosen)
+    if "leave_out" in chosen.remedy and predictor.precision == "int8":
+        # Sums of blocks that were left in float32 depend on their order: the label is promised
+        # there, and no bits (ADR 0017).
+        return
     assert differences[worst] <= MAX_DIFFERENCE, text
     assert other_verdicts == [], text
