@@ -12,13 +12,12 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from pipelines.data.formats import HEAD_BYTES, extra_format_of
+from pipelines.data.formats import AVIF_BRANDS, HEAD_BYTES, extra_format_of
 
 _STARTS = (
     *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*"),
     *(b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
 )
-_AVIF_BRANDS = frozenset({b"avif", b"avis"})
 
 
 def is_image(head: bytes) -> bool:
@@ -30,7 +29,7 @@ def is_image(head: bytes) -> bool:
     return (
         head.startswith(_STARTS)
         or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
-        or (head[4:8] == b"ftyp" and head[8:12] in _AVIF_BRANDS)
+        or (head[4:8] == b"ftyp" and head[8:12] in AVIF_BRANDS)
         or extra_format_of(head) is not None
     )
 
