@@ -14,6 +14,8 @@ LAN ?=
 DATA ?=
 # `make ui ROOT=.real` shows the runs of `make real`; `make bench ROOT=.real` measures its models.
 ROOT ?= .
+# Test processes: one a core. `make test XDIST=` runs all in one.
+XDIST ?= -n auto
 # Where `make phone-site` writes.
 OUT ?=
 # Whose training `make bench` measures, and whose settings in folds.
@@ -48,14 +50,14 @@ setup: $(READY) $(WEIGHTS)  ## make .venv and fetch the default weights; afterwa
 repro: $(READY) $(WEIGHTS)  ## run the stages that are out of date, from images to released models
 	dvc repro -k
 
-test: $(READY)  ## quick tests: no network, no trained model, about five minutes
-	python -m pytest -q -m "not slow and not network"
+test: $(READY)  ## quick tests: no network, no trained model, two to three minutes
+	python -m pytest -q $(XDIST) --dist worksteal -m "not slow and not network"
 
 test-slow: $(READY) $(WEIGHTS) apps/phone/dist/index.html  ## slow tests: browser, phone page, faults, hostile files, on the models of `make repro`
-	python -m pytest -q -rs -m "slow and not network and not by_hand"
+	python -m pytest -q -rs $(XDIST) --dist loadfile -m "slow and not network and not by_hand"
 
 test-all: $(READY) $(WEIGHTS) apps/phone/dist/index.html  ## every test, also those that need the package index or an hour
-	python -m pytest -q
+	python -m pytest -q $(XDIST) --dist loadfile
 
 check: $(READY)  ## format, lint, types, import rules
 	ruff format --check .

@@ -1,9 +1,10 @@
 """How fast `prepare` looks at images, against a plain Pillow loop, and how much memory it takes.
 
 Both do the same for each file, in turns in one run: read, SHA-256, decode, 64-bit perceptual hash
-and thumbnail by the same function. The plain loop is what one would write first: one process, full
-decoding, the hash from the full picture. Memory is that of another process which looks at all the
-images; the timing takes at most --max-timed of them. Without --folder it paints photographs:
+and thumbnail by the same function. The plain loop is what one would write first: one thread, full
+decoding, the hash from the full picture. `prepare` has a thread a core, or FIELDLENS_WORKERS.
+Memory is that of another process which looks at all the images; the timing takes at most
+--max-timed of them. Without --folder it paints photographs:
 
     python benchmarks/prepare.py --images 1000 5000 50000
     python benchmarks/prepare.py --folder SOME/PHOTOS
@@ -30,7 +31,8 @@ from report import header, make_parser, run, say, table
 
 from pipelines.data.decoding import Refused, look_at_all
 from pipelines.data.fingerprints import fingerprint
-from pipelines.data.workers import n_workers_of
+from pipelines.data.names import IMAGE_SUFFIXES
+from pipelines.data.workers import n_workers
 from pipelines.errors import MissingDataError
 
 _PICTURES = 64
@@ -46,27 +48,25 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, help="these files instead")
     parser.add_argument("--repeat", type=int, default=3, help="rounds of both in turns (3)")
     parser.add_argument("--max-timed", type=int, default=2000, help="images in a round (2000)")
-    parser.add_argument("--workers", help="processes; all cores by default")
     parser.add_argument("--peak-of", type=Path, help=argparse.SUPPRESS)
     return run(measure, parser)
 
 
 def measure(arguments: argparse.Namespace) -> None:
     """Print a table with a row a number of images."""
-    n_workers = n_workers_of(arguments.workers)
     if arguments.peak_of is not None:
-        say(str(peak_bytes(arguments.peak_of, n_workers)))
+        say(str(peak_bytes(arguments.peak_of)))
         return
     header("Decoding in `prepare`")
-    say(f"{n_workers} processes, {arguments.repeat} rounds; rates and ratio are medians.", "")
+    say(f"{n_workers()} threads, {arguments.repeat} rounds; rates and ratio are medians.", "")
     rows = []
     if arguments.folder is not None:
-        rows.append(row(arguments.folder, n_workers, arguments.repeat, arguments.max_timed))
+        rows.append(row(arguments.folder, arguments.repeat, arguments.max_timed))
     else:
         for n_images in arguments.images:
             with tempfile.TemporaryDirectory() as folder:
                 paint(Path(folder), n_images)
-                rows.append(row(Path(folder), n_workers, arguments.repeat, arguments.max_timed))
+                rows.append(row(Path(folder), arguments.repeat, arguments.max_timed))
     table(
         [
             "images",
@@ -76,7 +76,7 @@ def measure(arguments: argparse.Namespace) -> None:
             "prepare, images/s",
             "ratio (least to most)",
             "processor ms an image, plain and prepare",
-            "peak MB of all processes",
+            "peak MB",
         ],
         rows,
     )
@@ -106,10 +106,6 @@ def files_in(folder: Path) -> list[str]:
     Raises:
         MissingDataError: if there is none.
     """
-    # Not at the top: each worker imports its main module again, and would be timed with pydantic's
-    # start, which it is spared when the main module is the command line's.
-    from pipelines.data.names import IMAGE_SUFFIXES
-
     files = sorted(
         file.relative_to(folder).as_posix()
         for file in folder.rglob("*")
@@ -121,7 +117,7 @@ def files_in(folder: Path) -> list[str]:
 
 
 def plain_loop(folder: Path, paths: Sequence[str]) -> int:
-    """Look at each file in one process, with full decoding; gives the number of refused ones."""
+    """Look at each file in one thread, with full decoding; gives the number of refused ones."""
     n_refused = 0
     for path in paths:
         try:
@@ -135,9 +131,9 @@ def plain_loop(folder: Path, paths: Sequence[str]) -> int:
     return n_refused
 
 
-def own_pass(folder: Path, paths: Sequence[str], n_workers: int) -> int:
+def own_pass(folder: Path, paths: Sequence[str]) -> int:
     """What `prepare` does; gives the number of refused files."""
-    looks = look_at_all(folder, paths, min_side_px=1, n_workers=n_workers)
+    looks = look_at_all(folder, paths, min_side_px=1)
     return sum(isinstance(found, Refused) for found in looks)
 
 
@@ -148,29 +144,29 @@ def seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:
     return clock() - start
 
 
-def row(folder: Path, n_workers: int, repeat: int, max_timed: int) -> list[str]:
+def row(folder: Path, repeat: int, max_timed: int) -> list[str]:
     """Cells of one folder: both ways in turns, then the peak memory of a pass over all."""
     files = files_in(folder)
     timed = files[:: -(-len(files) // max_timed)]
     few = timed[:_WARM_UP_IMAGES]
     ways = {
         "plain": lambda: plain_loop(folder, timed),
-        "prepare": lambda: own_pass(folder, timed, n_workers),
+        "prepare": lambda: own_pass(folder, timed),
     }
     # Both once, so that neither pays for a cold file cache.
     plain_loop(folder, few)
-    n_refused = own_pass(folder, timed, n_workers)
+    n_refused = own_pass(folder, timed)
     times: dict[str, list[float]] = {name: [] for name in ways}
     for _ in range(repeat):
         for name, way in ways.items():
             times[name].append(seconds(way, time.perf_counter))
     ratios = [plain / own for plain, own in zip(times["plain"], times["prepare"], strict=True)]
-    # Processor time on one core, which other users of the machine do not stretch.
+    # Processor time of all threads, which other users of the machine do not stretch.
     cpu_ms = [
         seconds(way, time.process_time) / len(few) * 1000
-        for way in (lambda: plain_loop(folder, few), lambda: own_pass(folder, few, 1))
+        for way in (lambda: plain_loop(folder, few), lambda: own_pass(folder, few))
     ]
-    command = [sys.executable, __file__, "--peak-of", str(folder), "--workers", str(n_workers)]
+    command = [sys.executable, __file__, "--peak-of", str(folder)]
     peak = subprocess.run(command, check=True, capture_output=True, text=True).stdout
     return [
         f"{len(files):,}",
@@ -183,12 +179,12 @@ def row(folder: Path, n_workers: int, repeat: int, max_timed: int) -> list[str]:
     ]
 
 
-def peak_bytes(folder: Path, n_workers: int) -> int:
-    """Peak memory of this process and its children while they look at a whole folder."""
+def peak_bytes(folder: Path) -> int:
+    """Peak memory of this process while it looks at a whole folder."""
     files = files_in(folder)
     with PeakMemory(os.getpid(), _SAMPLE_S) as memory:
         # Kept, as `prepare` keeps them.
-        kept = list(look_at_all(folder, files, min_side_px=1, n_workers=n_workers))
+        kept = list(look_at_all(folder, files, min_side_px=1))
     return memory.peak_bytes if kept else 0
 
 

@@ -21,7 +21,6 @@ from pipelines.commands.predict import SAMPLE_WARNING
 from pipelines.config import TaskParams, load_params
 from pipelines.data.manifest import Entry, class_index_of, read_manifest
 from pipelines.data.outside import Aside, Outside, Project, sift
-from pipelines.data.workers import n_workers
 from pipelines.errors import BundleError, ConfigError, CorruptImageError, DataError
 from pipelines.evaluation.blindness import blind_scores
 from pipelines.evaluation.blocks import with_interval
@@ -101,7 +100,6 @@ def run(
         min_side_px=section.prepare.min_side_px,
         reading=predictor.reading,
         near_duplicate_bits=section.prepare.near_duplicate_bits,
-        n_workers=n_workers(),
     )
     names = dict(predictor.bundle.label_names)
     looked, refused = _look(folder, sifted, predictor)

@@ -1,23 +1,17 @@
-"""Look at every raw image once: decode, hash, fingerprint, over several processes.
+"""Look at every raw image once: decode, hash, fingerprint, by a few threads.
 
-Only small tuples come back from a worker and only a window of chunks is in flight, so memory does
-not grow with the images. A bad file becomes a `Refused`; it never stops the others. Called by
-`prepare`.
+Decoding and hashing release the interpreter lock, so threads keep every core at work on
+photographs. A pool of processes hangs for ever if the system ends a worker while it writes.
+Only small tuples are kept and only a window of files is in flight, so memory does not grow with the
+images. A bad file becomes a `Refused`; it never stops the others. Called by `prepare` and
+`validate`.
 """
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
-import multiprocessing
 import os
-import signal
-import threading
-from collections import deque
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from multiprocessing import connection
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -25,15 +19,11 @@ from pipelines.data.deep import UnscaledError
 from pipelines.data.fingerprints import GLANCE_PX, Fingerprint, fingerprint
 from pipelines.data.images import glance, read_file
 from pipelines.data.reading import AS_IT_COMES, Reading
-from pipelines.errors import CorruptImageError, DataError
+from pipelines.data.workers import ordered_map
+from pipelines.errors import CorruptImageError
 
-#: Images that a worker takes at a time: enough to drown the cost of handing them over.
-_CHUNK = 16
-#: Chunks in flight for each worker: one at work, one waiting, one on its way.
-_WINDOW = 3
-#: Below both, starting processes (about half a second of a core) costs more than they save.
-_MIN_PARALLEL_IMAGES = 1000
-_MIN_PARALLEL_BYTES = 16_000_000
+#: Files in flight: their bytes and half-decoded pictures are what this costs in memory.
+_WINDOW = 32
 
 RefusalKind = Literal["missing", "unreadable", "too_small", "unscaled"]
 
@@ -106,12 +96,7 @@ def look(
 
 
 def look_at_all(
-    raw_dir: Path,
-    paths: Sequence[str],
-    *,
-    min_side_px: int,
-    n_workers: int,
-    reading: Reading = AS_IT_COMES,
+    raw_dir: Path, paths: Sequence[str], *, min_side_px: int, reading: Reading = AS_IT_COMES
 ) -> Iterator[Seen | Refused]:
     """What each file is, in the order of ``paths``.
 
@@ -119,83 +104,10 @@ def look_at_all(
         raw_dir: folder that the paths are relative to.
         paths: POSIX paths.
         min_side_px: as for `look`.
-        n_workers: processes; with 1, or with little to do, this process does the work, as it does
-            while they start.
         reading: of the data set.
-
-    Raises:
-        DataError: if the system ends a worker process.
     """
-    if n_workers == 1 or not _is_much(raw_dir, paths):
-        for path in paths:
-            yield look(raw_dir, path, min_side_px, reading)
-        return
-    in_flight: deque[tuple[Sequence[str], Future[list[Seen | Refused]]]] = deque()
-    with _pool(n_workers) as pool, ThreadPoolExecutor(1) as starter:
-        chunk, n_seen = paths[:1], 0
-        try:
-            start = starter.submit(_start, pool)
-            while n_seen < len(paths) and not start.done():
-                yield look(raw_dir, paths[n_seen], min_side_px, reading)
-                n_seen += 1
-            start.result()
-            chunks = deque(paths[i : i + _CHUNK] for i in range(n_seen, len(paths), _CHUNK))
-            while chunks or in_flight:
-                while chunks and len(in_flight) < _WINDOW * n_workers:
-                    chunk = chunks.popleft()
-                    work = pool.submit(_look_at, raw_dir, chunk, min_side_px, reading)
-                    in_flight.append((chunk, work))
-                chunk, future = in_flight.popleft()
-                yield from future.result()
-        except BrokenProcessPool as err:
-            raise DataError(
-                f"{raw_dir}: the system ended a process that was decoding images, at or after "
-                f"{chunk[0]!r}. Expected it to finish; most often memory ran out. Set "
-                f"FIELDLENS_WORKERS=1 and run the same command again."
-            ) from err
-        finally:
-            # Reached early if the caller stops or an error is raised: what waits is not begun.
-            for _, waiting in in_flight:
-                waiting.cancel()
 
+    def look_at(path: str) -> Seen | Refused:
+        return look(raw_dir, path, min_side_px, reading)
 
-def _is_much(raw_dir: Path, paths: Sequence[str]) -> bool:
-    if len(paths) >= _MIN_PARALLEL_IMAGES:
-        return True
-    n_bytes = 0
-    for path in paths:
-        # What is not there is refused later, with its reason.
-        with contextlib.suppress(OSError):
-            n_bytes += (raw_dir / path).stat().st_size
-    return n_bytes >= _MIN_PARALLEL_BYTES
-
-
-def _look_at(
-    raw_dir: Path, paths: Sequence[str], min_side_px: int, reading: Reading
-) -> list[Seen | Refused]:
-    return [look(raw_dir, path, min_side_px, reading) for path in paths]
-
-
-def _pool(n_workers: int) -> ProcessPoolExecutor:
-    # Not fork: a progress bar and NumPy have threads, whose locks a forked child would inherit.
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    return ProcessPoolExecutor(n_workers, mp_context=context, initializer=_live_with_parent)
-
-
-def _start(pool: ProcessPoolExecutor) -> None:
-    """Return once a worker answers: the pool starts them when it is first asked, and waits."""
-    pool.submit(os.getpid).result()
-
-
-def _live_with_parent() -> None:
-    """Leave Ctrl-C to the parent, and end with it however it ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        threading.Thread(target=_end_with, args=(parent.sentinel,), daemon=True).start()
-
-
-def _end_with(sentinel: int) -> None:
-    connection.wait([sentinel])
-    os._exit(1)
+    return ordered_map(look_at, paths, window=_WINDOW)

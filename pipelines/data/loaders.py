@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import collections
 import threading
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,32 +18,7 @@ from pipelines.data.bounds import told_if_memory_ends
 from pipelines.data.images import open_image
 from pipelines.data.manifest import Entry
 from pipelines.data.preprocess import Preprocess
-from pipelines.data.workers import n_workers
-
-A = TypeVar("A")
-B = TypeVar("B")
-
-
-def ordered_map(work: Callable[[A], B], items: Iterable[A], *, window: int) -> Iterator[B]:
-    """Results in the order of the items, computed by a few threads ahead of their use.
-
-    Args:
-        work: releases the interpreter lock for most of its time, as decoding does.
-        items: what to work on.
-        window: most results that wait or are in work at one time.
-    """
-    pending: collections.deque[Future[B]] = collections.deque()
-    with ThreadPoolExecutor(n_workers()) as pool:
-        try:
-            for item in items:
-                pending.append(pool.submit(work, item))
-                if len(pending) >= window:
-                    yield pending.popleft().result()
-            while pending:
-                yield pending.popleft().result()
-        finally:
-            for future in pending:
-                future.cancel()
+from pipelines.data.workers import ordered_map
 
 
 def draw_seed(seed: int, path: str, view: int) -> int:

@@ -108,7 +108,6 @@ def sift(
     *,
     min_side_px: int,
     near_duplicate_bits: int,
-    n_workers: int,
     reading: Reading = AS_IT_COMES,
 ) -> Outside:
     """The images of a folder that count, and why the others do not.
@@ -120,7 +119,6 @@ def sift(
         project: images that the model may have seen; None where it is not known.
         min_side_px: of params.
         near_duplicate_bits: of params.
-        n_workers: processes that decode.
         reading: of the model.
 
     Raises:
@@ -146,7 +144,6 @@ def sift(
         sorted(record_of),
         min_side_px=min_side_px,
         reading=reading,
-        n_workers=n_workers,
     )
     seen: list[Seen] = []
     for found in track(looks, f"{card.task}: decoding the folder", len(record_of)):
@@ -156,7 +153,7 @@ def sift(
             seen.append(found)
     record_of |= by_patient(record_of, seen, folder)
     labels_of = {path: record.label for path, record in record_of.items()}
-    known, sought = _known(seen, labels_of, project, near_duplicate_bits, reading, n_workers, card)
+    known, sought = _known(seen, labels_of, project, near_duplicate_bits, reading, card)
     aside += [Aside(path, "known", reason) for path, reason in known.items()]
     new = [each for each in seen if each.path not in known]
     records = [record_of[each.path] for each in new]
@@ -227,7 +224,6 @@ def _known(
     project: Project | None,
     max_bits: int,
     reading: Reading,
-    n_workers: int,
     card: DatasetCard,
 ) -> tuple[dict[str, str], str]:
     """By path, of which of the project's images it is a copy; and how far that was looked for."""
@@ -249,7 +245,6 @@ def _known(
         [entry.path for entry in here],
         min_side_px=1,
         reading=reading,
-        n_workers=n_workers,
     )
     own, prints = [], []
     entry_of = {entry.path: entry for entry in here}

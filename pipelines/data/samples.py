@@ -12,12 +12,9 @@ import csv
 import io
 import json
 import logging
-import multiprocessing
-import os
 import re
 import zlib
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -31,6 +28,7 @@ from pipelines.card import DatasetCard
 from pipelines.config_sources import SampleSource
 from pipelines.data.names import TABLES
 from pipelines.data.sample_files import IN_PLACE, Form, encode, frame, suffix_of
+from pipelines.data.workers import ordered_map
 from pipelines.errors import ConfigError
 
 _LOG = logging.getLogger(__name__)
@@ -45,8 +43,8 @@ Painter = Callable[[str, np.random.Generator, np.random.Generator, int], Image.I
 MIN_IMAGES_FOR_FAULTS = 20
 _SOURCES = ("camera_a", "camera_b")
 _PNG_SHARE = 0.15
-#: Below so many pictures a worker costs more to start than it saves.
-_MIN_PER_WORKER = 24
+#: Painted ahead of the disk.
+_WINDOW = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +94,6 @@ def write_sample(
     source: SampleSource,
     seed: int,
     labels: Sequence[str],
-    *,
-    workers: int | None = None,
 ) -> None:
     """Fill a folder with painted images, records.csv and planted.json.
 
@@ -110,7 +106,6 @@ def write_sample(
         source: how many images, groups and pixels.
         seed: of everything drawn.
         labels: those to paint; some or all of the card's.
-        workers: processes that paint; by default one a core, and none for a small set.
 
     Raises:
         ConfigError: if a label is not on the card.
@@ -127,7 +122,7 @@ def write_sample(
     render_one = partial(
         render, task_module.paint, task=card.task, seed=seed, side_px=source.side_px
     )
-    for sheet, data in zip(painted, _map(render_one, painted, workers), strict=True):
+    for sheet, data in zip(painted, ordered_map(render_one, painted, window=_WINDOW), strict=True):
         write_bytes(folder / sheet.path, data)
     for sheet in sheets:
         if sheet.copy_of:
@@ -273,20 +268,6 @@ def render(paint: Painter, sheet: Sheet, *, task: str, seed: int, side_px: int) 
 def _rng(seed: int, *key: str | int) -> np.random.Generator:
     words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in key]
     return np.random.default_rng([seed, *words])
-
-
-def _map(
-    render_one: Callable[[Sheet], bytes], sheets: Sequence[Sheet], workers: int | None
-) -> Iterator[bytes]:
-    if workers is None:
-        workers = min(os.cpu_count() or 1, len(sheets) // _MIN_PER_WORKER)
-    if workers <= 1:
-        yield from map(render_one, sheets)
-        return
-    # Spawned, not forked: the caller may hold threads and locks.
-    context = multiprocessing.get_context("spawn")
-    with ProcessPoolExecutor(workers, mp_context=context) as pool:
-        yield from pool.map(render_one, sheets, chunksize=4)
 
 
 def _records_csv(sheets: Sequence[Sheet]) -> str:

@@ -1,30 +1,26 @@
-"""How many processes or threads work at a time: a fact of the machine, not of a result."""
+"""Work done by a few threads, in order: how many is a fact of the machine, not of a result."""
 
 from __future__ import annotations
 
+import collections
 import os
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import TypeVar
 
 from pipelines.errors import ConfigError
 
+A = TypeVar("A")
+B = TypeVar("B")
+
 
 def n_workers() -> int:
-    """Processes or threads to use: as ``FIELDLENS_WORKERS`` says, else one a processor core.
+    """Threads to use: as ``FIELDLENS_WORKERS`` says, else one a processor core.
 
     Raises:
         ConfigError: if it is not a whole number from 1.
     """
-    return n_workers_of(os.environ.get("FIELDLENS_WORKERS"))
-
-
-def n_workers_of(environment: str | None) -> int:
-    """The same, from a value.
-
-    Args:
-        environment: the value of ``FIELDLENS_WORKERS``, or None.
-
-    Raises:
-        ConfigError: if it is not a whole number from 1.
-    """
+    environment = os.environ.get("FIELDLENS_WORKERS")
     if not environment:
         return os.cpu_count() or 1
     if not environment.isdecimal() or int(environment) < 1:
@@ -33,3 +29,25 @@ def n_workers_of(environment: str | None) -> int:
             f"Unset it to use every processor core."
         )
     return int(environment)
+
+
+def ordered_map(work: Callable[[A], B], items: Iterable[A], *, window: int) -> Iterator[B]:
+    """Results in the order of the items, computed by a few threads ahead of their use.
+
+    Args:
+        work: releases the interpreter lock for most of its time, as decoding does.
+        items: what to work on.
+        window: most results that wait or are in work at one time.
+    """
+    pending: collections.deque[Future[B]] = collections.deque()
+    with ThreadPoolExecutor(n_workers()) as pool:
+        try:
+            for item in items:
+                pending.append(pool.submit(work, item))
+                if len(pending) >= window:
+                    yield pending.popleft().result()
+            while pending:
+                yield pending.popleft().result()
+        finally:
+            for future in pending:
+                future.cancel()

@@ -21,12 +21,12 @@ from pipelines.data.blind_looks import Look, blind_features, look
 from pipelines.data.file_facts import original_facts
 from pipelines.data.images import open_image, read_file
 from pipelines.data.label_doubts import label_doubts
-from pipelines.data.loaders import ordered_map
 from pipelines.data.manifest import Entry, class_index_of, read_manifest
 from pipelines.data.plain_view import preprocess_of
 from pipelines.data.prepared import read_summary
 from pipelines.data.reading import Reading
 from pipelines.data.verdicts import score, source_purity, worst
+from pipelines.data.workers import ordered_map
 from pipelines.evaluation import audit_plots
 from pipelines.mobile.trust import AuditReport, AuditScore
 from pipelines.paths import Paths

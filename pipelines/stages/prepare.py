@@ -43,7 +43,6 @@ from pipelines.data.summary import (
     write_quarantine,
 )
 from pipelines.data.tree import files_of
-from pipelines.data.workers import n_workers
 from pipelines.errors import ConfigError, DataError, LeakageError
 from pipelines.paths import Paths, TaskPaths
 from pipelines.progress import track
@@ -147,7 +146,6 @@ def _examine(
         sorted(record_of),
         min_side_px=params.min_side_px,
         reading=reading,
-        n_workers=n_workers(),
     )
     refused, seen = list[tuple[Record, Refused]](), list[Seen]()
     for found in track(looks, f"{files.task}: decoding", len(record_of)):

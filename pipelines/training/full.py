@@ -12,7 +12,7 @@ from torch import Tensor
 
 from pipelines.backbones.heads import Classifier
 from pipelines.config import TrainParams
-from pipelines.data.loaders import ordered_map
+from pipelines.data.workers import ordered_map
 from pipelines.training.batches import (
     EVAL_BATCH,
     Split,

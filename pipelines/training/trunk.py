@@ -22,8 +22,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.atomic import new_folder, write_text
-from pipelines.data.loaders import Pictures, ordered_map
-from pipelines.data.workers import n_workers
+from pipelines.data.loaders import Pictures
+from pipelines.data.workers import n_workers, ordered_map
 from pipelines.errors import ConfigError
 from pipelines.mobile.export import ACTIVATIONS_NAME, INPUT_NAME
 from pipelines.mobile.sessions import Precision, make_session

@@ -81,7 +81,7 @@ def test_plain_loop_refuses_what_prepare_refuses(tmp_path):
     (tmp_path / "000003.jpg").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "000002.jpg").write_bytes(b"no image")
     files = prepare.files_in(tmp_path)
-    assert prepare.plain_loop(tmp_path, files) == prepare.own_pass(tmp_path, files, 1) == 2
+    assert prepare.plain_loop(tmp_path, files) == prepare.own_pass(tmp_path, files) == 2
 
 
 def test_latency_without_bundles_says_what_to_run(tmp_path):

@@ -59,7 +59,7 @@ def painter() -> ModuleType:
 @pytest.fixture(scope="module")
 def sample(card, painter, tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("sample")
-    write_sample(folder, painter, card, source(), SEED, card.labels, workers=1)
+    write_sample(folder, painter, card, source(), SEED, card.labels)
     return folder
 
 
@@ -191,8 +191,8 @@ def test_planted_faults_are_what_they_are_called(sample):
 
 
 def test_same_seed_same_bytes_and_another_seed_other_bytes(sample, card, painter, tmp_path):
-    write_sample(tmp_path / "same", painter, card, source(), SEED, card.labels, workers=1)
-    write_sample(tmp_path / "other", painter, card, source(), SEED + 1, card.labels, workers=1)
+    write_sample(tmp_path / "same", painter, card, source(), SEED, card.labels)
+    write_sample(tmp_path / "other", painter, card, source(), SEED + 1, card.labels)
     assert file_tree(tmp_path / "same") == file_tree(sample)
     other = file_tree(tmp_path / "other")
     shared = [name for name, sha in file_tree(sample).items() if other.get(name) == sha]
@@ -202,24 +202,17 @@ def test_same_seed_same_bytes_and_another_seed_other_bytes(sample, card, painter
 def test_a_class_is_the_same_whichever_classes_are_painted_beside_it(
     sample, card, painter, tmp_path
 ):
-    write_sample(tmp_path, painter, card, source(), SEED, ("pneumonia",), workers=1)
+    write_sample(tmp_path, painter, card, source(), SEED, ("pneumonia",))
     alone = {name: sha for name, sha in file_tree(tmp_path).items() if name.startswith("pneumonia")}
     assert alone
     assert alone.items() <= file_tree(sample).items()
 
 
-def test_workers_do_not_change_the_bytes(card, tmp_path):
+def test_workers_do_not_change_the_bytes(card, tmp_path, monkeypatch):
     few = source(4, 2)
-    for workers in (1, 2):
-        write_sample(
-            tmp_path / str(workers),
-            cats_dogs,
-            cats_card(),
-            few,
-            SEED,
-            ("dogs", "cats"),
-            workers=workers,
-        )
+    for workers in ("1", "2"):
+        monkeypatch.setenv("FIELDLENS_WORKERS", workers)
+        write_sample(tmp_path / workers, cats_dogs, cats_card(), few, SEED, ("dogs", "cats"))
     assert file_tree(tmp_path / "1") == file_tree(tmp_path / "2")
 
 
@@ -240,7 +233,7 @@ def test_prepare_finds_what_was_planted(tmp_path):
     files.card.parent.mkdir(parents=True)
     files.card.write_bytes((ROOT / "datasets/cats_dogs/card.yaml").read_bytes())
     images = source(24, 4, 96)
-    write_sample(files.raw_dir, cats_dogs, card, images, SEED, card.labels, workers=1)
+    write_sample(files.raw_dir, cats_dogs, card, images, SEED, card.labels)
     (files.raw_dir / "SOURCE.json").write_text('{"kind": "sample"}', encoding="utf-8")
     params = PrepareParams(
         val_fraction=0.2,

@@ -404,7 +404,7 @@ def test_every_planted_fault_of_a_painted_sample_is_found(tmp_path: Path) -> Non
     card = load_card(files.card)
     source = SampleSource(kind="sample", images_per_class=24, images_per_group=4, side_px=96)
     files.raw_dir.mkdir()
-    write_sample(files.raw_dir, cats_dogs, card, source, SEED, card.labels, workers=1)
+    write_sample(files.raw_dir, cats_dogs, card, source, SEED, card.labels)
 
     prepare.run("cats_dogs", "reference", params(), SEED, Paths(tmp_path))
 
