@@ -136,7 +136,7 @@ $(READY): pyproject.toml constraints.txt
 	  -c constraints.txt -e '.[train,apps,dev]'
 	touch $@
 
-$(WEIGHTS): $(READY) pipelines/backbones/weights.py pipelines/mobile/faces.py
+$(WEIGHTS): $(READY) pipelines/backbones/weights.py pipelines/serving/faces.py
 	python -m pipelines.backbones.weights
 	python -m pipelines.commands.face_model
 	@mkdir -p $(@D) && touch $@

@@ -14,8 +14,8 @@ from typing import Literal
 from apps.models import N_THREADS, Model, processor
 from apps.session import Face, Scene, Shot
 from apps.texts import Texts
-from pipelines.mobile.predictor import Prediction
-from pipelines.mobile.trust import OperatingPoint
+from pipelines.serving.predictor import Prediction
+from pipelines.serving.trust import OperatingPoint
 
 Tone = Literal["plain", "ok", "warn", "alarm"]
 #: By label; a label without one is plain.

@@ -10,9 +10,9 @@ import streamlit as st
 from apps.frame import symbol
 from apps.models import Model
 from apps.texts import Texts
-from pipelines.data.reading import words
-from pipelines.mobile.bundle import Bundle
-from pipelines.mobile.trust import AuditReport, AuditScore
+from pipelines.data.pixel_range import words
+from pipelines.serving.bundle import Bundle
+from pipelines.serving.trust import AuditReport, AuditScore
 
 _SIGNS = {"sample": "brush", "medical": "health_and_safety", "alarm": "warning", "warn": "warning"}
 

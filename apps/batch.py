@@ -12,8 +12,7 @@ from apps.answers import Said
 from apps.models import Model
 from apps.session import Shot
 from apps.texts import Texts
-from pipelines.mobile.predictor import Prediction
-from pipelines.mobile.views import combine
+from pipelines.serving.predictor import Prediction, combine
 
 #: A spreadsheet takes a cell that begins with one of these for a formula
 #: (OWASP, "CSV injection").

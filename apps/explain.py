@@ -13,8 +13,7 @@ from PIL import Image
 from apps.models import Model
 from apps.session import Shot
 from apps.texts import Texts
-from pipelines.mobile.heatmaps import overlay
-from pipelines.mobile.occlusion import occlusion_map
+from pipelines.serving.occlusion import occlusion_map, overlay
 
 _SHOWN_PX = 448
 #: Steps of the patch along one side, as `occlusion_map` takes them by default.

@@ -11,7 +11,7 @@ from PIL import Image, ImageDraw, ImageFont
 from apps.answers import Tones, box_colour, tone_of
 from apps.models import N_THREADS, Model, project
 from apps.session import Face, Scene, Shot
-from pipelines.mobile.faces import FaceBox, FaceDetector
+from pipelines.serving.faces import FaceBox, FaceDetector
 
 #: A smaller face has too few pixels to show where a mask sits.
 MIN_FACE_PX = 36

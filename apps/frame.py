@@ -11,7 +11,7 @@ from html import escape
 from apps.models import Model
 from apps.session import Shot
 from apps.texts import Texts
-from pipelines.mobile.bundle import Bundle
+from pipelines.serving.bundle import Bundle
 
 
 def phone(t: Texts, model: Model, icon: str, inside: str) -> str:

@@ -15,7 +15,7 @@ import streamlit as st
 from apps.session import thumb
 from pipelines.data.images import open_image
 from pipelines.data.manifest import Entry, in_split, read_manifest
-from pipelines.data.reading import Reading
+from pipelines.data.pixel_range import Reading
 from pipelines.errors import CorruptImageError, DataError
 from pipelines.paths import TaskPaths
 

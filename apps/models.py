@@ -15,12 +15,12 @@ import numpy as np
 import streamlit as st
 
 from pipelines.card import DatasetCard, load_card
-from pipelines.data.reading import Reading
+from pipelines.data.pixel_range import Reading
 from pipelines.errors import BundleError, ConfigError
-from pipelines.mobile.bundle import Bundle, read_bundle
-from pipelines.mobile.predictor import Predictor, processor_name
-from pipelines.mobile.sessions import Precision
 from pipelines.paths import Paths, TaskPaths
+from pipelines.serving.bundle import Bundle, read_bundle
+from pipelines.serving.predictor import Predictor, processor_name
+from pipelines.serving.sessions import Precision
 
 #: The project folder; the working folder by default.
 ROOT_VARIABLE = "FIELDLENS_ROOT"

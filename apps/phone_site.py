@@ -17,8 +17,8 @@ from pathlib import Path
 from apps.texts import LANGUAGES, load_texts
 from pipelines.card import DatasetCard, load_card
 from pipelines.errors import BundleError, ConfigError
-from pipelines.mobile.bundle import Bundle, read_bundle
 from pipelines.paths import Paths
+from pipelines.serving.bundle import Bundle, read_bundle
 
 logger = logging.getLogger(__name__)
 

@@ -15,7 +15,7 @@ import streamlit as st
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.mobile.predictor import Prediction
+from pipelines.serving.predictor import Prediction
 
 #: Pictures that a session keeps beside those that are looked at; the oldest go first.
 MAX_SHOTS = 12

@@ -32,14 +32,14 @@ from pipelines.data.loaders import Pictures
 from pipelines.data.manifest import Entry, Split, class_index_of, in_split, read_manifest
 from pipelines.data.preprocess import Preprocess
 from pipelines.errors import MissingDataError
-from pipelines.evaluation.abstention import MAX_DIRECTIONS, accepting_threshold, fit_abstention
-from pipelines.evaluation.behaviour import changes
-from pipelines.evaluation.foreign_scores import FOREIGN_SCORES, Floats, ForeignScore, Known
-from pipelines.mobile.benchmark import paired_ms
-from pipelines.mobile.calibration import stratified_sample
-from pipelines.mobile.novelty import Novelty, residuals, standard_scores
-from pipelines.mobile.predictor import Predictor
+from pipelines.export.calibration_images import stratified_sample
+from pipelines.export.latency import paired_ms
+from pipelines.metrics.abstention import MAX_DIRECTIONS, accepting_threshold, fit_abstention
+from pipelines.metrics.foreign_scores import FOREIGN_SCORES, Floats, ForeignScore, Known
 from pipelines.paths import Paths, TaskPaths
+from pipelines.serving.out_of_distribution import Novelty, residuals, standard_scores
+from pipelines.serving.predictor import Predictor
+from pipelines.validation.behaviour import changes
 
 _BATCH = 16
 _ACCEPTANCE = 0.95

@@ -34,9 +34,9 @@ from apps.models import ROOT_VARIABLE, load_model
 from apps.texts import load_texts
 from pipelines.data.images import open_image
 from pipelines.data.manifest import in_split, read_manifest
-from pipelines.mobile.benchmark import paired_ms, speedup
-from pipelines.mobile.predictor import Predictor
+from pipelines.export.latency import paired_ms, speedup
 from pipelines.paths import Paths, TaskPaths
+from pipelines.serving.predictor import Predictor
 
 #: Of a phone's ordinary photo; with quality 90 about 3 MB.
 _SIZE_PX = (4000, 3000)

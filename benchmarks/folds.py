@@ -31,10 +31,10 @@ from pathlib import Path
 import numpy as np
 from report import header, make_parser, run, say, table
 
+from pipelines.audit.shortcuts import folds_by_group
 from pipelines.data.manifest import SPLITS, Entry, Split, class_index_of, read_manifest
 from pipelines.data.prepared import read_summary
-from pipelines.data.shortcuts import folds_by_group
-from pipelines.evaluation.metrics import accuracy, macro_f1
+from pipelines.metrics.classification import accuracy, macro_f1
 from pipelines.paths import Paths
 
 #: Of a fold's other images, so that one of them can choose the epoch.

@@ -180,7 +180,7 @@ def preload() -> None:
         importlib.import_module(name)
     import torch
 
-    from pipelines.backbones.vision import torchvision_models
+    from pipelines.backbones.registry import torchvision_models
 
     torchvision_models()
     # Threads do not survive a fork, so none may be started before.

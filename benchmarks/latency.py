@@ -25,9 +25,9 @@ from numpy.typing import NDArray
 from report import header, make_parser, run, say, table
 
 from pipelines.errors import MissingDataError
-from pipelines.mobile.benchmark import paired_ms, speedup
-from pipelines.mobile.predictor import Predictor
+from pipelines.export.latency import paired_ms, speedup
 from pipelines.paths import Paths, TaskPaths
+from pipelines.serving.predictor import Predictor
 
 if TYPE_CHECKING:
     from pipelines.backbones.heads import Classifier

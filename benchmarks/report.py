@@ -33,7 +33,7 @@ def say(*lines: str) -> None:
 def header(title: str) -> None:
     """Write the heading of a section: command, processor, load, commit and versions."""
     # Not at the top: see `files_in` of prepare.py.
-    from pipelines.mobile.predictor import processor_name
+    from pipelines.serving.predictor import processor_name
 
     command = ["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]
     versions = ", ".join(f"{name} {importlib.metadata.version(name)}" for name in _LIBRARIES)

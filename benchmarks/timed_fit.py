@@ -15,22 +15,17 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.backbones.heads import Classifier
-from pipelines.config import TrainParams, load_params
+from pipelines.config.params import load_params
+from pipelines.config.train import TrainParams
 from pipelines.data.manifest import SPLITS, Entry, in_split, read_manifest
 from pipelines.data.manifest import Split as SplitName
 from pipelines.data.prepared import read_summary
-from pipelines.evaluation.metrics import accuracy
+from pipelines.metrics.classification import accuracy
 from pipelines.paths import Paths
-from pipelines.training.assembly import (
-    frozen_trunks,
-    normalise,
-    open_split,
-    phases_of,
-)
+from pipelines.training.assembly import frozen_trunks, normalise, open_split, phases_of
 from pipelines.training.batches import Split
-from pipelines.training.fit import Phase, fit
+from pipelines.training.fit import EpochLog, Phase, fit
 from pipelines.training.full import full_phases
-from pipelines.training.history import EpochLog
 from pipelines.training.refit import refit
 from pipelines.training.start import start_model, training_device
 

@@ -1,7 +1,7 @@
 """Fieldlens: from a domain's labelled images to a small, gated int8 model.
 
 The rooms are described in docs/architecture.md. Of them only the switches are imported here, that
-keep libraries from reporting home, so that serving code (`pipelines.mobile.predictor`) can be
+keep libraries from reporting home, so that serving code (`pipelines.serving.predictor`) can be
 imported without torch, MLflow or DVC.
 """
 

@@ -14,8 +14,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from pipelines.config_sources import ArchiveSource, GitSource, StoreSource
 from pipelines.errors import ConfigError
+from pipelines.source_kinds import ArchiveSource, GitSource, StoreSource
 from pipelines.strict_yaml import Strict, read_yaml, validate
 
 Domain = Literal["medical", "agriculture", "safety", "reference"]

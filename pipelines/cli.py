@@ -26,7 +26,7 @@ from pipelines.quiet import go_quiet
 
 if TYPE_CHECKING:
     from pipelines.commands.answer import Answer
-    from pipelines.config import Params
+    from pipelines.config.params import Params
 
 EXIT_BUG = 1
 EXIT_INTERRUPTED = 130
@@ -161,7 +161,7 @@ def _dispatch(arguments: argparse.Namespace) -> Answer | None:
 
             code.run(paths)
             return None
-    from pipelines.config import load_params
+    from pipelines.config.params import load_params
 
     params = load_params(paths.params)
     if arguments.verb == "report":

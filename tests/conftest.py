@@ -13,11 +13,11 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from pipelines.atomic import file_sha256
-from pipelines.config import EvaluateParams
+from pipelines.config.evaluate import EvaluateParams
 from pipelines.data.manifest import Entry, content_sha256, write_manifest
-from pipelines.mobile.bundle import Bundle
-from pipelines.mobile.trust import AuditReport, AuditScore, Interval
 from pipelines.paths import Paths
+from pipelines.serving.bundle import Bundle
+from pipelines.serving.trust import AuditReport, AuditScore, Interval
 
 TASK = "tiny"
 LABELS = ("red_tile", "green_tile", "blue_tile")

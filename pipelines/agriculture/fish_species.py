@@ -19,10 +19,10 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFilter
 
 from pipelines.card import DatasetCard
-from pipelines.data import canvas, cutout
-from pipelines.data.cutout import RGB8, Numbers, Points, shade
 from pipelines.data.manifest import Record, read_raw
 from pipelines.errors import DataError
+from pipelines.samples import canvas, cutout
+from pipelines.samples.cutout import RGB8, Numbers, Points, shade
 
 #: Places along a body (0 where the tail begins, 1 the snout) and a value at each.
 Curve = tuple[tuple[float, float], ...]

@@ -19,10 +19,10 @@ from numpy.typing import ArrayLike
 from PIL import Image, ImageChops, ImageDraw
 
 from pipelines.card import DatasetCard
-from pipelines.data import canvas, cutout
-from pipelines.data.cutout import RGB8, Numbers, Points, mix
 from pipelines.data.manifest import Record, read_raw
 from pipelines.errors import DataError
+from pipelines.samples import canvas, cutout
+from pipelines.samples.cutout import RGB8, Numbers, Points, mix
 
 #: One layer of a lesion: its share of the radius, colour, and opacity from 0 to 255.
 Ring = tuple[float, RGB8, int]

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor
 
 from pipelines.atomic import write_bytes
-from pipelines.backbones.vision import timm, torchvision_models
+from pipelines.backbones.registry import timm, torchvision_models
 
 State = Mapping[str, Tensor]
 

@@ -19,14 +19,7 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from pipelines.backbones.providers import (
-    LocalFile,
-    Miss,
-    Provider,
-    TimmHub,
-    TorchHub,
-    WheelMember,
-)
+from pipelines.backbones.providers import LocalFile, Miss, Provider, TimmHub, TorchHub, WheelMember
 from pipelines.backbones.registry import backbone
 from pipelines.errors import WeightsError
 

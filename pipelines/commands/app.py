@@ -198,7 +198,7 @@ def _refuse_taken(bind: str, port: int) -> None:
 
 
 def _bring_champions(paths: Paths, task: str | None) -> Path:
-    from pipelines.training import champions
+    from pipelines.tracking import champions
 
     into = Paths(paths.registry_models_dir.resolve())
     tasks = (

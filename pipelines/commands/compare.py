@@ -13,11 +13,11 @@ from pathlib import Path
 
 from pipelines.commands.answer import Answer, shown, table
 from pipelines.errors import ConfigError, DataError, MissingDataError
-from pipelines.evaluation.comparison import Comparison, compare
-from pipelines.evaluation.predictions import Predictions, parse_predictions
-from pipelines.mobile.sessions import Precision
-from pipelines.mobile.trust import Interval
+from pipelines.metrics.comparison import Comparison, compare
+from pipelines.metrics.predictions import Predictions, parse_predictions
 from pipelines.paths import Paths
+from pipelines.serving.sessions import Precision
+from pipelines.serving.trust import Interval
 
 _FILE = "predictions.csv"
 #: Of the intervals; a comparison is no result of the pipeline, so these are not in params.yaml.

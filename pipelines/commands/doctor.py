@@ -17,10 +17,10 @@ from importlib import metadata
 from typing import Literal
 
 from pipelines.commands.answer import Answer, table
-from pipelines.config import Params, load_params
+from pipelines.config.params import Params, load_params
 from pipelines.errors import BundleError
-from pipelines.mobile.bundle import Bundle, read_bundle
 from pipelines.paths import Paths
+from pipelines.serving.bundle import Bundle, read_bundle
 
 State = Literal["ok", "note", "mend"]
 
@@ -186,7 +186,7 @@ def _verdict(bundle: Bundle) -> str:
 def _tracking(
     paths: Paths, params: Params, bundles: dict[str, Bundle], *, fix: bool
 ) -> Iterable[Finding]:
-    from pipelines.training import tracking
+    from pipelines.tracking import stage as tracking
 
     tracker = tracking.Tracker(paths)
     if not tracker.is_on:
@@ -221,7 +221,7 @@ def _tracking(
 
 def _record(paths: Paths, params: Params, task: str, bundle: Bundle) -> bool:
     """Write the run that DVC's run cache, or a server that was away, has cost; whether it is in."""
-    from pipelines.training import tracking
+    from pipelines.tracking import stage as tracking
 
     train = params.task(task).train
     made_of = bundle.provenance

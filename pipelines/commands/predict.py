@@ -1,6 +1,6 @@
 """`fieldlens predict`: what a bundle says about pictures, and how long it takes to say it.
 
-Goes through `pipelines.mobile.predictor` alone, as the apps do; loads no torch, MLflow or DVC.
+Goes through `pipelines.serving.predictor` alone, as the apps do; loads no torch, MLflow or DVC.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from PIL import Image
 
 from pipelines.commands.answer import Answer, shown, table
 from pipelines.commands.pictures import Meant, meant_by
-from pipelines.data.deep import outside_words
+from pipelines.data.pixel_range import outside_words
 from pipelines.errors import BundleError, ConfigError, CorruptImageError
-from pipelines.mobile.bundle import Bundle
-from pipelines.mobile.predictor import Prediction, Predictor, processor_name
-from pipelines.mobile.sessions import Precision
 from pipelines.paths import Paths
 from pipelines.progress import track
+from pipelines.serving.bundle import Bundle
+from pipelines.serving.predictor import Prediction, Predictor, processor_name
+from pipelines.serving.sessions import Precision
 
 Form = Literal["text", "json", "csv"]
 #: What was said of one file: an answer, or why there is none.

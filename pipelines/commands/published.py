@@ -8,10 +8,10 @@ from typing import Any
 
 from pipelines.card import DatasetCard, PublishedSource
 from pipelines.columns import table
-from pipelines.config_sources import GitSource
-from pipelines.data.sources.addresses import public_name
-from pipelines.data.sources.git_command import check_reach
 from pipelines.errors import SourceError
+from pipelines.source_kinds import GitSource
+from pipelines.sources.addresses import public_name
+from pipelines.sources.git import check_reach
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,13 +9,13 @@ import os
 from pathlib import Path
 
 from pipelines.commands.answer import Answer, table
-from pipelines.config import load_params
+from pipelines.config.params import load_params
 from pipelines.data.manifest import content_sha256, read_manifest
 from pipelines.errors import DataError, GateError, LeakageError
-from pipelines.evaluation.behaviour import Turned, changes, turned_answers
-from pipelines.mobile.predictor import Predictor
 from pipelines.paths import Paths, TaskPaths
 from pipelines.progress import track
+from pipelines.serving.predictor import Predictor
+from pipelines.validation.behaviour import Turned, changes, turned_answers
 
 
 def run(paths: Paths, task: str, split: str = "test") -> Answer:

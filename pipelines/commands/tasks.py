@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pipelines.card import load_card
 from pipelines.commands.answer import Answer, table
-from pipelines.config import load_params
+from pipelines.config.params import load_params
 from pipelines.errors import ConfigError
 from pipelines.paths import Paths, TaskPaths
 

@@ -18,14 +18,28 @@ from pipelines.atomic import write_text
 from pipelines.card import load_card
 from pipelines.commands.answer import Answer, shown, table
 from pipelines.commands.predict import SAMPLE_WARNING
-from pipelines.config import TaskParams, load_params
+from pipelines.config.params import TaskParams, load_params
 from pipelines.data.manifest import Entry, class_index_of, read_manifest
-from pipelines.data.outside import Aside, Outside, Project, sift
 from pipelines.errors import BundleError, ConfigError, CorruptImageError, DataError
-from pipelines.evaluation.blindness import blind_scores
-from pipelines.evaluation.blocks import with_interval
-from pipelines.evaluation.counts import macro_f1s
-from pipelines.evaluation.external import (
+from pipelines.metrics.classification import macro_f1, rounded
+from pipelines.metrics.intervals import by_counts
+from pipelines.metrics.predictions import predictions_csv
+from pipelines.metrics.resamples import draw, macro_f1s
+from pipelines.paths import Paths, TaskPaths
+from pipelines.progress import track
+from pipelines.reports.blocks import with_interval
+from pipelines.reports.validation import SAME_WORDS, external_page
+from pipelines.serving.bundle import Bundle
+from pipelines.serving.predictor import Predictor
+from pipelines.validation.blind import (
+    Looked,
+    beyond_range,
+    blind_features,
+    blind_scores,
+    look_at,
+    probabilities_of,
+)
+from pipelines.validation.external import (
     VALIDATION_FILE,
     Abstained,
     BlindScore,
@@ -35,22 +49,7 @@ from pipelines.evaluation.external import (
     drops,
     measure,
 )
-from pipelines.evaluation.external_page import SAME_WORDS, external_page
-from pipelines.evaluation.intervals import by_counts
-from pipelines.evaluation.looks import (
-    Looked,
-    beyond_range,
-    blind_features,
-    look_at,
-    probabilities_of,
-)
-from pipelines.evaluation.metrics import macro_f1, rounded
-from pipelines.evaluation.predictions import predictions_csv
-from pipelines.evaluation.resamples import draw
-from pipelines.mobile.bundle import Bundle
-from pipelines.mobile.predictor import Predictor
-from pipelines.paths import Paths, TaskPaths
-from pipelines.progress import track
+from pipelines.validation.outside import Aside, Outside, Project, sift
 
 _BUNDLE = "bundle.json"
 _PAGE, _PREDICTIONS = "validation.html", "predictions.csv"

@@ -21,8 +21,7 @@ from pipelines import atomic
 from pipelines.card import DatasetCard, load_card
 from pipelines.commands import published
 from pipelines.commands.answer import Answer, table
-from pipelines.config import Params, load_params
-from pipelines.config_sources import RealParams
+from pipelines.config.params import Params, RealParams, load_params
 from pipelines.data.layout import read_folder
 from pipelines.errors import ConfigError, DataError, MissingDataError, PipelineError
 from pipelines.paths import Paths

@@ -1,1 +1,1 @@
-"""From files of unknown origin to batches: images, manifests, splits, sources."""
+"""From files of unknown origin to batches: images, manifests, splits."""

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 
 from PIL import Image
 
-from pipelines.data.reading import Reading
+from pipelines.data.pixel_range import Reading
 from pipelines.errors import ConfigError, CorruptImageError
 
 #: Names the environment's setting of `max_pixels`.

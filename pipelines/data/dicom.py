@@ -2,17 +2,20 @@
 
 The header of such a file names a patient. It is read for what the pixels mean and for nothing
 else: no value of it stands in a message, an output or a log; of the patient's id no more than a
-salted hash leaves this module. Needs pydicom (the extra ``dicom``), imported when the first DICOM
-file is met. Called by `pipelines.data.images`.
+salted hash leaves this module. A compressed frame tells its size before a decoder trusts it.
+Needs pydicom (the extra ``dicom``), imported when the first DICOM file is met. Called by
+`pipelines.data.image_bytes`.
 
 References:
     DICOM PS3.3 2024b (C.7.6.3 image pixel module, C.11.1 modality LUT, C.11.2 VOI LUT), PS3.5
-    (section 7, annex A), PS3.10 (7.1).
+    (section 7, annexes A and G: run-length coding, which is TIFF's PackBits). JPEG (ITU-T T.81,
+    B.2.2), JPEG-LS (ITU-T T.87, C.2.2), JPEG 2000 (ITU-T T.800, A.5.1).
 """
 
 from __future__ import annotations
 
 import hashlib
+import struct
 import warnings
 from collections.abc import Callable
 from typing import Any, TypeVar
@@ -21,21 +24,81 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.data.codestreams import coded_size, unpack_rle
-from pipelines.data.deep import Levels
-from pipelines.data.dicom_header import COLOUR, File, read_file, read_header
-from pipelines.data.dicom_values import (
+from pipelines.data.dicom_header import (
+    COLOUR,
+    File,
     grey_levels,
     palette_colours,
+    read_file,
+    read_header,
     rescaled_values,
 )
-from pipelines.data.formats import (
-    MAX_JPEG2000_BYTES,
-    MissingExtraError,
-    missing_extra,
-)
+from pipelines.data.formats import MAX_JPEG2000_BYTES, MissingExtraError, missing_extra
+from pipelines.data.pixel_range import Levels
 from pipelines.errors import CorruptImageError
 
+#: Frames of JPEG that DICOM knows: sequential, lossless, JPEG-LS. Progressive ones were retired.
+_FRAMES = frozenset({0xC0, 0xC1, 0xC3, 0xF7})
+_OTHER_FRAMES = frozenset({0xC2, *range(0xC5, 0xC8), *range(0xC9, 0xCC), *range(0xCD, 0xD0)})
+_START_OF_SCAN = 0xDA
+_END_OF_IMAGE = b"\xff\xd9"
+_RLE_HEADER_BYTES = 64
+
+
+def coded_size(frame: bytes) -> tuple[int, int] | None:
+    """Width and height that a JPEG, JPEG-LS or JPEG 2000 codestream declares; None for another.
+
+    None, too, where the end of a JPEG or JPEG-LS is missing: of such a file of 1 kB, CharLS looks
+    for more for 2 seconds.
+
+    Args:
+        frame: the codestream.
+    """
+    if frame.startswith(b"\xff\x4f\xff\x51"):
+        if len(frame) < 24:
+            return None
+        right, bottom, left, top = struct.unpack(">4I", frame[8:24])
+        return right - left, bottom - top
+    if not (frame.startswith(b"\xff\xd8") and frame.rstrip(b"\0").endswith(_END_OF_IMAGE)):
+        return None
+    at = 2
+    while at + 9 <= len(frame) and frame[at] == 0xFF:
+        code = frame[at + 1]
+        if code in _FRAMES:
+            height, width = struct.unpack(">2H", frame[at + 5 : at + 9])
+            return width, height
+        if code in _OTHER_FRAMES or code == _START_OF_SCAN:
+            return None
+        at += 2 + int.from_bytes(frame[at + 2 : at + 4])
+    return None
+
+
+def unpack_rle(frame: bytes, n_planes: int, n_bytes: int) -> NDArray[np.uint8]:
+    """The planes of bytes of a run-length coded frame.
+
+    Args:
+        frame: a header of 16 numbers, and segments.
+        n_planes: how many there must be: samples times bytes of each.
+        n_bytes: of each plane once unpacked; no more is unpacked.
+
+    Returns:
+        (n_planes, n_bytes).
+
+    Raises:
+        ValueError: if there are more or fewer, or a plane is too short.
+    """
+    count, *offsets = struct.unpack("<16I", frame[:_RLE_HEADER_BYTES])
+    if count != n_planes:
+        raise ValueError(f"expected {n_planes} segments (got {count})")
+    ends = [*offsets[1:count], len(frame)]
+    planes = np.empty((n_planes, n_bytes), dtype=np.uint8)
+    for plane, start, end in zip(planes, offsets, ends, strict=False):
+        row = Image.frombytes("L", (n_bytes, 1), frame[start:end], "packbits", "L")
+        plane[:] = np.asarray(row)[0]
+    return planes
+
+
+# -- dicom ----------------------------------------------------------------------------------------
 #: Rows are looked up so many pixels at a time.
 _STRIP_PIXELS = 4_000_000
 

@@ -1,14 +1,21 @@
-"""Which decoders may run, and what is missing where one is not installed.
+"""Which decoders may run, what is missing where one is not installed, and what first bytes say.
 
 The list is short on purpose: each decoder is attack surface. `images` opens no format that does
 not stand here. DICOM and HEIC need an extra; without it their files are refused by a line that
-names it.
+names it. First bytes are cheap and no judge: a file that passes is decoded later, and refused there
+if it is none.
+
+References:
+    PNG (ISO/IEC 15948, 5.2), JPEG (ITU-T T.81, B.1.1.3), TIFF 6.0 (section 2), GIF89a (section
+    17), WebP container (RIFF header), JPEG 2000 (ISO/IEC 15444-1, I.5.1), ISO base media files
+    (ISO/IEC 14496-12, 4.3), DICOM PS3.10 (7.1).
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
+from pathlib import Path
 from typing import Literal
 
 from pipelines.errors import CorruptImageError
@@ -86,3 +93,37 @@ def missing_extra_of_many(n_files: int, whose: str, reason: str) -> str | None:
 
 class MissingExtraError(CorruptImageError):
     """A sound file, for all that is known, whose decoder is not installed."""
+
+
+# -- signatures -----------------------------------------------------------------------------------
+_STARTS = (
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*"),
+    *(b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
+)
+
+
+def is_image(head: bytes) -> bool:
+    """Whether a file may be an image, by its first bytes.
+
+    Args:
+        head: the first `HEAD_BYTES` bytes, or all of a shorter file.
+    """
+    return (
+        head.startswith(_STARTS)
+        or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+        or (head[4:8] == b"ftyp" and head[8:12] in AVIF_BRANDS)
+        or extra_format_of(head) is not None
+    )
+
+
+def holds_image(file: Path) -> bool:
+    """The same of a regular file on the disk; False where it cannot be read.
+
+    Args:
+        file: a path; must not be a pipe, which would block.
+    """
+    try:
+        with file.open("rb") as stream:
+            return is_image(stream.read(HEAD_BYTES))
+    except OSError:
+        return False

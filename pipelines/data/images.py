@@ -2,24 +2,68 @@
 
 `open_image` is the only door for pictures (`glance` is the same door with a smaller picture behind
 it): training, calibration, evaluation, the predictor and the apps all come through here, and go on
-to `preprocess`. Needs NumPy and Pillow alone, so that serving stays small.
+to `preprocess`. Modes of 8 bits a channel become RGB without a second copy of a large picture;
+deeper ones by `pipelines.data.pixel_range`. Needs NumPy and Pillow alone, so that serving stays
+small.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from PIL import Image
 
 from pipelines.data.bounds import fitting_scale, refuse_by_pixels
-from pipelines.data.colour_modes import to_rgb
-from pipelines.data.deep import Levels, as_rgb
-from pipelines.data.image_bytes import DECODER_ERRORS, Undecoded, undecoded
+from pipelines.data.formats import DECODER_ERRORS
 from pipelines.data.image_bytes import MAX_FILE_BYTES as MAX_FILE_BYTES
+from pipelines.data.image_bytes import Undecoded, undecoded
 from pipelines.data.image_bytes import read_file as read_file
-from pipelines.data.reading import AS_IT_COMES, Reading
+from pipelines.data.pixel_range import AS_IT_COMES, Levels, Reading, as_rgb
 
+#: Rows are converted so many pixels at a time where a copy of all would need a gigabyte.
+_STRIP_PIXELS = 4_000_000
+
+
+def to_rgb(image: Image.Image) -> Image.Image:
+    """A picture in RGB, transparency over white.
+
+    Args:
+        image: of any mode of 8 bits a channel.
+
+    Returns:
+        A new picture of the same size, in mode RGB.
+    """
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image.copy()
+    if image.mode == "La":
+        image = image.convert("LA")
+    if image.mode in {"RGBA", "LA", "PA"} or "transparency" in image.info:
+        return _by_strips(image, _over_white)
+    return image.convert("RGB")
+
+
+def _by_strips(image: Image.Image, to_rgb: Callable[[Image.Image], Image.Image]) -> Image.Image:
+    """An RGB picture, made of strips of rows so that memory stays small."""
+    n_rows = max(1, _STRIP_PIXELS // image.width)
+    if n_rows >= image.height:
+        return to_rgb(image)
+    rgb = Image.new("RGB", image.size)
+    for top in range(0, image.height, n_rows):
+        strip = image.crop((0, top, image.width, min(top + n_rows, image.height)))
+        # A crop forgets which colour is clear.
+        strip.info = image.info
+        rgb.paste(to_rgb(strip), (0, top))
+    return rgb
+
+
+def _over_white(image: Image.Image) -> Image.Image:
+    rgba = image.convert("RGBA")
+    return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
+
+
+# -- images ---------------------------------------------------------------------------------------
 #: The sides of a JPEG may be divided by these while it is decoded.
 _SCALES = (8, 4, 2, 1)
 

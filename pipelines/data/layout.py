@@ -22,8 +22,7 @@ from typing import Literal
 
 from pipelines.card import DatasetCard
 from pipelines.data.names import TABLES, Split, split_named
-from pipelines.data.rows import find_files
-from pipelines.data.tables import NoLabelsError, Table, read_table
+from pipelines.data.tables import NoLabelsError, Table, find_files, read_table
 from pipelines.data.tree import File, files_of
 from pipelines.errors import DataError
 

@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.config import AugmentParams
+from pipelines.config.augment import AugmentParams
 from pipelines.data.augment import Views
 from pipelines.data.bounds import told_if_memory_ends
 from pipelines.data.images import open_image

@@ -69,7 +69,7 @@ def suffix_of(path: PurePosixPath) -> str:
 
     Args:
         path: of a file. Without a suffix only its content can say whether it is an image
-            (`pipelines.data.signatures`).
+            (`pipelines.data.formats`).
     """
     suffix = path.suffix.lower()
     return "" if _NUMBER.fullmatch(suffix) else suffix

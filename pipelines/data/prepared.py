@@ -1,14 +1,19 @@
-"""What later stages need of prepared/summary.json."""
+"""What later stages need of a prepared data set: its summary, and how its pictures are seen."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
-from pipelines.data.reading import AS_IT_COMES, MAX_ASPECT, Reading
+from pipelines.card import DatasetCard, PixelRange
+from pipelines.data.pixel_range import AS_IT_COMES, MAX_ASPECT, Reading
+from pipelines.data.preprocess import Preprocess, View
 from pipelines.errors import DataError, MissingDataError
+
+if TYPE_CHECKING:
+    from pipelines.config.train import TrainParams
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,3 +78,27 @@ def _reading(stated: dict[str, Any] | None) -> Reading:
         range=(float(scale[0]), float(scale[1])) if isinstance(scale, list) else scale,
         max_aspect=float(found.get("max_aspect", MAX_ASPECT)),
     )
+
+
+# -- plain view -----------------------------------------------------------------------------------
+def preprocess_of(params: TrainParams, reading: Reading = AS_IT_COMES) -> Preprocess:
+    """The plain view that a network of these params takes.
+
+    Args:
+        params: side, crop and what is taken away.
+        reading: of the prepared set.
+    """
+    view = View(**dict(params.view))
+    resize_px = round(params.image_px / params.crop_fraction)
+    return Preprocess(resize_px, params.image_px, view, reading)
+
+
+def reading_of(card: DatasetCard) -> Reading:
+    """How the files of a data set are read.
+
+    Args:
+        card: states the range of deep pixels and the longest aspect.
+    """
+    stated = card.image.range
+    scale = (stated.low, stated.high) if isinstance(stated, PixelRange) else stated
+    return Reading(range=scale, max_aspect=card.image.max_aspect)

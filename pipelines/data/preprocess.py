@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.data.reading import AS_IT_COMES, Reading
+from pipelines.data.pixel_range import AS_IT_COMES, Reading
 
 #: What is painted over a masked border: the middle of [0, 255].
 MASK_VALUE = 128

@@ -12,10 +12,9 @@ from pathlib import Path
 from typing import Literal
 
 from pipelines.data.decoding import Refused, Seen
-from pipelines.data.deep import outside_words
 from pipelines.data.deep_files import is_deep_png
 from pipelines.data.images import is_deep, levels_of
-from pipelines.data.reading import Reading
+from pipelines.data.pixel_range import Reading, outside_words
 from pipelines.errors import CorruptImageError, DataError
 from pipelines.paths import TaskPaths
 

@@ -1,19 +1,25 @@
 """Which split each image is in, such that no group straddles two; and the check that none does.
 
-Pure: the same groups, labels, fractions and seed give the same splits, whatever the order. Called
-by `prepare`.
+Made here, or given by the publisher (the card says ``splits: given``) and completed here: what must
+hold of it, what straddles it, and the parts that it lacks. Pure: the same groups, labels, fractions
+and seed give the same splits, whatever the order. Called by `prepare`.
 """
 
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.data.manifest import SPLITS, Entry, Split
+from pipelines.card import DatasetCard
+from pipelines.config.prepare import PrepareParams
+from pipelines.data.manifest import SPLITS, Entry, Record, Split
 from pipelines.data.near_duplicates import Indices
 from pipelines.errors import DataError, LeakageError
 
@@ -185,7 +191,7 @@ def check_leaks(entries: Sequence[Entry], pairs: Indices) -> None:
     """
     _check_once("group", [(entry.group, entry) for entry in entries])
     check_contents(entries)
-    leaks = pairs[straddling(entries, pairs)]
+    leaks = pairs[in_two_splits(entries, pairs)]
     if len(leaks):
         named = "; ".join(
             f"{entries[i].path!r} ({entries[i].split}) and {entries[j].path!r} ({entries[j].split})"
@@ -197,7 +203,7 @@ def check_leaks(entries: Sequence[Entry], pairs: Indices) -> None:
         )
 
 
-def straddling(entries: Sequence[Entry], pairs: Indices) -> NDArray[np.bool_]:
+def in_two_splits(entries: Sequence[Entry], pairs: Indices) -> NDArray[np.bool_]:
     """(p,) which pairs stand in two splits.
 
     Args:
@@ -222,3 +228,274 @@ def _check_once(what: str, keyed: Sequence[tuple[str, Entry]]) -> None:
             f"{len(leaks)} {what}(s) stand in two splits ({named}). Expected each in one split. "
             f"Check group_key and group_pattern in card.yaml, and run `fieldlens prepare` again."
         )
+
+
+# -- given ----------------------------------------------------------------------------------------
+#: Offenders that an error names.
+_NAMED = 3
+#: Examples that summary.json lists of each kind.
+_LISTED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class Straddling:
+    """What stands in two parts of a given split.
+
+    Attributes:
+        groups: groups, each with the parts that it is in, as one line.
+        copies: pairs of files with the same bytes and one label.
+        near: pairs of near duplicates.
+    """
+
+    groups: tuple[str, ...]
+    copies: tuple[str, ...]
+    near: tuple[str, ...]
+
+    def __bool__(self) -> bool:
+        """Whether anything does."""
+        return bool(self.groups or self.copies or self.near)
+
+    def as_text(self) -> str:
+        """Counts and the first examples, in one line."""
+        found = {"group(s)": self.groups, "exact copy pair(s)": self.copies}
+        found["near-duplicate pair(s)"] = self.near
+        return "; ".join(
+            f"{len(lines)} {what} ({', '.join(lines[:_NAMED])})"
+            for what, lines in found.items()
+            if lines
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Counts and examples for summary.json."""
+        found = {"groups": self.groups, "exact_copies": self.copies, "near_duplicates": self.near}
+        return {
+            **{f"n_{kind}": len(lines) for kind, lines in found.items()},
+            "examples": {kind: list(lines[:_LISTED]) for kind, lines in found.items() if lines},
+        }
+
+
+def check_stated(records: Sequence[Record]) -> list[Split]:
+    """The given part of each image.
+
+    Args:
+        records: of the task.
+
+    Raises:
+        DataError: names the first image without a part, or says that there is no train part.
+    """
+    stated = [record.split for record in records if record.split is not None]
+    if len(stated) < len(records):
+        first = next(record.path for record in records if record.split is None)
+        raise DataError(
+            f"the card says `splits: given`, but {len(records) - len(stated)} of {len(records)} "
+            f"images are in no part (the first: {first!r}). Expected train, val and test folders, "
+            f"or a column `split` in the table. State it for each image, or write `splits: made`."
+        )
+    if "train" not in stated:
+        raise DataError(
+            "the card says `splits: given`, and no image is in train. Expected images to train "
+            "on. Write `splits: made` to have a split made."
+        )
+    return stated
+
+
+def straddling(
+    records: Sequence[Record], sha256s: Sequence[str], near: Iterable[tuple[int, int]]
+) -> Straddling:
+    """What stands in two parts.
+
+    Args:
+        records: every image that could be decoded, copies too.
+        sha256s: of each.
+        near: pairs of indices of near duplicates.
+    """
+    parts: defaultdict[str, set[str]] = defaultdict(set)
+    same: defaultdict[str, list[Record]] = defaultdict(list)
+    for record, sha256 in zip(records, sha256s, strict=True):
+        parts[record.group].add(str(record.split))
+        same[sha256].append(record)
+    groups = (
+        f"{group!r} in {' and '.join(sorted(found))}"
+        for group, found in sorted(parts.items())
+        if len(found) > 1
+    )
+    copies = (
+        _pair(first, other)
+        for first, *others in same.values()
+        # Copies under two labels are all left out.
+        if len({record.label for record in (first, *others)}) == 1
+        for other in others
+        if other.split != first.split
+    )
+    pairs = ((records[i], records[j]) for i, j in near)
+    alike = (_pair(one, other) for one, other in pairs if one.split != other.split)
+    return Straddling(tuple(groups), tuple(copies), tuple(alike))
+
+
+def refuse(found: Straddling) -> None:
+    """Raise, if anything straddles.
+
+    Args:
+        found: by `straddling`.
+
+    Raises:
+        LeakageError: counts, and the first examples of each kind.
+    """
+    if found:
+        raise LeakageError(
+            f"the given split is leaky: {found.as_text()} stand in two parts, so figures "
+            f"of the test part would be too good. Mend the split; or write `splits: made` in the "
+            f"card; or, to keep it as published, say why in `straddling_accepted`."
+        )
+
+
+def fill_parts(
+    given: Sequence[Split], make: Callable[[list[int], tuple[Split, ...]], list[Split]]
+) -> tuple[list[Split], tuple[Split, ...]]:
+    """The part of each image, after parts that nobody gave were made from train.
+
+    Args:
+        given: part of each image.
+        make: from indices and the parts wanted of them, the part of each.
+
+    Returns:
+        The parts, and those that were made.
+    """
+    absent = tuple(split for split in SPLITS if split not in given)
+    if not absent:
+        return list(given), ()
+    splits = list(given)
+    of_train = [index for index, split in enumerate(given) if split == "train"]
+    for index, split in zip(of_train, make(of_train, ("train", *absent)), strict=True):
+        splits[index] = split
+    return splits, absent
+
+
+def check_labels(labels: Sequence[str], found: Sequence[str], splits: Sequence[Split]) -> None:
+    """Nothing, if every label has images in every part.
+
+    Args:
+        labels: of the task.
+        found: label of each image.
+        splits: part of each image.
+
+    Raises:
+        DataError: names each label and its counts.
+    """
+    counts = Counter(zip(found, splits, strict=True))
+    lacking = [
+        f"{label!r} ({', '.join(f'{split} {counts[label, split]}' for split in SPLITS)})"
+        for label in labels
+        if not all(counts[label, split] for split in SPLITS)
+    ]
+    if lacking:
+        raise DataError(
+            f"the given split has no image of a class in one of its parts: {', '.join(lacking)}. "
+            f"Expected images of each class in train, val and test. Add some, leave the class out "
+            f"by `classes:` in params.yaml, or write `splits: made` in the card."
+        )
+
+
+def _pair(one: Record, other: Record) -> str:
+    return f"{one.path!r} ({one.split}) and {other.path!r} ({other.split})"
+
+
+# -- partition ------------------------------------------------------------------------------------
+_LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """Which split each image is in, and who says so.
+
+    Attributes:
+        splits: of each image.
+        by: ``given`` by the publisher or ``made`` here.
+        filled: parts that the publisher does not have, made from train.
+        straddling: what stands in two parts of a given split; None where splits are made.
+        accepted: why that is accepted; None where nothing is.
+        is_pooled: whether the publisher has a split that the card does not ask for.
+    """
+
+    splits: tuple[Split, ...]
+    by: Literal["given", "made"]
+    filled: tuple[Split, ...] = ()
+    straddling: Straddling | None = None
+    accepted: str | None = None
+    is_pooled: bool = False
+
+    def as_json(self) -> dict[str, Any]:
+        """For summary.json."""
+        if self.straddling is None:
+            return {"by": self.by, "is_pooled": self.is_pooled}
+        return {
+            "by": self.by,
+            "made_from_train": list(self.filled),
+            "straddling": self.straddling.as_json(),
+            "straddling_accepted": self.accepted,
+            "copy_left_out": "the one in train, or else the one in val",
+        }
+
+
+def make_partition(
+    card: DatasetCard,
+    labels: Sequence[str],
+    seen: Sequence[Record],
+    sha256s: Sequence[str],
+    kept: Sequence[int],
+    groups: Sequence[str],
+    pairs: Indices,
+    params: PrepareParams,
+    seed: int,
+) -> Partition:
+    """The split of each image that is kept.
+
+    Args:
+        card: says whether splits are given, and what is accepted of them.
+        labels: of the task.
+        seen: every image that could be decoded, copies too.
+        sha256s: of each.
+        kept: indices of those that are kept.
+        groups: of each image that is kept, after near duplicates were joined.
+        pairs: (p, 2) indices of near duplicates among those that are kept.
+        params: fractions of splits that are made.
+        seed: draws the splits that are made.
+
+    Raises:
+        DataError: if a class cannot be in every split.
+        LeakageError: if a given split straddles and the card does not accept it.
+    """
+    records = [seen[index] for index in kept]
+
+    def make(of: Sequence[int], parts: Sequence[Split]) -> list[Split]:
+        return assign_splits(
+            [records[index].label for index in of],
+            [groups[index] for index in of],
+            val_fraction=params.val_fraction,
+            test_fraction=params.test_fraction,
+            seed=seed,
+            parts=parts,
+        )
+
+    if card.splits == "made":
+        is_pooled = any(record.split is not None for record in seen)
+        if is_pooled:
+            _LOG.info("%s: the publisher's parts are pooled: the card says `made`", card.task)
+        return Partition(tuple(make(range(len(kept)), SPLITS)), "made", is_pooled=is_pooled)
+    stated = check_stated(records)
+    near = [(kept[i], kept[j]) for i, j in pairs.tolist()]
+    found = straddling(seen, sha256s, near)
+    if card.straddling_accepted is None:
+        refuse(found)
+    elif found:
+        _LOG.warning(
+            "%s: the given split is leaky, which the card accepts (%s): %s stand in two parts; of "
+            "exact copies the one in train is left out",
+            *(card.task, card.straddling_accepted, found.as_text()),
+        )
+    splits, filled = fill_parts(stated, make)
+    if filled:
+        _LOG.info("%s: %s made from train, by group", card.task, " and ".join(filled))
+    check_labels(labels, [record.label for record in records], splits)
+    accepted = card.straddling_accepted if found else None
+    return Partition(tuple(splits), "given", filled, found, accepted)

@@ -17,10 +17,9 @@ from pipelines.data.account import Account
 from pipelines.data.decoding import Refused, Seen
 from pipelines.data.duplicates import Dropped, Joined
 from pipelines.data.manifest import SPLITS, Entry, Record, content_sha256
-from pipelines.data.partition import Partition
+from pipelines.data.pixel_range import AS_IT_COMES, Reading
 from pipelines.data.prepared import written
-from pipelines.data.reading import AS_IT_COMES, Reading
-from pipelines.data.splits import straddling
+from pipelines.data.splits import Partition, in_two_splits
 
 #: Near-duplicate pairs in two groups that are listed by name.
 _LISTED = 20
@@ -123,7 +122,7 @@ def summarise(
             "n_absorbed_groups": joined.n_absorbed,
             "n_pairs": len(joined.pairs),
             "n_pairs_left_apart": len(apart),
-            "n_pairs_in_two_splits": int(straddling(entries, apart).sum()),
+            "n_pairs_in_two_splits": int(in_two_splits(entries, apart).sum()),
             "pairs_left_apart": [[entries[i].path, entries[j].path] for i, j in apart[:_LISTED]],
             "scenes": [
                 {"n_images": len(members), "first": entries[members[0]].path}

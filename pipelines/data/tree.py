@@ -14,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
+from pipelines.data.formats import holds_image
 from pipelines.data.names import IMAGE_SUFFIXES, SOURCE_FILE, is_table, passed_over, suffix_of
-from pipelines.data.signatures import holds_image
 from pipelines.errors import DataError
 
 #: ``image`` may be one; of the others none is looked at.

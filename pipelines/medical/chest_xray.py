@@ -21,9 +21,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines.card import DatasetCard
-from pipelines.data import canvas
-from pipelines.data.canvas import Mask, Point
 from pipelines.data.manifest import Record, read_raw
+from pipelines.samples import canvas
+from pipelines.samples.canvas import Mask, Point
 
 #: Left half of the image: the patient's right lung, hilum at x = -0.1, from apex clockwise.
 _LUNG: tuple[Point, ...] = (

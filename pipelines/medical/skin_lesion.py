@@ -19,9 +19,9 @@ import numpy as np
 from PIL import Image
 
 from pipelines.card import DatasetCard
-from pipelines.data import canvas
-from pipelines.data.canvas import Colour, Mask, Picture, Point
 from pipelines.data.manifest import Record, read_raw
+from pipelines.samples import canvas
+from pipelines.samples.canvas import Colour, Mask, Picture, Point
 
 #: Factors on the skin's colour: pigment absorbs, so a lesion darkens whatever skin it lies on.
 _BROWN: Colour = (0.62, 0.47, 0.38)

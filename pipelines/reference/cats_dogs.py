@@ -18,9 +18,9 @@ import numpy as np
 from PIL import Image
 
 from pipelines.card import DatasetCard
-from pipelines.data import canvas
-from pipelines.data.canvas import Colour, Mask, Picture, Point
 from pipelines.data.manifest import Record, read_raw
+from pipelines.samples import canvas
+from pipelines.samples.canvas import Colour, Mask, Picture, Point
 
 _FURS: tuple[Colour, ...] = (
     (0.78, 0.5, 0.26),

@@ -20,11 +20,11 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from pipelines.card import DatasetCard
-from pipelines.data import canvas
-from pipelines.data.canvas import Colour
 from pipelines.data.manifest import Record, read_raw
-from pipelines.data.pen import Pen, ellipse_points, ink, mirrored, mix
 from pipelines.errors import DataError
+from pipelines.samples import canvas
+from pipelines.samples.canvas import Colour
+from pipelines.samples.pen import Pen, ellipse_points, ink, mirrored, mix
 
 _SKINS = ("f2ccb2", "e6b894", "cc9973", "a87554", "80573d", "5c3d2e")
 _HAIRS = ("141212", "332117", "613d21", "b88f52", "8c8785")

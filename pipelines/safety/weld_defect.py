@@ -22,10 +22,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from pipelines.card import DatasetCard
-from pipelines.data import canvas
-from pipelines.data.canvas import Mask, Point
 from pipelines.data.manifest import Record, read_raw
 from pipelines.errors import DataError
+from pipelines.samples import canvas
+from pipelines.samples.canvas import Mask, Point
 
 
 def records(raw_dir: Path, card: DatasetCard) -> list[Record]:

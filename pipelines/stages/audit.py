@@ -8,30 +8,31 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.atomic import new_folder, write_bytes, write_text
-from pipelines.config import AuditParams, TrainParams
-from pipelines.data import shortcuts
-from pipelines.data.audit_sheets import doubts_csv, doubts_sheet, facts_sheet
-from pipelines.data.blind_looks import Look, blind_features, look
-from pipelines.data.file_facts import original_facts
+from pipelines.audit import shortcuts
+from pipelines.audit.features import Look, blind_features, look, original_facts
+from pipelines.audit.label_issues import label_doubts
+from pipelines.audit.sheets import doubts_csv, doubts_sheet, facts_sheet
+from pipelines.audit.shortcuts import score, source_purity, worst
+from pipelines.config.audit import AuditParams
 from pipelines.data.images import open_image, read_file
-from pipelines.data.label_doubts import label_doubts
 from pipelines.data.manifest import Entry, class_index_of, read_manifest
-from pipelines.data.plain_view import preprocess_of
-from pipelines.data.prepared import read_summary
-from pipelines.data.reading import Reading
-from pipelines.data.verdicts import score, source_purity, worst
+from pipelines.data.pixel_range import Reading
+from pipelines.data.prepared import preprocess_of, read_summary
 from pipelines.data.workers import ordered_map
-from pipelines.evaluation import audit_plots
-from pipelines.mobile.trust import AuditReport, AuditScore
 from pipelines.paths import Paths
+from pipelines.plots import audit as audit_plots
 from pipelines.progress import track
+from pipelines.serving.trust import AuditReport, AuditScore
 from pipelines.training.embedder import embed, embedder
+
+if TYPE_CHECKING:
+    from pipelines.config.train import TrainParams
 
 _LOG = logging.getLogger(__name__)
 

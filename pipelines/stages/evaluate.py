@@ -18,16 +18,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.atomic import new_folder, write_bytes, write_text
-from pipelines.config import EvaluateParams
-from pipelines.data.manifest import (
-    Entry,
-    class_index_of,
-    content_sha256,
-    in_split,
-    read_manifest,
-)
+from pipelines.config.evaluate import EvaluateParams
+from pipelines.data.manifest import Entry, class_index_of, content_sha256, in_split, read_manifest
 from pipelines.errors import DataError, LeakageError
-from pipelines.evaluation.certainty import (
+from pipelines.metrics.certainty import (
     Certainty,
     metric_intervals,
     paired_intervals,
@@ -35,23 +29,23 @@ from pipelines.evaluation.certainty import (
     trust_intervals,
     with_bounds,
 )
-from pipelines.evaluation.metrics import (
+from pipelines.metrics.classification import (
     agreement,
     classification_metrics,
     max_recall_drop,
     rounded,
 )
-from pipelines.evaluation.pages import run_markdown
-from pipelines.evaluation.predictions import confusion_csv, predictions_csv
-from pipelines.evaluation.resamples import draw
-from pipelines.evaluation.served import served_figures, served_metrics
-from pipelines.mobile.bundle import Bundle, read_bundle
-from pipelines.mobile.predictor import Predictor
-from pipelines.mobile.sessions import Precision
-from pipelines.mobile.trust import read_audit
+from pipelines.metrics.predictions import confusion_csv, predictions_csv
+from pipelines.metrics.resamples import draw
 from pipelines.paths import Paths, TaskPaths
+from pipelines.plots.evaluation import served_figures, served_metrics
 from pipelines.progress import track
-from pipelines.training import tracking
+from pipelines.reports.pages import run_markdown
+from pipelines.serving.bundle import Bundle, read_bundle
+from pipelines.serving.predictor import Predictor
+from pipelines.serving.sessions import Precision
+from pipelines.serving.trust import read_audit
+from pipelines.tracking import stage as tracking
 
 _LOG = logging.getLogger(__name__)
 

@@ -15,20 +15,25 @@ from numpy.typing import NDArray
 from pipelines.atomic import write_bytes, write_text
 from pipelines.backbones.heads import Classifier
 from pipelines.card import DatasetCard, load_card
-from pipelines.config import ExportParams
+from pipelines.config.export import ExportParams
 from pipelines.data.loaders import Pictures
-from pipelines.data.manifest import (
-    Entry,
-    class_index_of,
-    content_sha256,
-    in_split,
-    read_manifest,
-)
+from pipelines.data.manifest import Entry, class_index_of, content_sha256, in_split, read_manifest
 from pipelines.errors import LeakageError
-from pipelines.evaluation.trusted import trusted
-from pipelines.mobile.attempts import Attempt
-from pipelines.mobile.benchmark import paired_ms, speedup
-from pipelines.mobile.bundle import (
+from pipelines.export.attempts import Attempt
+from pipelines.export.calibration_images import calibration_batches, stratified_sample
+from pipelines.export.inner_features import with_inner_features
+from pipelines.export.latency import paired_ms, speedup
+from pipelines.export.onnx_export import (
+    EMBEDDING_NAME,
+    INPUT_NAME,
+    LOGITS_NAME,
+    check_parity,
+    classifier_onnx,
+)
+from pipelines.export.remedies import search_int8
+from pipelines.export.trusted import trusted
+from pipelines.paths import Paths, TaskPaths
+from pipelines.serving.bundle import (
     Bundle,
     Candidate,
     FileRef,
@@ -37,18 +42,7 @@ from pipelines.mobile.bundle import (
     Serving,
     TensorSpec,
 )
-from pipelines.mobile.calibration import calibration_batches, stratified_sample
-from pipelines.mobile.export import (
-    EMBEDDING_NAME,
-    INPUT_NAME,
-    LOGITS_NAME,
-    check_parity,
-    classifier_onnx,
-)
-from pipelines.mobile.inner_features import with_inner_features
-from pipelines.mobile.remedies import search_int8
-from pipelines.mobile.sessions import make_session
-from pipelines.paths import Paths, TaskPaths
+from pipelines.serving.sessions import make_session
 from pipelines.training.float_model import FloatModel, load_before, load_float_model
 
 _LOG = logging.getLogger(__name__)

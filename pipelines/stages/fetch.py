@@ -18,8 +18,14 @@ from typing import Any, cast
 
 from pipelines.atomic import file_sha256, new_folder, write_text
 from pipelines.card import DatasetCard, load_card
-from pipelines.config import FetchParams
-from pipelines.config_sources import (
+from pipelines.config.fetch import FetchParams
+from pipelines.data.account import Account, account
+from pipelines.data.names import IMAGE_SUFFIXES, SOURCE_FILE
+from pipelines.data.tree import files_of
+from pipelines.errors import ConfigError, DataError, SourceError
+from pipelines.paths import Paths
+from pipelines.samples.folder import write_sample
+from pipelines.source_kinds import (
     ArchiveSource,
     FolderSource,
     GitSource,
@@ -28,18 +34,12 @@ from pipelines.config_sources import (
     StoreSource,
     UrlListSource,
 )
-from pipelines.data.account import Account, account
-from pipelines.data.names import IMAGE_SUFFIXES, SOURCE_FILE
-from pipelines.data.samples import write_sample
-from pipelines.data.sources.archive import fetch_archive
-from pipelines.data.sources.folder import MAX_BYTES, fetch_folder
-from pipelines.data.sources.git import fetch_git
-from pipelines.data.sources.intake import Facts, Intake
-from pipelines.data.sources.stores import fetch_store
-from pipelines.data.sources.urls import fetch_urls
-from pipelines.data.tree import files_of
-from pipelines.errors import ConfigError, DataError, SourceError
-from pipelines.paths import Paths
+from pipelines.sources.archive import fetch_archive
+from pipelines.sources.folder import MAX_BYTES, fetch_folder
+from pipelines.sources.git import fetch_git
+from pipelines.sources.intake import Facts, Intake
+from pipelines.sources.stores import fetch_store
+from pipelines.sources.urls import fetch_urls
 from pipelines.tasks import TaskModule, load_task
 
 _LOG = logging.getLogger(__name__)

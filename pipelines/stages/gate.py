@@ -16,14 +16,14 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from pipelines.atomic import write_text
-from pipelines.config import GateParams
+from pipelines.config.gate import GateParams
 from pipelines.errors import BundleError, GateError, MissingDataError
-from pipelines.evaluation.pages import run_markdown
-from pipelines.mobile.attempts import max_bytes
-from pipelines.mobile.bundle import Bundle, read_bundle
-from pipelines.mobile.trust import AuditReport, read_audit
+from pipelines.export.attempts import max_bytes
 from pipelines.paths import Paths, TaskPaths
-from pipelines.training import tracking
+from pipelines.reports.pages import run_markdown
+from pipelines.serving.bundle import Bundle, read_bundle
+from pipelines.serving.trust import AuditReport, read_audit
+from pipelines.tracking import stage as tracking
 
 _LOG = logging.getLogger(__name__)
 

@@ -14,34 +14,20 @@ from pathlib import Path, PurePosixPath
 
 from pipelines.atomic import new_folder, write_bytes, write_text
 from pipelines.card import DatasetCard, load_card
-from pipelines.config import PrepareParams
-from pipelines.data.account import Account, account
-from pipelines.data.contact import Tile, contact_sheet, pick
-from pipelines.data.decoding import Refused, Seen, look_at_all
-from pipelines.data.duplicates import (
-    Dropped,
-    Joined,
-    drop_exact,
-    join_groups,
-    linked_by_copies,
-)
+from pipelines.config.prepare import PrepareParams
+from pipelines.data.account import CONFLICT, COPY, Account, account, check_all, check_classes
+from pipelines.data.contact_sheets import Tile, contact_sheet, pick
+from pipelines.data.decoding import Refused, Seen, by_patient, look_at_all
+from pipelines.data.duplicates import Dropped, Joined, drop_exact, join_groups, linked_by_copies
 from pipelines.data.fingerprints import stack
 from pipelines.data.images import open_image
-from pipelines.data.losses import CONFLICT, COPY, check_all, check_classes
 from pipelines.data.manifest import Entry, Record, Split, write_manifest
 from pipelines.data.names import SOURCE_FILE
-from pipelines.data.partition import make_partition
-from pipelines.data.patients import by_patient
-from pipelines.data.plain_view import reading_of
+from pipelines.data.pixel_range import Reading
+from pipelines.data.prepared import reading_of
 from pipelines.data.range_of_set import check_scale, tell_outside
-from pipelines.data.reading import Reading
-from pipelines.data.splits import check_contents, check_leaks, straddling
-from pipelines.data.summary import (
-    Findings,
-    n_groups_of_several_labels,
-    summarise,
-    write_quarantine,
-)
+from pipelines.data.splits import check_contents, check_leaks, in_two_splits, make_partition
+from pipelines.data.summary import Findings, n_groups_of_several_labels, summarise, write_quarantine
 from pipelines.data.tree import files_of
 from pipelines.errors import ConfigError, DataError, LeakageError
 from pipelines.paths import Paths, TaskPaths
@@ -254,7 +240,7 @@ def _warn_of_pairs(entries: Sequence[Entry], joined: Joined, files: TaskPaths) -
     """Say what looks alike and was not joined."""
     apart = joined.pairs[joined.is_apart]
     if len(apart):
-        n_leaks = int(straddling(entries, apart).sum())
+        n_leaks = int(in_two_splits(entries, apart).sum())
         first = "; ".join(f"{entries[i].path!r} and {entries[j].path!r}" for i, j in apart[:_NAMED])
         _LOG.warning(
             "%s: %d near-duplicate pair(s) were left in two groups, since both groups are stated "

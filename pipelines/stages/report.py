@@ -15,15 +15,15 @@ from pydantic import ValidationError
 
 from pipelines.atomic import write_text
 from pipelines.card import DatasetCard, load_card
-from pipelines.config import Params, TaskParams
+from pipelines.config.params import Params, TaskParams
 from pipelines.errors import ConfigError, DataError, MissingDataError
-from pipelines.evaluation.cards import ModelFacts, model_card
-from pipelines.evaluation.external import VALIDATION_FILE, Validation
-from pipelines.evaluation.pages import html_page, real_results_markdown, results_markdown
-from pipelines.evaluation.results import TaskResult
-from pipelines.mobile.bundle import Bundle
 from pipelines.paths import Paths, TaskPaths
+from pipelines.reports.cards import ModelFacts, model_card
+from pipelines.reports.pages import html_page, real_results_markdown, results_markdown
+from pipelines.reports.results import TaskResult
+from pipelines.serving.bundle import Bundle
 from pipelines.stages.gate import check, read_tested
+from pipelines.validation.external import VALIDATION_FILE, Validation
 
 _LOG = logging.getLogger(__name__)
 

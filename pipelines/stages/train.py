@@ -17,23 +17,22 @@ from numpy.typing import NDArray
 
 from pipelines.atomic import new_folder, write_bytes, write_text
 from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD, LoadedWeights
-from pipelines.config import TrainParams
+from pipelines.config.train import TrainParams
 from pipelines.data.manifest import SPLITS, Entry, content_sha256, in_split, read_manifest
 from pipelines.data.manifest import Split as SplitName
+from pipelines.data.pixel_range import AS_IT_COMES, Reading
 from pipelines.data.prepared import read_summary
-from pipelines.data.reading import AS_IT_COMES, Reading
 from pipelines.data.workers import n_workers
 from pipelines.errors import DataError
-from pipelines.evaluation import plots
-from pipelines.evaluation.confusion_plots import confusion
 from pipelines.paths import Paths, TaskPaths
-from pipelines.training import tracking
+from pipelines.plots import curves as plots
+from pipelines.plots.confusion import confusion
+from pipelines.tracking import stage as tracking
 from pipelines.training.assembly import open_split, phases_of, preprocess_of
 from pipelines.training.batches import Split
 from pipelines.training.checkpoints import drop_checkpoint
-from pipelines.training.fit import Phase, fit
+from pipelines.training.fit import EpochLog, Phase, best_values, fit, history_csv
 from pipelines.training.float_model import FloatModel, save_float_model
-from pipelines.training.history import EpochLog, best_values, history_csv
 from pipelines.training.refit import refit
 from pipelines.training.start import set_up_torch, start_model, training_device
 

@@ -16,16 +16,16 @@ from torch import Tensor
 from pipelines.atomic import write_bytes
 from pipelines.backbones.heads import Classifier
 from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
-from pipelines.config import TrainParams
+from pipelines.config.train import TrainParams
 from pipelines.data.loaders import Pictures
 from pipelines.data.manifest import Entry, class_index_of
-from pipelines.data.plain_view import preprocess_of as preprocess_of
-from pipelines.data.reading import AS_IT_COMES, Reading
-from pipelines.mobile import export
-from pipelines.mobile.calibration import calibration_batches, stratified_sample
-from pipelines.mobile.quantize import quantized_trunk
-from pipelines.mobile.sessions import Precision
+from pipelines.data.pixel_range import AS_IT_COMES, Reading
+from pipelines.data.prepared import preprocess_of as preprocess_of
+from pipelines.export import onnx_export as export
+from pipelines.export.calibration_images import calibration_batches, stratified_sample
+from pipelines.export.quantize import quantized_trunk
 from pipelines.paths import Paths, TaskPaths
+from pipelines.serving.sessions import Precision
 from pipelines.training.batches import Split
 from pipelines.training.cached import cached_phases
 from pipelines.training.fit import Phase

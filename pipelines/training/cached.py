@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.backbones.heads import Classifier
-from pipelines.config import TrainParams
-from pipelines.mobile.sessions import Precision
+from pipelines.config.train import TrainParams
+from pipelines.serving.sessions import Precision
 from pipelines.training.batches import (
     EVAL_BATCH,
     Split,

@@ -12,21 +12,24 @@ import os
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import onnxruntime as ort
 from numpy.typing import NDArray
 
 from pipelines.atomic import write_bytes
-from pipelines.config import TrainParams
 from pipelines.data.workers import n_workers
-from pipelines.mobile.sessions import make_session
 from pipelines.paths import Paths
+from pipelines.serving.sessions import make_session
+
+if TYPE_CHECKING:
+    from pipelines.config.train import TrainParams
 
 _LOG = logging.getLogger(__name__)
 
 #: What the file is made by, relative to the package.
-_MAKERS = ("backbones", "mobile/export.py", "training/embedder.py")
+_MAKERS = ("backbones", "export/onnx_export.py", "training/embedder.py")
 
 
 def embedder(params: TrainParams, seed: int, paths: Paths) -> ort.InferenceSession:
@@ -97,7 +100,7 @@ def _weights(paths: Paths) -> Iterator[Path]:
 
 def _export(params: TrainParams, seed: int, paths: Paths) -> bytes:
     from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
-    from pipelines.mobile.export import trunk_onnx
+    from pipelines.export.onnx_export import trunk_onnx
     from pipelines.training.start import start_model
 
     _LOG.info("exporting the frozen backbone %s", params.backbone)

@@ -2,15 +2,18 @@
 
 It knows neither images nor caches: a `Phase` brings its batches, its forward pass and its val
 logits. Both strategies run through here, so that they share optimisers, schedules, losses, early
-stopping and resumption.
+stopping and resumption. With it stands what small data sets need (class weights, mixup, a moving
+average of the weights) and what is known of each epoch.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 import logging
 import math
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +23,8 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.nn import functional
 
-from pipelines.config import PhaseParams, TrainParams
-from pipelines.evaluation.metrics import accuracy, macro_f1
+from pipelines.config.train import PhaseParams, TrainParams
+from pipelines.metrics.classification import accuracy, macro_f1
 from pipelines.progress import track
 from pipelines.training.checkpoints import (
     Checkpoint,
@@ -30,10 +33,136 @@ from pipelines.training.checkpoints import (
     restore_optimizer,
     save_checkpoint,
 )
-from pipelines.training.history import VAL_VALUES, EpochLog
-from pipelines.training.losses import class_weights, mixed, update_average
 from pipelines.training.schedules import make_optimizer, parameter_groups, rate_factor
 
+
+def class_weights(class_index: NDArray[np.int64], n_classes: int) -> Tensor:
+    """Weights that let each class count the same; their mean over images is 1.
+
+    Args:
+        class_index: (n,) of the train split.
+        n_classes: number of classes, each of which occurs.
+
+    References:
+        scikit-learn, ``compute_class_weight("balanced")``: n / (n_classes * count).
+    """
+    counts = np.bincount(class_index, minlength=n_classes)
+    return torch.tensor(len(class_index) / (n_classes * np.maximum(counts, 1)), dtype=torch.float32)
+
+
+def mixed(
+    inputs: Tensor, targets: Tensor, alpha: float, generator: np.random.Generator
+) -> tuple[Tensor, Tensor]:
+    """A batch in which each example is blended with another one.
+
+    Args:
+        inputs: (n, ...).
+        targets: (n, n_classes) probabilities.
+        alpha: of the Beta distribution that draws the share; > 0.
+        generator: draws share and partners.
+
+    References:
+        Zhang et al. 2018, "mixup"; at a hidden layer, Verma et al. 2019, "Manifold mixup".
+    """
+    share = float(generator.beta(alpha, alpha))
+    partner = torch.from_numpy(generator.permutation(len(inputs)))
+    return (
+        share * inputs + (1 - share) * inputs[partner],
+        share * targets + (1 - share) * targets[partner],
+    )
+
+
+def update_average(model: nn.Module, average: dict[str, Tensor], decay: float, step: int) -> None:
+    """Move an exponential moving average of the trained parameters one step on.
+
+    Args:
+        model: its trainable parameters are averaged.
+        average: by name; filled at the first step, changed in place.
+        decay: share of the old average that stays, in (0, 1).
+        step: of the phase, from 0. Early on less stays, (1 + step) / (10 + step), so that a short
+            phase is not held back by the weights that it started from.
+
+    References:
+        Polyak and Juditsky 1992, "Acceleration of stochastic approximation by averaging".
+    """
+    kept = min(decay, (1 + step) / (10 + step))
+    for name, parameter in model.named_parameters():
+        if not parameter.requires_grad:
+            continue
+        value = parameter.detach()
+        if name not in average:
+            average[name] = value.clone()
+        else:
+            average[name].lerp_(value, 1 - kept)
+
+
+# -- history --------------------------------------------------------------------------------------
+#: What is known of an epoch by the val split.
+VAL_VALUES = ("val_loss", "val_accuracy", "val_macro_f1")
+
+
+@dataclass(frozen=True, slots=True)
+class EpochLog:
+    """One epoch; losses are means over images, in nats. What is of val is NaN without a val split.
+
+    Attributes:
+        epoch: from 1, through all phases.
+        phase: ``head`` or ``tail``.
+        learning_rate: the head's, at the end of the epoch.
+        train_loss: with label smoothing, class weights and mixup as asked for.
+        val_loss: plain cross-entropy.
+        val_accuracy: in [0, 1].
+        val_macro_f1: in [0, 1].
+    """
+
+    epoch: int
+    phase: str
+    learning_rate: float
+    train_loss: float
+    val_loss: float
+    val_accuracy: float
+    val_macro_f1: float
+
+    def __str__(self) -> str:
+        """What a terminal shows of it."""
+        words = f"epoch {self.epoch} ({self.phase}): train loss {self.train_loss:.3f}"
+        if math.isnan(self.val_loss):
+            return words
+        return (
+            f"{words}, val loss {self.val_loss:.3f}, accuracy {self.val_accuracy:.3f}, "
+            f"macro-F1 {self.val_macro_f1:.3f}"
+        )
+
+
+def best_values(history: Sequence[EpochLog], monitor: str) -> dict[str, float]:
+    """Val metrics of the epoch that `fit` kept.
+
+    Args:
+        history: not empty.
+        monitor: name of the value that picks; the lower val loss settles ties.
+    """
+    sign = -1 if monitor == "val_loss" else 1
+    best = max(history, key=lambda log: (sign * getattr(log, monitor), -log.val_loss))
+    return {name: getattr(best, name) for name in VAL_VALUES}
+
+
+def history_csv(history: Sequence[EpochLog]) -> str:
+    """The text of history.csv, numbers with six digits.
+
+    Args:
+        history: a row an epoch.
+    """
+    buffer = io.StringIO()
+    names = [field.name for field in fields(EpochLog)]
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(names)
+    for log in history:
+        row = [getattr(log, name) for name in names]
+        writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in row])
+    return buffer.getvalue()
+
+
+# -- fit ------------------------------------------------------------------------------------------
 _LOG = logging.getLogger(__name__)
 
 #: Norm to which gradients are clipped, so that one odd batch of a small data set undoes little.

@@ -13,9 +13,9 @@ from safetensors.torch import load_file, save
 from pipelines.atomic import file_sha256, write_bytes, write_text
 from pipelines.backbones.folding import fold_batch_norms
 from pipelines.backbones.heads import Classifier, make_classifier
-from pipelines.config import ViewParams
+from pipelines.config.view import ViewParams
+from pipelines.data.pixel_range import MAX_ASPECT, Reading
 from pipelines.data.preprocess import Preprocess, View
-from pipelines.data.reading import MAX_ASPECT, Reading
 from pipelines.errors import BundleError, MissingDataError
 
 _META = "model.json"

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.backbones.heads import Classifier
-from pipelines.config import TrainParams
+from pipelines.config.train import TrainParams
 from pipelines.data.workers import ordered_map
 from pipelines.training.batches import (
     EVAL_BATCH,

@@ -11,12 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 from pipelines.backbones.heads import Classifier
-from pipelines.config import TrainParams
+from pipelines.config.train import TrainParams
 from pipelines.paths import Paths
 from pipelines.training.assembly import phases_of
 from pipelines.training.batches import Split
-from pipelines.training.fit import fit
-from pipelines.training.history import EpochLog
+from pipelines.training.fit import EpochLog, fit
 from pipelines.training.start import start_model, training_device
 
 

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from pipelines.config import TrainParams
+from pipelines.config.train import TrainParams
 from pipelines.errors import ConfigError
 
 #: Share of the peak at which one-cycle starts, and at which it ends.

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 
 from pipelines.backbones.folding import fold_batch_norms
 from pipelines.backbones.heads import Classifier, make_classifier
 from pipelines.backbones.weights import LoadedWeights, load_imagenet
-from pipelines.config import TrainParams
 from pipelines.paths import Paths
+
+if TYPE_CHECKING:
+    from pipelines.config.train import TrainParams
 
 
 def set_up_torch(n_threads: int) -> None:

@@ -25,9 +25,9 @@ from pipelines.atomic import new_folder, write_text
 from pipelines.data.loaders import Pictures
 from pipelines.data.workers import n_workers, ordered_map
 from pipelines.errors import ConfigError
-from pipelines.mobile.export import ACTIVATIONS_NAME, INPUT_NAME
-from pipelines.mobile.sessions import Precision, make_session
+from pipelines.export.onnx_export import ACTIVATIONS_NAME, INPUT_NAME
 from pipelines.progress import track
+from pipelines.serving.sessions import Precision, make_session
 
 _LOG = logging.getLogger(__name__)
 

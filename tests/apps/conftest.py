@@ -23,8 +23,8 @@ from apps.phone_site import DIST_DIR
 from pipelines.atomic import file_sha256
 from pipelines.card import DatasetCard, load_card
 from pipelines.data.manifest import Entry, content_sha256, write_manifest
-from pipelines.mobile.bundle import Bundle
 from pipelines.paths import Paths
+from pipelines.serving.bundle import Bundle
 from tests.conftest import mean_colour_net
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -15,8 +15,8 @@ from PIL import Image
 
 from apps.phone_server import make_server, serve_in_background
 from pipelines.data.manifest import in_split, read_manifest
-from pipelines.mobile.bundle import read_bundle
 from pipelines.paths import Paths
+from pipelines.serving.bundle import read_bundle
 from tests.apps.browsing import DESKTOP, PHONE, ROOT, browser, open_app, served, settle, source
 
 OUT = ROOT / "docs" / "img"

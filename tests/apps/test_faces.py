@@ -15,7 +15,7 @@ from apps.mask_detection import APP
 from apps.models import load_model
 from apps.texts import load_texts
 from pipelines.card import load_card
-from pipelines.mobile.faces import FaceBox
+from pipelines.serving.faces import FaceBox
 from tests.apps.conftest import encoded, hue_of, tile
 
 EN = load_texts("en")

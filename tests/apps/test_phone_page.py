@@ -15,8 +15,8 @@ from PIL import Image
 
 from apps.phone_site import DIST_DIR
 from apps.phone_static import write_site
-from pipelines.mobile.predictor import Predictor
 from pipelines.paths import Paths
+from pipelines.serving.predictor import Predictor
 from tests.loopback import serving
 
 pytest.importorskip("playwright", reason="Playwright is not installed")

@@ -17,9 +17,9 @@ import pytest
 from apps.phone_server import make_server, serve_in_background
 from apps.phone_site import DIST_DIR
 from pipelines.data.manifest import in_split, read_manifest
-from pipelines.mobile.bundle import SCHEMA_VERSION
-from pipelines.mobile.predictor import Predictor
 from pipelines.paths import Paths
+from pipelines.serving.bundle import SCHEMA_VERSION
+from pipelines.serving.predictor import Predictor
 
 pytest.importorskip("playwright", reason="Playwright is not installed")
 from playwright.sync_api import Browser, sync_playwright

@@ -24,8 +24,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image, features
 
 from pipelines.atomic import file_sha256
-from pipelines.mobile.predictor import Predictor
 from pipelines.paths import Paths
+from pipelines.serving.predictor import Predictor
 from tests.apps.conftest import SIDE_PX
 
 pytest.importorskip("playwright", reason="Playwright is not installed")
@@ -147,7 +147,6 @@ def test_photos_of_every_kind_have_the_predictors_bits(browser, url, root) -> No
 
 @pytest.mark.parametrize("size", [(900, 60), (61, 799)])
 def test_long_picture_is_looked_at_in_its_middle(browser, url, root, size) -> None:
-    pytest.importorskip("pipelines.data.reading", reason="the predictor resizes it whole here")
     data = saved(photo(*size), "PNG")
     with opened(browser) as page:
         open_task(page, url, TASK)
@@ -207,7 +206,6 @@ def deep_pictures() -> dict[str, bytes]:
 
 
 def test_deep_picture_has_the_predictors_bits(browser, root, tmp_path) -> None:
-    pytest.importorskip("pipelines.data.reading", reason="there is no range of deep pixels here")
     own = Path(shutil.copytree(root, tmp_path / "project"))
     path = Paths(own).task(TASK).bundle
     bundle = json.loads(path.read_text(encoding="utf-8"))

@@ -17,8 +17,8 @@ import pytest
 from apps.phone_server import main, make_server, serve_in_background
 from apps.texts import LANGUAGES
 from pipelines.errors import ConfigError
-from pipelines.mobile.bundle import read_bundle
 from pipelines.paths import Paths
+from pipelines.serving.bundle import read_bundle
 from tests.apps.conftest import WASM
 
 

@@ -18,8 +18,7 @@ from torch import nn
 
 from pipelines.backbones import providers
 from pipelines.backbones.providers import LocalFile, Miss, TimmHub, TorchHub, WheelMember
-from pipelines.backbones.registry import backbone
-from pipelines.backbones.vision import timm
+from pipelines.backbones.registry import backbone, timm
 from tests.loopback import answering, serving
 
 

@@ -44,7 +44,7 @@ def test_default_cut_stands_before_the_step_from_stride_16_to_32(name):
 
 @pytest.mark.parametrize("name", BACKBONES)
 def test_prefix_is_that_of_torchvisions_state_dict(name):
-    from pipelines.backbones.vision import torchvision_models
+    from pipelines.backbones.registry import torchvision_models
 
     whole = getattr(torchvision_models(), name)().state_dict()
     names = nn.ModuleList(backbone(name).build()).state_dict()

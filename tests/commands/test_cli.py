@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import cli
-from pipelines.config import load_params
+from pipelines.config.params import load_params
 from pipelines.errors import GateError, MissingDataError
 from pipelines.paths import Paths
 from pipelines.stages import fetch, gate, prepare

@@ -11,7 +11,7 @@ from pipelines import cli
 from pipelines.commands import doctor
 from pipelines.commands.doctor import Finding
 from pipelines.paths import Paths
-from pipelines.training import tracking
+from pipelines.tracking import stage as tracking
 
 
 @pytest.fixture(autouse=True)

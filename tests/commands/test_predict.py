@@ -15,7 +15,7 @@ from PIL import Image
 
 from pipelines import cli, progress
 from pipelines.commands.predict import FOREIGN_WARNING, SAMPLE_WARNING
-from pipelines.evaluation.abstention import fit_abstention
+from pipelines.metrics.abstention import fit_abstention
 
 ROOT = Path(__file__).resolve().parents[2]
 

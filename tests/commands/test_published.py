@@ -11,9 +11,9 @@ from PIL import Image
 from pipelines import cli
 from pipelines.card import load_card
 from pipelines.commands import published
-from pipelines.config import load_params
-from pipelines.data.sources.git import fetch_git
-from pipelines.data.sources.intake import Intake
+from pipelines.config.params import load_params
+from pipelines.sources.git import fetch_git
+from pipelines.sources.intake import Intake
 from pipelines.strict_yaml import read_yaml
 from tests.file_tree import file_tree
 

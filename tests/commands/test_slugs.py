@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from pipelines.commands.slugs import labels_for, slug
+from pipelines.commands.survey import labels_for, slug
 from pipelines.errors import ConfigError
 
 

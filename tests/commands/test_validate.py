@@ -11,11 +11,11 @@ from PIL import Image, ImageOps
 
 from pipelines import cli
 from pipelines.data.manifest import read_manifest
-from pipelines.evaluation.external import difference
-from pipelines.mobile.bundle import read_bundle
-from pipelines.mobile.predictor import Predictor
-from pipelines.mobile.trust import Interval
 from pipelines.paths import Paths
+from pipelines.serving.bundle import read_bundle
+from pipelines.serving.predictor import Predictor
+from pipelines.serving.trust import Interval
+from pipelines.validation.external import difference
 from tests.file_tree import file_tree
 from tests.html_pages import Wellformed
 

@@ -11,7 +11,7 @@ from PIL import Image
 
 from pipelines import cli
 from pipelines.commands.workspace import overlay
-from pipelines.config import load_params
+from pipelines.config.params import load_params
 from pipelines.paths import Paths
 from pipelines.stages import code
 

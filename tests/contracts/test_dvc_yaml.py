@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from ruamel.yaml import YAML
 
-from pipelines.config import TaskParams, load_params
-from pipelines.data.plain_view import preprocess_of
+from pipelines.config.params import TaskParams, load_params
+from pipelines.data.prepared import preprocess_of
 from pipelines.paths import Paths
 from pipelines.stages.code import HARMLESS, STAGES, code_of, task_modules
 from pipelines.strict_yaml import read_yaml

@@ -13,16 +13,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 DOMAINS = ("agriculture", "medical", "reference", "safety")
-ROOMS = {
-    *DOMAINS,
-    *("backbones", "commands", "data", "evaluation", "mobile", "stages", "training"),
-}
 FORBIDDEN_STEMS = {"utils", "util", "helpers", "helper", "common", "misc", "base", "manager"}
 #: What a task module may import of this project: its contract, and the painters' brushes.
 FOR_TASK_MODULES = {
     "pipelines.card",
     "pipelines.errors",
-    *(f"pipelines.data.{name}" for name in ("manifest", "images", "canvas", "cutout", "pen")),
+    *(f"pipelines.data.{name}" for name in ("manifest", "images")),
+    *(f"pipelines.samples.{name}" for name in ("canvas", "cutout", "pen")),
 }
 
 
@@ -59,9 +56,49 @@ def test_datasets_hold_no_python():
     assert not [file for file in (ROOT / "datasets").rglob("*") if file.suffix == ".py"]
 
 
-def test_packages_are_the_rooms():
-    packages = {file.parent.name for file in (ROOT / "pipelines").glob("*/__init__.py")}
-    assert packages == ROOMS
+def drawn() -> list[list[str]]:
+    """The rooms of docs/architecture.md, a list a line, from the top."""
+    text = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
+    drawing = text.split("## The rooms, and who may call whom")[1].split("```")[1]
+    # What a room is for stands to the right of the longest line of names.
+    width = len("medical  agriculture  safety  reference")
+    return [line[:width].split() for line in drawing.splitlines() if line.strip()]
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+def imported_rooms(file: Path) -> set[str]:
+    """Rooms that a module of pipelines/ imports from, type checkers' imports included."""
+    found = set()
+    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "pipelines":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipelines."):
+            found.add(room_of(node.module or ""))
+        elif isinstance(node, ast.Import):
+            found |= {room_of(a.name) for a in node.names if a.name.startswith("pipelines.")}
+    return found
+
+
+def test_drawing_of_the_rooms_names_all_that_there_are():
+    there = {file.parent.name for file in (ROOT / "pipelines").glob("*/__init__.py")}
+    there |= {file.stem for file in (ROOT / "pipelines").glob("*.py")} - {"__init__"}
+    assert sorted(name for line in drawn() for name in line) == sorted(there)
+
+
+def test_drawing_of_the_rooms_is_true():
+    height = {name: level for level, line in enumerate(drawn()) for name in line}
+    wrong = [
+        f"{file.relative_to(ROOT).as_posix()} imports {other}"
+        for file in package_files()
+        if file.parts[len(ROOT.parts)] == "pipelines" and file.name != "__init__.py"
+        for own in [file.relative_to(ROOT / "pipelines").with_suffix("").parts[0]]
+        for other in imported_rooms(file)
+        if other != own and height[other] <= height[own]
+    ]
+    assert wrong == []
 
 
 @pytest.mark.parametrize("file", package_files(), ids=lambda file: str(file.relative_to(ROOT)))
@@ -82,8 +119,11 @@ def test_only_the_command_line_prints():
 def test_task_module_imports_its_contract_and_the_brushes_alone(file):
     modules = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module == "pipelines.data":
-            modules |= {f"pipelines.data.{alias.name}" for alias in node.names}
+        if isinstance(node, ast.ImportFrom) and node.module in (
+            "pipelines.data",
+            "pipelines.samples",
+        ):
+            modules |= {f"{node.module}.{alias.name}" for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
             modules.add(node.module)
         elif isinstance(node, ast.Import):
@@ -118,7 +158,7 @@ def test_import_rules_hold():
         ("pipelines.cli", {"torch", "mlflow", "dvc", "numpy", "onnxruntime"}),
         ("pipelines.config", {"torch", "mlflow", "dvc", "numpy", "onnxruntime"}),
         (
-            "pipelines.mobile.predictor",
+            "pipelines.serving.predictor",
             {"torch", "mlflow", "dvc", "onnx", "sklearn", "pydicom", "pillow_heif"},
         ),
         (

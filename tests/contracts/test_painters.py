@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from pipelines.card import load_card
-from pipelines.config import load_params
+from pipelines.config.params import load_params
 from pipelines.paths import Paths
 from pipelines.tasks import load_task
 

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import load_params
+from pipelines.config.params import load_params
 from pipelines.strict_yaml import read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -95,7 +95,7 @@ REPORT_S = 14
 LIBRARY = """
 import sys, time
 from pathlib import Path
-from pipelines.mobile.predictor import Predictor
+from pipelines.serving.predictor import Predictor
 print(Predictor.load(Path(sys.argv[1])).predict(Path(sys.argv[2])).label)
 # A report is sent from a thread, a moment later.
 time.sleep(float(sys.argv[3]))
@@ -232,7 +232,7 @@ def test_streamlit_of_its_own_is_quiet(person):
     [
         "import albumentations; albumentations.HorizontalFlip()",
         # Through the one door that makes torchvision's wheel load beside a torch without CUDA.
-        "from pipelines.backbones.vision import timm; timm().list_models()",
+        "from pipelines.backbones.registry import timm; timm().list_models()",
         "import huggingface_hub; huggingface_hub.HfApi()",
         "import mlflow; mlflow.set_tracking_uri('sqlite:///own.db')\n"
         "with mlflow.start_run(): mlflow.log_metric('loss', 1.0)",

@@ -91,7 +91,7 @@ def test_sessions_are_made_in_one_place():
             for node in ast.walk(ast.parse(file.read_text(encoding="utf-8")))
         )
     ]
-    assert set(makers) - {"pipelines/mobile/faces.py"} == {"pipelines/mobile/sessions.py"}
+    assert set(makers) - {"pipelines/serving/faces.py"} == {"pipelines/serving/sessions.py"}
 
 
 def test_weights_are_known_by_their_hash_before_they_are_read():

@@ -8,7 +8,7 @@ import pytest
 
 from pipelines.backbones.registry import BACKBONES
 from pipelines.card import load_card
-from pipelines.config import load_params
+from pipelines.config.params import load_params
 from pipelines.tasks import load_task
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -74,7 +74,7 @@ def test_cards_are_those_of_the_tasks():
 @pytest.mark.parametrize("task", TASKS)
 def test_real_overlay_gives_valid_params(task, tmp_path):
     from pipelines.commands.workspace import overlay
-    from pipelines.config import TaskParams
+    from pipelines.config.params import TaskParams
     from pipelines.strict_yaml import read_yaml, validate
 
     document = read_yaml(ROOT / "params.yaml")

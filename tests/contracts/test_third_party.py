@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.card import load_card
 from pipelines.commands import licences
-from pipelines.config import load_params
+from pipelines.config.params import load_params
 from pipelines.errors import MissingDataError
 from pipelines.paths import Paths
 
@@ -63,7 +63,7 @@ def test_every_data_set_is_on_the_page():
 
 def test_every_weight_file_is_on_the_page():
     from pipelines.backbones.weights import IMAGENET
-    from pipelines.mobile import faces
+    from pipelines.serving import faces
 
     expected = {
         (f"imagenet, {name}", provider.title, provider.licence)

@@ -17,8 +17,8 @@ from pathlib import Path
 from PIL import Image
 
 from pipelines.data.images import open_image
+from pipelines.data.pixel_range import Reading
 from pipelines.data.preprocess import Preprocess
-from pipelines.data.reading import Reading
 from pipelines.errors import CorruptImageError
 
 

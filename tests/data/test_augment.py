@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.config import AugmentParams
+from pipelines.config.augment import AugmentParams
 from pipelines.data.augment import Views
 
 OFF = {

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.data.background import paint_background
+from pipelines.data.augment import paint_background
 
 
 def flat(height_px: int = 60, width_px: int = 80) -> np.ndarray:

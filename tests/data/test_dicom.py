@@ -23,9 +23,9 @@ from pydicom.uid import (
 )
 
 from pipelines.data.dicom import patient_key
-from pipelines.data.dicom_values import grey_levels
+from pipelines.data.dicom_header import grey_levels
 from pipelines.data.images import glance, open_image
-from pipelines.data.reading import Reading
+from pipelines.data.pixel_range import Reading
 from pipelines.errors import CorruptImageError
 from tests import dicom_files as dcm
 

@@ -6,9 +6,8 @@ from pathlib import PurePosixPath
 
 import pytest
 
-from pipelines.data.account import Account, account
+from pipelines.data.account import CONFLICT, COPY, Account, account, check_all, check_classes
 from pipelines.data.formats import missing_extra
-from pipelines.data.losses import CONFLICT, COPY, check_all, check_classes
 from pipelines.data.tree import File
 from pipelines.errors import DataError
 

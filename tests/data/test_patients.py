@@ -11,11 +11,10 @@ import pytest
 from PIL import Image
 
 from pipelines.commands import predict
-from pipelines.config import PrepareParams
-from pipelines.data.decoding import look
+from pipelines.config.prepare import PrepareParams
+from pipelines.data.decoding import by_patient, look
 from pipelines.data.manifest import Record, read_manifest
-from pipelines.data.patients import by_patient
-from pipelines.data.reading import Reading
+from pipelines.data.pixel_range import Reading
 from pipelines.paths import Paths
 from pipelines.stages import prepare
 from tests import dicom_files as dcm

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from pipelines.data.manifest import SPLITS, Entry
 from pipelines.data.near_duplicates import Indices
-from pipelines.data.splits import assign_splits, check_leaks, straddling
+from pipelines.data.splits import assign_splits, check_leaks, in_two_splits
 from pipelines.errors import DataError, LeakageError
 
 Image = tuple[str, str]
@@ -182,4 +182,8 @@ def test_near_duplicates_in_two_splits_are_a_leak() -> None:
 
 
 def test_pairs_that_stand_in_two_splits_are_told() -> None:
-    assert straddling(manifest(), pairs((0, 3), (3, 4), (8, 11))).tolist() == [False, True, False]
+    assert in_two_splits(manifest(), pairs((0, 3), (3, 4), (8, 11))).tolist() == [
+        False,
+        True,
+        False,
+    ]

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import atomic
-from pipelines.training import tracking
+from pipelines.tracking import stage as tracking
 from tests.file_tree import results
 from tests.mlflow_server import mlflow_server
 
@@ -31,7 +31,7 @@ ROOT = Path(__file__).resolve().parents[2]
 _EVALUATE = """
 import os, resource, shutil, signal, sys, tempfile, time
 from pathlib import Path
-from pipelines.config import EvaluateParams
+from pipelines.config.evaluate import EvaluateParams
 from pipelines import cli
 from pipelines.paths import Paths
 from pipelines.stages import evaluate
@@ -174,7 +174,7 @@ def test_server_that_vanishes_in_the_middle_is_one_line(
 
 def test_store_whose_making_was_killed_is_made_anew(tiny_project, monkeypatch):
     """MLflow makes its tables one by one; half of them would be of no use to anybody."""
-    from pipelines.training.blank_store import make_store
+    from pipelines.tracking.mlflow_store import make_store
 
     leftover = tiny_project.mlflow_db.with_name(f".tmp-{tiny_project.mlflow_db.name}")
     with sqlite3.connect(leftover) as half:

@@ -18,14 +18,14 @@ from pathlib import Path
 from types import ModuleType
 
 from pipelines.card import load_card
-from pipelines.config import load_params
+from pipelines.config.params import load_params
 from pipelines.data.images import glance, open_image
-from pipelines.data.sources.archive import extract
-from pipelines.data.sources.intake import Intake
 from pipelines.errors import PipelineError
-from pipelines.mobile.bundle import read_bundle
-from pipelines.mobile.predictor import Predictor
-from pipelines.mobile.sessions import make_session
+from pipelines.serving.bundle import read_bundle
+from pipelines.serving.predictor import Predictor
+from pipelines.serving.sessions import make_session
+from pipelines.sources.archive import extract
+from pipelines.sources.intake import Intake
 
 ROOT = Path(__file__).resolve().parents[2]
 # What writes DICOM files is shared with the other tests.

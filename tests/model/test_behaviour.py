@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.commands import stress
-from pipelines.config import load_params
+from pipelines.config.params import load_params
 from pipelines.paths import Paths
 
 CHECKOUT = Path(__file__).resolve().parents[2]

@@ -14,13 +14,13 @@ import pytest
 from onnx import numpy_helper
 from scipy.stats import spearmanr
 
-from pipelines.config import load_params
+from pipelines.config.params import load_params
 from pipelines.data.manifest import in_split, read_manifest
-from pipelines.mobile.bundle import read_model
-from pipelines.mobile.occlusion import occlusion_map
-from pipelines.mobile.predictor import Predictor
-from pipelines.mobile.sessions import make_session
 from pipelines.paths import Paths
+from pipelines.serving.bundle import read_model
+from pipelines.serving.occlusion import occlusion_map
+from pipelines.serving.predictor import Predictor
+from pipelines.serving.sessions import make_session
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PATHS = Paths(Path(os.environ.get("FIELDLENS_ROOT", CHECKOUT)))
@@ -117,8 +117,8 @@ def shuffle_weights(model, seed: int) -> None:
 @pytest.mark.parametrize("task", TASKS)
 @pytest.mark.parametrize("which", ["head", "all"])
 def test_grad_cam_of_the_float_model_depends_on_its_weights(task, which):
-    from pipelines.evaluation.explain import grad_cam
     from pipelines.training.float_model import load_float_model
+    from pipelines.training.gradient_map import grad_cam
 
     _, pictures = served(task)
     folder = PATHS.task(task).float_dir

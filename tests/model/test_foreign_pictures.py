@@ -17,10 +17,10 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from pipelines.config import load_params
+from pipelines.config.params import load_params
 from pipelines.data.manifest import in_split, read_manifest
-from pipelines.mobile.predictor import Predictor
 from pipelines.paths import Paths
+from pipelines.serving.predictor import Predictor
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PATHS = Paths(Path(os.environ.get("FIELDLENS_ROOT", CHECKOUT)))

@@ -13,11 +13,11 @@ import numpy as np
 import onnxruntime as ort
 import pytest
 
-from pipelines.config import load_params
+from pipelines.config.params import load_params
 from pipelines.data.manifest import in_split, read_manifest
-from pipelines.mobile.bundle import read_model
-from pipelines.mobile.predictor import Predictor
 from pipelines.paths import Paths
+from pipelines.serving.bundle import read_model
+from pipelines.serving.predictor import Predictor
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 PATHS = Paths(Path(os.environ.get("FIELDLENS_ROOT", CHECKOUT)))

@@ -15,12 +15,14 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from pipelines.atomic import file_sha256
-from pipelines.config import AuditParams, TrainParams, load_params
-from pipelines.data import shortcuts
+from pipelines.audit import shortcuts
+from pipelines.config.audit import AuditParams
+from pipelines.config.params import load_params
+from pipelines.config.train import TrainParams
 from pipelines.data.manifest import Entry, write_manifest
 from pipelines.errors import CorruptImageError, MissingDataError
-from pipelines.mobile.trust import AuditReport
 from pipelines.paths import Paths
+from pipelines.serving.trust import AuditReport
 from pipelines.stages import audit
 from pipelines.training.embedder import embed, embedder, kept_at
 

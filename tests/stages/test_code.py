@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import pytest
@@ -75,7 +74,7 @@ def test_closure_sees_a_lazy_import_and_no_type_checking_block(project):
 def test_lists_name_each_file_with_its_hash(project):
     code.run(Paths(project))
     lines = Paths(project).code_list("train").read_text().splitlines()
-    sha256 = hashlib.sha256((project / "pipelines/data/images.py").read_bytes()).hexdigest()
+    sha256 = code.code_sha256(project / "pipelines/data/images.py")
     assert lines[0] == f"{sha256}  pipelines/data/images.py"
     assert len(lines) == 3
 
@@ -88,15 +87,57 @@ def test_a_change_alters_the_lists_of_the_stages_that_reach_it_and_no_other(proj
         return {stage: paths.code_list(stage).read_text() for stage in code.STAGES}
 
     before = lists()
-    (project / "pipelines/data/images.py").write_text("import pipelines.errors\n\n")
+    (project / "pipelines/data/images.py").write_text("import pipelines.errors\nx = 1\n")
     after = lists()
     assert {stage for stage in code.STAGES if before[stage] != after[stage]} == {"train"}
+
+
+@pytest.mark.parametrize(
+    "same",
+    [
+        "# A comment.\ndef area(side):\n    return side * side\n",
+        '"""Of squares."""\n\n\ndef area(side):\n    """side: px."""\n    return side * side\n',
+        "def area(side):\n    return (\n        side * side  # px\n    )\n",
+    ],
+)
+def test_what_is_only_said_keeps_the_hash(same, tmp_path):
+    plain, other = tmp_path / "plain.py", tmp_path / "other.py"
+    plain.write_text("def area(side):\n    return side * side\n")
+    other.write_text(same)
+    assert code.code_sha256(other) == code.code_sha256(plain)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        "def area(side):\n    return side + side\n",
+        "def area(side=1):\n    return side * side\n",
+        "async def area(side):\n    return side * side\n",
+        "def area(side):\n    'px'\n    'side'\n    return side * side\n",
+        "def area(side):\n    return side * side\nWORDS = 'Of squares.'\n",
+    ],
+)
+def test_what_is_done_changes_the_hash(other, tmp_path):
+    plain, changed = tmp_path / "plain.py", tmp_path / "other.py"
+    plain.write_text("def area(side):\n    return side * side\n")
+    changed.write_text(other)
+    assert code.code_sha256(changed) != code.code_sha256(plain)
+
+
+def test_field_of_one_section_concerns_its_own_stage_alone():
+    """A new field of a section's class re-runs the stage that takes the section."""
+    reached = {stage: set(code.code_of(stage, ROOT)) for stage in code.STAGES}
+    for section in ("fetch", "prepare", "audit", "train", "export", "evaluate", "gate"):
+        module = f"pipelines/config/{section}.py"
+        # The page shows every section, and depends on the whole of params.yaml.
+        assert {stage for stage in code.STAGES if module in reached[stage]} == {section, "report"}
+    assert [s for s in code.STAGES if "pipelines/config/params.py" in reached[s]] == ["report"]
 
 
 def test_real_stages_reach_what_they_are_known_to_need():
     reached = {stage: set(code.code_of(stage, ROOT)) for stage in code.STAGES}
     assert "pipelines/training/fit.py" in reached["train"]
-    assert "pipelines/mobile/predictor.py" in reached["evaluate"]
-    assert "pipelines/data/canvas.py" in reached["fetch"]
+    assert "pipelines/serving/predictor.py" in reached["evaluate"]
+    assert "pipelines/samples/canvas.py" in reached["fetch"]
     assert "pipelines/training/fit.py" not in reached["export"] | reached["evaluate"]
     assert not {file for files in reached.values() for file in files} & code.HARMLESS

@@ -15,7 +15,7 @@ from PIL import Image
 from sklearn import metrics as sk
 
 from pipelines.atomic import file_sha256
-from pipelines.config import EvaluateParams
+from pipelines.config.evaluate import EvaluateParams
 from pipelines.data.manifest import content_sha256, read_manifest, write_manifest
 from pipelines.errors import (
     BundleError,
@@ -24,10 +24,10 @@ from pipelines.errors import (
     LeakageError,
     MissingDataError,
 )
-from pipelines.mobile.bundle import read_bundle
-from pipelines.mobile.predictor import Predictor
-from pipelines.mobile.trust import AuditReport, AuditScore, Interval
 from pipelines.paths import Paths, TaskPaths
+from pipelines.serving.bundle import read_bundle
+from pipelines.serving.predictor import Predictor
+from pipelines.serving.trust import AuditReport, AuditScore, Interval
 from pipelines.stages import evaluate
 from tests.file_tree import file_tree
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from pipelines.atomic import file_sha256
-from pipelines.config import ExportParams
+from pipelines.config.export import ExportParams
 from pipelines.data.manifest import (
     class_index_of,
     content_sha256,
@@ -19,18 +19,14 @@ from pipelines.data.manifest import (
     write_manifest,
 )
 from pipelines.errors import BundleError, LeakageError, MissingDataError
-from pipelines.evaluation.calibration import fit_temperature, operating_point
-from pipelines.mobile.bundle import read_bundle
-from pipelines.mobile.predictor import Predictor
-from pipelines.mobile.probabilities import softmax
+from pipelines.metrics.calibration import fit_temperature, operating_point
 from pipelines.paths import Paths, TaskPaths
+from pipelines.serving.bundle import read_bundle
+from pipelines.serving.predictor import Predictor
+from pipelines.serving.probabilities import softmax
 from pipelines.stages import export
 from pipelines.training.assembly import normalise
-from pipelines.training.float_model import (
-    FloatModel,
-    load_float_model,
-    save_float_model,
-)
+from pipelines.training.float_model import FloatModel, load_float_model, save_float_model
 
 LABELS = ("red_tile", "green_tile", "blue_tile")
 CARD = """\

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 import pipelines.agriculture
-from pipelines.config import FetchParams
+from pipelines.config.fetch import FetchParams
 from pipelines.errors import ConfigError, SourceError
 from pipelines.paths import Paths
 from pipelines.stages import fetch
@@ -192,7 +192,7 @@ _SCRIPT = """
 import resource, signal, sys
 from pathlib import Path
 import pipelines.agriculture
-from pipelines.config import FetchParams
+from pipelines.config.fetch import FetchParams
 from pipelines.errors import PipelineError
 from pipelines.paths import Paths
 from pipelines.stages import fetch

@@ -5,10 +5,10 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.config import GateParams
+from pipelines.config.gate import GateParams
 from pipelines.errors import BundleError, GateError, MissingDataError
-from pipelines.mobile.bundle import Bundle, read_bundle
-from pipelines.mobile.trust import AuditReport
+from pipelines.serving.bundle import Bundle, read_bundle
+from pipelines.serving.trust import AuditReport
 from pipelines.stages import gate
 
 EASY = GateParams(

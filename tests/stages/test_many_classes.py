@@ -16,15 +16,15 @@ from PIL import Image
 
 from pipelines.atomic import file_sha256
 from pipelines.data.manifest import Entry, content_sha256, write_manifest
-from pipelines.mobile.bundle import read_bundle
 from pipelines.paths import Paths, TaskPaths
+from pipelines.serving.bundle import read_bundle
 from tests.conftest import SIDE_PX, mean_colour_net
 
 #: Runs `evaluate` and prints the peak of its memory in kB.
 EVALUATE = """
 import sys
 from pathlib import Path
-from pipelines.config import EvaluateParams
+from pipelines.config.evaluate import EvaluateParams
 from pipelines.paths import Paths
 from pipelines.stages import evaluate
 params = EvaluateParams(calibration_bins=10, resamples=2000)
@@ -109,8 +109,8 @@ def sizes(folder: Path) -> list[tuple[int, int]]:
 
 @pytest.mark.slow
 def test_two_hundred_classes_evaluate_in_two_minutes_and_one_gigabyte(tiny_project):
-    from pipelines.evaluation.pages import html_page
-    from pipelines.evaluation.results import TaskResult
+    from pipelines.reports.pages import html_page
+    from pipelines.reports.results import TaskResult
 
     files = widened(tiny_project, 200, 836)
     elapsed_s, peak_bytes = evaluated(tiny_project)
@@ -129,8 +129,8 @@ def test_two_hundred_classes_evaluate_in_two_minutes_and_one_gigabyte(tiny_proje
 
 @pytest.mark.slow
 def test_a_thousand_classes_do_not_break_evaluate_or_the_report(tiny_project):
-    from pipelines.evaluation.pages import html_page, results_markdown
-    from pipelines.evaluation.results import TaskResult
+    from pipelines.reports.pages import html_page, results_markdown
+    from pipelines.reports.results import TaskResult
 
     files = widened(tiny_project, 1000, 2000)
     elapsed_s, peak_bytes = evaluated(tiny_project)

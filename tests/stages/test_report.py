@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipelines.config import Params, load_params
+from pipelines.config.params import Params, load_params
 from pipelines.errors import BundleError, ConfigError, DataError, MissingDataError
 from pipelines.stages import report
 from tests.html_pages import Wellformed

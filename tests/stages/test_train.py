@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipelines.atomic import file_sha256
-from pipelines.config import TrainParams
+from pipelines.config.train import TrainParams
 from pipelines.data.images import open_image
 from pipelines.data.manifest import content_sha256, in_split, read_manifest
 from pipelines.data.preprocess import Preprocess

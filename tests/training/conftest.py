@@ -11,11 +11,11 @@ import torch
 from torch import nn
 
 from pipelines.backbones.heads import Classifier, make_head
-from pipelines.config import TrainParams
+from pipelines.config.train import TrainParams
 from pipelines.data.loaders import Pictures
 from pipelines.data.manifest import in_split, read_manifest
 from pipelines.data.preprocess import Preprocess
-from pipelines.mobile.export import trunk_onnx
+from pipelines.export.onnx_export import trunk_onnx
 from pipelines.paths import Paths
 from pipelines.training.batches import Split
 from tests.tiny_params import PARAMS, PHASE
@@ -44,7 +44,7 @@ MEAN = STD = (0.5, 0.5, 0.5)
 
 def make_net() -> Classifier:
     """Five of MobileNetV2's blocks for 32 px, cut after two."""
-    from pipelines.backbones.vision import torchvision_models
+    from pipelines.backbones.registry import torchvision_models
 
     v2 = torchvision_models().mobilenetv2
     relu6 = {"activation_layer": nn.ReLU6}

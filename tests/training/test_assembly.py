@@ -5,12 +5,7 @@ import pytest
 import torch
 
 from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
-from pipelines.training.assembly import (
-    frozen_trunks,
-    normalise,
-    open_split,
-    preprocess_of,
-)
+from pipelines.training.assembly import frozen_trunks, normalise, open_split, preprocess_of
 from pipelines.training.start import start_model
 
 
@@ -72,7 +67,7 @@ def test_kept_trunk_is_used_only_for_the_same_weights_side_and_exporter(
     tiny_project, train_params, tmp_path, monkeypatch
 ):
     from pipelines.data.manifest import in_split, read_manifest
-    from pipelines.mobile import export
+    from pipelines.export import onnx_export as export
     from pipelines.paths import Paths
 
     files = tiny_project.task("tiny")

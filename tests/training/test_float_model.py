@@ -6,9 +6,9 @@ import pytest
 import torch
 
 from pipelines.atomic import file_sha256
-from pipelines.config import ViewParams
+from pipelines.config.view import ViewParams
+from pipelines.data.pixel_range import Reading
 from pipelines.data.preprocess import Preprocess, View
-from pipelines.data.reading import Reading
 from pipelines.errors import BundleError, MissingDataError
 from pipelines.training.float_model import (
     FloatModel,

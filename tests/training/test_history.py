@@ -6,7 +6,7 @@ import math
 
 import pytest
 
-from pipelines.training.history import EpochLog, best_values, history_csv
+from pipelines.training.fit import EpochLog, best_values, history_csv
 
 ROWS = [
     EpochLog(1, "head", 0.01, 1.5, 1.25, 0.5, 0.4),

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
-from pipelines.training.losses import class_weights, mixed, update_average
+from pipelines.training.fit import class_weights, mixed, update_average
 
 
 @given(st.lists(st.integers(1, 50), min_size=2, max_size=6))

@@ -13,9 +13,10 @@ import torch
 from PIL import Image, ImageDraw
 
 from pipelines.backbones.heads import Classifier
-from pipelines.config import TrainParams, load_params
+from pipelines.config.params import load_params
+from pipelines.config.train import TrainParams
 from pipelines.data.manifest import Entry
-from pipelines.evaluation.metrics import accuracy
+from pipelines.metrics.classification import accuracy
 from pipelines.paths import Paths
 from pipelines.training.assembly import normalise, open_split, phases_of
 from pipelines.training.batches import Split

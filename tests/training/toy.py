@@ -16,10 +16,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from pipelines.config import TrainParams
+from pipelines.config.train import TrainParams
 from pipelines.training.batches import epoch_order
-from pipelines.training.fit import Phase, fit
-from pipelines.training.history import EpochLog
+from pipelines.training.fit import EpochLog, Phase, fit
 from pipelines.training.reweighing import class_draw_weights
 
 N_CLASSES = 3

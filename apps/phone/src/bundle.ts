@@ -1,4 +1,4 @@
-// bundle.json, as a phone needs it: pipelines/mobile/bundle.py. An unknown schema, or a key of the
+// bundle.json, as a phone needs it: pipelines/serving/bundle.py. An unknown schema, or a key of the
 // preprocessing that this page does not know, is refused and never guessed.
 
 import type { Range } from "./deep_png.ts";
@@ -50,7 +50,7 @@ export interface Bundle {
 }
 
 const PREPROCESS_KEYS = new Set(["resize_px", "crop_px", "interpolation", "grey", "side_px", "border_mask", "range", "max_aspect"]);
-/** Where the bundle says nothing: pipelines/data/reading.py. */
+/** Where the bundle says nothing: pipelines/data/pixel_range.py. */
 const MAX_ASPECT = 20;
 
 type Json = Record<string, unknown>;

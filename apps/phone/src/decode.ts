@@ -2,7 +2,7 @@
 //
 // Chromium's JPEG, PNG, WebP and AVIF decoders gave Pillow's pixels to the last bit on every picture
 // tried, those of a large JPEG at 1/2, 1/4 and 1/8 of its size too. What may differ from
-// pipelines/mobile/predictor.py, and by how little: half-transparent pixels may be rounded to the
+// pipelines/serving/predictor.py, and by how little: half-transparent pixels may be rounded to the
 // neighbour, and a browser that cannot decode at a fraction of the size decodes a large JPEG in full
 // (the model's pixels then differ by 0.4 of 255 on average).
 

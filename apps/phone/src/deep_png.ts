@@ -1,5 +1,5 @@
 // PNG with 16 bits a channel, as X-ray systems and microscopes export it. A browser would show its
-// upper eight bits; a 12-bit picture would be almost black. Read as pipelines/data/deep.py does: by
+// upper eight bits; a 12-bit picture would be almost black. Read as pipelines/data/pixel_range.py does: by
 // the one range of values that the model states, never by the picture's own peak.
 //
 // Line by line, so that memory goes with 8 bits of the picture and not with all that is inflated:
@@ -96,7 +96,7 @@ export async function readDeep(png: Uint8Array, range: Range): Promise<DeepPictu
 
 const sample = (line: Uint8Array, at: number): number => (line[at]! << 8) | line[at + 1]!;
 
-/** What each stored value is shown as; as pipelines/data/deep.py computes it. */
+/** What each stored value is shown as; as pipelines/data/pixel_range.py computes it. */
 function levels(low: number, high: number): Uint8Array {
   const factor = 255 / (high - low);
   const shown = new Uint8Array(MOST + 1);

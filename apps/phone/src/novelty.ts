@@ -1,4 +1,4 @@
-// How unlike the pictures that a model knows one picture is: pipelines/mobile/novelty.py, held to
+// How unlike the pictures that a model knows one picture is: pipelines/serving/out_of_distribution.py, held to
 // the same numbers by tests/golden/novelty.json.
 
 import type { Abstention } from "./bundle.ts";

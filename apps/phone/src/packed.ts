@@ -1,4 +1,4 @@
-// Numbers as text: `PackedArray` of pipelines/mobile/trust.py.
+// Numbers as text: `PackedArray` of pipelines/serving/trust.py.
 
 export interface Packed {
   readonly shape: readonly number[];

@@ -1,0 +1,127 @@
+"""What a person should look at after an audit: doubtful labels, and images told by their file.
+
+Called by `audit`.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipelines.audit.features import file_facts
+from pipelines.audit.label_issues import Doubt, spread
+from pipelines.data.contact_sheets import SHEET_IMAGES, Tile, contact_sheet
+from pipelines.data.images import open_image, read_file
+from pipelines.data.manifest import Entry, class_index_of
+from pipelines.data.pixel_range import AS_IT_COMES, Reading
+from pipelines.paths import TaskPaths
+
+
+def doubts_csv(doubts: Sequence[Doubt], entries: Sequence[Entry], labels: Sequence[str]) -> str:
+    """Doubtful labels as CSV text: path, label, suggested, probability.
+
+    Args:
+        doubts: the surest first.
+        entries: all that were audited.
+        labels: in the order of the classes.
+    """
+    buffer = io.StringIO()
+    # Quoted always: a file name may hold a lone carriage return.
+    writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    writer.writerow(["path", "label", "suggested", "probability"])
+    for doubt in doubts:
+        entry = entries[doubt.index]
+        suggested = labels[doubt.suggested]
+        writer.writerow([entry.path, entry.label, suggested, f"{doubt.probability:.4f}"])
+    return buffer.getvalue()
+
+
+def doubts_sheet(
+    doubts: Sequence[Doubt],
+    entries: Sequence[Entry],
+    labels: Sequence[str],
+    files: TaskPaths,
+    reading: Reading = AS_IT_COMES,
+) -> bytes | None:
+    """A PNG file with the surest doubts; None without any.
+
+    Args:
+        doubts: the surest first.
+        entries: all that were audited.
+        labels: in the order of the classes.
+        files: of the task.
+        reading: of the prepared set.
+
+    Raises:
+        CorruptImageError: if an image changed meanwhile.
+    """
+    shown = doubts[:SHEET_IMAGES]
+    if not shown:
+        return None
+    tiles = [
+        Tile(
+            _picture(entries[doubt.index], files, reading),
+            entries[doubt.index].label,
+            entries[doubt.index].split,
+            f"{doubt.probability:.2f} {labels[doubt.suggested]}?",
+        )
+        for doubt in shown
+    ]
+    title = (
+        f"{files.task}: labels that the other images speak against, {len(shown)} of {len(doubts)}. "
+        f"First line: split and label. Second: what it is taken for."
+    )
+    return contact_sheet(title, tiles)
+
+
+def facts_sheet(
+    guessed: NDArray[np.float64],
+    entries: Sequence[Entry],
+    labels: Sequence[str],
+    files: TaskPaths,
+    reading: Reading = AS_IT_COMES,
+) -> bytes | None:
+    """A PNG file with the images that facts of the file tell most surely; None if they tell none.
+
+    Args:
+        guessed: (n, c) probabilities out of fold.
+        entries: n that were audited.
+        labels: in the order of the classes.
+        files: of the task.
+        reading: of the prepared set.
+
+    Raises:
+        CorruptImageError: if an image changed meanwhile.
+    """
+    class_index = class_index_of(entries, labels)
+    sure = guessed[np.arange(len(entries)), class_index]
+    right = guessed.argmax(axis=1) == class_index
+    order = [int(row) for row in np.argsort(-sure, kind="stable") if right[row]]
+    shown = spread(order, class_index, SHEET_IMAGES)
+    if not shown:
+        return None
+    tiles = [
+        Tile(
+            _picture(entries[row], files, reading),
+            entries[row].label,
+            entries[row].split,
+            f"{sure[row]:.2f} {_facts_line(entries[row], files)}",
+        )
+        for row in shown
+    ]
+    title = f"{files.task}: told by facts of the file alone, the surest {len(shown)}"
+    return contact_sheet(title, tiles)
+
+
+def _facts_line(entry: Entry, files: TaskPaths) -> str:
+    facts = file_facts(read_file(files.raw_dir / entry.path, entry.path), entry.path)
+    return f"{facts.format} {facts.mode} {facts.width_px}x{facts.height_px}"
+
+
+def _picture(entry: Entry, files: TaskPaths, reading: Reading) -> Image.Image:
+    return open_image(files.raw_dir / entry.path, name=entry.path, reading=reading).rgb

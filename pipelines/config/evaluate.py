@@ -1,0 +1,23 @@
+"""Section ``evaluate`` of a task."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from pipelines.config.bounds import Share
+from pipelines.strict_yaml import Strict
+
+ChangeFamily = Literal["jpeg", "brightness", "rotation", "flip"]
+
+
+class EvaluateParams(Strict):
+    """How the test split is measured."""
+
+    #: Bins of the expected calibration error.
+    calibration_bins: Annotated[int, Field(ge=2)]
+    #: Resamples of groups for each bootstrap interval (95 %).
+    resamples: Annotated[int, Field(ge=100, le=100_000)]
+    #: Largest share of answers that one harmless change may turn; a kind may be left out.
+    max_changed: dict[ChangeFamily, Share] = Field(default_factory=dict)

@@ -1,0 +1,254 @@
+"""How the files of a data set are read: one scale of deep pixels, one bound of the aspect.
+
+The card states both, `prepare` reads by them, and they travel with the model: every later door of
+the same model reads alike. What lies outside the range is clipped and its share is told; nothing is
+ever stretched by a picture's own peak, since one bright pixel would then darken the rest
+(docs/adr/0020). Not a number counts as outside and is shown as the low end. NumPy and Pillow alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from pipelines.errors import CorruptImageError
+
+#: ``full`` (the whole range of the stored type), two stored values, or nothing stated.
+Scale = Literal["full"] | tuple[float, float] | None
+
+#: A longer picture leaves a model less than a twentieth of it to look at, or a smear.
+MAX_ASPECT = 20.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Reading:
+    """What is the same for every file of a data set.
+
+    Attributes:
+        range: which stored values of a picture with more than 8 bits a channel are shown as black
+            and as white; None refuses such a picture. Pictures of 8 bits are taken as they are:
+            their file says already what is black and white.
+        max_aspect: a picture whose longer side is more than so many times the shorter is refused.
+    """
+
+    range: Scale = None
+    max_aspect: float = MAX_ASPECT
+
+    def __post_init__(self) -> None:
+        """Refuse what is no range and no bound."""
+        if isinstance(self.range, tuple):
+            low, high = self.range
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise ValueError(f"range: expected two numbers, low below high, got {self.range}")
+        if not (math.isfinite(self.max_aspect) and self.max_aspect >= 1):
+            raise ValueError(f"max_aspect must be at least 1, got {self.max_aspect}")
+
+
+#: Where no data set states anything: deep pictures are refused.
+AS_IT_COMES = Reading()
+
+
+def words(scale: Scale) -> str:
+    """A range as a person reads it, e.g. ``0..4095``.
+
+    Args:
+        scale: as in `Reading`.
+    """
+    if isinstance(scale, tuple):
+        return f"{scale[0]:.10g}..{scale[1]:.10g}"
+    return "of its type" if scale == "full" else "not stated"
+
+
+# -- deep -----------------------------------------------------------------------------------------
+#: Stored values, and opacity from 0 to 65,535 or None; both of some rows.
+Rows = tuple[NDArray[Any], NDArray[Any] | None]
+
+#: Values are worked on so many at a time: a copy of all as float64 would need a gigabyte.
+_STRIP_VALUES = 2_000_000
+_OPAQUE = 65_535
+
+
+class UnscaledError(CorruptImageError):
+    """A picture of more than 8 bits a channel, and nothing says which values are black and white.
+
+    Attributes:
+        extent: its least and greatest stored value; None if it holds no number.
+        is_float: whether its values are floating-point numbers, which have no full range.
+    """
+
+    def __init__(
+        self, name: str, reason: str, extent: tuple[float, float] | None, is_float: bool
+    ) -> None:
+        """Keep what was measured, so that a range can be proposed.
+
+        Args:
+            name: the file as the user knows it.
+            reason: one line without the name.
+            extent: least and greatest stored value.
+            is_float: of what kind the values are.
+        """
+        super().__init__(name, reason)
+        self.extent = extent
+        self.is_float = is_float
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Rebuild from all arguments: the error crosses process boundaries in `prepare`."""
+        return (type(self), (self.name, self.reason, self.extent, self.is_float))
+
+
+@dataclass(frozen=True, slots=True)
+class Levels:
+    """The stored values of one picture, some rows at a time.
+
+    Attributes:
+        width: in pixels.
+        height: in pixels.
+        rows: gives the values (n, width) or (n, width, 3) and the opacity (n, width) of the rows
+            from one number to another.
+        full: least and greatest value of the stored type; None for floating point.
+        is_inverted: whether low values are white (MINISWHITE, MONOCHROME1).
+    """
+
+    width: int
+    height: int
+    rows: Callable[[int, int], Rows]
+    full: tuple[float, float] | None
+    is_inverted: bool = False
+
+    @classmethod
+    def of(
+        cls,
+        values: NDArray[Any],
+        full: tuple[float, float] | None,
+        opacity: NDArray[Any] | None = None,
+        *,
+        is_inverted: bool = False,
+    ) -> Levels:
+        """The same, of arrays.
+
+        Args:
+            values: (h, w) or (h, w, 3).
+            full: as in `Levels`.
+            opacity: (h, w) from 0 to 65,535, or None.
+            is_inverted: as in `Levels`.
+        """
+
+        def rows(top: int, bottom: int) -> Rows:
+            return values[top:bottom], None if opacity is None else opacity[top:bottom]
+
+        return cls(values.shape[1], values.shape[0], rows, full, is_inverted)
+
+    def strips(self) -> Iterator[tuple[int, NDArray[Any], NDArray[Any] | None]]:
+        """First row, values and opacity of strips, from top to bottom."""
+        n_rows = max(1, _STRIP_VALUES // self.width)
+        for top in range(0, self.height, n_rows):
+            yield top, *self.rows(top, min(top + n_rows, self.height))
+
+    def extent(self) -> tuple[float, float] | None:
+        """Least and greatest value; what is no number, or infinite, is left out."""
+        least, most = np.inf, -np.inf
+        for _, values, _ in self.strips():
+            finite = values[np.isfinite(values)] if values.dtype.kind == "f" else values
+            if finite.size:
+                least, most = min(least, float(finite.min())), max(most, float(finite.max()))
+        return (least, most) if least <= most else None
+
+
+def as_rgb(levels: Levels, scale: Scale, name: str) -> tuple[Image.Image, float]:
+    """The picture by a range, and the share of its pixels that lie outside.
+
+    Args:
+        levels: stored values.
+        scale: of the data set.
+        name: what to call the picture in messages.
+
+    Returns:
+        Mode RGB, transparency over white; and a share from 0 to 1.
+
+    Raises:
+        UnscaledError: if no range is stated, or ``full`` of floating-point values.
+    """
+    low, high = _bounds(levels, scale, name)
+    picture = Image.new("RGB", (levels.width, levels.height))
+    n_outside = 0
+    for top, values, opacity in levels.strips():
+        shown, is_outside = _shown(values, low, high)
+        n_outside += int(is_outside.sum())
+        if levels.is_inverted:
+            np.subtract(255, shown, out=shown)
+        if opacity is not None:
+            shown = _over_white(shown, opacity)
+        strip = Image.fromarray(np.ascontiguousarray(shown))
+        picture.paste(strip if strip.mode == "RGB" else strip.convert("RGB"), (0, top))
+    return picture, n_outside / (levels.width * levels.height)
+
+
+def outside_words(share: float, scale: Scale) -> str:
+    """One sentence on the pixels that were clipped; empty if there are none.
+
+    Args:
+        share: of the pixels, from 0 to 1.
+        scale: of the training data.
+    """
+    if share <= 0:
+        return ""
+    percent = f"{share:.1%}" if share >= 0.001 else "Less than 0.1%"
+    return (
+        f"{percent.replace('%', ' %')} of the pixels lie outside the range {words(scale)} of the "
+        f"training data and are clipped."
+    )
+
+
+def _bounds(levels: Levels, scale: Scale, name: str) -> tuple[float, float]:
+    if isinstance(scale, tuple):
+        return scale
+    if scale == "full" and levels.full is not None:
+        return levels.full
+    extent = levels.extent()
+    stored = f"stored values {words(extent)}" if extent is not None else "no finite value"
+    is_float = levels.full is None
+    why = (
+        f"it holds floating-point numbers ({stored}), which have no full range; expected two values"
+        if scale == "full"
+        else f"it has more than 8 bits a channel ({stored}), and nothing states which values are "
+        f"black and white; expected a range"
+    )
+    raise UnscaledError(name, f"{why} in the data set's card.yaml (image.range)", extent, is_float)
+
+
+def _shown(
+    values: NDArray[Any], low: float, high: float
+) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+    """Grey levels, and for each pixel whether a channel of it is outside."""
+    if values.dtype == np.uint16:
+        # One look-up a value: a tenth of the time of floating point.
+        every = np.arange(65_536)
+        levels, is_beyond = _scaled(every, low, high)[values], ((every < low) | (every > high))
+        outside = is_beyond[values]
+    else:
+        # In float64, as the range is: a float32 beside it would be compared in float32.
+        wide = values.astype(np.float64)
+        outside = ~((wide >= low) & (wide <= high))
+        levels = _scaled(wide, low, high)
+    return levels, outside.any(axis=-1) if outside.ndim == 3 else outside
+
+
+def _scaled(values: NDArray[Any], low: float, high: float) -> NDArray[np.uint8]:
+    wide = np.nan_to_num(values.astype(np.float64), nan=low, posinf=high, neginf=low)
+    np.clip(wide, low, high, out=wide)
+    wide -= low
+    wide *= 255.0 / (high - low)
+    return np.rint(wide, out=wide).astype(np.uint8)
+
+
+def _over_white(shown: NDArray[np.uint8], opacity: NDArray[Any]) -> NDArray[np.uint8]:
+    share = opacity.astype(np.float64) / _OPAQUE
+    if shown.ndim == 3:
+        share = share[:, :, np.newaxis]
+    return np.rint(255.0 - (255.0 - shown) * share).astype(np.uint8)

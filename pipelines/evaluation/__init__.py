@@ -1,1 +1,0 @@
-"""Metrics and figures; pure functions on arrays."""

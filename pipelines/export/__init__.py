@@ -1,0 +1,1 @@
+"""Making a phone-sized model: ONNX, int8 and its remedies."""

@@ -1,0 +1,87 @@
+"""Int8 files that were tried: how each was made, what it reached, and which one is chosen."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+from pipelines.serving.bundle import Candidate
+
+#: Classes that ``max_int8_bytes`` of params.yaml is meant for, and what each further one adds to a
+#: file: 1,280 int8 weights of the head, its bias and its scale (1,297 bytes from 2 classes to 10).
+_CLASSES_WITHIN, _BYTES_A_CLASS = 10, 1300
+
+
+def max_bytes(stated: int, n_classes: int) -> int:
+    """The bound on an int8 file: as stated, and the head of each class beyond ten.
+
+    Args:
+        stated: ``max_int8_bytes`` of params.yaml.
+        n_classes: that the model answers with.
+    """
+    return stated + _BYTES_A_CLASS * max(0, n_classes - _CLASSES_WITHIN)
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """How an int8 file is made.
+
+    Attributes:
+        model: float ONNX bytes, rewritten by the remedies so far.
+        calibrator: name of the calibrator.
+        float_nodes: nodes that stay in float32.
+        is_exact: whether sums are made independent of their order.
+    """
+
+    model: bytes
+    calibrator: str = "minmax"
+    float_nodes: tuple[str, ...] = ()
+    is_exact: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """An int8 file, how it was made, and what it reached.
+
+    Attributes:
+        candidate: what goes into the bundle.
+        recipe: how it was made.
+        model: int8 ONNX bytes.
+        missed: the bounds that it does not hold, each in a few words.
+    """
+
+    candidate: Candidate
+    recipe: Recipe
+    model: bytes
+    missed: tuple[str, ...] = ()
+
+
+def best_of(attempts: Sequence[Attempt], most_bytes: int) -> Attempt | None:
+    """The attempt with the least noise, among those that are small enough if there are any.
+
+    Noise, not agreement: two hundred val images count flips in steps of half a percent, so that
+    the best of several agreements is mostly luck (docs/LOG.md, 2026-11-22).
+
+    Args:
+        attempts: in any order.
+        most_bytes: bound on the file.
+    """
+
+    def rank(attempt: Attempt) -> tuple[bool, float, float]:
+        reached = attempt.candidate
+        return reached.size_bytes <= most_bytes, reached.sqnr_db, reached.agreement
+
+    return max(attempts, key=rank, default=None)
+
+
+def with_choice(attempts: Sequence[Attempt], chosen: Attempt) -> list[Attempt]:
+    """The attempts, exactly one of them marked as chosen.
+
+    Args:
+        attempts: in order.
+        chosen: one of them.
+    """
+    return [
+        replace(a, candidate=a.candidate.model_copy(update={"is_chosen": a is chosen}))
+        for a in attempts
+    ]

@@ -1,0 +1,210 @@
+"""Looking into, running and amending an ONNX classifier held in memory."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+from numpy.typing import NDArray
+from onnx import GraphProto, NodeProto, numpy_helper
+
+from pipelines.data.workers import n_workers
+from pipelines.export.onnx_export import INPUT_NAME, LOGITS_NAME
+from pipelines.serving.sessions import make_session
+
+#: Where ReLU6 cuts off.
+RELU6_TOP = 6.0
+
+#: Pictures that go through a session at once.
+_BATCH = 32
+
+
+class Links:
+    """Nodes, found by the tensors that they make and read.
+
+    Attributes:
+        nodes: in the order in which they run.
+        writer: node by the tensor that it makes.
+        readers: nodes by the tensor that they read.
+    """
+
+    def __init__(self, graph: GraphProto) -> None:
+        """Index a graph; what is added to it later is not found.
+
+        Args:
+            graph: without subgraphs.
+        """
+        self.nodes: list[NodeProto] = list(graph.node)
+        self.writer = {name: node for node in self.nodes for name in node.output}
+        self.readers: dict[str, list[NodeProto]] = {}
+        for node in self.nodes:
+            for name in node.input:
+                self.readers.setdefault(name, []).append(node)
+
+
+class WeightGraph(Links):
+    """A model's nodes and weights.
+
+    Attributes:
+        weights: by name; assign to change one.
+        outputs: names of the model's outputs.
+    """
+
+    def __init__(self, model: bytes) -> None:
+        """Index a model.
+
+        Args:
+            model: ONNX bytes in float32.
+        """
+        self._model = onnx.load_from_string(model)
+        graph = self._model.graph
+        super().__init__(graph)
+        self.weights = {
+            tensor.name: numpy_helper.to_array(tensor).copy() for tensor in graph.initializer
+        }
+        self.outputs = {output.name for output in graph.output}
+
+    def is_pointwise(self, node: NodeProto) -> bool:
+        """Whether it is a 1x1 convolution without groups."""
+        return (
+            node.op_type == "Conv"
+            and self.weights[node.input[1]].shape[2:] == (1, 1)
+            and n_groups_of(node) == 1
+        )
+
+    def has_bias(self, node: NodeProto) -> bool:
+        """Whether a convolution has a bias that can be changed."""
+        return len(node.input) > 2 and node.input[2] in self.weights
+
+    def to_bytes(self) -> bytes:
+        """The model with the weights as they are now."""
+        for tensor in self._model.graph.initializer:
+            old = numpy_helper.to_array(tensor)
+            tensor.CopyFrom(
+                numpy_helper.from_array(self.weights[tensor.name].astype(old.dtype), tensor.name)
+            )
+        data: bytes = self._model.SerializeToString(deterministic=True)
+        return data
+
+
+def n_groups_of(node: NodeProto) -> int:
+    """Groups of a convolution: as many as channels where it is depthwise.
+
+    Args:
+        node: the convolution.
+    """
+    return next((a.i for a in node.attribute if a.name == "group"), 1)
+
+
+def session_with(model: bytes, names: Iterable[str]) -> ort.InferenceSession:
+    """A session that also gives inner tensors.
+
+    Args:
+        model: ONNX bytes.
+        names: of the tensors.
+    """
+    watched = onnx.load_from_string(model)
+    for name in dict.fromkeys(names):
+        watched.graph.output.append(
+            onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, None)
+        )
+    return make_session(watched.SerializeToString(), n_workers())
+
+
+def logits_of(model: bytes, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Logits of pictures.
+
+    Args:
+        model: ONNX bytes.
+        pixels: (n, h, w, 3).
+
+    Returns:
+        (n, n_classes).
+    """
+    session = make_session(model, n_workers())
+    parts = [
+        session.run([LOGITS_NAME], {INPUT_NAME: pixels[start : start + _BATCH]})[0]
+        for start in range(0, len(pixels), _BATCH)
+    ]
+    return np.concatenate(parts)
+
+
+def blocks_of(model: bytes) -> list[tuple[str, ...]]:
+    """Node names by the network's block, in order; what stands before the first belongs to it.
+
+    Args:
+        model: ONNX bytes, whose weights are named ``….blocks.<number>.…``.
+    """
+    blocks: dict[str, list[str]] = {}
+    current = "0"
+    for node in onnx.load_from_string(model).graph.node:
+        for name in node.input:
+            head, marker, rest = name.partition("blocks.")
+            if marker and "." in rest and not head.replace(".", "").isdigit():
+                current = rest.split(".", 1)[0]
+        blocks.setdefault(current, []).append(node.name)
+    return [tuple(names) for names in blocks.values()]
+
+
+def convolutions_of(model: bytes) -> frozenset[str]:
+    """Names of the convolutions.
+
+    Args:
+        model: ONNX bytes.
+    """
+    nodes = onnx.load_from_string(model).graph.node
+    return frozenset(node.name for node in nodes if node.op_type == "Conv")
+
+
+def add_to_logits(model: bytes, shift: NDArray[np.float32]) -> bytes:
+    """A model whose logits are shifted, by way of the head's last bias.
+
+    Args:
+        model: ONNX bytes in float32.
+        shift: (n_classes,).
+    """
+    proto = onnx.load_from_string(model)
+    writer = next(node for node in proto.graph.node if LOGITS_NAME in node.output)
+    if writer.op_type == "Gemm" and len(writer.input) == 2:
+        # The exporter leaves out a bias of zeros.
+        name = f"{LOGITS_NAME}_bias"
+        proto.graph.initializer.append(numpy_helper.from_array(np.zeros_like(shift), name))
+        writer.input.append(name)
+    for tensor in proto.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if tensor.name in writer.input and values.shape == shift.shape:
+            corrected = (values + shift).astype(values.dtype)
+            tensor.CopyFrom(numpy_helper.from_array(corrected, tensor.name))
+            data: bytes = proto.SerializeToString(deterministic=True)
+            return data
+    raise ValueError("the head's last layer has no bias of the logits' size")
+
+
+def with_short_names(model: bytes) -> bytes:
+    """The same model with its inner names replaced by short ones; on int8 they are 3 % of the file.
+
+    Args:
+        model: ONNX bytes without subgraphs.
+
+    Returns:
+        ONNX bytes; inputs and outputs keep their names.
+    """
+    graph_model = onnx.load_from_string(model)
+    graph = graph_model.graph
+    names = {value.name: value.name for value in (*graph.input, *graph.output)}
+
+    def short(name: str) -> str:
+        # An empty name stands for an optional input that is left out.
+        return names.setdefault(name, f"t{len(names)}") if name else name
+
+    for tensor in graph.initializer:
+        tensor.name = short(tensor.name)
+    for index, node in enumerate(graph.node):
+        node.name = f"n{index}"
+        node.input[:] = [short(name) for name in node.input]
+        node.output[:] = [short(name) for name in node.output]
+    del graph.value_info[:]
+    data: bytes = graph_model.SerializeToString(deterministic=True)
+    return data

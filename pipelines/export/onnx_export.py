@@ -1,0 +1,184 @@
+"""A float model -> an ONNX file that takes uint8 RGB pictures.
+
+Normalisation is inside the file, so that nobody can forget it. The same exporter makes the released
+model and the frozen trunk that training caches.
+"""
+
+from __future__ import annotations
+
+import copy
+import warnings
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pipelines.backbones.folding import fold_batch_norms
+from pipelines.backbones.heads import Classifier
+from pipelines.errors import ParityError
+from pipelines.serving.probabilities import softmax
+from pipelines.serving.sessions import make_session
+
+INPUT_NAME = "image"
+LOGITS_NAME = "logits"
+EMBEDDING_NAME = "embedding"
+ACTIVATIONS_NAME = "activations"
+
+#: ONNX Runtime 1.31 and onnxruntime-web know it; later ones add nothing that these networks use.
+OPSET = 20
+
+
+class _TakesBytes(nn.Module):
+    """Normalisation, then a module that takes normalised pixels."""
+
+    def __init__(self, module: nn.Module, mean: Sequence[float], std: Sequence[float]) -> None:
+        super().__init__()
+        self.module = module
+        # Planes first: scaling along the last axis takes ONNX Runtime fifteen times as long.
+        deviation = torch.tensor(std, dtype=torch.float32)[:, None, None]
+        self.register_buffer("scale", 1 / (255 * deviation))
+        self.register_buffer("shift", -torch.tensor(mean)[:, None, None] / deviation)
+
+    def forward(self, image: Tensor) -> Tensor | tuple[Tensor, Tensor]:
+        """Whatever the module gives for (n, h, w, 3) pictures in [0, 255]."""
+        scale, shift = self.get_buffer("scale"), self.get_buffer("shift")
+        pixels = image.permute(0, 3, 1, 2).to(torch.float32) * scale + shift
+        result: Tensor | tuple[Tensor, Tensor] = self.module(pixels)
+        return result
+
+
+class _Trunk(nn.Module):
+    """The trunk of a classifier, as a module."""
+
+    def __init__(self, model: Classifier) -> None:
+        super().__init__()
+        self.blocks = nn.Sequential(*model.blocks[: model.cut])
+
+    def forward(self, pixels: Tensor) -> Tensor:
+        """Activations at the cut."""
+        activations: Tensor = self.blocks(pixels)
+        return activations
+
+
+def classifier_onnx(
+    model: Classifier, image_px: int, mean: Sequence[float], std: Sequence[float]
+) -> bytes:
+    """The whole model as ONNX: uint8 pictures in, logits and embedding out.
+
+    Args:
+        model: a trained classifier.
+        image_px: side of its input.
+        mean: RGB, of pixels in [0, 1].
+        std: RGB, of pixels in [0, 1].
+
+    Returns:
+        The bytes of one self-contained file; the batch size is free.
+    """
+    return _to_onnx(model, image_px, mean, std, [LOGITS_NAME, EMBEDDING_NAME])
+
+
+def trunk_onnx(
+    model: Classifier, image_px: int, mean: Sequence[float], std: Sequence[float]
+) -> bytes:
+    """The frozen trunk as ONNX: uint8 pictures in, activations at the cut out.
+
+    Args:
+        model: a classifier; its tail and head play no part.
+        image_px: side of its input.
+        mean: RGB, of pixels in [0, 1].
+        std: RGB, of pixels in [0, 1].
+
+    Returns:
+        The bytes of one self-contained file; the batch size is free.
+    """
+    return _to_onnx(_Trunk(model), image_px, mean, std, [ACTIVATIONS_NAME])
+
+
+def _to_onnx(
+    module: nn.Module,
+    image_px: int,
+    mean: Sequence[float],
+    std: Sequence[float],
+    output_names: list[str],
+) -> bytes:
+    network = fold_batch_norms(module)
+    for layer in network.modules():
+        # The exporter takes an operation that changes its input apart, which takes half its time.
+        if getattr(layer, "inplace", False):
+            setattr(layer, "inplace", False)  # noqa: B010
+    wrapped = _TakesBytes(network, mean, std).eval()
+    example = torch.zeros(2, image_px, image_px, 3, dtype=torch.uint8)
+    with warnings.catch_warnings():
+        # torch's and onnxscript's own deprecations; nothing that a user could act on.
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            wrapped,
+            (example,),
+            None,
+            input_names=[INPUT_NAME],
+            output_names=output_names,
+            dynamic_shapes=({0: torch.export.Dim("batch")},),
+            opset_version=OPSET,
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+    if program is None:
+        raise RuntimeError("torch.onnx.export gave no program")
+    proto = program.model_proto
+    # Names of source files and lines: they differ between machines, and nobody runs them.
+    for node in proto.graph.node:
+        del node.metadata_props[:]
+    del proto.metadata_props[:]
+    del proto.graph.metadata_props[:]
+    for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output):
+        del value.metadata_props[:]
+    for tensor in proto.graph.initializer:
+        del tensor.metadata_props[:]
+    data: bytes = proto.SerializeToString(deterministic=True)
+    return data
+
+
+def check_parity(
+    model: Classifier,
+    onnx_model: bytes,
+    pixels: NDArray[np.uint8],
+    mean: Sequence[float],
+    std: Sequence[float],
+    *,
+    tolerance: float = 1e-3,
+) -> float:
+    """The largest difference of a probability between the float model and its ONNX form.
+
+    Args:
+        model: what was exported.
+        onnx_model: what came out.
+        pixels: (n, image_px, image_px, 3) real pictures.
+        mean: as at the export.
+        std: as at the export.
+        tolerance: largest difference allowed.
+
+    Raises:
+        ParityError: if it is larger, or one top label differs.
+    """
+    with torch.inference_mode():
+        # As it is: where norms were trained, their folding is part of what is checked.
+        reference, _ = _TakesBytes(copy.deepcopy(model).eval(), mean, std)(torch.from_numpy(pixels))
+    logits = make_session(onnx_model).run([LOGITS_NAME], {INPUT_NAME: pixels})[0]
+    expected, got = softmax(reference.numpy()), softmax(logits)
+    gaps = np.abs(expected - got).max(axis=1)
+    worst = int(gaps.argmax())
+    # Two labels closer than the tolerance may change places without meaning anything.
+    ordered = np.sort(expected, axis=1)
+    is_clear = ordered[:, -1] - ordered[:, -2] > tolerance
+    flips = (expected.argmax(axis=1) != got.argmax(axis=1)) & is_clear
+    if gaps[worst] > tolerance or flips.any():
+        raise ParityError(
+            f"the ONNX file disagrees with the float model: largest difference of a probability "
+            f"{gaps[worst]:.2e} (tolerance {tolerance:.0e}, image {worst}), {int(flips.sum())} of "
+            f"{len(pixels)} top labels differ. Do not use it; report this with the versions that "
+            f"`fieldlens doctor` prints."
+        )
+    return float(gaps[worst])

@@ -1,0 +1,267 @@
+"""int8, remedied step by step until it keeps its bounds on the val split.
+
+Each step builds on the best attempt before it; a step may name several remedies, joined by ``+``,
+which are then tried together. Every attempt is measured through ONNX Runtime, as the app
+will run it, and written into the bundle, so that the path to the released file can be read.
+"""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.config.export import ExportParams
+from pipelines.errors import ConfigError
+from pipelines.export.attempts import Attempt, Recipe, best_of, max_bytes, with_choice
+from pipelines.export.equalize import equalized
+from pipelines.export.exact_sums import exact
+from pipelines.export.graphs import (
+    add_to_logits,
+    blocks_of,
+    convolutions_of,
+    logits_of,
+    with_short_names,
+)
+from pipelines.export.inner_features import with_inner_features
+from pipelines.export.quantize import CALIBRATORS, StaticQuantizer, stem_nodes
+from pipelines.export.rounding import rounded
+from pipelines.metrics.classification import accuracy, agreement, macro_f1, sqnr_db
+from pipelines.serving.bundle import Candidate
+
+_LOG = logging.getLogger(__name__)
+
+#: Blocks that may be left in float32, at most.
+_MAX_FLOAT_BLOCKS = 4
+#: Calibration pictures by which a block's sensitivity is measured.
+_SENSITIVITY_IMAGES = 32
+
+
+class Search:
+    """Tries remedies on one model; holds the pictures that they are measured on."""
+
+    def __init__(
+        self,
+        fp32: bytes,
+        calibration: Sequence[NDArray[np.uint8]],
+        val_pixels: NDArray[np.uint8],
+        val_class_index: NDArray[np.int64],
+        params: ExportParams,
+        folder: Path,
+    ) -> None:
+        """Measure the float model once.
+
+        Args:
+            fp32: ONNX bytes.
+            calibration: batches of train pictures.
+            val_pixels: (n, h, w, 3).
+            val_class_index: (n,).
+            params: remedies and bounds.
+            folder: for temporary files.
+        """
+        self._fp32 = fp32
+        self._calibration = calibration
+        self._pixels = val_pixels
+        self._truth = val_class_index
+        self._params = params
+        self._folder = folder
+        self._quantizers: dict[bytes, StaticQuantizer] = {}
+        self._reference = logits_of(fp32, val_pixels)
+        self._most_bytes = max_bytes(params.max_int8_bytes, self._reference.shape[1])
+
+    def run(self) -> list[Attempt]:
+        """Every attempt in order; exactly one is chosen.
+
+        Raises:
+            ConfigError: if a remedy is unknown.
+        """
+        steps = [step.split("+") for step in self._params.remedies]
+        unknown = [name for names in steps for name in names if name not in REMEDIES]
+        if unknown:
+            raise ConfigError(
+                f"params.yaml: export.remedies: there is no remedy {unknown[0]!r}. "
+                f"Expected some of {', '.join(REMEDIES)}, or several of them joined by '+'."
+            )
+        attempts: list[Attempt] = []
+        for names in steps:
+            best = best_of(attempts, self._most_bytes)
+            for recipe in self._recipes(names, best.recipe if best else Recipe(self._fp32)):
+                attempt = self._attempt("+".join(names), recipe)
+                attempts.append(attempt)
+                if attempt.candidate.holds_bounds:
+                    return with_choice(attempts, attempt)
+        chosen = best_of(attempts, self._most_bytes)
+        if chosen is None:
+            raise ConfigError("params.yaml: export.remedies: expected at least one calibrator.")
+        return with_choice(attempts, chosen)
+
+    def _recipes(self, names: Sequence[str], recipe: Recipe) -> Iterator[Recipe]:
+        *first, last = names
+        for name in first:
+            recipe = next(REMEDIES[name](self, recipe))
+        return REMEDIES[last](self, recipe)
+
+    def int8(self, recipe: Recipe) -> bytes:
+        """The file that a recipe makes.
+
+        Args:
+            recipe: what to do.
+        """
+        if recipe.model not in self._quantizers:
+            self._quantizers[recipe.model] = StaticQuantizer(
+                recipe.model, self._calibration, self._folder
+            )
+        quantizer = self._quantizers[recipe.model]
+        model = with_inner_features(quantizer.int8(recipe.calibrator, recipe.float_nodes))
+        return with_short_names(exact(model) if recipe.is_exact else model)
+
+    def _attempt(self, remedy: str, recipe: Recipe) -> Attempt:
+        model = self.int8(recipe)
+        logits = logits_of(model, self._pixels)
+        truth, n_classes = self._truth, logits.shape[1]
+        answers, reference = logits.argmax(axis=1), self._reference.argmax(axis=1)
+        candidate = Candidate(
+            remedy=remedy,
+            calibrator=recipe.calibrator,
+            float_nodes=recipe.float_nodes,
+            agreement=round(agreement(self._reference, logits), 6),
+            accuracy=round(accuracy(truth, answers), 6),
+            macro_f1=round(macro_f1(truth, answers, n_classes), 6),
+            sqnr_db=round(sqnr_db(self._reference, logits), 3),
+            size_bytes=len(model),
+            holds_bounds=False,
+            is_chosen=False,
+        )
+        missed = self._missed(candidate, reference)
+        _LOG.info(
+            "int8 by %s: agreement %.4f, accuracy %.4f, %.1f dB, %d bytes%s",
+            remedy,
+            candidate.agreement,
+            candidate.accuracy,
+            candidate.sqnr_db,
+            candidate.size_bytes,
+            f"; misses {'; '.join(missed)}" if missed else "; holds the bounds",
+        )
+        kept = candidate.model_copy(update={"holds_bounds": not missed})
+        return Attempt(kept, recipe, model, missed)
+
+    def _missed(self, reached: Candidate, reference: NDArray[np.int64]) -> tuple[str, ...]:
+        """The bounds that a file does not hold, beside what it reached."""
+        truth, bounds, n_classes = self._truth, self._params, self._reference.shape[1]
+        accuracy_drop = accuracy(truth, reference) - reached.accuracy
+        f1_drop = macro_f1(truth, reference, n_classes) - reached.macro_f1
+        asked = {
+            f"agreement with fp32 {reached.agreement:.1%} (bound {bounds.min_agreement:.1%})": (
+                reached.agreement >= bounds.min_agreement
+            ),
+            f"drop of accuracy {accuracy_drop:.4f} (bound {bounds.max_accuracy_drop:g})": (
+                accuracy_drop <= bounds.max_accuracy_drop
+            ),
+            f"drop of macro-F1 {f1_drop:.4f} (bound {bounds.max_macro_f1_drop:g})": (
+                f1_drop <= bounds.max_macro_f1_drop
+            ),
+            f"{reached.size_bytes:,} bytes (bound {self._most_bytes:,})": (
+                reached.size_bytes <= self._most_bytes
+            ),
+        }
+        return tuple(words for words, holds in asked.items() if not holds)
+
+    # -- remedies --------------------------------------------------------------------------------
+    def calibrate(self, recipe: Recipe, calibrator: str) -> Iterator[Recipe]:
+        """Another way to choose the ranges of activations."""
+        yield replace(recipe, calibrator=calibrator)
+
+    def equalize(self, recipe: Recipe) -> Iterator[Recipe]:
+        """Cross-layer equalisation, see `pipelines.export.equalize`."""
+        yield replace(recipe, model=equalized(recipe.model, self._calibration))
+
+    def round(self, recipe: Recipe) -> Iterator[Recipe]:
+        """Weights rounded so that outputs change least, see `pipelines.export.rounding`."""
+        model = rounded(recipe.model, self._calibration, recipe.float_nodes)
+        yield replace(recipe, model=model)
+
+    def float_stem(self, recipe: Recipe) -> Iterator[Recipe]:
+        """The first blocks in float32, see `quantize.stem_nodes`."""
+        yield replace(recipe, float_nodes=stem_nodes(recipe.model))
+
+    def sum_exactly(self, recipe: Recipe) -> Iterator[Recipe]:
+        """The same answers, bit for bit, on every processor, see `exact_sums`."""
+        yield replace(recipe, is_exact=True)
+
+    def leave_out(self, recipe: Recipe) -> Iterator[Recipe]:
+        """The most sensitive blocks in float32: one, then two, and so on, while the file may grow.
+
+        A block's sensitivity is how many dB the logits gain when it alone stays in float32. Blocks
+        of one convolution are no candidates: between quantised neighbours ONNX Runtime 1.31
+        quantises it again when it loads the file, with one scale for all channels (its
+        WeightBiasQuantization; docs/LOG.md, 2026-11-22).
+        """
+        pixels = np.concatenate(list(self._calibration))[:_SENSITIVITY_IMAGES]
+        reference = logits_of(self._fp32, pixels)
+        convolutions = convolutions_of(recipe.model)
+        gains: dict[tuple[str, ...], float] = {}
+        for block in blocks_of(recipe.model):
+            if set(block) <= set(recipe.float_nodes) or len(convolutions & set(block)) < 2:
+                continue
+            trial = self.int8(replace(recipe, float_nodes=(*recipe.float_nodes, *block)))
+            if len(trial) <= self._most_bytes:
+                gains[block] = sqnr_db(reference, logits_of(trial, pixels))
+        ranked = sorted(gains, key=gains.__getitem__, reverse=True)
+        for n_blocks in range(1, min(_MAX_FLOAT_BLOCKS, len(ranked)) + 1):
+            left_out = [node for block in ranked[:n_blocks] for node in block]
+            yield replace(recipe, float_nodes=(*recipe.float_nodes, *left_out))
+
+    def correct_bias(self, recipe: Recipe) -> Iterator[Recipe]:
+        """The mean error of the logits on calibration pictures, taken off the head's bias.
+
+        References:
+            Nagel et al. 2019, "Data-free quantization through weight equalization and bias
+            correction", section 4.2, at the last layer, where it can be measured directly.
+        """
+        pixels = np.concatenate(list(self._calibration))
+        error = logits_of(self._fp32, pixels) - logits_of(self.int8(recipe), pixels)
+        yield replace(recipe, model=add_to_logits(recipe.model, error.mean(axis=0)))
+
+
+def _calibrator(name: str) -> Callable[[Search, Recipe], Iterator[Recipe]]:
+    return lambda search, recipe: search.calibrate(recipe, name)
+
+
+#: By name: what to try next, from the best recipe so far.
+REMEDIES: dict[str, Callable[[Search, Recipe], Iterator[Recipe]]] = {
+    **{name: _calibrator(name) for name in CALIBRATORS},
+    "float_stem": Search.float_stem,
+    "equalize": Search.equalize,
+    "round": Search.round,
+    "exact": Search.sum_exactly,
+    "leave_out": Search.leave_out,
+    "bias_correction": Search.correct_bias,
+}
+
+
+def search_int8(
+    fp32: bytes,
+    calibration: Sequence[NDArray[np.uint8]],
+    val_pixels: NDArray[np.uint8],
+    val_class_index: NDArray[np.int64],
+    params: ExportParams,
+) -> list[Attempt]:
+    """Every quantisation tried, in order, one of them chosen: the first that holds the bounds.
+
+    Args:
+        fp32: ONNX bytes of the float model.
+        calibration: batches of train pictures, each (n, h, w, 3).
+        val_pixels: (n, h, w, 3).
+        val_class_index: (n,).
+        params: remedies and bounds.
+
+    Raises:
+        ConfigError: if a remedy is unknown, or there is none.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        return Search(fp32, calibration, val_pixels, val_class_index, params, Path(folder)).run()

@@ -1,0 +1,1 @@
+"""What answers are worth, with intervals by group: pure functions on arrays."""

@@ -1,0 +1,193 @@
+"""The metrics of a set of answers with their intervals, as they stand in metrics.json and bundles.
+
+Called by `evaluate` and `validate`; the bootstrap itself is `pipelines.metrics.intervals`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.metrics.classification import DECIMALS, brier_scores
+from pipelines.metrics.intervals import by_mean, by_shares, ece, of_counts, paired
+from pipelines.metrics.ranking import roc_auc
+from pipelines.metrics.resamples import (
+    Draws,
+    accuracies,
+    balanced_accuracies,
+    macro_f1s,
+    precisions,
+    recalls,
+    resampled,
+    specificities,
+)
+from pipelines.serving.bundle import Bundle
+from pipelines.serving.sessions import Precision
+from pipelines.serving.trust import Interval
+
+_OF_COUNTS = {
+    "accuracy": accuracies,
+    "macro_f1": macro_f1s,
+    "balanced_accuracy": balanced_accuracies,
+}
+_OF_A_LABEL = {"precision": precisions, "recall": recalls, "specificity": specificities}
+#: What a Brier score of several classes can be.
+_BRIER = (0.0, 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Certainty:
+    """How sure the figures are: bootstrap by group.
+
+    Attributes:
+        intervals: by precision and metric.
+        paired: int8 against fp32 on the same resamples.
+    """
+
+    intervals: dict[Precision, dict[str, Interval]]
+    paired: dict[str, Interval]
+
+
+def metric_intervals(
+    draws: Draws,
+    class_index: NDArray[np.int64],
+    probabilities: NDArray[np.floating[Any]],
+    labels: Sequence[str],
+    bins: int,
+) -> dict[str, Interval]:
+    """By metric, value and interval; what is undefined is left out.
+
+    Beside each metric, ``precision.<label>``, ``recall.<label>``, ``specificity.<label>`` and
+    ``roc_auc_ovr.<label>`` stand for each label.
+
+    Args:
+        draws: of these images.
+        class_index: (n,) true classes.
+        probabilities: (n, c), rows add up to 1.
+        labels: c labels, in the order of the columns.
+        bins: of the expected calibration error.
+    """
+    counts = resampled(draws, class_index, probabilities.argmax(axis=1), len(labels))
+    found = {name: of_counts(draws, counts, metric)[0] for name, metric in _OF_COUNTS.items()}
+    of_labels = {name: of_counts(draws, counts, metric) for name, metric in _OF_A_LABEL.items()}
+    found["ece"] = ece(draws, class_index, probabilities, bins)
+    found["brier"] = by_mean(draws, brier_scores(class_index, probabilities), _BRIER)
+    found["roc_auc_ovr"], areas = roc_auc(draws, class_index, probabilities)
+    for index, label in enumerate(labels):
+        found[f"roc_auc_ovr.{label}"] = areas[index]
+        for name, by_label in of_labels.items():
+            found[f"{name}.{label}"] = by_label[index]
+    return _defined(found)
+
+
+def paired_intervals(
+    draws: Draws, class_index: NDArray[np.int64], a: NDArray[Any], b: NDArray[Any], n_classes: int
+) -> dict[str, Interval]:
+    """How two sets of answers to the same images differ, on the same resamples.
+
+    Args:
+        draws: of these images.
+        class_index: (n,) true classes.
+        a: (n,) answers.
+        b: (n,) other answers.
+        n_classes: classes that there are.
+
+    Returns:
+        ``accuracy_drop`` and ``macro_f1_drop`` from ``a`` to ``b``, and ``agreement``.
+    """
+    return _defined(
+        {
+            "accuracy_drop": paired(draws, class_index, a, b, n_classes, accuracies),
+            "macro_f1_drop": paired(draws, class_index, a, b, n_classes, macro_f1s),
+            "agreement": by_mean(draws, a == b),
+        }
+    )
+
+
+def trust_intervals(
+    draws: Draws,
+    class_index: NDArray[np.int64],
+    probabilities: NDArray[np.floating[Any]],
+    bundle: Bundle,
+    is_foreign: NDArray[np.bool_] | None,
+) -> dict[str, Interval]:
+    """Of operating points and abstention, in the same form as `metric_intervals`.
+
+    ``point.sensitivity.<label>`` and ``point.specificity.<label>`` for each operating point;
+    ``refused`` and ``accuracy_of_accepted`` where there is an abstention.
+
+    Args:
+        draws: of these images.
+        class_index: (n,) true classes.
+        probabilities: (n, c) of the served file.
+        bundle: holds the operating points.
+        is_foreign: (n,) whether the abstention refuses; None without one.
+    """
+    found: dict[str, Interval | None] = {}
+    if bundle.operating_points:
+        index = [bundle.labels.index(label) for label in bundle.operating_points]
+        bounds = np.array([point.threshold for point in bundle.operating_points.values()])
+        is_label = class_index[:, np.newaxis] == np.array(index)  # (n, points)
+        says_yes = probabilities[:, index] >= bounds
+        hits = {"sensitivity": (says_yes, is_label), "specificity": (~says_yes, ~is_label)}
+        for name, (right, counts) in hits.items():
+            found_of = by_shares(draws, right, counts)
+            for label, interval in zip(bundle.operating_points, found_of, strict=True):
+                found[f"point.{name}.{label}"] = interval
+    if is_foreign is not None:
+        is_right = probabilities.argmax(axis=1) == class_index
+        found["refused"] = by_mean(draws, is_foreign)
+        found["accuracy_of_accepted"] = by_mean(draws, np.where(is_foreign, np.nan, is_right))
+    return _defined(found)
+
+
+def plain(intervals: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
+    """Intervals as they stand in metrics.json.
+
+    Args:
+        intervals: by metric.
+    """
+    return {name: interval.model_dump() for name, interval in intervals.items()}
+
+
+def with_bounds(metrics: Mapping[str, Any], certainty: Certainty) -> dict[str, Any]:
+    """metrics.json for MLflow: ``<metric>_low`` and ``<metric>_high`` beside each metric.
+
+    Args:
+        metrics: metrics.json.
+        certainty: of the same answers.
+    """
+    kept = {key: value for key, value in metrics.items() if key not in ("intervals", "paired")}
+    for precision, intervals in certainty.intervals.items():
+        kept[precision] = {**metrics[precision], **_bounds(intervals)}
+    drop = certainty.paired["macro_f1_drop"].value
+    return {**kept, "macro_f1_drop": drop, **_bounds(certainty.paired)}
+
+
+def _bounds(intervals: Mapping[str, Interval]) -> dict[str, float]:
+    return {
+        f"{name}_{end}": getattr(interval, end)
+        for name, interval in intervals.items()
+        for end in ("low", "high")
+    }
+
+
+def rounded_interval(interval: Interval) -> Interval:
+    """An interval as it is written.
+
+    Args:
+        interval: of any metric.
+    """
+    # Adding 0.0 turns -0.0 into 0.0.
+    value, low, high = (
+        round(each, DECIMALS) + 0.0 for each in (interval.value, interval.low, interval.high)
+    )
+    return Interval(value=value, low=low, high=high)
+
+
+def _defined(found: Mapping[str, Interval | None]) -> dict[str, Interval]:
+    return {name: rounded_interval(each) for name, each in found.items() if each is not None}

@@ -1,0 +1,252 @@
+"""How sure a figure is: 95 % percentile bootstrap intervals, by resampling whole groups.
+
+Images of one group (a patient, a plant, a video) err together, so the group is what is drawn, with
+replacement, and all its images come along. A metric that rests on sums (counts of a confusion
+matrix, bins, means) is summed once by group and needs no second look at the images; any other goes
+through `by_indices`. Pure NumPy. Called by `audit`, `export`, `evaluate`, `compare`, `validate`.
+
+What these intervals do not say: with few groups they are too narrow (of 8 groups they held the true
+figure in 80 % of 1,000 simulated trials, of 20 in 93 %, of 60 in 95 %), and where every answer is
+right they have no width at all (by the rule of three, n right groups still allow about 3/n wrong
+ones). One group alone says nothing about others: its interval is all that the metric can be.
+
+References:
+    Efron & Tibshirani 1993, "An introduction to the bootstrap", chapter 13 (percentile interval)
+    and section 8.6 (resample what was drawn independently); Field & Welsh 2007, "Bootstrapping
+    clustered data", JRSS B 69 (the cluster bootstrap). Rule of three: Hanley & Lippman-Hand 1983,
+    "If nothing goes wrong, is everything all right?", JAMA 249.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.metrics.resamples import (
+    CELLS,
+    Counts,
+    Draws,
+    Floats,
+    Integers,
+    OfCounts,
+    ratio,
+    resampled,
+    rows_summed,
+)
+from pipelines.serving.trust import Interval
+
+#: Per cent of the resamples below `Interval.low` and above `Interval.high`.
+_TAIL = 2.5
+#: (r, k) sums -> (r,) metric; NaN where it is not defined.
+OfSums = Callable[[Floats], Floats]
+
+SHARE = (0.0, 1.0)
+DIFFERENCE = (-1.0, 1.0)
+
+
+# -- from sums ------------------------------------------------------------------------------------
+def by_sums(
+    draws: Draws, rows: NDArray[Any], metric: OfSums, bounds: tuple[float, float] = SHARE
+) -> Interval | None:
+    """A metric of sums over the images, with its interval.
+
+    Resamples in which it is not defined (a label that was not drawn) do not count.
+
+    Args:
+        draws: of these images.
+        rows: (n, k), one a image.
+        metric: (r, k) sums over the images -> (r,) values.
+        bounds: all that the metric can be; the interval where there is one group only.
+
+    Returns:
+        None where the metric is not defined on the images themselves.
+    """
+    table = np.asarray(rows, np.float64)
+    by_group = np.zeros((draws.n_groups, table.shape[1]))
+    np.add.at(by_group, draws.place, table)
+    return _interval(draws, by_group, metric, bounds)
+
+
+def by_mean(
+    draws: Draws, values: NDArray[Any], bounds: tuple[float, float] = SHARE
+) -> Interval | None:
+    """The mean of a value that every image has: accuracy, agreement, Brier score, share refused.
+
+    Args:
+        draws: of these images.
+        values: (n,); NaN for images that do not count, e.g. those without the label.
+        bounds: as in `by_sums`.
+
+    Returns:
+        None where no image counts.
+    """
+    wide = np.asarray(values, np.float64)
+    counts = np.isfinite(wide)
+    rows = np.stack([np.where(counts, wide, 0.0), counts], axis=1)
+    return by_sums(draws, rows, lambda sums: ratio(sums[:, 0], sums[:, 1]), bounds)
+
+
+def by_shares(draws: Draws, part: NDArray[Any], whole: NDArray[Any]) -> list[Interval | None]:
+    """For each of k things, the share of the images that count which are in part; all at once.
+
+    Args:
+        draws: of these images.
+        part: (n, k) whether an image is counted as hit.
+        whole: (n, k) whether it counts at all.
+    """
+    shares = ratio(rows_summed(draws, part & whole), rows_summed(draws, whole))
+    return [_of_column(draws, column, SHARE) for column in shares.T]
+
+
+def by_counts(
+    draws: Draws, class_index: Integers, predicted: Integers, n_classes: int, metric: OfCounts
+) -> Interval | None:
+    """A metric of the confusion matrix, with its interval.
+
+    Args:
+        draws: of these images.
+        class_index: (n,) true classes.
+        predicted: (n,) answers.
+        n_classes: c.
+        metric: of pipelines.metrics.resamples that gives one value, e.g. `macro_f1s`.
+
+    Returns:
+        None where the metric is not defined on the images themselves.
+    """
+    counts = resampled(draws, class_index, predicted, n_classes)
+    return of_counts(draws, counts, metric)[0]
+
+
+def of_counts(
+    draws: Draws, counts: Counts, metric: OfCounts, bounds: tuple[float, float] = SHARE
+) -> list[Interval | None]:
+    """A metric of the confusion matrix for each class, or one alone, with its intervals.
+
+    Args:
+        draws: of these images.
+        counts: of `resampled`.
+        metric: of pipelines.metrics.resamples.
+        bounds: as in `by_sums`.
+    """
+    values = metric(counts)
+    table = values.reshape(len(values), -1)
+    return [_of_column(draws, column, bounds) for column in table.T]
+
+
+def paired(
+    draws: Draws, class_index: Integers, a: Integers, b: Integers, n_classes: int, metric: OfCounts
+) -> Interval | None:
+    """By how much the metric of answers ``a`` lies above that of ``b``, on the same images.
+
+    Both are taken on the same resamples, so what makes an image hard for both cancels out.
+
+    Args:
+        draws: of these images.
+        class_index: (n,) true classes.
+        a: (n,) answers.
+        b: (n,) other answers.
+        n_classes: c.
+        metric: as in `by_counts`.
+
+    Returns:
+        None where the metric is not defined for one of them.
+    """
+    of_a, of_b = (metric(resampled(draws, class_index, each, n_classes)) for each in (a, b))
+    return _of_column(draws, of_a - of_b, DIFFERENCE)
+
+
+def ece(
+    draws: Draws, class_index: Integers, probabilities: NDArray[np.floating[Any]], bins: int
+) -> Interval | None:
+    """Expected calibration error, with its interval; bins as in `metrics.reliability_bins`.
+
+    A resample's error is on average larger than that of the images themselves, because the gaps are
+    counted without sign: the interval leans upwards and may even lie above the value.
+
+    Args:
+        draws: of these images.
+        class_index: (n,) true classes.
+        probabilities: (n, c), rows add up to 1.
+        bins: equal divisions of [0, 1].
+    """
+    said = probabilities.max(axis=1).astype(np.float64)
+    right = probabilities.argmax(axis=1) == class_index
+    place = np.clip(np.ceil(said * bins).astype(np.int64) - 1, 0, bins - 1)
+    rows = np.zeros((len(said), bins + 1))
+    rows[np.arange(len(said)), place] = right - said
+    rows[:, bins] = 1
+    return by_sums(draws, rows, lambda sums: np.abs(sums[:, :-1]).sum(axis=1) / sums[:, -1])
+
+
+# -- from the images ------------------------------------------------------------------------------
+def by_indices(
+    draws: Draws,
+    metric: Callable[[NDArray[np.int64]], float | None],
+    bounds: tuple[float, float] = SHARE,
+) -> Interval | None:
+    """Any metric, with its interval; asked once a resample, so give it something quick.
+
+    Args:
+        draws: of these images; take fewer resamples where the metric is slow.
+        metric: (m,) numbers of images, some several times -> value; None or NaN where undefined.
+        bounds: as in `by_sums`.
+
+    Returns:
+        None where the metric is not defined on the images themselves.
+    """
+    n = len(draws.place)
+    value = metric(np.arange(n))
+    if value is None or not np.isfinite(value):
+        return None
+    if draws.n_groups == 1:
+        return Interval(value=float(value), low=bounds[0], high=bounds[1])
+    found = np.empty(len(draws.times))
+    for number, times in enumerate(draws.times):
+        answer = metric(np.repeat(np.arange(n), times[draws.place]))
+        found[number] = np.nan if answer is None else answer
+    return percentiles(float(value), found, bounds)
+
+
+# -- inside ---------------------------------------------------------------------------------------
+def _of_column(draws: Draws, values: Floats, bounds: tuple[float, float]) -> Interval | None:
+    """(1 + r,) a metric of the images themselves and of each resample, as an interval."""
+    value = float(values[0])
+    if not np.isfinite(value):
+        return None
+    if draws.n_groups == 1:
+        return Interval(value=value, low=bounds[0], high=bounds[1])
+    return percentiles(value, values[1:], bounds)
+
+
+def _interval(
+    draws: Draws, by_group: Floats, metric: OfSums, bounds: tuple[float, float]
+) -> Interval | None:
+    value = float(metric(by_group.sum(axis=0, keepdims=True))[0])
+    if not np.isfinite(value):
+        return None
+    if draws.n_groups == 1:
+        return Interval(value=value, low=bounds[0], high=bounds[1])
+    step = max(1, CELLS // draws.n_groups)
+    found = [
+        metric(draws.times[start : start + step].astype(np.float64) @ by_group)
+        for start in range(0, len(draws.times), step)
+    ]
+    return percentiles(value, np.concatenate(found), bounds)
+
+
+def percentiles(value: float, found: Floats, bounds: tuple[float, float]) -> Interval:
+    """The middle 95 % of resampled values.
+
+    Args:
+        value: on the images themselves.
+        found: (r,) on the resamples; NaN where it is not defined.
+        bounds: given where it is defined on none.
+    """
+    defined = found[np.isfinite(found)]
+    if not len(defined):
+        return Interval(value=value, low=bounds[0], high=bounds[1])
+    low, high = np.percentile(defined, [_TAIL, 100 - _TAIL])
+    return Interval(value=value, low=float(low), high=float(high))

@@ -1,1 +1,0 @@
-"""The phone-sized model: export, quantisation, bundle, predictor."""

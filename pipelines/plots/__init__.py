@@ -1,0 +1,1 @@
+"""Every figure: pure functions from values to PNG bytes."""

@@ -1,0 +1,1 @@
+"""Pages, model cards and results: from values to Markdown and HTML."""

@@ -1,0 +1,1 @@
+"""Painted images: brushes, and the folder that they fill."""

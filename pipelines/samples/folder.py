@@ -1,0 +1,358 @@
+"""A raw folder of painted images: groups, nuisance variation and a few planted faults.
+
+Generic: what an image shows comes from the task module's ``paint``. What a file is (size, aspect,
+format, JPEG quality, source, planted fault) follows one rule in all classes, so that nothing but
+the picture tells the class. Painted images prove the pipeline; they are never quoted as a result.
+Called by `fetch` for ``source: {kind: sample}``.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import re
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from types import ModuleType
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from pipelines.atomic import write_bytes, write_text
+from pipelines.card import DatasetCard
+from pipelines.data.names import TABLES
+from pipelines.data.workers import ordered_map
+from pipelines.errors import ConfigError
+from pipelines.source_kinds import SampleSource
+
+#: How a painted picture becomes a file.
+Form = Literal[
+    "jpeg", "png", "wrong_suffix", "exif_rotated", "cmyk", "grey", "near_duplicate", "truncated"
+]
+#: Forms that replace an ordinary file; the picture in it is sound and must be accepted.
+IN_PLACE: tuple[Form, ...] = ("wrong_suffix", "exif_rotated", "cmyk", "grey")
+#: A picture loses at most this share of one side, so that not every file is a square.
+_MAX_CROP = 0.15
+_MAX_ENLARGE = 0.1
+#: EXIF tag of the orientation, and its value for "turn clockwise to show it".
+_ORIENTATION, _TURN_CLOCKWISE = 0x0112, 6
+
+
+def suffix_of(form: Form) -> str:
+    """The suffix of the file's name, with its dot.
+
+    Args:
+        form: see `Form`.
+    """
+    return ".png" if form in {"png", "grey"} else ".jpg"
+
+
+def frame(picture: Image.Image, rng: np.random.Generator, side_px: int) -> Image.Image:
+    """The picture with a little cut off one pair of sides, enlarged again.
+
+    Args:
+        picture: a square.
+        rng: draws how much.
+        side_px: shorter side of the result, at least.
+    """
+    width_px, height_px = picture.size
+    keep = 1 - rng.uniform(0, _MAX_CROP)
+    offset = rng.uniform(0, 1 - keep)
+    if rng.random() < 0.5:
+        box = (offset * width_px, 0.0, (offset + keep) * width_px, float(height_px))
+    else:
+        box = (0.0, offset * height_px, float(width_px), (offset + keep) * height_px)
+    shorter = side_px * rng.uniform(1, 1 + _MAX_ENLARGE)
+    scale = shorter / min(box[2] - box[0], box[3] - box[1])
+    size = (
+        max(side_px, round((box[2] - box[0]) * scale)),
+        max(side_px, round((box[3] - box[1]) * scale)),
+    )
+    return picture.resize(size, Image.Resampling.BICUBIC, box=box)
+
+
+def encode(picture: Image.Image, form: Form, *, quality: int) -> bytes:
+    """A picture as the bytes of a file.
+
+    Args:
+        picture: mode RGB.
+        form: see `Form`.
+        quality: of a JPEG, 1 to 95.
+    """
+    if form in {"png", "wrong_suffix"}:
+        return _bytes(picture, "PNG", compress_level=3)
+    if form == "grey":
+        # Not of 16 bits: such files need a range in the card, and the cards describe real sets.
+        return _bytes(picture.convert("L"), "PNG", compress_level=3)
+    if form == "cmyk":
+        return _bytes(picture.convert("CMYK"), "JPEG", quality=quality)
+    if form == "exif_rotated":
+        exif = Image.Exif()
+        exif[_ORIENTATION] = _TURN_CLOCKWISE
+        turned = picture.transpose(Image.Transpose.ROTATE_90)
+        return _bytes(turned, "JPEG", quality=quality, exif=exif)
+    if form == "near_duplicate":
+        size = (round(picture.width * 0.92), round(picture.height * 0.92))
+        return _bytes(picture.resize(size, Image.Resampling.BICUBIC), "JPEG", quality=85)
+    data = _bytes(picture, "JPEG", quality=quality)
+    return data[: len(data) * 3 // 5] if form == "truncated" else data
+
+
+def _bytes(picture: Image.Image, file_format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, file_format, **options)
+    return buffer.getvalue()
+
+
+# -- samples --------------------------------------------------------------------------------------
+_LOG = logging.getLogger(__name__)
+
+#: Lists what was planted, so that a test can check that `prepare` finds it.
+PLANTED_FILE = "planted.json"
+
+#: ``paint(label, subject, shot, side_px)`` of a task module.
+Painter = Callable[[str, np.random.Generator, np.random.Generator, int], Image.Image]
+
+#: A smaller class stays clean: faults would be more than a tenth of it.
+MIN_IMAGES_FOR_FAULTS = 20
+_SOURCES = ("camera_a", "camera_b")
+_PNG_SHARE = 0.15
+#: Painted ahead of the disk.
+_WINDOW = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Sheet:
+    """One file to make.
+
+    Attributes:
+        path: POSIX path relative to raw/.
+        label: one of the card's labels.
+        group: what is written into records.csv.
+        source: what is written into records.csv.
+        subject: number of the painted subject within its class.
+        shot: number of the shot of that subject.
+        form: how the picture becomes a file.
+        copy_of: path of the file with the same bytes; empty for a painted one.
+    """
+
+    path: str
+    label: str
+    group: str
+    source: str
+    subject: int
+    shot: int
+    form: Form
+    copy_of: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One planted fault.
+
+    Attributes:
+        fault: kind, e.g. ``near_duplicate``.
+        path: the file that carries it.
+        of: the file that it repeats; empty where it repeats none.
+    """
+
+    fault: str
+    path: str
+    of: str = ""
+
+
+def write_sample(
+    folder: Path,
+    task_module: ModuleType,
+    card: DatasetCard,
+    source: SampleSource,
+    seed: int,
+    labels: Sequence[str],
+) -> None:
+    """Fill a folder with painted images, records.csv and planted.json.
+
+    The same arguments give the same bytes, whatever the number of workers.
+
+    Args:
+        folder: an empty folder.
+        task_module: has ``paint(label, subject, shot, side_px)``.
+        card: names the task, its labels and its group key.
+        source: how many images, groups and pixels.
+        seed: of everything drawn.
+        labels: those to paint; some or all of the card's.
+
+    Raises:
+        ConfigError: if a label is not on the card.
+        StorageError: if the disk is full or forbids it.
+    """
+    unknown = sorted(set(labels) - set(card.labels))
+    if unknown:
+        raise ConfigError(
+            f"{card.task}: the card has no class {', '.join(unknown)} to paint. "
+            f"Expected some of {', '.join(card.labels)}."
+        )
+    sheets, faults = plan(card, source, seed, labels)
+    painted = [sheet for sheet in sheets if not sheet.copy_of]
+    render_one = partial(
+        render, task_module.paint, task=card.task, seed=seed, side_px=source.side_px
+    )
+    for sheet, data in zip(painted, ordered_map(render_one, painted, window=_WINDOW), strict=True):
+        write_bytes(folder / sheet.path, data)
+    for sheet in sheets:
+        if sheet.copy_of:
+            write_bytes(folder / sheet.path, (folder / sheet.copy_of).read_bytes())
+    write_text(folder / TABLES[0], _records_csv(sheets))
+    listed = [{"fault": fault.fault, "path": fault.path, "of": fault.of} for fault in faults]
+    write_text(folder / PLANTED_FILE, json.dumps(listed, indent=2) + "\n")
+    _LOG.info(
+        "%s: painted %d images of %d classes; %d faults planted",
+        card.task,
+        len(painted),
+        len(labels),
+        len(faults),
+    )
+
+
+def plan(
+    card: DatasetCard, source: SampleSource, seed: int, labels: Sequence[str]
+) -> tuple[list[Sheet], list[Fault]]:
+    """Which files there will be, and which of them carry a fault.
+
+    Args:
+        card: names the task, its labels and its group key.
+        source: how many images and groups.
+        seed: of the file facts.
+        labels: those to paint.
+
+    Returns:
+        Sheets sorted by path, and faults in the order of ``labels``.
+    """
+    sheets: list[Sheet] = []
+    faults: list[Fault] = []
+    carried: list[list[Sheet]] = []
+    for label in labels:
+        ordinary = _ordinary(card, source, seed, label)
+        if source.images_per_class < MIN_IMAGES_FOR_FAULTS:
+            sheets += ordinary
+            continue
+        ordinary, extra, found = _with_faults(card, source, seed, ordinary)
+        sheets += ordinary + extra
+        faults += found
+        carried.append(ordinary)
+    if len(carried) > 1:
+        victim = carried[0][_order(seed, card.task, labels[0], source)[-4]]
+        copy = _copy(card, source, victim, labels[1], nth=2)
+        sheets.append(copy)
+        faults.append(Fault("conflicting_duplicate", copy.path, victim.path))
+    return sorted(sheets, key=lambda sheet: sheet.path), faults
+
+
+def _ordinary(card: DatasetCard, source: SampleSource, seed: int, label: str) -> list[Sheet]:
+    sheets = []
+    # As many PNG files in each class; in the middle of the order, away from the planted faults.
+    order = _order(seed, card.task, label, source)
+    n_png = round(_PNG_SHARE * source.images_per_class)
+    pngs = set(order[len(IN_PLACE) : len(IN_PLACE) + n_png])
+    for index in range(source.images_per_class):
+        subject, shot = divmod(index, source.images_per_group)
+        form: Form = "png" if index in pngs else "jpeg"
+        group = group_id(card, label, subject)
+        path = f"{label}/{group}_{shot}{suffix_of(form)}"
+        origin = _SOURCES[(subject + shot) % len(_SOURCES)]
+        sheets.append(Sheet(path, label, group, origin, subject, shot, form))
+    return sheets
+
+
+def _with_faults(
+    card: DatasetCard, source: SampleSource, seed: int, ordinary: Sequence[Sheet]
+) -> tuple[list[Sheet], list[Sheet], list[Fault]]:
+    label = ordinary[0].label
+    order = _order(seed, card.task, label, source)
+    changed = list(ordinary)
+    faults = []
+    for index, form in zip(order, IN_PLACE, strict=False):
+        stem = changed[index].path.rpartition(".")[0]
+        path = stem + suffix_of(form)
+        changed[index] = replace(changed[index], path=path, form=form)
+        faults.append(Fault(form, path))
+    copy = _copy(card, source, changed[order[-1]], label, nth=0)
+    origin = changed[order[-2]]
+    group = group_id(card, label, _n_subjects(source) + 1)
+    # Nobody states its group: two that are stated would not be joined.
+    alone = f"{label}/{group}_0.jpg"
+    near = replace(origin, path=alone, group=alone, form="near_duplicate")
+    whole = changed[order[-3]]
+    broken = replace(whole, path=f"{label}/{whole.group}_cut.jpg", form="truncated")
+    faults += [
+        Fault("exact_duplicate", copy.path, copy.copy_of),
+        Fault("near_duplicate", near.path, origin.path),
+        Fault("truncated", broken.path),
+    ]
+    return changed, [copy, near, broken], faults
+
+
+def _copy(card: DatasetCard, source: SampleSource, of: Sheet, label: str, *, nth: int) -> Sheet:
+    group = group_id(card, label, _n_subjects(source) + nth)
+    suffix = of.path.rpartition(".")[2]
+    return replace(
+        of, path=f"{label}/{group}_0.{suffix}", label=label, group=group, copy_of=of.path
+    )
+
+
+def _order(seed: int, task: str, label: str, source: SampleSource) -> list[int]:
+    """Indices of a class's images: the first carry faults, the last are repeated."""
+    draw = _rng(seed, task, "order", label)
+    order: list[int] = draw.permutation(source.images_per_class).tolist()
+    return order
+
+
+def _n_subjects(source: SampleSource) -> int:
+    return -(-source.images_per_class // source.images_per_group)
+
+
+def group_id(card: DatasetCard, label: str, subject: int) -> str:
+    """A group's name, e.g. ``patient007``: unique over all labels, and the same for any choice.
+
+    Args:
+        card: its group key is the stem.
+        label: one of the card's labels.
+        subject: number of the subject within its class.
+    """
+    stem = re.sub(r"[^a-z0-9]+", "", card.group_key.lower()) or "group"
+    return f"{stem}{subject * len(card.labels) + card.labels.index(label):03d}"
+
+
+def render(paint: Painter, sheet: Sheet, *, task: str, seed: int, side_px: int) -> bytes:
+    """The bytes of one painted file.
+
+    Args:
+        paint: of the task module.
+        sheet: what to make.
+        task: slug; a part of the seed.
+        seed: of everything drawn.
+        side_px: shorter side of the picture, at least.
+    """
+    subject = _rng(seed, task, "subject", sheet.label, sheet.subject)
+    shot = _rng(seed, task, "shot", sheet.label, sheet.subject, sheet.shot)
+    facts = _rng(seed, task, "file", sheet.label, sheet.subject, sheet.shot)
+    picture = frame(paint(sheet.label, subject, shot, side_px), facts, side_px)
+    return encode(picture, sheet.form, quality=int(facts.integers(90, 96)))
+
+
+def _rng(seed: int, *key: str | int) -> np.random.Generator:
+    words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in key]
+    return np.random.default_rng([seed, *words])
+
+
+def _records_csv(sheets: Sequence[Sheet]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["path", "label", "group", "source"])
+    writer.writerows([sheet.path, sheet.label, sheet.group, sheet.source] for sheet in sheets)
+    return buffer.getvalue()

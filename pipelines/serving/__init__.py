@@ -1,0 +1,1 @@
+"""Using a model: bundle, vetting, predictor, abstention, occlusion. Loads no torch."""

@@ -1,0 +1,285 @@
+"""bundle.json: the contract between making a model and using it.
+
+A model never travels without its labels, preprocessing and provenance. An unknown schema, a missing
+file or a wrong hash is a `BundleError`, never a guess. Read by the predictor, the apps, `gate`,
+`report` and `doctor`; written by `export` (as candidate.json, without metrics) and `evaluate`.
+
+Schema 2 has typed operating points, abstention and audit. A bundle of schema 1 is refused by
+`read_bundle` with one line that says so and how to make it again: it has no abstention, and an
+answer without one looks the same as an answer with one.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from pipelines.data.pixel_range import MAX_ASPECT, Reading
+from pipelines.data.preprocess import MAX_BORDER_MASK, Preprocess, View
+from pipelines.errors import BundleError
+from pipelines.serving.sessions import Precision
+from pipelines.serving.trust import Abstention, AuditReport, Interval, OperatingPoint
+from pipelines.serving.vetting import MAX_MODEL_BYTES
+
+SCHEMA_VERSION = 2
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class FileRef(_Part):
+    """One model file beside bundle.json."""
+
+    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+    size_bytes: Annotated[int, Field(ge=1, le=MAX_MODEL_BYTES)]
+
+
+class TensorSpec(_Part):
+    """One input or output; -1 in a shape is the batch."""
+
+    name: str
+    shape: tuple[int, ...]
+    dtype: Literal["uint8", "float32"]
+    meaning: str
+
+
+class PreprocessSpec(_Part):
+    """`Preprocess`, written down; pixels are upright RGB in [0, 255], normalised in the model."""
+
+    resize_px: Annotated[int, Field(ge=1, le=4096)]
+    crop_px: Annotated[int, Field(ge=1, le=4096)]
+    interpolation: Literal["bilinear"] = "bilinear"
+    #: What every picture has taken away (`View`); left out of the file where it is off.
+    grey: Annotated[bool, Field(exclude_if=lambda on: not on)] = False
+    side_px: Annotated[int | None, Field(ge=1, le=4096, exclude_if=lambda px: px is None)] = None
+    border_mask: Annotated[
+        float, Field(ge=0, le=MAX_BORDER_MASK, exclude_if=lambda share: share == 0)
+    ] = 0.0
+    #: How files are read (`Reading`); left out of the file where nothing unusual is stated.
+    range: Annotated[
+        Literal["full"] | tuple[float, float] | None, Field(exclude_if=lambda scale: scale is None)
+    ] = None
+    max_aspect: Annotated[
+        float, Field(ge=1, le=1000, exclude_if=lambda most: most == MAX_ASPECT)
+    ] = MAX_ASPECT
+
+    @model_validator(mode="after")
+    def _range_rises(self) -> PreprocessSpec:
+        # As `Reading` says it.
+        Reading(range=self.range, max_aspect=self.max_aspect)
+        return self
+
+    @classmethod
+    def of(cls, preprocess: Preprocess) -> PreprocessSpec:
+        """A description of a function.
+
+        Args:
+            preprocess: what is to be described.
+        """
+        view = preprocess.view
+        return cls(
+            resize_px=preprocess.resize_px,
+            crop_px=preprocess.crop_px,
+            grey=view.grey,
+            side_px=view.side_px,
+            border_mask=view.border_mask,
+            range=preprocess.reading.range,
+            max_aspect=preprocess.reading.max_aspect,
+        )
+
+    def build(self) -> Preprocess:
+        """The function that it describes."""
+        view = View(grey=self.grey, side_px=self.side_px, border_mask=self.border_mask)
+        reading = Reading(range=self.range, max_aspect=self.max_aspect)
+        return Preprocess(self.resize_px, self.crop_px, view, reading)
+
+
+class Provenance(_Part):
+    """Where the model comes from; no clock, host, run id or absolute path."""
+
+    backbone: str
+    #: Table entry and provider of the initial weights, e.g. ``imagenet``, or ``none``.
+    weights: str
+    weights_sha256: str | None
+    weights_licence: str | None
+    float_sha256: str
+    data_sha256: str
+    params_sha256: str
+    #: ``sample`` is shown wherever the model is.
+    data_source: str
+    n_images: dict[str, int]
+    n_groups: dict[str, int]
+    #: Whether the publisher's split was kept; made by `prepare` otherwise.
+    is_split_given: Annotated[bool, Field(exclude_if=lambda is_given: not is_given)] = False
+    #: Whether the weights were trained on train and val together.
+    is_refit: Annotated[bool, Field(exclude_if=lambda is_refit: not is_refit)] = False
+
+
+class Candidate(_Part):
+    """One quantisation that was tried, and what it reached on the val split."""
+
+    remedy: str
+    calibrator: str
+    float_nodes: tuple[str, ...]
+    agreement: float
+    accuracy: float
+    macro_f1: float
+    #: Signal-to-noise ratio of the logits against fp32.
+    sqnr_db: float
+    size_bytes: int
+    holds_bounds: bool
+    #: Whether this is the one in the bundle's ``files``.
+    is_chosen: bool
+
+
+class Serving(_Part):
+    """Which file an app should run, and why."""
+
+    precision: Precision
+    reason: str
+
+
+class Bundle(_Part):
+    """A model with all that its use needs."""
+
+    schema_version: Literal[2]
+    task: str
+    domain: str
+    title: str
+    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    label_meanings: dict[str, str]
+    #: What people call a label, in any script; only where it differs.
+    label_names: Annotated[dict[str, str], Field(exclude_if=lambda names: not names)] = Field(
+        default_factory=dict
+    )
+    preprocess: PreprocessSpec
+    input: TensorSpec
+    logits: TensorSpec
+    embedding: TensorSpec
+    files: dict[Precision, FileRef]
+    served: Serving
+    #: Every quantisation tried, in order; one of them is chosen.
+    int8_path: tuple[Candidate, ...]
+    #: Logits are divided by it before the softmax; fitted for the served file.
+    temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    #: By label, from which probability on it is answered with yes; empty where none are wanted.
+    operating_points: dict[str, OperatingPoint] = Field(default_factory=dict)
+    #: How foreign pictures are told; null: none is refused.
+    abstention: Abstention | None = None
+    provenance: Provenance
+    #: Metrics of the test split by precision; null in a candidate.
+    metrics: dict[Precision, dict[str, Any]] | None = None
+    #: The same metrics with their intervals, by precision; null in a candidate.
+    intervals: dict[Precision, dict[str, Interval]] | None = None
+    #: What the audit found; null until there is one.
+    audit: AuditReport | None = None
+    intended_use: str
+    not_for: tuple[str, ...]
+
+    @model_validator(mode="after")
+    def _is_whole(self) -> Bundle:
+        if set(self.files) != {"fp32", "int8"}:
+            raise ValueError(f"files needs fp32 and int8, got {sorted(self.files)}")
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("a label stands twice")
+        unknown = sorted(set(self.operating_points) - set(self.labels))
+        if unknown:
+            raise ValueError(f"operating_points names no label: {', '.join(unknown)}")
+        unknown = sorted(set(self.label_names) - set(self.labels))
+        if unknown:
+            raise ValueError(f"label_names names no label: {', '.join(unknown)}")
+        return self
+
+    @property
+    def is_sample(self) -> bool:
+        """Whether the model was trained on painted images."""
+        return self.provenance.data_source == "sample"
+
+    def name_of(self, label: str) -> str:
+        """What people call a label.
+
+        Args:
+            label: one of ``labels``, or any other, which is its own name.
+        """
+        return self.label_names.get(label, label)
+
+    def to_json(self) -> str:
+        """The text of bundle.json."""
+        return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
+
+
+def read_bundle(path: Path, *, verify: bool = True) -> Bundle:
+    """The bundle in a JSON file, with the model files beside it checked.
+
+    Args:
+        path: bundle.json or candidate.json.
+        verify: also read the model files and compare their hashes.
+
+    Raises:
+        BundleError: if a file is missing or changed, or the schema is unknown.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise BundleError(
+            f"{path}: there is no bundle. Run `dvc repro`, or `fieldlens doctor` to see what is "
+            f"missing."
+        ) from None
+    except (OSError, ValueError, RecursionError) as err:
+        raise BundleError(f"{path}: is not readable JSON ({err}). Run `dvc repro` again.") from err
+    version = document.get("schema_version") if isinstance(document, dict) else None
+    if version != SCHEMA_VERSION:
+        raise BundleError(
+            f"{path}: schema_version: expected {SCHEMA_VERSION}, got {version!r}. "
+            f"Use the Fieldlens version that made it, or make it again with `dvc repro`."
+        )
+    try:
+        bundle = Bundle.model_validate(document)
+    except ValidationError as err:
+        fault = err.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in fault["loc"])
+        raise BundleError(
+            f"{path}: {key}: {fault['msg']}. Make it again with `dvc repro`."
+        ) from err
+    if verify:
+        for precision in ("fp32", "int8"):
+            read_model(bundle, path.parent, precision)
+    return bundle
+
+
+def read_model(bundle: Bundle, folder: Path, precision: Precision) -> bytes:
+    """The bytes of one model file, proven to be those that the bundle names.
+
+    Args:
+        bundle: names file, size and hash.
+        folder: where bundle.json lies.
+        precision: which file.
+
+    Raises:
+        BundleError: if the file is missing or changed.
+    """
+    ref = bundle.files[precision]
+    path = folder / ref.name
+    try:
+        # Before it is read: a changed file may be of any size, or a pipe that never ends.
+        n_bytes = path.stat().st_size
+        data = path.read_bytes() if n_bytes == ref.size_bytes else b""
+    except OSError as err:
+        raise BundleError(
+            f"{path}: the bundle's {precision} model cannot be read ({err.strerror}). "
+            f"Run `dvc repro export@{bundle.task}`."
+        ) from err
+    got = hashlib.sha256(data).hexdigest()
+    if got != ref.sha256:
+        raise BundleError(
+            f"{path}: the file is not the one that the bundle names: expected sha256 "
+            f"{ref.sha256[:12]}… and {ref.size_bytes:,} bytes, got {got[:12]}… and {n_bytes:,}. "
+            f"Restore it with `dvc checkout`, or make it again with `dvc repro`."
+        )
+    return data

@@ -1,0 +1,177 @@
+"""What a bundle says about how far its answers can be trusted.
+
+Read by the predictor, the apps, the reports and the model cards; written by `audit` (its verdict),
+`export` (operating points, abstention) and `evaluate` (intervals). Plain data: pydantic only.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import math
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from pipelines.errors import MissingDataError
+
+Verdict = Literal["clean", "suspicious", "shortcut"]
+#: Bytes of one element of a `PackedArray`.
+_ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1}
+#: Most characters of base64 that an `Abstention` may bring: a phone loads it with the model.
+MAX_ABSTENTION_BYTES = 300_000
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Interval(_Part):
+    """A figure and its 95 % bootstrap interval over groups."""
+
+    value: float
+    low: float
+    high: float
+
+    @model_validator(mode="after")
+    def _bounds_rise(self) -> Interval:
+        if self.low > self.high:
+            raise ValueError(f"low {self.low:g} is above high {self.high:g}")
+        return self
+
+
+class AuditScore(_Part):
+    """How far one model that sees next to nothing got."""
+
+    #: e.g. ``file_facts``, ``border``, ``thumbnail``, ``colour``, ``source``.
+    name: str
+    #: What it was shown, in words.
+    sees: str
+    macro_f1: Interval
+    #: Share of the way from chance to the linear probe; below 0 where it is worse than chance.
+    share: float
+    verdict: Verdict
+    #: Whether this audit counts for the task's verdict. What a thumbnail or a colour histogram
+    #: shows may be the disease itself; file facts and borders may not.
+    decides: bool
+
+
+class AuditReport(_Part):
+    """audit.json: what may be known of the labels without looking at the subject."""
+
+    schema_version: Literal[1] = 1
+    task: str
+    n_images: Annotated[int, Field(ge=1)]
+    n_groups: Annotated[int, Field(ge=1)]
+    folds: int
+    #: Macro-F1 of always answering the majority class.
+    chance: float
+    #: Macro-F1 of a linear probe on the frozen backbone's embeddings, on the same folds.
+    probe: Interval
+    scores: tuple[AuditScore, ...]
+    #: The worst verdict among the scores that decide.
+    verdict: Verdict
+    #: Why a shortcut is accepted, from params; null where it is not.
+    accepted: str | None
+    #: Bounds on `AuditScore.share`, from params.
+    suspicious_share: float
+    shortcut_share: float
+    #: By source, the share of its images that have its commonest label; empty without sources.
+    source_purity: dict[str, float] = Field(default_factory=dict)
+    #: Images whose label the cross-validated probe doubts (confident learning).
+    n_label_doubts: int = 0
+
+
+class OperatingPoint(_Part):
+    """From which probability on one label is answered with yes; chosen on the val split."""
+
+    threshold: Annotated[float, Field(ge=0, le=1)]
+    #: The specificity that was asked for.
+    min_specificity: float
+    sensitivity: float
+    specificity: float
+    #: Val images with and without the label that it rests on.
+    n_positive: int
+    n_negative: int
+
+
+def read_audit(path: Path, task: str) -> AuditReport:
+    """The report of a task's audit.
+
+    Args:
+        path: audit.json.
+        task: whose audit it must be.
+
+    Raises:
+        MissingDataError: if there is none, it cannot be read, or it is another task's.
+    """
+    advice = f"Run `dvc repro audit@{task}` (or `fieldlens audit {task}`) first."
+    try:
+        audit = AuditReport.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise MissingDataError(f"{path}: there is no audit. {advice}") from None
+    except (OSError, ValueError) as err:
+        raise MissingDataError(f"{path}: is no audit report ({err}). {advice}") from err
+    if audit.task != task:
+        raise MissingDataError(f"{path}: is the audit of {audit.task!r}. {advice}")
+    return audit
+
+
+class PackedArray(_Part):
+    """Numbers as text that NumPy and a browser read alike.
+
+    The element with C-order place i is ``scale * numbers[i]``, where ``numbers`` are the bytes of
+    ``data`` as little-endian float32, IEEE 754 binary16 or two's-complement int8. A browser without
+    ``Float16Array`` reads binary16 by hand.
+    """
+
+    shape: Annotated[tuple[Annotated[int, Field(ge=1)], ...], Field(max_length=3)]
+    dtype: Literal["float32", "float16", "int8"]
+    #: What the stored numbers are multiplied by.
+    scale: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    #: RFC 4648 base64 with padding, without line breaks.
+    data: Annotated[str, Field(max_length=MAX_ABSTENTION_BYTES)]
+
+    @model_validator(mode="after")
+    def _is_as_long_as_its_shape(self) -> PackedArray:
+        try:
+            got = len(base64.b64decode(self.data, validate=True))
+        except (binascii.Error, ValueError) as err:
+            raise ValueError(f"data is not base64 ({err})") from err
+        expected = math.prod(self.shape) * _ITEM_BYTES[self.dtype]
+        if got != expected:
+            raise ValueError(
+                f"data has {got} bytes; shape {self.shape} of {self.dtype} needs {expected}"
+            )
+        return self
+
+
+class Abstention(_Part):
+    """How pictures unlike those that the model knows are told, fitted for the served file.
+
+    The bundle's other file is judged by it too, though it was not fitted for that one; so it is
+    with the temperature and the operating points.
+
+    A picture is foreign if its score is above ``threshold``. The score's formula, and the arrays
+    that it needs, stand in `pipelines.serving.out_of_distribution`.
+    """
+
+    #: Name of the score; its arrays and formula: `pipelines.serving.out_of_distribution`.
+    score: str
+    #: A larger score than this is foreign.
+    threshold: Annotated[float, Field(allow_inf_nan=False)]
+    #: Share of the val images that the threshold was chosen to accept.
+    acceptance: Annotated[float, Field(gt=0, lt=1)]
+    #: Parameters of the score by name.
+    arrays: dict[str, PackedArray]
+    #: Train images that the arrays were fitted on, and val images that the threshold rests on.
+    n_train: Annotated[int, Field(ge=1)]
+    n_val: Annotated[int, Field(ge=1)]
+
+    @model_validator(mode="after")
+    def _fits_a_phone(self) -> Abstention:
+        size = sum(len(array.data) for array in self.arrays.values())
+        if size > MAX_ABSTENTION_BYTES:
+            raise ValueError(f"arrays have {size:,} bytes; at most {MAX_ABSTENTION_BYTES:,} may be")
+        return self

@@ -1,0 +1,353 @@
+"""Which ONNX files may reach ONNX Runtime: plain networks that hold all that they need.
+
+A model file may name other files to read (external data), other operators (custom domains) and
+graphs inside nodes (loops). None of these is needed by what Fieldlens exports, so none is let in.
+Serving has no `onnx` and no `protobuf`: the fields of a message are read one level at a time, with
+nothing copied, and stricter than a protobuf parser, so that whatever passes here means the same
+there: groups, field number 0 and varints that are too long are refused, where other parsers differ.
+Called by `sessions.make_session`. It does not bound how much a model computes: a bundle's hashes
+say who made it, not this.
+
+References:
+    onnx.proto of ONNX 1.23 (onnx/onnx, IR version 14) for the field numbers below.
+    Protocol Buffers, Encoding (protobuf.dev/programming-guides/encoding): tags, varints, wire
+    types.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+from pipelines.errors import BundleError
+
+#: Wire types 0, 1, 2 and 5; 3 and 4 are groups, which onnx.proto does not use.
+VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+_FIXED_BYTES = {FIXED64: 8, FIXED32: 4}
+#: A 64-bit varint has at most 10 bytes, a tag (32 bits) at most 5.
+_MAX_VARINT_BYTES = 10
+_MAX_TAG = 2**32 - 1
+_MAX_VALUE = 2**64 - 1
+
+
+class WireError(ValueError):
+    """The bytes are not a message of the kinds that are read here."""
+
+
+class Reader:
+    """Reads messages, and counts their fields so that their number is bounded over all of them."""
+
+    def __init__(self, max_fields: int) -> None:
+        """Allow so many fields in all."""
+        self._left = max_fields
+
+    def fields(self, message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
+        """Field number, wire type and value of each field, in order.
+
+        Args:
+            message: its bytes.
+
+        Yields:
+            The value is an unsigned integer of a varint, else a view of the bytes.
+
+        Raises:
+            WireError: if they are cut short, too many, or of another kind.
+        """
+        at, end = 0, len(message)
+        while at < end:
+            self._left -= 1
+            if self._left < 0:
+                raise WireError("it has too many fields")
+            tag, at = _varint(message, at)
+            number, wire = tag >> 3, tag & 7
+            if number == 0 or tag > _MAX_TAG:
+                raise WireError("it has a field that cannot be")
+            if wire == VARINT:
+                value, at = _varint(message, at)
+                yield number, wire, value
+                continue
+            if wire == BYTES:
+                length, at = _varint(message, at)
+            elif wire in _FIXED_BYTES:
+                length = _FIXED_BYTES[wire]
+            else:
+                raise WireError("it has a field of an unknown kind")
+            if length > end - at:
+                raise WireError("it is cut short")
+            yield number, wire, message[at : at + length]
+            at += length
+
+
+def _varint(message: memoryview, at: int) -> tuple[int, int]:
+    """The number that starts at a byte, and where it ends."""
+    try:
+        first = message[at]
+        if first < 0x80:
+            return first, at + 1
+        value, shift = first & 0x7F, 7
+        for place in range(at + 1, at + _MAX_VARINT_BYTES):
+            byte = message[place]
+            value |= (byte & 0x7F) << shift
+            if byte < 0x80:
+                if value > _MAX_VALUE:
+                    break
+                return value, place + 1
+            shift += 7
+    except IndexError:
+        raise WireError("it is cut short") from None
+    raise WireError("it has a number that is too long")
+
+
+def text(value: memoryview) -> str:
+    """The text in a field.
+
+    Args:
+        value: its bytes.
+
+    Raises:
+        WireError: if they are not UTF-8.
+    """
+    try:
+        return str(value, "utf-8")
+    except UnicodeDecodeError:
+        raise WireError("it has a name that is no text") from None
+
+
+# -- vetting --------------------------------------------------------------------------------------
+#: What the four backbones export to, in float32 and as int8 QDQ, and their plain relatives.
+OPERATORS = frozenset(
+    {
+        *("Conv", "Gemm", "MatMul", "Add", "Sub", "Mul", "Div"),
+        *("Relu", "Clip", "Sigmoid", "HardSigmoid", "HardSwish", "Softmax"),
+        *("ReduceMean", "GlobalAveragePool", "AveragePool", "MaxPool", "BatchNormalization"),
+        *("Cast", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"),
+        *("Shape", "Gather", "Range", "Concat", "QuantizeLinear", "DequantizeLinear"),
+    }
+)
+#: Two spellings of ONNX's own domain; others are custom operators.
+DOMAINS = frozenset({"", "ai.onnx"})
+#: From the first with per-channel (De)QuantizeLinear to the one that `export` writes.
+OPSETS = range(13, 21)
+
+#: A phone-sized model: the largest of the four backbones has 22 MB in float32.
+MAX_MODEL_BYTES = 100_000_000
+#: An honest file has below 10,000 fields; each costs about a microsecond.
+MAX_FIELDS = 200_000
+
+#: ONNX Runtime takes a file with this at byte 4 for a FlatBuffer of its own, which has no such
+#: checks (``kFileIdentifier`` in onnxruntime's ort.fbs).
+_ORT_MAGIC, _ORT_MAGIC_AT = b"ORTM", slice(4, 8)
+
+#: For each message: field number -> name, and whether it may stand once or often. A field that is
+#: not listed refuses the file: functions (25) and training_info (20) of a model, sparse_initializer
+#: (15) of a graph, graphs (6, 11), tensors (5, 10, 22, 23) and types (14, 15) of an attribute.
+_MODEL = {
+    1: ("ir_version", "number"),
+    2: ("producer_name", "skip"),
+    3: ("producer_version", "skip"),
+    4: ("domain", "skip"),
+    5: ("model_version", "skip"),
+    6: ("doc_string", "skip"),
+    7: ("graph", "one"),
+    8: ("opset_import", "many"),
+    14: ("metadata_props", "skip"),
+}
+_OPSET = {1: ("domain", "one"), 2: ("version", "number")}
+_GRAPH = {
+    1: ("node", "many"),
+    2: ("name", "skip"),
+    5: ("initializer", "many"),
+    10: ("doc_string", "skip"),
+    11: ("input", "many"),
+    12: ("output", "many"),
+    13: ("value_info", "many"),
+    14: ("quantization_annotation", "skip"),
+    16: ("metadata_props", "skip"),
+}
+_NODE = {
+    1: ("input", "skip"),
+    2: ("output", "skip"),
+    3: ("name", "skip"),
+    4: ("op_type", "one"),
+    5: ("attribute", "many"),
+    6: ("doc_string", "skip"),
+    7: ("domain", "one"),
+    9: ("metadata_props", "skip"),
+}
+_ATTRIBUTE = {
+    1: ("name", "one"),
+    2: ("f", "skip"),
+    3: ("i", "skip"),
+    4: ("s", "skip"),
+    7: ("floats", "skip"),
+    8: ("ints", "skip"),
+    13: ("doc_string", "skip"),
+    20: ("type", "number"),
+}
+_TENSOR = {
+    1: ("dims", "skip"),
+    2: ("data_type", "number"),
+    4: ("float_data", "skip"),
+    5: ("int32_data", "skip"),
+    7: ("int64_data", "skip"),
+    8: ("name", "one"),
+    9: ("raw_data", "skip"),
+    12: ("doc_string", "skip"),
+    13: ("external_data", "many"),
+    14: ("data_location", "number"),
+    16: ("metadata_props", "skip"),
+}
+_VALUE = {1: ("name", "one"), 2: ("type", "one"), 3: ("doc_string", "skip"), 4: ("meta", "skip")}
+#: Only tensors; sequences, maps and optionals nest in one another.
+_TYPE = {1: ("tensor_type", "skip"), 6: ("denotation", "skip")}
+#: AttributeType: FLOAT, INT, STRING, FLOATS, INTS.
+_ATTRIBUTE_TYPES = frozenset({1, 2, 3, 6, 7})
+#: DataType: FLOAT, UINT8, INT8, INT32, INT64, BOOL. Strings are not among them.
+_TENSOR_TYPES = frozenset({1, 2, 3, 6, 7, 9})
+
+_Fields = dict[str, list[int | memoryview]]
+_WIRES = {"one": {BYTES}, "many": {BYTES}, "number": {VARINT}}
+_ANY = frozenset({VARINT, FIXED64, BYTES, FIXED32})
+
+
+@dataclass(frozen=True, slots=True)
+class Vetted:
+    """What a file that may be loaded says of itself.
+
+    Attributes:
+        inputs: names, without those of the weights.
+        outputs: names.
+        operators: how often each is used.
+        n_weights: tensors in the file.
+    """
+
+    inputs: tuple[str, ...]
+    outputs: tuple[str, ...]
+    operators: Counter[str]
+    n_weights: int
+
+
+def vet(model: bytes) -> Vetted:
+    """What an ONNX file is made of, if it may be loaded.
+
+    Args:
+        model: the whole file.
+
+    Raises:
+        BundleError: if it is too large, not ONNX, or holds what no exported network needs.
+    """
+    if len(model) > MAX_MODEL_BYTES:
+        raise _refusal(f"it has {len(model):,} bytes; at most {MAX_MODEL_BYTES:,} are loaded")
+    if model[_ORT_MAGIC_AT] == _ORT_MAGIC:
+        raise _refusal("it is in ONNX Runtime's own format, expected ONNX")
+    try:
+        with memoryview(model) as view:
+            return _Vetting().model(view)
+    except WireError as err:
+        raise _refusal(f"not an ONNX file: {err}") from err
+
+
+def _refusal(reason: str) -> BundleError:
+    return BundleError(
+        f"the model file was not loaded: {reason}. Use only models that you or somebody you trust "
+        f"exported with Fieldlens."
+    )
+
+
+class _Vetting:
+    """One pass over a file, to a fixed depth: model, graph, node, attribute."""
+
+    def __init__(self) -> None:
+        self._reader = Reader(MAX_FIELDS)
+        self._operators: Counter[str] = Counter()
+
+    def model(self, message: memoryview) -> Vetted:
+        fields = self._read(message, _MODEL, "the model")
+        graphs = _views(fields["graph"])
+        if not graphs or not fields["opset_import"]:
+            raise WireError("it has no graph or no operator set")
+        for opset in _views(fields["opset_import"]):
+            self._opset(opset)
+        graph = self._read(graphs[0], _GRAPH, "the graph")
+        for node in _views(graph["node"]):
+            self._node(node)
+        weights = [self._tensor(tensor) for tensor in _views(graph["initializer"])]
+        known = set(weights)
+        if len(known) < len(weights):
+            raise WireError("two weights have one name")
+        inputs, outputs, _ = (
+            [self._value(value) for value in _views(graph[key])]
+            for key in ("input", "output", "value_info")
+        )
+        return Vetted(
+            inputs=tuple(name for name in inputs if name not in known),
+            outputs=tuple(outputs),
+            operators=self._operators,
+            n_weights=len(weights),
+        )
+
+    def _read(self, message: memoryview, schema: Mapping[int, tuple[str, str]], of: str) -> _Fields:
+        found: _Fields = {name: [] for name, kind in schema.values() if kind != "skip"}
+        for number, wire, value in self._reader.fields(message):
+            if number not in schema:
+                raise _refusal(f"{of} has a field (number {number}) that no exported network needs")
+            name, kind = schema[number]
+            if wire not in _WIRES.get(kind, _ANY):
+                raise WireError(f"{of} has a {name} of another kind")
+            if kind == "skip":
+                continue
+            # Parsers join or replace what stands twice; what is checked must be what is run.
+            if kind != "many" and found[name]:
+                raise WireError(f"{of} has two of {name}")
+            found[name].append(value)
+        return found
+
+    def _opset(self, message: memoryview) -> None:
+        fields = self._read(message, _OPSET, "an operator set")
+        domain, version = _text(fields["domain"]), _number(fields["version"])
+        if domain not in DOMAINS:
+            raise _refusal(f"it uses operators of the domain {domain[:60]!r}")
+        if version not in OPSETS:
+            raise _refusal(f"operator set {version}: expected {OPSETS.start} to {OPSETS.stop - 1}")
+
+    def _node(self, message: memoryview) -> None:
+        fields = self._read(message, _NODE, "a node")
+        domain, operator = _text(fields["domain"]), _text(fields["op_type"])
+        if domain not in DOMAINS:
+            raise _refusal(f"it uses operators of the domain {domain[:60]!r}")
+        if operator not in OPERATORS:
+            raise _refusal(f"it uses the operator {operator[:60]!r}, which no export needs")
+        self._operators[operator] += 1
+        for attribute in _views(fields["attribute"]):
+            of = f"an attribute of {operator}"
+            kind = _number(self._read(attribute, _ATTRIBUTE, of)["type"])
+            if kind not in _ATTRIBUTE_TYPES:
+                raise _refusal(f"{of} is of type {kind}; expected numbers or text")
+
+    def _tensor(self, message: memoryview) -> str:
+        fields = self._read(message, _TENSOR, "a weight")
+        name = _text(fields["name"])
+        if fields["external_data"] or _number(fields["data_location"]) != 0:
+            raise _refusal(f"the weight {name[:60]!r} is in another file (external data)")
+        if (kind := _number(fields["data_type"])) not in _TENSOR_TYPES:
+            raise _refusal(f"the weight {name[:60]!r} is of type {kind}; expected numbers")
+        return name
+
+    def _value(self, message: memoryview) -> str:
+        fields = self._read(message, _VALUE, "an input or output")
+        for kind in _views(fields["type"]):
+            self._read(kind, _TYPE, "the type of an input or output")
+        return _text(fields["name"])
+
+
+def _views(values: list[int | memoryview]) -> list[memoryview]:
+    return [value for value in values if isinstance(value, memoryview)]
+
+
+def _text(values: list[int | memoryview]) -> str:
+    return text(_views(values)[0]) if values else ""
+
+
+def _number(values: list[int | memoryview]) -> int:
+    return next((value for value in values if isinstance(value, int)), 0)

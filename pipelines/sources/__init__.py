@@ -1,0 +1,1 @@
+"""Where raw images come from: a module a kind of source. Called by `fetch` alone."""

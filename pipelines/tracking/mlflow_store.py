@@ -1,0 +1,327 @@
+"""The line to an MLflow store, made whole or not at all; the only module that imports MLflow.
+
+MLflow makes its tables one after another, and SQLite keeps what was made so far: a process that is
+killed in between would leave a store that no later one can open.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+import sqlite3
+import tempfile
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pipelines.atomic import file_sha256
+from pipelines.paths import Paths
+from pipelines.quiet import go_quiet
+from pipelines.tracking.lineage import BUNDLE_TAG, CHAMPION
+
+
+def make_store(database: Path) -> None:
+    """Make the store, under a temporary name first, if it is not there.
+
+    Args:
+        database: the project's mlflow.db.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    if database.exists():
+        return
+    from mlflow import MlflowClient
+
+    lock = database.parent / ".cache" / "locks" / "mlflow.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        if database.exists():
+            return
+        temporary = database.with_name(f".tmp-{database.name}")
+        for leftover in database.parent.glob(f"{temporary.name}*"):
+            leftover.unlink()
+        MlflowClient(tracking_uri=f"sqlite:///{temporary}").search_experiments()
+        temporary.rename(database)
+
+
+# -- mlflow store ---------------------------------------------------------------------------------
+T = TypeVar("T")
+Kind = Literal["params", "metrics", "tags"]
+
+_LOG = logging.getLogger(__name__)
+
+#: MLflow reads these when it is imported. A laboratory must be able to work while its server is
+#: away: one retry after at most 10 s; MLflow's own are seven after 120 s.
+_ENVIRONMENT = {
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "1",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "10",
+    "MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR": "1",
+    "MLFLOW_LOGGING_LEVEL": "WARNING",
+    "MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR": "false",
+}
+#: MLflow takes at most so many parameters or tags in one request.
+_BATCH = 100
+
+#: Tells MLflow's page to show charts and a table of runs, not its screens for language models.
+_EXPERIMENT_TAGS = {"mlflow.experimentKind": "custom_model_development"}
+
+
+class Tracker:
+    """A line to one MLflow store that goes dead at the first failure instead of raising."""
+
+    def __init__(self, paths: Paths) -> None:
+        """Choose the store: the project's own unless MLFLOW_TRACKING_URI names another."""
+        own = f"sqlite:///{paths.mlflow_db.resolve()}"
+        self.uri = os.environ.get("MLFLOW_TRACKING_URI") or own
+        self.artifacts_dir = paths.mlflow_artifacts_dir.resolve() if self.uri == own else None
+        self.is_on = os.environ.get("FIELDLENS_TRACKING", "on").lower() != "off"
+        self._client: Any = None
+
+    def call(self, action: Callable[[Any], T]) -> T | None:
+        """What ``action`` gives, or None where tracking is off or has failed.
+
+        Args:
+            action: receives an `mlflow.MlflowClient`.
+        """
+        if not self.is_on:
+            return None
+        go_quiet()
+        for name, value in _ENVIRONMENT.items():
+            os.environ.setdefault(name, value)
+        # Alembic tells each migration and urllib3 each retry; our one line says enough.
+        for name in ("alembic", "urllib3"):
+            logging.getLogger(name).setLevel(logging.ERROR)
+        failures: tuple[type[Exception], ...] = (ImportError,)
+        try:
+            # What MLflow warns of is between it and its own libraries.
+            with warnings.catch_warnings():
+                warnings.filterwarnings("ignore", module=r"mlflow\b")
+                failures = _failures()
+                if self._client is None:
+                    self._client = self._connect()
+                return action(self._client)
+        except failures as err:
+            self.is_on = False
+            reason = (str(err).strip().splitlines() or [type(err).__name__])[0]
+            line = f"MLflow at {self.uri} cannot be used ({reason:.300}): going on untracked."
+            _LOG.warning("%s", re.sub(r"//[^/@\s]*@", "//", line))
+            return None
+
+    def _connect(self) -> Any:
+        from mlflow import MlflowClient
+
+        if self.uri.startswith("sqlite:///"):
+            if self.artifacts_dir is not None:
+                make_store(Path(self.uri.removeprefix("sqlite:///")))
+            # Where a file cannot be opened, MLflow would try for 100 s.
+            with contextlib.closing(sqlite3.connect(self.uri.removeprefix("sqlite:///"))) as store:
+                store.execute("PRAGMA schema_version")
+        return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
+
+    def experiment_id(self, client: Any, task: str) -> str:
+        """The experiment of a task, made if it is not there.
+
+        Args:
+            client: as `call` hands it over.
+            task: slug; the experiment's name.
+        """
+        experiment = client.get_experiment_by_name(task)
+        if experiment is None:
+            location = (self.artifacts_dir / task).as_uri() if self.artifacts_dir else None
+            return str(
+                client.create_experiment(task, artifact_location=location, tags=_EXPERIMENT_TAGS)
+            )
+        return str(experiment.experiment_id)
+
+    def newest_run(self, task: str, tag: str, value: str, *, unfinished: bool = False) -> Any:
+        """The newest run of a task that carries a tag, or None.
+
+        Args:
+            task: slug.
+            tag: name of the tag.
+            value: its value.
+            unfinished: look only at runs that are not FINISHED.
+        """
+        more = " and attributes.status != 'FINISHED'" if unfinished else ""
+
+        def look(client: Any) -> Any:
+            runs = client.search_runs(
+                [self.experiment_id(client, task)],
+                f"tags.`{tag}` = '{value}'{more}",
+                max_results=1,
+                order_by=["attributes.start_time DESC"],
+            )
+            return runs[0] if runs else None
+
+        return self.call(look)
+
+    def new_run(self, task: str, name: str, tags: dict[str, str]) -> str | None:
+        """The id of a run that has just begun, or None.
+
+        Args:
+            task: slug.
+            name: of the run.
+            tags: set at once.
+        """
+
+        def make(client: Any) -> str:
+            run = client.create_run(self.experiment_id(client, task), tags=tags, run_name=name)
+            return str(run.info.run_id)
+
+        return self.call(make)
+
+    def log(self, run_id: str, kind: Kind, rows: Sequence[tuple[Any, ...]]) -> None:
+        """Add to a run, in as many requests as MLflow's bounds ask for.
+
+        Args:
+            run_id: MLflow's id.
+            kind: what the rows are.
+            rows: (name, value) of a parameter or tag, (name, value, ms since 1970, step) of a
+                metric.
+        """
+
+        def send(client: Any) -> None:
+            from mlflow import entities
+
+            makers = {"params": entities.Param, "metrics": entities.Metric, "tags": entities.RunTag}
+            for first in range(0, len(rows), _BATCH):
+                batch = [makers[kind](*row) for row in rows[first : first + _BATCH]]
+                client.log_batch(run_id, **{kind: batch})
+
+        self.call(send)
+
+
+def _failures() -> tuple[type[Exception], ...]:
+    """The roots of what MLflow, its database, its server and its disk raise."""
+    from alembic.util import CommandError
+    from mlflow.exceptions import MlflowException
+    from requests import RequestException
+    from sqlalchemy.exc import SQLAlchemyError
+
+    # ImportError: an artifact store whose client (boto3, ...) is not installed.
+    return (
+        MlflowException,
+        SQLAlchemyError,
+        sqlite3.Error,
+        CommandError,
+        RequestException,
+        OSError,
+        ImportError,
+    )
+
+
+def register(
+    tracker: Tracker,
+    task: str,
+    *,
+    run_id: str | None,
+    onnx_path: Path,
+    bundle_path: Path,
+    tags: Mapping[str, str],
+    description: str,
+) -> str | None:
+    """The version of the registered model that holds a bundle, made if there is none yet.
+
+    Args:
+        tracker: the line to the store.
+        task: slug; the registered model's name.
+        run_id: of the training, if there is one.
+        onnx_path: the served ONNX file.
+        bundle_path: bundle.json, kept beside the model.
+        tags: of the version.
+        description: of the version, Markdown.
+
+    Returns:
+        The version, e.g. ``3``; None where tracking is off or has failed.
+    """
+    tags = {**tags, BUNDLE_TAG: file_sha256(bundle_path)}
+
+    def add(client: Any) -> str:
+        for version in client.search_model_versions(f"name = '{task}'"):
+            if version.tags.get(BUNDLE_TAG) == tags[BUNDLE_TAG]:
+                if not version.description:
+                    client.update_model_version(task, version.version, description)
+                return str(version.version)
+        if not client.search_registered_models(f"name = '{task}'"):
+            client.create_registered_model(task)
+        experiment = tracker.experiment_id(client, task)
+        model = client.create_logged_model(experiment, name=task, source_run_id=run_id)
+        with tempfile.TemporaryDirectory() as temporary:
+            folder = Path(temporary) / "model"
+            save_onnx(folder, model, run_id=run_id, onnx_path=onnx_path, bundle_path=bundle_path)
+            client.log_model_artifacts(model.model_id, str(folder))
+        client.finalize_logged_model(model.model_id, "READY")
+        # Not models:/<id>: MLflow looks that up in the store of the process, not of this client.
+        made = client.create_model_version(
+            task,
+            model.artifact_location,
+            run_id=run_id,
+            tags=tags,
+            description=description,
+            model_id=model.model_id,
+        )
+        return str(made.version)
+
+    return tracker.call(add)
+
+
+def set_champion(tracker: Tracker, task: str, version: str) -> None:
+    """Point the alias ``champion`` at a version.
+
+    Args:
+        tracker: the line to the store.
+        task: slug; the registered model's name.
+        version: as `register` gave it.
+    """
+    tracker.call(lambda client: client.set_registered_model_alias(task, CHAMPION, version))
+
+
+def champion_version(tracker: Tracker, task: str) -> str | None:
+    """The version that the alias ``champion`` points at, or None.
+
+    Args:
+        tracker: the line to the store.
+        task: slug; the registered model's name.
+    """
+
+    def look(client: Any) -> str | None:
+        for model in client.search_registered_models(f"name = '{task}'"):
+            return str(model.aliases[CHAMPION]) if CHAMPION in model.aliases else None
+        return None
+
+    return tracker.call(look)
+
+
+def save_onnx(
+    folder: Path, model: Any, *, run_id: str | None, onnx_path: Path, bundle_path: Path
+) -> None:
+    """Write a model in MLflow's layout, as `mlflow.onnx.log_model` would.
+
+    `log_model` itself would set the process's tracking URI and reopen the run.
+
+    Args:
+        folder: made here.
+        model: MLflow's entry for it, from ``create_logged_model``.
+        run_id: of the training, if there is one.
+        onnx_path: the model.
+        bundle_path: kept beside it.
+    """
+    import mlflow.onnx
+    import onnx
+    from mlflow.models import Model
+
+    mlflow.onnx.save_model(
+        onnx.load(onnx_path),
+        str(folder),
+        mlflow_model=Model(model.artifact_location, run_id=run_id, model_id=model.model_id),
+        pip_requirements=["fieldlens"],
+        onnx_execution_providers=["CPUExecutionProvider"],
+        save_as_external_data=False,
+        extra_files=[str(bundle_path)],
+    )

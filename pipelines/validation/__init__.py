@@ -1,0 +1,1 @@
+"""Another folder of images against a released model."""

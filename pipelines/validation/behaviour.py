@@ -1,0 +1,164 @@
+"""How often a change that means nothing turns an answer: behavioural tests of a finished model.
+
+Pictures go through the serving `Predictor` as they are and slightly changed: stored as a JPEG,
+brighter or darker, turned a little, and mirrored where the domain allows it. What is counted is
+changed answers, right or wrong: a model may err and must not waver. Called by `fieldlens stress`
+and by the tests marked ``model``.
+
+References:
+    Ribeiro et al. 2020, "Beyond accuracy: behavioral testing of NLP models with CheckList":
+    invariance tests.
+    Hendrycks and Dietterich 2019, "Benchmarking neural network robustness to common corruptions
+    and perturbations": the share of changed answers (flip probability).
+"""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageEnhance
+
+from pipelines.config.evaluate import ChangeFamily
+from pipelines.data.images import open_image
+from pipelines.data.pixel_range import Reading
+from pipelines.serving.predictor import Predictor
+
+#: What phones, messengers and web pages store; 50 is where blocks begin to be seen.
+_JPEG_QUALITIES = (50, 65, 80, 95)
+_BRIGHTNESS = (0.9, 1.1)
+#: The picture has entered already.
+_OF_ANY_ASPECT = Reading(max_aspect=1e9)
+#: A hand that holds a phone.
+_ROTATION_DEG = (-2.0, 2.0)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """One way to change a picture without changing what it shows.
+
+    Attributes:
+        family: changes of one family share a bound.
+        name: in words, e.g. ``JPEG quality 50``.
+        apply: from an upright RGB picture to another of the same size.
+    """
+
+    family: ChangeFamily
+    name: str
+    apply: Callable[[Image.Image], Image.Image]
+
+
+@dataclass(frozen=True, slots=True)
+class Turned:
+    """How many answers a change turned.
+
+    Attributes:
+        change: which.
+        n_images: pictures that were shown.
+        n_changed: answers that differ from those on the unchanged picture.
+        n_refused: pictures that are foreign when changed, and were not before.
+        bound: largest share of changed answers; None where there is none.
+    """
+
+    change: Change
+    n_images: int
+    n_changed: int
+    n_refused: int
+    bound: float | None
+
+    @property
+    def share(self) -> float:
+        """Share of changed answers."""
+        return self.n_changed / self.n_images
+
+    @property
+    def holds(self) -> bool:
+        """Whether the share is within the bound."""
+        return self.bound is None or self.share <= self.bound
+
+
+def changes(*, with_flip: bool) -> tuple[Change, ...]:
+    """Every change, mildest last within JPEG.
+
+    Args:
+        with_flip: whether a mirrored picture shows the same thing.
+    """
+    found = [
+        *(Change("jpeg", f"JPEG quality {q}", _jpeg(q)) for q in _JPEG_QUALITIES),
+        *(Change("brightness", f"brightness x {b:g}", _brightness(b)) for b in _BRIGHTNESS),
+        *(Change("rotation", f"rotation {d:+g} degrees", _rotation(d)) for d in _ROTATION_DEG),
+    ]
+    if with_flip:
+        found.append(Change("flip", "mirrored", _mirrored))
+    return tuple(found)
+
+
+def turned_answers(
+    predictor: Predictor,
+    files: Iterable[Path],
+    wanted: Sequence[Change],
+    bounds: Mapping[ChangeFamily, float],
+) -> list[Turned]:
+    """How many answers each change turns.
+
+    Args:
+        predictor: of the file that is served.
+        files: pictures, at least one.
+        wanted: the changes.
+        bounds: largest share of changed answers by family; a family may be absent.
+
+    Raises:
+        CorruptImageError: if a file is not an image that may enter.
+    """
+    n_images = 0
+    n_changed, n_refused = [0] * len(wanted), [0] * len(wanted)
+    for file in files:
+        picture = open_image(file, reading=predictor.reading).rgb
+        before = predictor.predict(picture)
+        n_images += 1
+        for place, change in enumerate(wanted):
+            after = predictor.predict(change.apply(picture))
+            n_changed[place] += after.label != before.label
+            n_refused[place] += after.is_foreign and not before.is_foreign
+    return [
+        Turned(change, n_images, changed, refused, bounds.get(change.family))
+        for change, changed, refused in zip(wanted, n_changed, n_refused, strict=True)
+    ]
+
+
+def _jpeg(quality: int) -> Callable[[Image.Image], Image.Image]:
+    def apply(picture: Image.Image) -> Image.Image:
+        buffer = io.BytesIO()
+        picture.save(buffer, "JPEG", quality=quality)
+        return open_image(buffer.getvalue(), reading=_OF_ANY_ASPECT).rgb
+
+    return apply
+
+
+def _brightness(factor: float) -> Callable[[Image.Image], Image.Image]:
+    return lambda picture: ImageEnhance.Brightness(picture).enhance(factor)
+
+
+def _rotation(degrees: float) -> Callable[[Image.Image], Image.Image]:
+    """Around the centre; corners are filled by mirroring, since a black wedge would be news."""
+
+    def apply(picture: Image.Image) -> Image.Image:
+        # Enough for the corner of a square; a side of 1 px has nothing to mirror.
+        margin = min(int(max(picture.size) * np.sin(np.radians(abs(degrees)))) + 1, *_last(picture))
+        widths = ((margin, margin), (margin, margin), (0, 0))
+        wide = Image.fromarray(np.pad(np.asarray(picture), widths, mode="reflect"))
+        turned = wide.rotate(degrees, Image.Resampling.BILINEAR)
+        return turned.crop((margin, margin, margin + picture.width, margin + picture.height))
+
+    return apply
+
+
+def _last(picture: Image.Image) -> tuple[int, int]:
+    return picture.width - 1, picture.height - 1
+
+
+def _mirrored(picture: Image.Image) -> Image.Image:
+    return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)

@@ -1,0 +1,138 @@
+"""Another folder's images, each looked at once: the model's answer, and how far blind models get.
+
+A folder whose files give their labels away flatters every model that is tested on it. Called by
+`validate`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.audit import features as blind_looks
+from pipelines.audit import shortcuts
+from pipelines.audit.features import Look, original_facts
+from pipelines.data.images import read_file
+from pipelines.data.manifest import Entry
+from pipelines.data.pixel_range import outside_words
+from pipelines.errors import DataError
+from pipelines.serving.predictor import Prediction, Predictor
+from pipelines.validation.external import BlindScore
+
+
+@dataclass(frozen=True, slots=True)
+class Looked:
+    """One image.
+
+    Attributes:
+        entry: path, label and group.
+        prediction: of the model.
+        look: what the audits see of it.
+    """
+
+    entry: Entry
+    prediction: Prediction
+    look: Look
+
+
+def look_at(folder: Path, entry: Entry, predictor: Predictor) -> Looked:
+    """One image, decoded once.
+
+    Args:
+        folder: that the entry's path is relative to.
+        entry: the image.
+        predictor: asked about it.
+
+    Raises:
+        CorruptImageError: if it is not an image that may enter.
+    """
+    data = read_file(folder / entry.path, entry.path)
+    opened = predictor.opened(data, name=entry.path)
+    pixels = predictor.pixels(opened.rgb, name=entry.path)
+    prediction = predictor.answer(pixels, outside=opened.outside)
+    return Looked(entry, prediction, blind_looks.look(data, entry.path, pixels))
+
+
+def probabilities_of(looked: Sequence[Looked]) -> NDArray[np.float64]:
+    """(n, c) probabilities, in the order of the bundle's labels.
+
+    Args:
+        looked: n images.
+    """
+    return np.array([list(each.prediction.probabilities.values()) for each in looked])
+
+
+def beyond_range(looked: Sequence[Looked], predictor: Predictor) -> str:
+    """What goes beyond the range of the training data, in one sentence; or empty.
+
+    Args:
+        looked: at least one image.
+        predictor: that looked.
+    """
+    most = max(looked, key=lambda each: each.prediction.outside)
+    n_outside = sum(each.prediction.outside > 0 for each in looked)
+    if not n_outside:
+        return ""
+    words = outside_words(most.prediction.outside, predictor.reading.range)
+    return f"{n_outside:,} images go beyond the range; of {most.entry.path!r}, most: {words}"
+
+
+def blind_features(folder: Path, looked: Sequence[Looked]) -> dict[str, NDArray[np.generic]]:
+    """By audit, (n, d): what may be known of the images without looking at the subject.
+
+    Args:
+        folder: where records.csv may state what files were before they were scaled down.
+        looked: n images.
+    """
+    stated = original_facts(folder)
+    return blind_looks.blind_features(
+        [each.look for each in looked], [stated.get(each.entry.path, {}) for each in looked]
+    )
+
+
+# -- blindness ------------------------------------------------------------------------------------
+def blind_scores(
+    features: Mapping[str, NDArray[np.generic]],
+    labels: Sequence[str],
+    groups: Sequence[str],
+    *,
+    folds: int,
+    seed: int,
+    resamples: int,
+) -> tuple[BlindScore, ...]:
+    """Macro-F1 of each blind model, cross-validated by group over the labels that are present.
+
+    Args:
+        features: (n, d) by name of an audit (`pipelines.audit.shortcuts.AUDITS`).
+        labels: (n,) of the images.
+        groups: (n,).
+        folds: wanted; fewer where a label has fewer groups.
+        seed: draws folds, forests and resamples.
+        resamples: of the intervals.
+
+    Raises:
+        DataError: if there is one label only, or a label with one group only.
+    """
+    present, class_index = np.unique(np.asarray(labels), return_inverse=True)
+    if len(present) < 2:
+        raise DataError(f"all images are '{labels[0]}': there is nothing to tell apart.")
+    shared = shortcuts.blind(class_index, len(present), groups, folds, seed, resamples)
+    scores = []
+    for name, table in features.items():
+        guessed = shortcuts.out_of_fold(
+            lambda: shortcuts.forest(seed), table, class_index, len(present), shared.folds
+        )
+        audit = shortcuts.AUDITS[name]
+        scores.append(
+            BlindScore(
+                name=name,
+                sees=audit.sees,
+                decides=audit.decides,
+                macro_f1=shared.interval(guessed.argmax(axis=1)),
+            )
+        )
+    return tuple(scores)

@@ -1,0 +1,279 @@
+"""Another folder of labelled images: which of them count as new to a released model.
+
+Set aside are files that are no images, copies within the folder, copies of images that the project
+has (they are no news to the model), and classes that the model was not taught. Called by
+`validate`; nothing here writes.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.card import DatasetCard
+from pipelines.data import near_duplicates
+from pipelines.data.account import Account, account
+from pipelines.data.decoding import Refused, Seen, by_patient, look_at_all
+from pipelines.data.duplicates import Policy, drop_exact, join_groups, linked_by_copies
+from pipelines.data.fingerprints import stack
+from pipelines.data.layout import read_folder
+from pipelines.data.manifest import Entry, Record, records_of
+from pipelines.data.pixel_range import AS_IT_COMES, Reading
+from pipelines.data.tree import File
+from pipelines.errors import DataError, MissingDataError
+from pipelines.progress import track
+
+Kind = Literal["refused", "known", "copy", "unknown_label"]
+#: Reasons that name another image, without it.
+_IN_SHORT: dict[str, str] = {
+    "known": "copies of the project's images",
+    "copy": "copies within the folder",
+    "unknown_label": "of a class that the model was not taught",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Project:
+    """The images that the model's project has.
+
+    Attributes:
+        entries: of its manifest, all splits.
+        raw_dir: where their files lie; they need not.
+    """
+
+    entries: Sequence[Entry]
+    raw_dir: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Aside:
+    """One image that does not count.
+
+    Attributes:
+        path: relative to the folder.
+        kind: as in `pipelines.validation.external.SetAside`.
+        reason: one line.
+    """
+
+    path: str
+    kind: Kind
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """A folder, sifted.
+
+    Attributes:
+        entries: the images that count, by path; near duplicates share a group.
+        aside: the others, by path.
+        sought: how far copies of the project's images were looked for, in words.
+        files: every file of the folder.
+        label_of: label of each listed image, by path.
+    """
+
+    entries: tuple[Entry, ...]
+    aside: tuple[Aside, ...]
+    sought: str
+    files: tuple[File, ...]
+    label_of: Mapping[str, str]
+
+    def account(self, refused: Iterable[Aside] = ()) -> Account:
+        """What became of every file of the folder.
+
+        Args:
+            refused: images that counted, and could not be used later.
+        """
+        aside = {each.path: each for each in (*self.aside, *refused)}
+        read = {entry.path: entry.label for entry in self.entries if entry.path not in aside}
+        left_out = {
+            path: (self.label_of[path], _IN_SHORT.get(each.kind, each.reason))
+            for path, each in aside.items()
+        }
+        return account(self.files, read, left_out, read.values())
+
+
+def sift(
+    folder: Path,
+    card: DatasetCard,
+    labels: Sequence[str],
+    project: Project | None,
+    *,
+    min_side_px: int,
+    near_duplicate_bits: int,
+    reading: Reading = AS_IT_COMES,
+) -> Outside:
+    """The images of a folder that count, and why the others do not.
+
+    Args:
+        folder: a folder a class, or records.csv; as `read_raw` takes it.
+        card: maps names of classes to labels.
+        labels: that the model knows.
+        project: images that the model may have seen; None where it is not known.
+        min_side_px: of params.
+        near_duplicate_bits: of params.
+        reading: of the model.
+
+    Raises:
+        MissingDataError: if there is no such folder.
+        DataError: if it holds a class that the card does not know, or no image that counts.
+    """
+    if not folder.is_dir():
+        raise MissingDataError(
+            f"{folder}: there is no such folder. Expected a folder a class "
+            f"({', '.join(card.labels)}), or records.csv."
+        )
+    layout = read_folder(folder, card)
+    # A part of a published split means nothing to a model that was not trained on it.
+    listed = [replace(each, split=None) for each in records_of(folder, layout, card)]
+    aside = [
+        Aside(each.path, "unknown_label", f"the model was not taught {each.label!r}")
+        for each in listed
+        if each.label not in labels
+    ]
+    record_of = {each.path: each for each in listed if each.label in labels}
+    looks = look_at_all(
+        folder,
+        sorted(record_of),
+        min_side_px=min_side_px,
+        reading=reading,
+    )
+    seen: list[Seen] = []
+    for found in track(looks, f"{card.task}: decoding the folder", len(record_of)):
+        if isinstance(found, Refused):
+            aside.append(Aside(found.path, "refused", found.reason))
+        else:
+            seen.append(found)
+    record_of |= by_patient(record_of, seen, folder)
+    labels_of = {path: record.label for path, record in record_of.items()}
+    known, sought = _known(seen, labels_of, project, near_duplicate_bits, reading, card)
+    aside += [Aside(path, "known", reason) for path, reason in known.items()]
+    new = [each for each in seen if each.path not in known]
+    records = [record_of[each.path] for each in new]
+    sha256s = [each.sha256 for each in new]
+    dropped = {each.index: each.reason for each in drop_exact(records, sha256s)}
+    aside += [Aside(new[index].path, "copy", reason) for index, reason in dropped.items()]
+    linked = linked_by_copies(records, sha256s)
+    kept = [index for index in range(len(new)) if index not in dropped]
+    _check_any(folder, kept, listed, aside)
+    return Outside(
+        entries=_entries(
+            [new[i] for i in kept],
+            [records[i] for i in kept],
+            linked,
+            records,
+            near_duplicate_bits,
+            card.near_duplicates,
+        ),
+        aside=tuple(sorted(aside, key=lambda each: each.path)),
+        sought=sought,
+        files=layout.files,
+        label_of={each.path: each.label for each in listed},
+    )
+
+
+def _check_any(
+    folder: Path, kept: Sequence[int], listed: Sequence[Record], aside: Sequence[Aside]
+) -> None:
+    if kept:
+        return
+    counts = Counter(each.kind for each in aside)
+    why = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in sorted(counts.items()))
+    raise DataError(
+        f"{folder}: of {len(listed)} images none counts ({why}; the first: {aside[0].path!r}: "
+        f"{aside[0].reason}). Expected images that are new to the model."
+    )
+
+
+def _entries(
+    kept: Sequence[Seen],
+    records: Sequence[Record],
+    linked: Sequence[tuple[str, str]],
+    all_records: Sequence[Record],
+    max_bits: int,
+    policy: Policy,
+) -> tuple[Entry, ...]:
+    prints = stack(each.fingerprint for each in kept)
+    joined = join_groups(records, prints, max_bits, linked, left_out=all_records, policy=policy)
+    return tuple(
+        Entry(
+            path=image.path,
+            label=record.label,
+            group=group,
+            source=record.source,
+            split="test",
+            sha256=image.sha256,
+            width_px=image.width_px,
+            height_px=image.height_px,
+        )
+        for image, record, group in zip(kept, records, joined.groups, strict=True)
+    )
+
+
+# -- copies of the project's images ---------------------------------------------------------------
+def _known(
+    seen: Sequence[Seen],
+    labels_of: Mapping[str, str],
+    project: Project | None,
+    max_bits: int,
+    reading: Reading,
+    card: DatasetCard,
+) -> tuple[dict[str, str], str]:
+    """By path, of which of the project's images it is a copy; and how far that was looked for."""
+    if project is None:
+        return {}, "not at all: the project's manifest is not here"
+    by_hash = {entry.sha256: entry for entry in project.entries}
+    known = {
+        each.path: f"the same bytes as {_where(by_hash[each.sha256])}"
+        for each in seen
+        if each.sha256 in by_hash
+    }
+    if card.near_duplicates == "off":
+        return known, "exact copies only: the card says near_duplicates: off"
+    here = [entry for entry in project.entries if (project.raw_dir / entry.path).is_file()]
+    if not here:
+        return known, "exact copies only: the project's images are not here"
+    looks = look_at_all(
+        project.raw_dir,
+        [entry.path for entry in here],
+        min_side_px=1,
+        reading=reading,
+    )
+    own, prints = [], []
+    entry_of = {entry.path: entry for entry in here}
+    for found in track(looks, f"{card.task}: fingerprints of the project's images", len(here)):
+        if isinstance(found, Seen):
+            own.append(entry_of[found.path])
+            prints.append(found.fingerprint)
+    others = [each for each in seen if each.path not in known]
+    n = len(own)
+
+    def is_across(left: NDArray[np.intp], right: NDArray[np.intp]) -> NDArray[np.bool_]:
+        across: NDArray[np.bool_] = (left < n) & (right >= n)
+        return across
+
+    near = near_duplicates.find(
+        stack([*prints, *(each.fingerprint for each in others)]),
+        [*(entry.label for entry in own), *(labels_of[each.path] for each in others)],
+        max_bits,
+        is_across,
+    )
+    for mine, theirs in zip(near.left, near.right - n, strict=True):
+        known.setdefault(others[theirs].path, f"a near duplicate of {_where(own[mine])}")
+    missing = len(project.entries) - len(own)
+    if missing:
+        return known, (
+            f"exact copies of all, near duplicates of {len(own)} of the project's "
+            f"{len(project.entries)} images: {missing} are not here"
+        )
+    return known, f"exact and near duplicates of all {len(own)} images of the project"
+
+
+def _where(entry: Entry) -> str:
+    return f"{entry.path!r} ({entry.split})"

@@ -1,0 +1,47 @@
+"""The tiny network and pictures for it, as fixtures."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+
+from pipelines.backbones.heads import Classifier
+from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
+from pipelines.export.onnx_export import classifier_onnx
+from tests import tiny_network
+from tests.tiny_network import make_net, pictures
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(autouse=True)
+def _one_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("FIELDLENS_WORKERS", "1")
+
+
+@pytest.fixture
+def tiny_net() -> Classifier:
+    return make_net(doctored=False)
+
+
+@pytest.fixture(scope="session")
+def tiny_onnx() -> bytes:
+    return tiny_network.tiny_onnx()
+
+
+@pytest.fixture(scope="session")
+def doctored_onnx() -> bytes:
+    return classifier_onnx(make_net(doctored=True), 32, IMAGENET_MEAN, IMAGENET_STD)
+
+
+@pytest.fixture(scope="session")
+def make_pictures() -> Callable[..., NDArray[np.uint8]]:
+    """Makes (n, side, side, 3) patchworks of colours with some noise."""
+    return pictures

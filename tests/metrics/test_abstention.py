@@ -1,0 +1,246 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.special import logsumexp
+from sklearn.covariance import LedoitWolf
+from sklearn.decomposition import PCA
+from sklearn.metrics import roc_auc_score
+from sklearn.neighbors import NearestNeighbors
+
+from pipelines.errors import DataError
+from pipelines.metrics.abstention import (
+    MAX_DIRECTIONS,
+    Before,
+    accepting_threshold,
+    expected_lengths,
+    fit_abstention,
+    pack,
+    principal_directions,
+)
+from pipelines.metrics.foreign_scores import FOREIGN_SCORES, Known
+from pipelines.serving.out_of_distribution import Novelty, residuals, rooted, unpack
+from pipelines.serving.trust import MAX_ABSTENTION_BYTES
+
+D = 40
+
+
+def embedded(n: int, seed: int, *, foreign: bool = False, d: int = D) -> np.ndarray:
+    """Sums of a few patterns, as pooled features are; foreign ones of other patterns."""
+    patterns = np.random.default_rng(100 + foreign).exponential(size=(4, d)) ** 2
+    rng = np.random.default_rng(seed)
+    values = rng.exponential(size=(n, 4)) @ patterns + rng.exponential(0.05, size=(n, d))
+    return values.astype(np.float32)
+
+
+def test_foreign_embeddings_are_told_and_known_ones_accepted():
+    fitted = fit_abstention(embedded(300, 0), embedded(200, 1), 0.95)
+    novelty = Novelty.load(fitted, D)
+    known, is_refused = novelty.judge(embedded(1000, 2))
+    foreign, _ = novelty.judge(embedded(1000, 3, foreign=True))
+    assert 0.02 < is_refused.mean() < 0.09
+    truth = np.repeat([0, 1], 1000)
+    assert roc_auc_score(truth, np.concatenate([known, foreign])) > 0.98
+    assert (fitted.n_train, fitted.n_val, fitted.acceptance) == (300, 200, 0.95)
+    # The val images themselves: what was asked for.
+    assert 0.95 <= 1 - novelty.judge(embedded(200, 1))[1].mean() <= 0.97
+
+
+def test_all_of_it_fits_a_phone():
+    # MobileNetV2's two levels, the wider of the backbones'.
+    widths = (1280, 960)
+    train, val = (embedded(n, seed, d=sum(widths)) for n, seed in ((150, 0), (20, 1)))
+    fitted = fit_abstention(train, val, 0.95, widths=widths)
+    shapes = {name: array.shape for name, array in fitted.arrays.items()}
+    assert shapes == {
+        **{"mean": (2240,), "centre": (2,), "spread": (2,)},
+        **{"basis_0": (MAX_DIRECTIONS, 1280), "basis_1": (MAX_DIRECTIONS, 960)},
+    }
+    assert sum(len(array.data) for array in fitted.arrays.values()) < 0.8 * MAX_ABSTENTION_BYTES
+
+
+def test_val_images_have_standard_scores_at_each_level():
+    train, val = embedded(300, 0), embedded(200, 1)
+    fitted = fit_abstention(train, val, 0.95, widths=(30, 10))
+    arrays = {name: unpack(array) for name, array in fitted.arrays.items()}
+    scores = (residuals(val, arrays) - arrays["centre"]) / arrays["spread"]
+    np.testing.assert_allclose(scores.mean(axis=0), 0, atol=1e-5)
+    np.testing.assert_allclose(scores.std(axis=0), 1, atol=1e-5)
+    np.testing.assert_allclose(Novelty.load(fitted, D).judge(val)[0], scores.max(axis=1))
+
+
+def test_what_one_level_does_not_show_the_other_tells():
+    """The head's level of foreign pictures is that of known ones; the inner one is not."""
+    widths = (D, D)
+    train, val, known = (np.hstack([embedded(300, s), embedded(300, s + 50)]) for s in (0, 1, 2))
+    foreign = np.hstack([embedded(300, 3), embedded(300, 53, foreign=True)])
+    novelty = Novelty.load(fit_abstention(train, val, 0.95, widths=widths), sum(widths))
+    assert novelty.judge(known)[1].mean() < 0.1
+    assert novelty.judge(foreign)[1].mean() > 0.9
+
+
+def test_same_embeddings_give_the_same_bytes():
+    first, again = (fit_abstention(embedded(60, 0), embedded(20, 1), 0.95) for _ in range(2))
+    assert first.model_dump_json() == again.model_dump_json()
+
+
+@pytest.mark.parametrize(
+    ("train", "k"),
+    [
+        pytest.param(embedded(1, 0), 1, id="one image"),
+        pytest.param(np.ones((9, D), np.float32), 1, id="all alike"),
+        pytest.param(np.zeros((9, D), np.float32), 1, id="zeros"),
+        pytest.param(np.repeat(embedded(2, 0), 10, axis=0), 1, id="two images, ten times each"),
+        pytest.param(embedded(7, 0), 3, id="half as many as images"),
+        pytest.param(embedded(50, 0), 20, id="half as many as features"),
+    ],
+)
+def test_few_or_dull_images_can_be_fitted(train, k):
+    fitted = fit_abstention(train, train, 0.95)
+    assert fitted.arrays["basis_0"].shape == (k, D)
+    novelty = Novelty.load(fitted, D)
+    assert not novelty.judge(train)[1].all()
+    assert novelty.judge(-embedded(5, 3))[1].all()
+
+
+@pytest.mark.parametrize("n", [25, 90], ids=["fewer images than features", "more"])
+def test_directions_are_the_principal_ones(n):
+    rows = np.random.default_rng(5).normal(size=(n, D)) * np.linspace(1, 3, D)
+    basis = principal_directions(rows - rows.mean(axis=0), 6)
+    np.testing.assert_allclose(basis @ basis.T, np.eye(6), atol=1e-9)
+    expected = PCA(6).fit(rows).components_
+    np.testing.assert_allclose(np.abs(np.sum(basis * expected, axis=1)), 1, atol=1e-9)
+    assert (basis.max(axis=1) >= -basis.min(axis=1)).all()
+
+
+@pytest.mark.parametrize(
+    ("n", "acceptance", "rank"),
+    [(1, 0.95, 1), (6, 0.95, 6), (18, 0.95, 18), (19, 0.95, 19), (39, 0.95, 38), (99, 0.9, 90)],
+)
+def test_threshold_is_the_conformal_one(n, acceptance, rank):
+    scores = np.random.default_rng(0).permutation(n).astype(float) + 1
+    assert accepting_threshold(scores, acceptance) == rank
+
+
+@given(st.lists(st.floats(-100, 100), min_size=1, max_size=60), st.sampled_from([0.6, 0.9, 0.95]))
+def test_threshold_accepts_as_many_as_asked(values, acceptance):
+    scores = np.array(values)
+    threshold = accepting_threshold(scores, acceptance)
+    assert (scores <= threshold).mean() >= acceptance - 1e-9
+    assert threshold <= scores.max() + 1e-6
+
+
+# -- a network that has seen val ------------------------------------------------------------------
+def around_patterns(n: int, seed: int, noise: float) -> np.ndarray:
+    """Embeddings whose roots are sums of four patterns, and noise that is left over."""
+    patterns = np.random.default_rng(7).normal(size=(4, D))
+    rng = np.random.default_rng(seed)
+    roots = rng.normal(3, 1, size=(n, 4)) @ patterns + rng.normal(0, noise, size=(n, D))
+    return (np.sign(roots) * roots**2).astype(np.float32)
+
+
+def test_network_that_was_trained_on_val_accepts_new_images_as_promised():
+    # To each network what it was trained on is nearer than what is new, by a third, and to the
+    # second one all is nearer.
+    before = Before(around_patterns(300, 0, 0.6), around_patterns(200, 1, 0.9))
+    train, val = around_patterns(300, 2, 0.2), around_patterns(200, 3, 0.2)
+    new = around_patterns(1000, 4, 0.3)
+    naive = fit_abstention(train, val, 0.95, 4)
+    fitted = fit_abstention(train, val, 0.95, 4, before=before)
+    assert Novelty.load(naive, D).judge(new)[1].mean() > 0.3
+    assert 0.02 < Novelty.load(fitted, D).judge(new)[1].mean() < 0.09
+    # It is described by all that was trained on, and judged by what was not.
+    assert (fitted.n_train, fitted.n_val) == (500, 200)
+
+
+def test_expected_lengths_are_as_many_times_those_of_trained_images():
+    rng = np.random.default_rng(3)
+    trained_before = rng.uniform(1, 3, (50, 2))
+    trained = trained_before[:40] ** 0 * np.exp(np.log(trained_before).mean(axis=0)) * [0.5, 4.0]
+    new = rng.uniform(1, 3, (30, 2))
+    np.testing.assert_allclose(
+        expected_lengths(trained, trained_before, new), new * [0.5, 4.0], rtol=1e-12
+    )
+    assert np.isfinite(expected_lengths(np.zeros((3, 2)), np.zeros((4, 2)), new)).all()
+
+
+@pytest.mark.parametrize("place", [0, 1], ids=["train", "val"])
+def test_embeddings_before_a_refit_that_say_nothing_are_refused(place):
+    both = [embedded(9, 0), embedded(9, 1)]
+    both[place] = np.full((3, D), np.nan, dtype=np.float32)
+    with pytest.raises(DataError, match=r"(train|val) before the refit images"):
+        fit_abstention(embedded(9, 0), embedded(9, 1), 0.95, before=Before(*both))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("rows", [np.zeros((0, D)), np.full((3, D), np.nan)], ids=["none", "NaN"])
+def test_embeddings_that_say_nothing_are_refused(split, rows):
+    both = {"train": embedded(9, 0), "val": embedded(9, 1), split: rows.astype(np.float32)}
+    with pytest.raises(DataError, match=f"abstention needs finite embeddings of {split} images"):
+        fit_abstention(both["train"], both["val"], 0.95)
+
+
+# -- the published scores ---------------------------------------------------------------------
+def known() -> Known:
+    embedding = embedded(120, 0).astype(np.float64)
+    rng = np.random.default_rng(6)
+    class_index = rng.integers(0, 3, 120)
+    return Known(embedding, embedding @ rng.normal(size=(D, 3)), class_index)
+
+
+def scored(name: str, embedding: np.ndarray) -> np.ndarray:
+    taught = known()
+    logits = embedding @ np.linalg.lstsq(taught.embedding, taught.logits, rcond=None)[0]
+    return FOREIGN_SCORES[name](taught)(embedding, logits)
+
+
+@pytest.mark.parametrize("name", sorted(set(FOREIGN_SCORES) - {"max_softmax", "energy"}))
+def test_published_score_is_larger_for_foreign_embeddings(name):
+    foreign, own = (embedded(100, 8, foreign=flag).astype(float) for flag in (True, False))
+    assert np.median(scored(name, foreign)) > np.median(scored(name, own))
+
+
+def test_scores_of_logits():
+    logits = np.random.default_rng(1).normal(0, 3, (5, 4))
+    got = FOREIGN_SCORES["energy"](known())(np.zeros((5, D)), logits)
+    np.testing.assert_allclose(got, -logsumexp(logits, axis=1))
+    got = FOREIGN_SCORES["max_softmax"](known())(np.zeros((5, D)), logits)
+    np.testing.assert_allclose(got, -np.exp(logits.max(axis=1) - logsumexp(logits, axis=1)))
+
+
+def test_scores_of_embeddings_are_those_of_scikit_learn():
+    taught, probe = known(), embedded(20, 9).astype(np.float64)
+    of_length_1 = [
+        rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (taught.embedding, probe)
+    ]
+    distance, _ = NearestNeighbors(n_neighbors=5).fit(of_length_1[0]).kneighbors(of_length_1[1])
+    np.testing.assert_allclose(scored("nearest_neighbours", probe), distance[:, 4], atol=1e-6)
+    pca = PCA(20).fit(taught.embedding)
+    gap = probe - pca.inverse_transform(pca.transform(probe))
+    np.testing.assert_allclose(scored("residual", probe), np.linalg.norm(gap, axis=1), rtol=1e-6)
+    means = np.stack([taught.embedding[taught.class_index == c].mean(axis=0) for c in range(3)])
+    tied = LedoitWolf(assume_centered=True).fit(taught.embedding - means[taught.class_index])
+    nearest = np.min([tied.mahalanobis(probe - mean) for mean in means], axis=0)
+    np.testing.assert_allclose(scored("mahalanobis", probe), nearest, rtol=1e-5)
+
+
+def test_the_packed_arrays_lose_nothing_that_matters():
+    train, val = embedded(200, 0), embedded(50, 1)
+    fitted = fit_abstention(train, val, 0.95)
+    roots = rooted(train)
+    exact = principal_directions(roots - roots.mean(axis=0), MAX_DIRECTIONS)
+    x = rooted(val) - roots.mean(axis=0)
+    expected = np.linalg.norm(x - x @ exact.T @ exact, axis=1)
+    assert unpack(fitted.arrays["basis_0"]).shape == exact.shape
+    got = residuals(val, {name: unpack(array) for name, array in fitted.arrays.items()})
+    np.testing.assert_allclose(got[:, 0], expected, atol=0.004)
+
+
+def test_the_last_bits_of_a_blas_kernel_do_not_reach_the_bundle():
+    train = embedded(200, 0).astype(np.float64)
+    values = principal_directions(train - train.mean(axis=0), 8)
+    other = values * (1 + 1e-15)
+    assert not np.array_equal(values, other)
+    assert pack(values, "int8") == pack(other, "int8")

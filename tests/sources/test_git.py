@@ -1,0 +1,210 @@
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from pipelines.errors import BusyError, SourceError
+from pipelines.locks import hold
+from pipelines.source_kinds import GitSource
+from pipelines.sources.git import fetch_git
+from pipelines.sources.intake import Facts, Intake
+from tests.file_tree import file_tree
+
+
+def _git(folder: Path, *arguments: str) -> str:
+    identity = ["-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(
+        ["git", "-C", str(folder), *identity, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return done.stdout.strip()
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    folder = tmp_path / "fish set"
+    (folder / "data/raw/carp").mkdir(parents=True)
+    (folder / "data/rawer").mkdir(parents=True)
+    _git(folder, "init", "--quiet", "--initial-branch=main")
+    # This repository itself keeps the bytes as they are.
+    (folder / ".git/info").mkdir(exist_ok=True)
+    (folder / ".git/info/attributes").write_text("* -text -filter\n")
+    (folder / "data/raw/carp/größe\n1.jpg").write_bytes(b"old\r\n")
+    (folder / "data/raw/carp/same.jpg").write_bytes(b"old\r\n")
+    (folder / "data/raw/records.csv").write_bytes(b"path,label\r\n")
+    (folder / "data/raw/notes.txt").write_bytes(b"notes")
+    (folder / "data/raw/carp/link.jpg").symlink_to("/etc/passwd")
+    (folder / "data/rawer/other.jpg").write_bytes(os.urandom(50_000))
+    # Rules that would change the bytes, or run a program, if anything were checked out.
+    (folder / ".gitattributes").write_text("*.jpg text eol=lf filter=evil\n*.csv text eol=lf\n")
+    (folder / "top.png").write_bytes(b"top")
+    _git(folder, "add", "--all")
+    _git(folder, "commit", "--quiet", "-m", "one")
+    _git(folder, "tag", "v1")
+    (folder / "data/raw/carp/same.jpg").write_bytes(b"new")
+    _git(folder, "commit", "--quiet", "-am", "two")
+    _git(folder, "branch", "side")
+    return folder
+
+
+def _fetch(repository: str | Path, revision: str, tmp_path: Path, **options: object) -> Facts:
+    raw_dir = tmp_path / "raw"
+    raw_dir.mkdir(exist_ok=True)
+    document = {"kind": "git", "repository": str(repository), "revision": revision, **options}
+    source = GitSource.model_validate(document)
+    intake = Intake(raw_dir, "fish", max_bytes=source.max_bytes)
+    facts = fetch_git(source, intake, tmp_path, tmp_path / "downloads")
+    facts["n_links"] = intake.skipped["link"]
+    return facts
+
+
+@pytest.mark.parametrize("can_filter", [True, False])
+@pytest.mark.parametrize("form", ["path", "relative", "file"])
+def test_fetch_git_subfolder_at_a_tag(
+    repository: Path, tmp_path: Path, form: str, can_filter: bool
+) -> None:
+    _git(repository, "config", "uploadpack.allowFilter", str(can_filter).lower())
+    location = {"path": str(repository), "relative": "fish set", "file": repository.as_uri()}[form]
+    facts = _fetch(location, "v1", tmp_path, subfolder="data/raw")
+    assert facts == {
+        "repository": repository.as_uri() if form == "file" else "fish set",
+        "revision": "v1",
+        "commit": _git(repository, "rev-parse", "v1"),
+        "subfolder": "data/raw",
+        "n_links": 1,
+    }
+    assert file_tree(tmp_path / "raw") == {
+        "carp/größe\n1.jpg": b"old\r\n",
+        "carp/same.jpg": b"old\r\n",
+        "records.csv": b"path,label\r\n",
+    }
+    assert [path.suffix for path in (tmp_path / "downloads").iterdir()] == [".lock"]
+
+
+@pytest.mark.parametrize("revision", ["main", "side", "HEAD", "commit", "short"])
+def test_fetch_git_other_revisions_are_resolved(
+    repository: Path, tmp_path: Path, revision: str
+) -> None:
+    head = _git(repository, "rev-parse", "HEAD")
+    given = {"commit": head, "short": head[:10]}.get(revision, revision)
+    facts = _fetch(repository.as_uri(), given, tmp_path)
+    assert facts["commit"] == head
+    assert file_tree(tmp_path / "raw")["data/raw/carp/same.jpg"] == b"new"
+    assert file_tree(tmp_path / "raw")["top.png"] == b"top"
+
+
+def test_fetch_git_brings_only_what_is_wanted(repository: Path, tmp_path: Path) -> None:
+    _git(repository, "config", "uploadpack.allowFilter", "true")
+    # The 50,000 random bytes in data/rawer would pass this bound.
+    _fetch(repository.as_uri(), "main", tmp_path, subfolder="data/raw", max_bytes=45_000)
+    assert len(file_tree(tmp_path / "raw")) == 3
+
+
+@pytest.mark.parametrize("max_bytes", [45_000, 100])
+def test_fetch_git_bound_holds(repository: Path, tmp_path: Path, max_bytes: int) -> None:
+    _git(repository, "config", "uploadpack.allowFilter", "true")
+    with pytest.raises(SourceError, match="more than"):
+        _fetch(repository.as_uri(), "main", tmp_path, max_bytes=max_bytes)
+
+
+@pytest.mark.parametrize(
+    ("options", "match"),
+    [
+        ({"revision": "v2"}, "no tag, branch or commit 'v2'"),
+        ({"revision": "0" * 40}, "no tag, branch or commit"),
+        ({"revision": "--upload-pack=touch evil"}, "not a name"),
+        ({"revision": ""}, "not a name"),
+        ({"repository": "--upload-pack=touch evil"}, "not a name"),
+        ({"repository": "ext::sh -c 'touch evil'"}, "git says: fatal: transport 'ext' not allowed"),
+        ({"repository": "absent"}, "git says: fatal: .*absent"),
+        ({"repository": "file:///absent/repo"}, "git says: fatal: .*absent"),
+        ({"subfolder": "absent"}, "no files below 'absent'"),
+        ({"subfolder": "../data"}, "climbs out"),
+        ({"subfolder": "/data"}, "is absolute"),
+    ],
+)
+def test_fetch_git_refusals(
+    repository: Path,
+    tmp_path: Path,
+    options: dict[str, str],
+    match: str,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    given = {"repository": str(repository), "revision": "main", **options}
+    with pytest.raises(SourceError, match=match) as caught:
+        _fetch(given.pop("repository"), given.pop("revision"), tmp_path, **given)
+    assert "\n" not in str(caught.value)
+    assert not list(tmp_path.glob("**/evil"))
+    assert file_tree(tmp_path / "raw") == {}
+
+
+def test_fetch_git_error_hides_the_password(tmp_path: Path) -> None:
+    # Port 9 (discard) of this machine: nobody listens.
+    with pytest.raises(SourceError) as caught:
+        _fetch("http://me:secret@127.0.0.1:9/fish.git", "main", tmp_path)
+    assert "git says: fatal:" in str(caught.value)
+    assert "secret" not in str(caught.value)
+
+
+def test_fetch_git_lfs_pointer_is_an_error(repository: Path, tmp_path: Path) -> None:
+    pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n"
+    (repository / "top.png").write_text(pointer)
+    _git(repository, "commit", "--quiet", "-am", "three")
+    with pytest.raises(SourceError, match=r"'top.png' is a Git LFS pointer"):
+        _fetch(repository, "main", tmp_path)
+
+
+def test_fetch_git_runs_no_filter_or_hook(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # What a user's own settings say is not to be run on somebody else's files either.
+    hooks = tmp_path / "hooks"
+    hooks.mkdir()
+    for name in ("post-checkout", "reference-transaction"):
+        (hooks / name).write_text(f"#!/bin/sh\ntouch '{tmp_path}/evil'\n")
+        (hooks / name).chmod(0o755)
+    config = tmp_path / "gitconfig"
+    config.write_text(
+        f'[filter "evil"]\n smudge = touch {tmp_path}/evil\n required = true\n'
+        f"[core]\n hooksPath = {hooks}\n fsmonitor = touch {tmp_path}/evil\n"
+    )
+    monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
+    _fetch(repository.as_uri(), "v1", tmp_path, subfolder="data/raw")
+    assert not (tmp_path / "evil").exists()
+    assert len(file_tree(tmp_path / "raw")) == 3
+
+
+def test_fetch_git_inside_a_git_hook_stays_in_its_own_repository(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = tmp_path / "other"
+    other.mkdir()
+    _git(other, "init", "--quiet")
+    monkeypatch.setenv("GIT_DIR", str(other / ".git"))
+    monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git/index"))
+    facts = _fetch(repository, "v1", tmp_path)
+    monkeypatch.delenv("GIT_DIR")
+    monkeypatch.delenv("GIT_INDEX_FILE")
+    assert facts["commit"] == _git(repository, "rev-parse", "v1")
+    assert not (other / ".git/FETCH_HEAD").exists()
+
+
+def test_fetch_git_twice_at_once_is_busy(repository: Path, tmp_path: Path) -> None:
+    _fetch(repository, "v1", tmp_path)
+    lock = next((tmp_path / "downloads").glob("*.lock"))
+    with hold(lock, "another fetch"), pytest.raises(BusyError):
+        _fetch(repository, "v1", tmp_path)
+
+
+def test_fetch_git_without_git_says_so(
+    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(SourceError, match="git is not installed"):
+        _fetch(repository, "v1", tmp_path)
