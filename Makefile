@@ -90,7 +90,7 @@ phone-site: $(READY) apps/phone/dist/index.html  ## write the phone page and the
 phone-test: $(PHONE_READY)  ## the phone page's own tests, without a browser
 	cd apps/phone && npm run types && npm test
 
-bench: bench-prepare bench-latency bench-first_answer bench-abstention bench-training bench-folds bench-repro  ## measure again the figures of docs/LOG.md; takes two hours (DATA=folder, ROOT=.real)
+bench: bench-prepare bench-latency bench-first_answer bench-abstention bench-training bench-folds bench-repro  ## measure again the figures of docs/experiments; takes two hours (DATA=folder, ROOT=.real)
 
 bench-prepare: $(READY)
 	python benchmarks/prepare.py $(if $(DATA),--folder "$(DATA)",--images 1000 5000 50000)

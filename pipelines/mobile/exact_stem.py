@@ -3,7 +3,7 @@
 What a static int8 file computes in whole numbers is the same everywhere. Its first blocks stay in
 float32 (see `quantize`), and there each processor adds in another order, with or without fused
 multiply-add. One value in 200,000 that is rounded the other way grows block by block, until a
-probability differs by up to 0.06 (docs/LOG.md, 2026-11-22).
+probability differs by up to 0.06 (docs/experiments/phone_page.md).
 
 So the stem's activations are made whole numbers and its weights are put on a grid of powers of two.
 While the sum of |weight| x |input| stays below 2**24 grid steps, float32 holds every partial sum
@@ -35,7 +35,8 @@ from pipelines.mobile.graphs import RELU6_TOP
 _LOG = logging.getLogger(__name__)
 
 #: Whole numbers that an activation in [0, 6] may take. Of 2**9, 2**10 and 2**11 the one with the
-#: least noise: more make the weights' grid too coarse, fewer the activations (docs/LOG.md).
+#: least noise: more make the weights' grid too coarse, fewer the activations
+#: (docs/experiments/same_bits.md).
 _LEVELS = 2.0**10
 #: float32 holds every whole number up to here.
 _EXACT = 2.0**24

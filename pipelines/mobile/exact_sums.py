@@ -6,7 +6,7 @@ over positions before the head, and the residual additions, which ONNX Runtime c
 processors and without on others. An addition takes two bytes, so it has 65,536 cases: the scale of
 its sum is enlarged by up to a hundredth, until none of them lies so near to half a step that an
 order of operations could decide. The scale before the mean gets a short mantissa, so that its sums
-are exact. Neither costs time, or noise that could be measured (docs/LOG.md, 2026-11-22).
+are exact. Neither costs time, or noise that could be measured (docs/experiments/same_bits.md).
 
 References:
     ONNX operator QLinearAdd (com.microsoft) as onnxruntime/core/mlas/lib/qladd.cpp computes it.
