@@ -92,7 +92,7 @@ phone-test: $(PHONE_READY)  ## the phone page's own tests, without a browser
 	cd apps/phone && npm run types && npm test
 
 docs: $(DOCS_READY)  ## build the documentation site into build/docs; fetches Sphinx when first asked
-	python -m sphinx -q -W --keep-going -b html -d build/doctrees docs build/docs
+	python -m sphinx -q -E -W --keep-going -b html -d build/doctrees docs build/docs
 	@echo "build/docs/index.html"
 
 bench: bench-prepare bench-latency bench-first_answer bench-abstention bench-training bench-folds bench-repro  ## measure again the figures of docs/experiments; takes two hours (DATA=folder, ROOT=.real)

@@ -117,7 +117,8 @@ def _in_words(schema: dict[str, Any]) -> str:
     if kind == "array":
         return f"list of {_in_words(schema.get('items', {}))}"
     if kind == "object":
-        values = schema.get("additionalProperties")
+        by_pattern = list(schema.get("patternProperties", {}).values())
+        values = by_pattern[0] if by_pattern else schema.get("additionalProperties")
         return f"by name, {_in_words(values)}" if isinstance(values, dict) else "by name, anything"
     bounds = (
         ("minimum", "from {}"),
@@ -128,7 +129,9 @@ def _in_words(schema: dict[str, Any]) -> str:
         ("minLength", "at least {} characters"),
         ("pattern", "matching `{}`"),
     )
-    ranges = [words.format(schema[key]) for key, words in bounds if key in schema]
+    ranges = [
+        words.format(str(schema[key]).removesuffix(".0")) for key, words in bounds if key in schema
+    ]
     named = {"boolean": "true or false", "integer": "whole number", "string": "text"}
     return ", ".join([named.get(kind, kind), *ranges])
 
@@ -140,6 +143,12 @@ def _default(info: FieldInfo) -> str:
     if isinstance(value, BaseModel):
         return "all off" if value == type(value)() else ""
     return f"`{json.dumps(value)}`"
+
+
+def _first_line(annotation: Any) -> str:
+    """What a section says of itself, where the field that holds it has no comment."""
+    models = list(_models_below(annotation))
+    return (inspect.getdoc(models[0]) or "").partition("\n")[0] if len(models) == 1 else ""
 
 
 def tables(root: type[BaseModel]) -> str:
@@ -154,12 +163,8 @@ def tables(root: type[BaseModel]) -> str:
         properties = model.model_json_schema()["properties"]
         rows = ["| key | value | default | meaning |", "|---|---|---|---|"]
         for field, info in model.model_fields.items():
-            cells = [
-                f"`{field}`",
-                _in_words(properties[field]),
-                _default(info),
-                told.get(field, ""),
-            ]
+            words = told.get(field) or _first_line(info.annotation)
+            cells = (f"`{field}`", _in_words(properties[field]), _default(info), words)
             rows.append("| " + " | ".join(cell.replace("|", "\\|") for cell in cells) + " |")
         place = f"`{path.removesuffix('.')}`\n\n" if path else ""
         doc = (inspect.getdoc(model) or "").replace("``", "`")
