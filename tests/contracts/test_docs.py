@@ -80,6 +80,7 @@ def test_what_cites_an_experiment_names_a_page():
             "--",
             ".",
             ":!tests",
+            ":!CHANGELOG.md",
         ],
         cwd=ROOT,
         capture_output=True,
@@ -87,7 +88,7 @@ def test_what_cites_an_experiment_names_a_page():
         check=True,
     ).stdout
     cited = {name.removeprefix("docs/") for name in listing.split()}
-    assert len(cited) > 10
+    assert len(cited) > 5
     for name in cited:
         assert (DOCS / name).is_file(), name
 
