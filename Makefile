@@ -146,9 +146,10 @@ $(WEIGHTS): $(READY) pipelines/backbones/weights.py pipelines/mobile/faces.py
 	python -m pipelines.commands.face_model
 	@mkdir -p $(@D) && touch $@
 
-$(DOCS_READY): $(READY)
+$(DOCS_READY): $(READY) docs/constraints.txt
 	rm -f $@
-	python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	python -m pip install --quiet --disable-pip-version-check \
+	  -c constraints.txt -c docs/constraints.txt -e '.[docs]'
 	touch $@
 
 # Node of the system if it is new enough for Vite (20.19), else the one of the package index.

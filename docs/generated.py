@@ -172,7 +172,8 @@ def tables(root: type[BaseModel]) -> str:
     return "\n\n".join(parts)
 
 
-def _class(place: tuple[str, str]) -> Any:
+def class_of(place: tuple[str, str]) -> Any:
+    """What stands at a place: module, name."""
     module, name = place
     return getattr(importlib.import_module(module), name)
 
@@ -198,8 +199,8 @@ def python() -> str:
 #: By the name in the placeholder, what makes the part.
 PARTS: dict[str, Callable[[], str]] = {
     "command_line": command_line,
-    "params": lambda: tables(_class(PARAMS)),
-    "bundle": lambda: tables(_class(BUNDLE)),
+    "params": lambda: tables(class_of(PARAMS)),
+    "bundle": lambda: tables(class_of(BUNDLE)),
     "python": python,
 }
 _PLACEHOLDER = re.compile(r"^<!-- generated: (\w+) -->$", re.MULTILINE)
