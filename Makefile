@@ -25,6 +25,7 @@ BENCH_FOLDS ?= skin_lesion tomato_leaf
 VENV := $(CURDIR)/.venv
 READY := .venv/.stamp
 WEIGHTS := .cache/weights/.stamp
+DOCS_READY := .venv/.docs-stamp
 PHONE_READY := apps/phone/node_modules/.stamp
 PHONE_FILES := $(shell find apps/phone/src apps/phone/public -type f) \
   apps/phone/index.html apps/phone/vite.config.ts apps/phone/tsconfig.json
@@ -38,7 +39,7 @@ export NO_ALBUMENTATIONS_UPDATE := 1
 export ORT_DISABLE_TELEMETRY := 1
 
 .PHONY: help setup repro test test-slow test-all check fix ui real clean
-.PHONY: app shots phone phone-site phone-test
+.PHONY: app shots phone phone-site phone-test docs
 .PHONY: bench bench-prepare bench-latency bench-first_answer bench-abstention bench-training
 .PHONY: bench-folds bench-repro
 
@@ -90,7 +91,11 @@ phone-site: $(READY) apps/phone/dist/index.html  ## write the phone page and the
 phone-test: $(PHONE_READY)  ## the phone page's own tests, without a browser
 	cd apps/phone && npm run types && npm test
 
-bench: bench-prepare bench-latency bench-first_answer bench-abstention bench-training bench-folds bench-repro  ## measure again the figures of docs/LOG.md; takes two hours (DATA=folder, ROOT=.real)
+docs: $(DOCS_READY)  ## build the documentation site into build/docs; fetches Sphinx when first asked
+	python -m sphinx -q -E -W --keep-going -b html -d build/doctrees docs build/docs
+	@echo "build/docs/index.html"
+
+bench: bench-prepare bench-latency bench-first_answer bench-abstention bench-training bench-folds bench-repro  ## measure again the figures of docs/experiments; takes two hours (DATA=folder, ROOT=.real)
 
 bench-prepare: $(READY)
 	python benchmarks/prepare.py $(if $(DATA),--folder "$(DATA)",--images 1000 5000 50000)
@@ -140,6 +145,12 @@ $(WEIGHTS): $(READY) pipelines/backbones/weights.py pipelines/serving/faces.py
 	python -m pipelines.backbones.weights
 	python -m pipelines.commands.face_model
 	@mkdir -p $(@D) && touch $@
+
+$(DOCS_READY): $(READY) docs/constraints.txt
+	rm -f $@
+	python -m pip install --quiet --disable-pip-version-check \
+	  -c constraints.txt -c docs/constraints.txt -e '.[docs]'
+	touch $@
 
 # Node of the system if it is new enough for Vite (20.19), else the one of the package index.
 $(PHONE_READY): apps/phone/package.json apps/phone/package-lock.json $(READY)

@@ -17,7 +17,7 @@ from pipelines.serving.faces import FaceBox, FaceDetector
 MIN_FACE_PX = 36
 MAX_FACES = 30
 #: Side of the square that the model is shown, in sides of the face's box. Training pictures hold a
-#: face that fills about 0.7 of the area, as measured with this detector (docs/LOG.md).
+#: face that fills about 0.7 of the area, as measured with this detector (docs/experiments/apps.md).
 _CROP = 1.2
 _LINE_SHARE = 1 / 160
 _FONT_SHARE = 1 / 26

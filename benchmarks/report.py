@@ -1,6 +1,7 @@
 """What all benchmarks share: Markdown on stdout, with what a figure means nothing without.
 
-Each script here runs alone and prints a section that can go into docs/LOG.md as it is.
+Each script here runs alone and prints an entry that can go into a page of
+docs/experiments as it is.
 """
 
 from __future__ import annotations

@@ -28,7 +28,7 @@ _OF_COMMANDS = {
     # Without git, MLflow warns at each import.
     "GIT_PYTHON_REFRESH": "quiet",
     # OpenMP's waiting threads spin by default. On two cores with one of them busy, that slowed the
-    # training of a tail to a fifth (docs/LOG.md, 2026-11-22). Read when torch is loaded.
+    # training of a tail to a fifth (docs/experiments/training.md). Read when torch is loaded.
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 

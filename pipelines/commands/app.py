@@ -25,7 +25,7 @@ from pipelines.paths import Paths
 _LOG = logging.getLogger(__name__)
 
 DEFAULT_PORT = 8501
-#: Settings of glibc; what they change stands in docs/LOG.md. Streamlit answers each session in a
+#: Settings of glibc (docs/experiments/apps.md). Streamlit answers each session in a
 #: thread of its own, and each thread gets an arena that is never given back: twenty people grew the
 #: server by 200 MB in two minutes. And each picture that is freed raises the size above which
 #: memory comes straight from the system, until pictures lie between what stays; so it is fixed.

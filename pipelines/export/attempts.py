@@ -60,7 +60,7 @@ def best_of(attempts: Sequence[Attempt], most_bytes: int) -> Attempt | None:
     """The attempt with the least noise, among those that are small enough if there are any.
 
     Noise, not agreement: two hundred val images count flips in steps of half a percent, so that
-    the best of several agreements is mostly luck (docs/LOG.md, 2026-11-22).
+    the best of several agreements is mostly luck (docs/experiments/int8.md).
 
     Args:
         attempts: in any order.

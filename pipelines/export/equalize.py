@@ -158,7 +158,8 @@ def _equalize_pair(
     is_depthwise = n_groups_of(reader) > 1
     if not is_depthwise:
         # Here the channels share the reader's scale, so that what the activation gains the weights
-        # lose; half of the way is best (docs/LOG.md, 2026-11-22). A depthwise kernel loses nothing.
+        # lose; half of the way is best
+        # (docs/experiments/int8.md). A depthwise kernel loses nothing.
         scale = np.sqrt(scale)
     scale = np.clip(scale, 1.0 if is_relu6 else _MIN_SCALE, _MAX_SCALE)
     graph.weights[writer.input[1]] = graph.weights[writer.input[1]] * scale[:, None, None, None]

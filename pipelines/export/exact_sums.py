@@ -4,7 +4,7 @@ What a static int8 file computes in whole numbers is the same everywhere. Three 
 whole numbers: the float stem (see `quantize`), the mean over positions before the head, and the
 residual additions. There each processor adds in another order, with or without fused multiply-add,
 and one value in 200,000 that is rounded the other way grows block by block, until a probability
-differs by up to 0.06 (docs/LOG.md, 2026-11-22).
+differs by up to 0.06 (docs/experiments/phone_page.md).
 
 The stem's activations are made whole numbers and its weights are put on a grid of powers of two.
 While the sum of |weight| x |input| stays below 2**24 grid steps, float32 holds every partial sum
@@ -109,7 +109,8 @@ class Constants:
 _LOG = logging.getLogger(__name__)
 
 #: Whole numbers that an activation in [0, 6] may take. Of 2**9, 2**10 and 2**11 the one with the
-#: least noise: more make the weights' grid too coarse, fewer the activations (docs/LOG.md).
+#: least noise: more make the weights' grid too coarse, fewer the activations
+#: (docs/experiments/same_bits.md).
 _LEVELS = 2.0**10
 #: float32 holds every whole number up to here.
 _EXACT = 2.0**24

@@ -27,7 +27,7 @@ from pipelines.export.rounding import rounded
 
 #: By name: ONNX Runtime's way to choose the range of an activation from calibration pictures. Its
 #: entropy calibrator is left out: it fills as many bins as there are levels, and so always gives
-#: MinMax's range (docs/LOG.md, 2026-11-22).
+#: MinMax's range (docs/experiments/int8.md).
 CALIBRATORS: dict[str, CalibrationMethod] = {
     "minmax": CalibrationMethod.MinMax,
     "percentile": CalibrationMethod.Percentile,
@@ -36,7 +36,7 @@ CALIBRATORS: dict[str, CalibrationMethod] = {
 _PERCENTILE = 99.99
 #: First blocks of a network that stay in float32. They hold under 1 % of its weights. On
 #: MobileNetV2 that gains 1 to 3 dB and, since int8 convolutions of few channels are slow, takes a
-#: third off the time of an answer (docs/LOG.md, 2026-11-22).
+#: third off the time of an answer (docs/experiments/time_and_memory.md).
 _FLOAT_BLOCKS = 2
 #: Pictures that the percentile calibrator sees.
 _HISTOGRAM_IMAGES = 32

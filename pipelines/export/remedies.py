@@ -199,7 +199,7 @@ class Search:
         A block's sensitivity is how many dB the logits gain when it alone stays in float32. Blocks
         of one convolution are no candidates: between quantised neighbours ONNX Runtime 1.31
         quantises it again when it loads the file, with one scale for all channels (its
-        WeightBiasQuantization; docs/LOG.md, 2026-11-22).
+        WeightBiasQuantization; docs/experiments/int8.md).
         """
         pixels = np.concatenate(list(self._calibration))[:_SENSITIVITY_IMAGES]
         reference = logits_of(self._fp32, pixels)

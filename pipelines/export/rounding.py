@@ -7,7 +7,7 @@ one after the other, and each error is made good by those that are still to come
 calibration pictures demand; what remains of the mean goes into the bias.
 
 Real skin_lesion, all weights rounded, activations float: 7 dB by the nearest step, 24 dB so
-(docs/LOG.md, 2026-11-22).
+(docs/experiments/int8.md).
 
 References:
     Frantar et al. 2022, "GPTQ: accurate post-training quantization for generative pre-trained
@@ -134,7 +134,7 @@ class _Moments:
             # Near the mean, so that nearly constant inputs lose no digits to their size.
             self._origin = vectors.mean(axis=1, keepdims=True)
         # In double precision, where a BLAS kernel's order of sums moves nothing that rounding sees:
-        # in single precision another kernel gave other bytes (docs/LOG.md).
+        # in single precision another kernel gave other bytes (docs/experiments/same_bits.md).
         centred = (vectors - self._origin).astype(np.float64)
         self._count += centred.shape[1]
         self._sum = self._sum + centred.sum(axis=1)

@@ -27,7 +27,8 @@ from pipelines.serving.trust import Abstention, PackedArray
 
 SCORE = "rooted_residuals"
 #: Principal directions of a level, at most: the best of 16 to 128 on val where the head's level was
-#: the only one (docs/adr/0013); with two levels 16 to 96 differ by little (docs/LOG.md).
+#: the only one (docs/adr/0013); with two levels 16 to 96 differ by little
+#: (docs/experiments/abstention.md).
 MAX_DIRECTIONS = 64
 #: Directions with less than this share of the variance are rounding errors.
 _MIN_SHARE = 1e-9
@@ -63,7 +64,8 @@ def fit_abstention(
 
     Pictures that a network was trained on lie nearer to its directions than new ones: a network
     that was refitted on val too would refuse three times as many true pictures as it should
-    (fish_species, docs/LOG.md). It is then described by train and val together, and how far new
+    (fish_species,
+    docs/experiments/abstention.md). It is then described by train and val together, and how far new
     pictures lie is what the network ``before`` says of val (`expected_lengths`).
 
     Args:
@@ -129,7 +131,8 @@ def expected_lengths(
         (m, n_levels), from 0.
 
     References:
-        Ours; what else was tried, and how many true pictures each refused: docs/LOG.md, "A
+        Ours; what else was tried, and how many true pictures each refused:
+        docs/experiments/abstention.md, "A
         threshold for a network that has seen val".
     """
     here, there = (

@@ -33,7 +33,8 @@ _STRIDE_PX = 32
 _CELL_PX = 4
 #: Longer side of the input. A face must be about 12 px wide there to be found.
 _SIDE_PX = 640
-#: Least probability of a face, and largest overlap of two: measured on masked faces (docs/LOG.md).
+#: Least probability of a face, and largest overlap of two: measured on masked faces
+#: (docs/experiments/apps.md).
 MIN_PROBABILITY = 0.5
 _MAX_OVERLAP = 0.3
 _OUTPUTS = ["537", "538", "539"]

@@ -27,7 +27,8 @@ from pipelines.serving.sessions import Precision, check_interface, make_session
 
 #: A large JPEG is decoded so that its shorter side is at least so many times that of the resized
 #: picture. At 2 the model's pixels differ from those of a full decode by 0.4 of 255 on average and
-#: by 4 at most, its probabilities by less than 0.02 (docs/LOG.md); no picture with a shorter side
+#: by 4 at most, its probabilities by less than 0.02
+#: (docs/experiments/apps.md); no picture with a shorter side
 #: below 1024 px is touched. Pillow's own `reducing_gap` knows the same number.
 _DECODED_SIDES = 2
 

@@ -30,7 +30,8 @@ from pipelines.training.reweighing import draw_weights
 from pipelines.training.trunk import Activations, cached_activations, plain_slots, train_slots
 
 #: Ways in which a head that a tail follows sees each picture. Each is a pass through the tail, and
-#: more of them changed no val loss beyond what the order of images does (docs/LOG.md).
+#: more of them changed no val loss beyond what the order of images does
+#: (docs/experiments/training.md).
 _HEAD_SLOTS = 3
 
 

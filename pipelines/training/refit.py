@@ -2,7 +2,7 @@
 
 A model that is trained on 80 % of the images is better than one that is trained on 65 % of them;
 what needs answers to pictures that were not trained on, the temperature and the operating points,
-is taken from the training before (docs/adr/0019, docs/LOG.md).
+is taken from the training before (docs/adr/0019, docs/experiments/training.md).
 """
 
 from __future__ import annotations
