@@ -198,6 +198,37 @@ def test_verb_that_needs_an_extra_names_it(empty, tmp_path):
     )
 
 
+def test_users_program_is_type_checked(empty, tmp_path):
+    program = tmp_path / "program.py"
+    program.write_text(
+        "from pathlib import Path\n"
+        "from fieldlens import Predictor, Predicter, load_bundle\n"
+        "labels: int = load_bundle(Path('bundle.json')).labels\n"
+        "label: int = Predictor.load(Path('bundle.json')).predict(Path('leaf.jpg')).label\n"
+    )
+    mypy = [sys.executable, "-m", "mypy", "--python-executable", empty / "bin/python"]
+    done = ran(*mypy, "--cache-dir", tmp_path / "cache", program, cwd=tmp_path, code=1)
+    first, second, third, _ = done.stdout.splitlines()
+    assert "[attr-defined]" in first
+    assert 'expression has type "tuple[str, ...]", variable has type "int"' in second
+    assert 'expression has type "str", variable has type "int"' in third
+
+
+@pytest.mark.parametrize("version", PYTHONS)
+def test_command_line_starts_under(version, wheel, tmp_path):
+    """Without a single package: what the standard library of each version must have."""
+    python, code = python_of(version), tmp_path / "code"
+    with zipfile.ZipFile(wheel) as packed:
+        packed.extractall(code)
+    ran(python, "-W", "error", "-m", "compileall", "-q", code, cwd=tmp_path)
+    command = [python, "-W", "error", "-m", "pipelines.cli"]
+    environ = {"PYTHONPATH": str(code)}
+    shown = ran(*command, "--help", cwd=tmp_path, environ=environ).stdout
+    assert "labels and probabilities of pictures" in shown
+    shown = ran(*command, "--version", cwd=tmp_path, environ=environ).stdout
+    assert shown == f"fieldlens {__version__}\n"
+
+
 @pytest.mark.network
 @pytest.mark.parametrize("version", PYTHONS)
 def test_wheel_answers_under(version, wheel, tmp_path, tiny_project, picture):
