@@ -1,10 +1,9 @@
 """Fieldlens as a library: all that a program needs to use a model.
 
-    from pathlib import Path
     from fieldlens import Predictor
 
-    predictor = Predictor.load(Path("models/tomato_leaf/mobile/bundle.json"))
-    answer = predictor.predict(Path("leaf.jpg"))
+    predictor = Predictor.load("models/tomato_leaf/mobile")
+    answer = predictor.predict("leaf.jpg")
     print(answer.label, answer.probabilities[answer.label], answer.is_foreign)
 
 What stands in `__all__` is the public surface, and changes with a line in CHANGELOG.md; `pipelines`

@@ -20,7 +20,7 @@ from pipelines.commands.answer import Answer, shown, table
 from pipelines.commands.pictures import Meant, meant_by
 from pipelines.data.deep import outside_words
 from pipelines.errors import BundleError, ConfigError, CorruptImageError
-from pipelines.mobile.bundle import Bundle
+from pipelines.mobile.bundle import BUNDLE_NAME, Bundle, bundle_file
 from pipelines.mobile.predictor import Prediction, Predictor, processor_name
 from pipelines.mobile.sessions import Precision
 from pipelines.paths import Paths
@@ -30,7 +30,6 @@ Form = Literal["text", "json", "csv"]
 #: What was said of one file: an answer, or why there is none.
 Outcome = tuple[Path, Prediction | str]
 
-_BUNDLE = "bundle.json"
 #: Labels shown for one picture; --json gives all.
 _SHOWN_LABELS = 5
 #: So many pictures take long enough to be told how far it is.
@@ -113,8 +112,10 @@ def find_bundle(paths: Paths, task: str | None, bundle_path: Path | None) -> Pat
     if bundle_path is not None:
         if task is not None:
             raise ConfigError("--task and --bundle: expected one of them (got both).")
-        return bundle_path / _BUNDLE if bundle_path.is_dir() else bundle_path
-    found = {path.parents[1].name: path for path in paths.models_dir.glob(f"*/mobile/{_BUNDLE}")}
+        return bundle_file(bundle_path)
+    found = {
+        path.parents[1].name: path for path in paths.models_dir.glob(f"*/mobile/{BUNDLE_NAME}")
+    }
     choices = ", ".join(sorted(found))
     if task is not None:
         if task not in found:

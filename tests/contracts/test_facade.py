@@ -103,6 +103,15 @@ def test_model_is_used_through_the_face_alone(tiny_project):
     assert answer.label == "blue_tile"
 
 
+def test_bundle_and_picture_may_be_named_by_strings(tested_project):
+    files = tested_project.task(TASK)
+    predictor = fieldlens.Predictor.load(str(files.mobile_dir))
+    assert predictor.bundle == fieldlens.load_bundle(str(files.bundle))
+    picture = next((files.raw_dir / "blue_tile").glob("test_*.png"))
+    (said,) = predictor.predict_many([str(picture)])
+    assert said.probabilities == predictor.predict(picture).probabilities
+
+
 def test_faults_are_caught_by_the_root_of_the_tree(tiny_project):
     files = tiny_project.task(TASK)
     with pytest.raises(fieldlens.FieldlensError, match="cannot be used as an image"):
