@@ -38,7 +38,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export NO_ALBUMENTATIONS_UPDATE := 1
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup repro test test-slow test-all check fix ui real clean
+.PHONY: help setup repro test test-slow test-all check fix ui real dist clean
 .PHONY: app shots phone phone-site phone-test docs
 .PHONY: bench bench-prepare bench-latency bench-first_answer bench-abstention bench-training
 .PHONY: bench-folds bench-repro
@@ -126,6 +126,10 @@ real: $(READY) $(WEIGHTS)  ## the same pipeline on real images (DATA=folder; wit
 	  fieldlens report --root .real --results docs/RESULTS.md --cards docs/cards || status=$$?; \
 	  test ! -s .real/left_out.txt || sed 's/^/make real: /' .real/left_out.txt >&2; exit $$status
 
+dist: $(READY)  ## build the wheel and the sdist into dist/; the wheel serves without torch
+	rm -rf dist
+	python -m build --no-isolation
+
 clean:  ## remove caches and build folders; keeps .venv, data, models and reports
 	rm -rf build dist apps/phone/dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
 	rm -rf .cache/activations .cache/trunks .cache/checkpoints .cache/locks
@@ -134,7 +138,7 @@ clean:  ## remove caches and build folders; keeps .venv, data, models and report
 # The stamp goes first and comes last: an interrupted set-up is done again.
 $(READY): pyproject.toml constraints.txt
 	@command -v "$(PYTHON)" >/dev/null || { \
-	  echo "make: there is no $(PYTHON). Fieldlens needs Python 3.11; name yours: make PYTHON=python3" >&2; exit 2; }
+	  echo "make: there is no $(PYTHON). Fieldlens trains on Python 3.11 and 3.12; name yours: make PYTHON=python3" >&2; exit 2; }
 	rm -f $@
 	"$(PYTHON)" -m venv .venv
 	.venv/bin/python -m pip install --quiet --disable-pip-version-check \

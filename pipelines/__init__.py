@@ -7,5 +7,9 @@ imported without torch, MLflow or DVC.
 
 from pipelines.quiet import switch_off_reports
 
+#: Of the release, and written nowhere else: pyproject.toml, `fieldlens --version` and the package
+#: `fieldlens` read it here.
+__version__ = "0.2.0"
+
 # Here, because nothing of this package can be imported earlier.
 switch_off_reports()

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from pipelines import __version__
+
 _INTRODUCTION = """\
 Phone-sized vision models for clinics, farms and factories: from labelled images to a gated int8
 model. Each of the first eight verbs is a DVC stage; `dvc repro` runs those that are out of date.
@@ -51,6 +53,7 @@ def make_parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     shared = argparse.ArgumentParser(add_help=False)
     shared.add_argument(
         "--root",

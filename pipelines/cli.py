@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from pipelines import locks
 from pipelines.arguments import make_parser
 from pipelines.atomic import STORAGE_ERRNOS
-from pipelines.errors import GateError, PipelineError, StorageError
+from pipelines.errors import ConfigError, GateError, PipelineError, StorageError
 from pipelines.paths import Paths
 from pipelines.quiet import go_quiet
 
@@ -61,6 +61,15 @@ def main(argv: Sequence[str] | None = None) -> int:
             f"Free space or mend the permission, then run the same command again."
         )
         return _complain(storage, verbose=arguments.verbose)
+    except ModuleNotFoundError as err:
+        if err.name is None or err.name.startswith("pipelines"):
+            return _report_bug()
+        # The wheel alone serves; what makes models is an extra.
+        missing = ConfigError(
+            f"{arguments.verb}: {err.name} is not installed. Install what making models takes: "
+            f"pip install 'fieldlens[train]'."
+        )
+        return _complain(missing, verbose=arguments.verbose)
     except KeyboardInterrupt:
         print("fieldlens: interrupted; nothing is half-written.", file=sys.stderr)
         return EXIT_INTERRUPTED

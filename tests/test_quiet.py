@@ -26,7 +26,7 @@ def test_users_choice_is_left_alone(act):
     assert environ["NO_ALBUMENTATIONS_UPDATE"] == "1"
 
 
-@pytest.mark.parametrize("package", ["pipelines", "apps"])
+@pytest.mark.parametrize("package", ["pipelines", "apps", "fieldlens"])
 def test_import_of_the_package_switches_off_reports_and_nothing_else(package):
     """A program that uses the predictor as a library keeps its own threads as they are."""
     code = (
@@ -39,7 +39,7 @@ def test_import_of_the_package_switches_off_reports_and_nothing_else(package):
     assert dict(line.split("=") for line in done.stdout.split()) == SWITCHES
 
 
-@pytest.mark.parametrize("package", ["pipelines", "apps"])
+@pytest.mark.parametrize("package", ["pipelines", "apps", "fieldlens"])
 def test_import_of_the_package_loads_nothing_else(package):
     code = f"import {package}, sys; print(*(set(sys.modules) - {{{package!r}}}))"
     done = subprocess.run(

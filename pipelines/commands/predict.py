@@ -22,7 +22,7 @@ from pipelines.data.pixel_range import outside_words
 from pipelines.errors import BundleError, ConfigError, CorruptImageError
 from pipelines.paths import Paths
 from pipelines.progress import track
-from pipelines.serving.bundle import Bundle
+from pipelines.serving.bundle import BUNDLE_NAME, Bundle, bundle_file
 from pipelines.serving.predictor import Prediction, Predictor, processor_name
 from pipelines.serving.sessions import Precision
 
@@ -30,7 +30,6 @@ Form = Literal["text", "json", "csv"]
 #: What was said of one file: an answer, or why there is none.
 Outcome = tuple[Path, Prediction | str]
 
-_BUNDLE = "bundle.json"
 #: Labels shown for one picture; --json gives all.
 _SHOWN_LABELS = 5
 #: So many pictures take long enough to be told how far it is.
@@ -113,8 +112,10 @@ def find_bundle(paths: Paths, task: str | None, bundle_path: Path | None) -> Pat
     if bundle_path is not None:
         if task is not None:
             raise ConfigError("--task and --bundle: expected one of them (got both).")
-        return bundle_path / _BUNDLE if bundle_path.is_dir() else bundle_path
-    found = {path.parents[1].name: path for path in paths.models_dir.glob(f"*/mobile/{_BUNDLE}")}
+        return bundle_file(bundle_path)
+    found = {
+        path.parents[1].name: path for path in paths.models_dir.glob(f"*/mobile/{BUNDLE_NAME}")
+    }
     choices = ", ".join(sorted(found))
     if task is not None:
         if task not in found:

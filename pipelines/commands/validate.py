@@ -51,7 +51,6 @@ from pipelines.validation.external import (
 )
 from pipelines.validation.outside import Aside, Outside, Project, sift
 
-_BUNDLE = "bundle.json"
 _PAGE, _PREDICTIONS = "validation.html", "predictions.csv"
 
 
@@ -150,7 +149,7 @@ def run_declared(paths: Paths, task: str | None) -> Answer:
 
 def _predictor(files: TaskPaths, bundle_path: Path | None) -> Predictor:
     path = bundle_path if bundle_path is not None else files.bundle
-    predictor = Predictor.load(path / _BUNDLE if path.is_dir() else path)
+    predictor = Predictor.load(path)
     bundle = predictor.bundle
     if bundle.task != files.task:
         raise ConfigError(

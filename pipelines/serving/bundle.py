@@ -26,6 +26,7 @@ from pipelines.serving.trust import Abstention, AuditReport, Interval, Operating
 from pipelines.serving.vetting import MAX_MODEL_BYTES
 
 SCHEMA_VERSION = 2
+BUNDLE_NAME = "bundle.json"
 
 
 class _Part(BaseModel):
@@ -214,16 +215,27 @@ class Bundle(_Part):
         return json.dumps(self.model_dump(mode="json"), indent=2, ensure_ascii=False) + "\n"
 
 
-def read_bundle(path: Path, *, verify: bool = True) -> Bundle:
+def bundle_file(path: Path | str) -> Path:
+    """The file that a user means who names a bundle or the folder that it is in.
+
+    Args:
+        path: bundle.json, candidate.json, or a folder with the first.
+    """
+    path = Path(path)
+    return path / BUNDLE_NAME if path.is_dir() else path
+
+
+def read_bundle(path: Path | str, *, verify: bool = True) -> Bundle:
     """The bundle in a JSON file, with the model files beside it checked.
 
     Args:
-        path: bundle.json or candidate.json.
+        path: as `bundle_file` reads it.
         verify: also read the model files and compare their hashes.
 
     Raises:
         BundleError: if a file is missing or changed, or the schema is unknown.
     """
+    path = bundle_file(path)
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError:

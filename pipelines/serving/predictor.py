@@ -20,7 +20,7 @@ from PIL import Image
 from pipelines.data.bounds import refuse_by_aspect, told_if_memory_ends
 from pipelines.data.images import OpenedImage, open_image
 from pipelines.data.pixel_range import Reading
-from pipelines.serving.bundle import Bundle, read_bundle, read_model
+from pipelines.serving.bundle import Bundle, bundle_file, read_bundle, read_model
 from pipelines.serving.out_of_distribution import Novelty
 from pipelines.serving.probabilities import softmax
 from pipelines.serving.sessions import Precision, check_interface, make_session
@@ -101,18 +101,19 @@ class Predictor:
 
     @classmethod
     def load(
-        cls, path: Path, precision: Precision | None = None, *, n_threads: int = 1
+        cls, path: Path | str, precision: Precision | None = None, *, n_threads: int = 1
     ) -> Predictor:
         """A predictor for a bundle on disk.
 
         Args:
-            path: bundle.json (or candidate.json).
+            path: as `bundle_file` reads it.
             precision: fp32 or int8; None for the one that the bundle serves.
             n_threads: at least 1.
 
         Raises:
             BundleError: if the bundle is incomplete, changed or of an unknown schema.
         """
+        path = bundle_file(path)
         bundle = read_bundle(path, verify=False)
         precision = precision if precision is not None else bundle.served.precision
         return cls(
@@ -208,11 +209,13 @@ class Predictor:
         """
         return softmax(logits, self.bundle.temperature)
 
-    def predict(self, source: Path | bytes | Image.Image, *, name: str | None = None) -> Prediction:
+    def predict(
+        self, source: Path | str | bytes | Image.Image, *, name: str | None = None
+    ) -> Prediction:
         """The answer for one picture.
 
         Args:
-            source: a file, its bytes, or an upright RGB picture.
+            source: a file or its name, its bytes, or an upright RGB picture.
             name: what to call it in messages.
 
         Raises:
@@ -221,6 +224,7 @@ class Predictor:
         start = time.perf_counter()
         if isinstance(source, Image.Image):
             return self.answer(self.pixels(source, name=name), start)
+        source = Path(source) if isinstance(source, str) else source
         opened = self.opened(source, name=name)
         return self.answer(self.pixels(opened.rgb, name=name), start, outside=opened.outside)
 
@@ -257,11 +261,11 @@ class Predictor:
             outside=outside,
         )
 
-    def predict_many(self, sources: Sequence[Path | bytes | Image.Image]) -> list[Prediction]:
+    def predict_many(self, sources: Sequence[Path | str | bytes | Image.Image]) -> list[Prediction]:
         """The answers for several pictures, one after another.
 
         Args:
-            sources: files, bytes or upright RGB pictures.
+            sources: files or their names, bytes or upright RGB pictures.
 
         Raises:
             CorruptImageError: at the first that is not an image that may enter.

@@ -92,6 +92,9 @@ def test_stage_gets_its_own_section_and_the_lock(toy_project, monkeypatch):
         (OSError(errno.ENOENT, "No such file", "c.bin"), 1, "Traceback"),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1, "Traceback"),  # in a stage it is a bug
         (ZeroDivisionError("oh"), 1, "this is a bug"),
+        (ModuleNotFoundError(name="torch"), 2, "gate: torch is not installed. Install what making"),
+        (ModuleNotFoundError(name="pipelines.gone"), 1, "this is a bug"),
+        (ImportError("cannot import name 'gone'"), 1, "this is a bug"),
         (KeyboardInterrupt(), 130, "interrupted"),
     ],
 )

@@ -190,7 +190,7 @@ def test_make_alone_shows_every_target():
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
     shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    targets = "setup repro test test-all check fix ui bench clean real"
+    targets = "setup repro test test-all check fix ui bench dist clean real"
     for target in targets.split(" "):
         assert re.search(rf"^  make {target} +\S", shown, re.MULTILINE), target
 

@@ -120,7 +120,7 @@ def test_unreadable_json_is_one_clear_error(data, tmp_path):
 
 def test_folder_in_its_place_is_one_clear_error(tmp_path):
     (tmp_path / "bundle.json").mkdir()
-    with pytest.raises(BundleError, match="is not readable JSON"):
+    with pytest.raises(BundleError, match=r"bundle\.json/bundle\.json: there is no bundle"):
         read_bundle(tmp_path / "bundle.json")
 
 
