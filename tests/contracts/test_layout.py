@@ -198,4 +198,4 @@ def test_make_alone_shows_every_target():
 def test_ci_runs_what_a_person_runs():
     script = ROOT / ".ci/run"
     assert script.stat().st_mode & 0o111
-    assert "make check test repro" in script.read_text()
+    assert "make check docs test repro test-slow" in script.read_text()
