@@ -47,7 +47,7 @@ TASK = "cats_dogs"
 _PRELOADED = (
     *("mlflow", "mlflow.onnx", "mlflow.store.tracking.sqlalchemy_store", "onnx", "onnxscript"),
     *("torch.onnx", "matplotlib.pyplot", "albumentations", "sklearn.metrics"),
-    f"pipelines.reference.{TASK}",
+    f"pipelines.samples.{TASK}",
 )
 #: What a stage leaves for the next one; the rest is caches, locks and MLflow's.
 _OUTPUTS = ("datasets", "models", "reports")

@@ -232,13 +232,15 @@ class Paths:
         """The report as one self-contained page."""
         return self.reports_dir / "index.html"
 
-    def code_list(self, stage: str) -> Path:
+    def code_list(self, stage: str, task: str | None = None) -> Path:
         """The code that a stage is made of, a line a file.
 
         Args:
             stage: its name.
+            task: whose own code is meant; None for what all tasks share.
         """
-        return self.reports_dir / "code" / f"{stage}.txt"
+        folder = self.reports_dir / "code"
+        return folder / f"{stage}.txt" if task is None else folder / stage / f"{task}.txt"
 
     @property
     def cache_dir(self) -> Path:

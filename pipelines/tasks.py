@@ -1,7 +1,7 @@
-"""A task's own module, found by its name: `pipelines.<domain>.<task>`.
+"""How a task's raw folder is read: `pipelines.<domain>.<task>` where there is one, else plainly.
 
-Nothing lists the modules, so that DVC re-runs one task when one task's module changes. Called by
-the stages that need what only the task knows: how its raw folder is read, how its samples look.
+A module is found by its name and nothing lists them, so that DVC re-runs one task when one task's
+module changes. A plain task has none: its card says all that differs.
 """
 
 from __future__ import annotations
@@ -10,64 +10,42 @@ import importlib
 from pathlib import Path
 from typing import Protocol, cast
 
-import numpy as np
-from PIL import Image
-
 from pipelines.card import DatasetCard
-from pipelines.data.manifest import Record
+from pipelines.data.manifest import Record, read_raw
 from pipelines.errors import ConfigError
 
 
 class TaskModule(Protocol):
-    """What every task module has."""
+    """What only the task knows."""
 
     def records(self, raw_dir: Path, card: DatasetCard) -> list[Record]:
-        """The images of a raw folder, with label and group.
-
-        Args:
-            raw_dir: datasets/<task>/raw.
-            card: of the task.
-        """
+        """The images of datasets/<task>/raw, with label and group."""
 
 
-class PaintingTask(TaskModule, Protocol):
-    """A task module that can paint its own samples; one made by `fieldlens new` need not."""
+class _PlainTask:
+    """A task whose card says everything."""
 
-    def paint(
-        self, label: str, subject: np.random.Generator, shot: np.random.Generator, side_px: int
-    ) -> Image.Image:
-        """One picture of a class.
-
-        Args:
-            label: one of the card's labels.
-            subject: draws what all pictures of one group share.
-            shot: draws what differs from picture to picture.
-            side_px: side of the square.
-        """
+    def records(self, raw_dir: Path, card: DatasetCard) -> list[Record]:
+        return read_raw(raw_dir, card)
 
 
 def load_task(domain: str, task: str) -> TaskModule:
-    """The module of a task.
-
-    Args:
-        domain: folder below ``pipelines``.
-        task: slug.
+    """The task's module, or the plain reader where it has none.
 
     Raises:
-        ConfigError: if there is no such module, or it has no ``records``; names the file.
+        ConfigError: if there is a module without ``records``; names the file.
     """
     name = f"pipelines.{domain}.{task}"
-    file = f"{name.replace('.', '/')}.py"
     try:
         module = importlib.import_module(name)
     except ModuleNotFoundError as err:
         # A module that is there and misses one of its own imports is a bug, and stays a traceback.
-        if err.name not in {name, f"pipelines.{domain}"}:
+        if err.name != name:
             raise
-        raise ConfigError(
-            f"{file}: there is no such task module. Expected a module with records(raw_dir, card); "
-            f"`fieldlens new {domain} {task}` writes one."
-        ) from err
+        return _PlainTask()
     if not callable(getattr(module, "records", None)):
-        raise ConfigError(f"{file}: expected a function records(raw_dir, card), found none.")
+        raise ConfigError(
+            f"{name.replace('.', '/')}.py: expected a function records(raw_dir, card), found none. "
+            f"Without the file the folder is read as the card says."
+        )
     return cast("TaskModule", module)

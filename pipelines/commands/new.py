@@ -1,15 +1,18 @@
 """`fieldlens new`: a task for a folder of the user's own images, ready for `dvc repro`.
 
-Writes exactly what a task takes: a card, a block in params.yaml, a task module and its test. All or
-nothing. What was seen in the folder is stated, and everything else is written as not stated: a
-guessed licence or purpose would travel with every model.
+Writes what a task takes: a card, a block in params.yaml and a test. All or nothing. What was seen
+in the folder is stated, and everything else is written as not stated: a guessed licence or purpose
+would travel with every model.
+
+Two modules are optional, and none is written: ``pipelines/<domain>/<task>.py`` gives
+``records(raw_dir, card)`` where the card cannot say how the folder is read, and
+``pipelines/samples/<task>.py`` gives ``paint(label, subject, shot, side_px)`` for painted samples.
 """
 
 from __future__ import annotations
 
 import datetime
 import io
-import json
 import keyword
 import re
 from collections import Counter
@@ -155,32 +158,6 @@ def _dump(card: dict[str, object]) -> str:
 _SLUG = re.compile(r"[a-z][a-z0-9_]{0,59}")
 _SECTIONS = ("prepare", "audit", "train", "export", "evaluate", "gate")
 
-_MODULE = '''\
-"""{task}: {n_classes} classes of the user's own images.
-
-Source: a folder ({n_images} images when `fieldlens new` looked at it). A raw item: {example}.
-The trap: not known yet. Look at the contact sheets in datasets/{task}/prepared/contact for what
-tells the classes apart without being what they are about (background, device, file format).
-"""
-
-from __future__ import annotations
-
-from pathlib import Path
-
-from pipelines.card import DatasetCard
-from pipelines.data.manifest import Record, read_raw
-
-
-def records(raw_dir: Path, card: DatasetCard) -> list[Record]:
-    """The records of a raw folder.
-
-    Args:
-        raw_dir: datasets/{task}/raw.
-        card: maps folder names to labels.
-    """
-    return read_raw(raw_dir, card)
-'''
-
 _TEST = """\
 from __future__ import annotations
 
@@ -207,7 +184,7 @@ def test_records_folder_a_class_gives_label_and_group(tmp_path):
 
 
 def run(paths: Paths, task: str, domain: Domain, source: Path) -> Answer:
-    """Write the four files of a task, and say what they rest on.
+    """Write the three files of a task, and say what they rest on.
 
     Args:
         paths: the project.
@@ -228,34 +205,23 @@ def run(paths: Paths, task: str, domain: Domain, source: Path) -> Answer:
     _check_name(task, params, files)
     survey = look(folder)
     measured = measure_range([folder / image.path for image in survey.layout.images])
-    card_path, module_path, test_path = files
+    card_path, test_path = files
     before = paths.params.read_bytes()
     after = _with_task(before.decode("utf-8"), params, task, domain, folder)
     _check_added(after, params, task, paths.params)
-    facts = {
-        "task": task,
-        "domain": domain,
-        "n_classes": len(survey.classes),
-        "n_images": survey.n_images,
-        "example": _example(survey),
-    }
     texts = {
         card_path: first_card(task, domain, survey, card_path, measured),
-        module_path: _MODULE.format(**facts),
-        test_path: _TEST.format(**facts),
+        test_path: _TEST.format(task=task, domain=domain),
         # Last: a task exists once params.yaml names it.
         paths.params: after,
     }
     _write_all(texts, before, paths)
-    return Answer(_summary(task, folder, survey, [*files, paths.params]), survey.complaints)
+    text = _summary(task, domain, folder, survey, [*files, paths.params])
+    return Answer(text, survey.complaints)
 
 
-def _targets(paths: Paths, task: str, domain: Domain) -> tuple[Path, Path, Path]:
-    return (
-        paths.task(task).card,
-        paths.root / "pipelines" / domain / f"{task}.py",
-        paths.root / "tests" / domain / f"test_{task}.py",
-    )
+def _targets(paths: Paths, task: str, domain: Domain) -> tuple[Path, Path]:
+    return paths.task(task).card, paths.root / "tests" / domain / f"test_{task}.py"
 
 
 def _check_name(task: str, params: Params, files: tuple[Path, ...]) -> None:
@@ -272,12 +238,6 @@ def _check_name(task: str, params: Params, files: tuple[Path, ...]) -> None:
                 f"{file}: is there already, and is not overwritten. Choose another name, or remove "
                 f"the file if it is a left-over."
             )
-
-
-def _example(survey: Survey) -> str:
-    if survey.layout.table:
-        return f"a row of {survey.layout.table}"
-    return json.dumps(f"{survey.classes[0].name}/<file>", ensure_ascii=True)
 
 
 def _with_task(text: str, params: Params, task: str, domain: Domain, folder: Path) -> str:
@@ -375,7 +335,7 @@ def _write_all(texts: dict[Path, str], params_before: bytes, paths: Paths) -> No
                     path.unlink(missing_ok=True)
 
 
-def _summary(task: str, folder: Path, survey: Survey, files: list[Path]) -> str:
+def _summary(task: str, domain: Domain, folder: Path, survey: Survey, files: list[Path]) -> str:
     counts = ", ".join(
         f"{found.label} ({found.n_images})"
         if found.name == found.label
@@ -403,6 +363,9 @@ def _summary(task: str, folder: Path, survey: Survey, files: list[Path]) -> str:
         ]
     lines += [
         f"Next: fill in datasets/{task}/card.yaml, then run `dvc repro gate@{task}`.",
+        "Only if the card cannot say how the folder is read: records(raw_dir, card) in",
+        f"pipelines/{domain}/{task}.py. Only for painted samples: paint(label, subject, shot,",
+        f"side_px) in pipelines/samples/{task}.py.",
     ]
     return "\n".join(lines)
 

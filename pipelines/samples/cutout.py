@@ -2,7 +2,7 @@
 
 For sample painters whose figure stays the same from shot to shot (a leaf, a fish). Works on
 Pillow's bytes, where a hundred small parts cost little; `canvas` does light and camera after it.
-Only task modules call this.
+Only painters call this.
 """
 
 from __future__ import annotations
@@ -22,21 +22,14 @@ Numbers = NDArray[np.float64]
 
 
 def to_px(points: Points, side_px: int) -> list[tuple[float, float]]:
-    """Points as Pillow draws them.
-
-    Args:
-        points: (n, 2).
-        side_px: side of the picture.
-    """
+    """Points as Pillow draws them."""
     return [(x, y) for x, y in ((points + 1) * (side_px / 2)).tolist()]
 
 
 def line_px(width: float, side_px: int) -> int:
     """A line's width in px, at least 1.
 
-    Args:
-        width: in units of half the picture's side.
-        side_px: side of the picture.
+    ``width``: in units of half the picture's side.
     """
     return max(1, round(width * side_px / 2))
 
@@ -44,10 +37,7 @@ def line_px(width: float, side_px: int) -> int:
 def box(centre: Numbers, radius: float, side_px: int) -> tuple[float, float, float, float]:
     """Left, top, right and bottom of a circle, as Pillow draws it.
 
-    Args:
-        centre: (2,).
-        radius: in units of half the picture's side.
-        side_px: side of the picture.
+    ``centre``: (2,); ``radius``: in units of half the picture's side.
     """
     x, y = ((centre + 1) * (side_px / 2)).tolist()
     radius_px = radius * side_px / 2
@@ -57,10 +47,7 @@ def box(centre: Numbers, radius: float, side_px: int) -> tuple[float, float, flo
 def polygons(side_px: int, outlines: Iterable[Points], opacity: int = 255) -> Image.Image:
     """A mask with all outlines filled, mode L.
 
-    Args:
-        side_px: side of the picture.
-        outlines: each (n, 2).
-        opacity: from 0 to 255.
+    ``outlines``: each (n, 2); ``opacity``: from 0 to 255.
     """
     mask = Image.new("L", (side_px, side_px))
     draw = ImageDraw.Draw(mask)
@@ -72,9 +59,7 @@ def polygons(side_px: int, outlines: Iterable[Points], opacity: int = 255) -> Im
 def soften(mask: Image.Image, reach: float) -> Image.Image:
     """A mask, blurred; done at half the size, where blur is cheap.
 
-    Args:
-        mask: mode L.
-        reach: standard deviation as a share of the side.
+    ``reach``: standard deviation as a share of the side.
     """
     small = mask.reduce(2)
     small = small.filter(ImageFilter.GaussianBlur(reach * small.width))
@@ -84,11 +69,8 @@ def soften(mask: Image.Image, reach: float) -> Image.Image:
 def smooth(grid: Numbers, places: Numbers, values: Numbers, n_window: int) -> Numbers:
     """Values between given places, with corners rounded.
 
-    Args:
-        grid: (n,) where values are wanted.
-        places: (m,) rising.
-        values: (m,) there.
-        n_window: odd number of grid points over which a corner is rounded.
+    ``grid``: (n,) where values are wanted; ``places``: (m,) rising; ``values``: (m,) there;
+    ``n_window``: odd number of grid points over which a corner is rounded.
     """
     window = np.hanning(n_window + 2)[1:-1]
     dense = np.pad(np.interp(grid, places, values), n_window // 2, mode="edge")
@@ -98,10 +80,7 @@ def smooth(grid: Numbers, places: Numbers, values: Numbers, n_window: int) -> Nu
 def mix(one: RGB8, other: RGB8, share: float) -> RGB8:
     """A colour between two.
 
-    Args:
-        one: where the share is 0.
-        other: where it is 1.
-        share: of ``other``.
+    ``one``: where the share is 0; ``other``: where it is 1; ``share``: of ``other``.
     """
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
     return red, green, blue
@@ -110,9 +89,7 @@ def mix(one: RGB8, other: RGB8, share: float) -> RGB8:
 def shade(colour: RGB8, gain: float) -> RGB8:
     """A colour, darker or lighter.
 
-    Args:
-        colour: to change.
-        gain: factor; what passes 255 is cut.
+    ``gain``: factor; what passes 255 is cut.
     """
     red, green, blue = (min(255, round(value * gain)) for value in colour)
     return red, green, blue
@@ -121,10 +98,8 @@ def shade(colour: RGB8, gain: float) -> RGB8:
 def blend(top: RGB8, below: RGB8, opacity: canvas.Mask) -> Image.Image:
     """One colour over another, mode RGB.
 
-    Args:
-        top: where the opacity is 1.
-        below: where it is 0.
-        opacity: (side_px, side_px); clipped to [0, 1].
+    ``top``: where the opacity is 1; ``below``: where it is 0; ``opacity``: (side_px, side_px);
+    clipped to [0, 1].
     """
     size = opacity.shape
     mask = Image.fromarray(np.rint(np.clip(opacity, 0, 1) * 255).astype(np.uint8))
@@ -142,13 +117,9 @@ def placed(
 ) -> Image.Image:
     """The figure as a shot sees it.
 
-    Args:
-        figure: mode RGBA.
-        turn_deg: clockwise turn in degrees.
-        zoom: > 1 is nearer.
-        shift: in units of half the side.
-        stretch: factors along the figure's own x and y; a negative one mirrors it.
-        lean: how far x moves per unit of y.
+    ``turn_deg``: clockwise turn in degrees; ``zoom``: > 1 is nearer; ``shift``: in units of half
+    the side; ``stretch``: factors along the figure's own x and y; a negative one mirrors it;
+    ``lean``: how far x moves per unit of y.
     """
     side_px, angle = figure.width, np.deg2rad(turn_deg)
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
@@ -165,10 +136,8 @@ def photograph(
 ) -> Image.Image:
     """The scene as a camera gives it: another light, blur and noise.
 
-    Args:
-        picture: mode RGB.
-        shot: draws the light, the blur and the noise.
-        blur_px: smallest and largest standard deviation.
+    ``shot``: draws the light, the blur and the noise; ``blur_px``: smallest and largest standard
+    deviation.
 
     Returns:
         Mode RGB.

@@ -1,6 +1,7 @@
 """A raw folder of painted images: groups, nuisance variation and a few planted faults.
 
-Generic: what an image shows comes from the task module's ``paint``. What a file is (size, aspect,
+Generic: what an image shows comes from the task's painter, a module of this room with the task's
+name and ``paint(label, subject, shot, side_px)``. What a file is (size, aspect,
 format, JPEG quality, source, planted fault) follows one rule in all classes, so that nothing but
 the picture tells the class. Painted images prove the pipeline; they are never quoted as a result.
 Called by `fetch` for ``source: {kind: sample}``.
@@ -9,6 +10,7 @@ Called by `fetch` for ``source: {kind: sample}``.
 from __future__ import annotations
 
 import csv
+import importlib
 import io
 import json
 import logging
@@ -18,8 +20,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from types import ModuleType
-from typing import Literal
+from typing import Literal, cast
 
 import numpy as np
 from PIL import Image
@@ -28,7 +29,7 @@ from pipelines.atomic import write_bytes, write_text
 from pipelines.card import DatasetCard
 from pipelines.data.names import TABLES
 from pipelines.data.workers import ordered_map
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, DataError
 from pipelines.source_kinds import SampleSource
 
 #: How a painted picture becomes a file.
@@ -116,7 +117,8 @@ _LOG = logging.getLogger(__name__)
 #: Lists what was planted, so that a test can check that `prepare` finds it.
 PLANTED_FILE = "planted.json"
 
-#: ``paint(label, subject, shot, side_px)`` of a task module.
+#: ``paint(label, subject, shot, side_px)``: a square of one of the card's labels, mode RGB. The
+#: subject draws what all pictures of one group share, the shot what differs among them.
 Painter = Callable[[str, np.random.Generator, np.random.Generator, int], Image.Image]
 
 #: A smaller class stays clean: faults would be more than a tenth of it.
@@ -167,9 +169,32 @@ class Fault:
     of: str = ""
 
 
+def load_painter(task: str) -> Painter:
+    """``paint`` of ``pipelines.samples.<task>``.
+
+    Raises:
+        ConfigError: if the task has none.
+    """
+    name = f"pipelines.samples.{task}"
+    try:
+        paint = getattr(importlib.import_module(name), "paint", None)
+    except ModuleNotFoundError as err:
+        # A painter that is there and misses one of its own imports is a bug, and stays a traceback.
+        if err.name != name:
+            raise
+        paint = None
+    if not callable(paint):
+        raise ConfigError(
+            f"pipelines/samples/{task}.py: expected paint(label, subject, shot, side_px), found "
+            f"none, so there are no samples. Write it, or name real images in params.yaml: "
+            f"tasks.{task}.fetch.source."
+        )
+    return cast("Painter", paint)
+
+
 def write_sample(
     folder: Path,
-    task_module: ModuleType,
+    paint: Painter,
     card: DatasetCard,
     source: SampleSource,
     seed: int,
@@ -181,7 +206,7 @@ def write_sample(
 
     Args:
         folder: an empty folder.
-        task_module: has ``paint(label, subject, shot, side_px)``.
+        paint: of the task, see `load_painter`.
         card: names the task, its labels and its group key.
         source: how many images, groups and pixels.
         seed: of everything drawn.
@@ -189,6 +214,7 @@ def write_sample(
 
     Raises:
         ConfigError: if a label is not on the card.
+        DataError: if the painter has no picture for a label.
         StorageError: if the disk is full or forbids it.
     """
     unknown = sorted(set(labels) - set(card.labels))
@@ -199,9 +225,7 @@ def write_sample(
         )
     sheets, faults = plan(card, source, seed, labels)
     painted = [sheet for sheet in sheets if not sheet.copy_of]
-    render_one = partial(
-        render, task_module.paint, task=card.task, seed=seed, side_px=source.side_px
-    )
+    render_one = partial(render, paint, task=card.task, seed=seed, side_px=source.side_px)
     for sheet, data in zip(painted, ordered_map(render_one, painted, window=_WINDOW), strict=True):
         write_bytes(folder / sheet.path, data)
     for sheet in sheets:
@@ -332,16 +356,28 @@ def render(paint: Painter, sheet: Sheet, *, task: str, seed: int, side_px: int) 
     """The bytes of one painted file.
 
     Args:
-        paint: of the task module.
+        paint: of the task.
         sheet: what to make.
         task: slug; a part of the seed.
         seed: of everything drawn.
         side_px: shorter side of the picture, at least.
+
+    Raises:
+        DataError: if the painter has no picture for the label.
     """
     subject = _rng(seed, task, "subject", sheet.label, sheet.subject)
     shot = _rng(seed, task, "shot", sheet.label, sheet.subject, sheet.shot)
     facts = _rng(seed, task, "file", sheet.label, sheet.subject, sheet.shot)
-    picture = frame(paint(sheet.label, subject, shot, side_px), facts, side_px)
+    try:
+        painted = paint(sheet.label, subject, shot, side_px)
+    except KeyError as err:
+        if err.args != (sheet.label,):
+            raise
+        raise DataError(
+            f"{task}: the painter has no picture for the class {sheet.label!r} of the card. Add it "
+            f"to pipelines/samples/{task}.py, or take the class off the card."
+        ) from err
+    picture = frame(painted, facts, side_px)
     return encode(picture, sheet.form, quality=int(facts.integers(90, 96)))
 
 

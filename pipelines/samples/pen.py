@@ -1,7 +1,7 @@
 """A pen for sample painters: smooth flat shapes with soft light and shadow, as in a drawing.
 
 `canvas` lays masks of floats over each other; a figure of a hundred small parts is drawn faster
-here, with Pillow, at twice the size and then halved. Only task modules call this.
+here, with Pillow, at twice the size and then halved. Only painters call this.
 """
 
 from __future__ import annotations
@@ -33,11 +33,9 @@ class Pen:
     def __init__(self, scene: Image.Image, turn_deg: float, zoom: float, shift: Point) -> None:
         """Lay the figure's coordinates over a background.
 
-        Args:
-            scene: mode RGB, square, twice the size of the picture to make; is drawn upon.
-            turn_deg: clockwise turn of the figure in degrees.
-            zoom: > 1 is nearer.
-            shift: of the figure's middle, in half sides.
+        ``scene``: mode RGB, square, twice the size of the picture to make; is drawn upon;
+        ``turn_deg``: clockwise turn of the figure in degrees; ``zoom``: > 1 is nearer; ``shift``:
+        of the figure's middle, in half sides.
         """
         self.zoom = zoom
         self._scene, self._half_px = scene, scene.width / 2
@@ -50,31 +48,20 @@ class Pen:
     def shape(self, points: Sequence[Point], colour: Colour, opacity: float = 1.0) -> None:
         """Fill a closed curve.
 
-        Args:
-            points: at least three that the curve goes through, in order.
-            colour: RGB in [0, 1].
-            opacity: in [0, 1].
+        ``points``: at least three that the curve goes through, in order; ``opacity``: in [0, 1].
         """
         ring = [points[-1], *points, *points[:2]]
         self._draw.polygon(self._place(_curve(ring)), fill=ink(colour, opacity))
 
     def oval(self, centre: Point, radii: Point, colour: Colour) -> None:
-        """Fill an ellipse.
-
-        Args:
-            centre: of the ellipse.
-            radii: along x and y.
-            colour: RGB in [0, 1].
-        """
+        """Fill an ellipse."""
         self._draw.polygon(self._place(_RING * radii + centre), fill=ink(colour))
 
     def line(self, points: Sequence[Point], width: float, colour: Colour) -> None:
         """Draw a curve.
 
-        Args:
-            points: at least two that the curve goes through, in order.
-            width: in units of the figure.
-            colour: RGB in [0, 1].
+        ``points``: at least two that the curve goes through, in order; ``width``: in units of the
+        figure.
         """
         width_px = max(1, round(width * self.zoom * self._half_px))
         path = self._place(_curve([points[0], *points, points[-1]]))
@@ -83,10 +70,7 @@ class Pen:
     def shade(self, centre: Point, radii: Point, gain: float) -> None:
         """Lay a soft ellipse of light or shadow over the figure.
 
-        Args:
-            centre: of the ellipse.
-            radii: along x and y.
-            gain: factor on the brightness, in [0, 2); 1 leaves it as it is.
+        ``gain``: factor on the brightness, in [0, 2); 1 leaves it as it is.
         """
         small = [(x / 4, y / 4) for x, y in self._place(_RING * radii + centre)]
         self._shade.polygon(small, fill=round(_NEUTRAL * gain))
@@ -123,20 +107,14 @@ def _curve(points: Sequence[Point]) -> NDArray[np.float64]:
 def mirrored(right: Sequence[Point], x: float = 0.0) -> list[Point]:
     """A closed outline that is the same on both sides.
 
-    Args:
-        right: its right half from top to bottom, with x counted from the axis.
-        x: where the axis stands.
+    ``right``: its right half from top to bottom, with x counted from the axis; ``x``: where the
+    axis stands.
     """
     return [*((x + u, v) for u, v in right), *((x - u, v) for u, v in reversed(right))]
 
 
 def ellipse_points(centre: Point, radii: Point) -> list[Point]:
-    """Twelve points on an ellipse and the first once more, for a line.
-
-    Args:
-        centre: of the ellipse.
-        radii: along x and y.
-    """
+    """Twelve points on an ellipse and the first once more, for a line."""
     ring = (_RING[::3] * radii + centre).tolist()
     return [(x, y) for x, y in [*ring, ring[0]]]
 
@@ -144,9 +122,7 @@ def ellipse_points(centre: Point, radii: Point) -> list[Point]:
 def ink(colour: Colour, opacity: float = 1.0) -> tuple[int, ...]:
     """A colour as Pillow takes it: red, green, blue, opacity in [0, 255].
 
-    Args:
-        colour: RGB; clipped to [0, 1].
-        opacity: in [0, 1].
+    ``colour``: RGB; clipped to [0, 1]; ``opacity``: in [0, 1].
     """
     return tuple(round(255 * min(max(value, 0.0), 1.0)) for value in (*colour, opacity))
 
@@ -154,10 +130,7 @@ def ink(colour: Colour, opacity: float = 1.0) -> tuple[int, ...]:
 def mix(a: Colour, b: Colour, share: float) -> Colour:
     """A colour between two.
 
-    Args:
-        a: where the share is 0.
-        b: where it is 1.
-        share: of ``b``.
+    ``a``: where the share is 0; ``b``: where it is 1; ``share``: of ``b``.
     """
     red, green, blue = (x * (1 - share) + y * share for x, y in zip(a, b, strict=True))
     return (red, green, blue)

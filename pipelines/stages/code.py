@@ -1,8 +1,10 @@
 """pipelines/ -> reports/code/<stage>.txt: what code each stage is made of, a line a file.
 
 The other stages depend on their list instead of on forty files each, so that DVC re-runs what a
-change of code can alter, and nothing else, and its lock stays short (ADR 0016). What is hashed is
-the syntax tree without its docstrings: comments, line breaks and words for people re-run nothing.
+change of code can alter, and nothing else, and its lock stays short (ADR 0016). What only one task
+brings, its painter and its module, stands in reports/code/<stage>/<task>.txt: there for a plain
+task, too, because DVC refuses a dependency that is not. What is hashed is the syntax tree without
+its docstrings: comments, line breaks and words for people re-run nothing.
 """
 
 from __future__ import annotations
@@ -11,10 +13,9 @@ import ast
 import hashlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import get_args
 
 from pipelines.atomic import write_text
-from pipelines.card import Domain
+from pipelines.config.params import load_params
 from pipelines.paths import Paths
 
 #: The stages whose code is listed, in the order of the pipeline.
@@ -33,31 +34,47 @@ HARMLESS = frozenset(
         "pipelines/tracking/stage.py",
     }
 )
-#: Finds task modules by name, where no import statement shows it.
-_FINDER = "pipelines/tasks.py"
+#: What each of them finds of one task by its name, where no import statement shows it.
+_FINDERS = {
+    "pipelines/tasks.py": "pipelines/{domain}/{task}.py",
+    "pipelines/samples/folder.py": "pipelines/samples/{task}.py",
+}
+#: Stages that one of these finders serves.
+FINDING = ("fetch", "prepare")
 #: Stages whose output is made by another stage's file too: the page shows what `evaluate` draws.
 _ALSO = {"report": ("evaluate",)}
+#: The list of a plain task; DVC warns of an empty file.
+_NOTHING = "# Nothing of its own.\n"
 
 
 def run(paths: Paths) -> None:
-    """Write the list of each stage; one that stays the same re-runs nothing.
+    """Write the lists of each stage; one that stays the same re-runs nothing.
 
     Args:
-        paths: of the project, whose ``pipelines`` folder is read.
+        paths: of the project, whose ``pipelines`` folder and params.yaml are read.
 
     Raises:
+        ConfigError: if params.yaml is not valid.
         StorageError: if the disk is full.
     """
+    tasks = load_params(paths.params).tasks
     for stage in STAGES:
-        lines = [f"{code_sha256(paths.root / file)}  {file}" for file in code_of(stage, paths.root)]
-        write_text(paths.code_list(stage), "".join(f"{line}\n" for line in lines))
+        write_text(paths.code_list(stage), _lines(code_of(stage, paths.root), paths.root))
+    for stage in FINDING:
+        for old in paths.code_list(stage).with_suffix("").glob("*.txt"):
+            if old.stem not in tasks:
+                old.unlink()
+        for task, section in tasks.items():
+            own = own_code(stage, task, section.domain, paths.root)
+            write_text(paths.code_list(stage, task), _lines(own, paths.root) or _NOTHING)
+
+
+def _lines(files: Iterable[str], root: Path) -> str:
+    return "".join(f"{code_sha256(root / file)}  {file}\n" for file in files)
 
 
 def code_of(stage: str, root: Path) -> list[str]:
-    """The files that can alter a stage's output, the task's own module left out.
-
-    That one differs from task to task, so it stands in dvc.yaml beside the list. What any task
-    module imports is in: stages that load one depend on all brushes.
+    """The files that can alter a stage's output, whatever the task.
 
     Args:
         stage: one of `STAGES`.
@@ -66,27 +83,26 @@ def code_of(stage: str, root: Path) -> list[str]:
     Returns:
         Sorted paths relative to ``root``, with slashes.
     """
-    found = closure(
-        [f"pipelines/stages/{name}.py" for name in (stage, *_ALSO.get(stage, ()))], root
-    )
-    modules = set(task_modules(root))
-    if _FINDER in found:
-        found |= closure(modules, root)
-    return sorted(found - modules)
+    stages = (stage, *_ALSO.get(stage, ()))
+    return sorted(closure([f"pipelines/stages/{name}.py" for name in stages], root))
 
 
-def task_modules(root: Path) -> list[str]:
-    """The files of all task modules.
+def own_code(stage: str, task: str, domain: str, root: Path) -> list[str]:
+    """The files that can alter a stage's output for one task, beside those of `code_of`.
 
     Args:
+        stage: one of `STAGES`.
+        task: slug.
+        domain: of the task.
         root: holds ``pipelines``.
+
+    Returns:
+        The task's module and painter, if the stage finds them, and what they alone import.
     """
-    return sorted(
-        file.relative_to(root).as_posix()
-        for domain in get_args(Domain)
-        for file in (root / "pipelines" / domain).glob("*.py")
-        if file.name != "__init__.py"
-    )
+    shared = set(code_of(stage, root))
+    found = [where for finder, where in _FINDERS.items() if finder in shared]
+    starts = [where.format(domain=domain, task=task) for where in found]
+    return sorted(closure(starts, root) - shared)
 
 
 def closure(starts: Iterable[str], root: Path) -> set[str]:

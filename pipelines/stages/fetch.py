@@ -13,8 +13,7 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 from pipelines.atomic import file_sha256, new_folder, write_text
 from pipelines.card import DatasetCard, load_card
@@ -22,9 +21,9 @@ from pipelines.config.fetch import FetchParams
 from pipelines.data.account import Account, account
 from pipelines.data.names import IMAGE_SUFFIXES, SOURCE_FILE
 from pipelines.data.tree import files_of
-from pipelines.errors import ConfigError, DataError, SourceError
+from pipelines.errors import DataError, SourceError
 from pipelines.paths import Paths
-from pipelines.samples.folder import write_sample
+from pipelines.samples.folder import load_painter, write_sample
 from pipelines.source_kinds import (
     ArchiveSource,
     FolderSource,
@@ -78,7 +77,7 @@ def run(task: str, domain: str, params: FetchParams, seed: int, paths: Paths) ->
         paths: of the project.
 
     Raises:
-        ConfigError: if the card or the task module is not there, or cannot paint samples.
+        ConfigError: if the card is not there, or the task has no painter for samples.
         SourceError: if the source cannot be fetched, holds no image, or names an unknown class;
             raw/ then stays as it was.
         StorageError: if the disk is full.
@@ -113,13 +112,8 @@ def run(task: str, domain: str, params: FetchParams, seed: int, paths: Paths) ->
 
 # -- builders -------------------------------------------------------------------------------------
 def _sample(source: SampleSource, job: _Job) -> _Arrived:
-    if not hasattr(job.module, "paint"):
-        raise ConfigError(
-            f"pipelines/{job.card.domain}/{job.card.task}.py: has no paint(), so there are no "
-            f"samples. Name real images in params.yaml: tasks.{job.card.task}.fetch.source."
-        )
-    module = cast("ModuleType", job.module)
-    write_sample(job.folder, module, job.card, source, job.seed, job.card.labels)
+    paint = load_painter(job.card.task)
+    write_sample(job.folder, paint, job.card, source, job.seed, job.card.labels)
     facts: Facts = {
         "images_per_class": source.images_per_class,
         "images_per_group": source.images_per_group,

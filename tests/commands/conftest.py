@@ -13,7 +13,6 @@ import pytest
 from onnx import TensorProto, helper
 from PIL import Image
 
-import pipelines.agriculture
 from pipelines import cli
 from tests.toy_card import CARD
 
@@ -131,7 +130,7 @@ def colour_images(tmp_path: Path) -> dict[str, Path]:
 
 
 @pytest.fixture
-def prepared_task(toy_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+def prepared_task(toy_project: Path, tmp_path: Path) -> str:
     """A task that `fieldlens new` made of a folder, fetched and prepared; its name."""
     rng = np.random.default_rng(5)
     for label in ("calm", "rough"):
@@ -142,9 +141,6 @@ def prepared_task(toy_project: Path, tmp_path: Path, monkeypatch: pytest.MonkeyP
     name, root = "surface", ["--root", str(toy_project)]
     folder = str(tmp_path / "own")
     assert cli.main(["new", name, "--domain", "agriculture", "--from", folder, *root]) == 0
-    # The new module is in the toy project and not in the installed package.
-    own = str(toy_project / "pipelines/agriculture")
-    monkeypatch.setattr(pipelines.agriculture, "__path__", [*pipelines.agriculture.__path__, own])
     for verb in ("fetch", "prepare"):
         assert cli.main([verb, name, *root]) == 0
     return name

@@ -1,7 +1,9 @@
-"""What every task's painter promises; what is its own is in the test of its task."""
+"""What every painter promises: classes that can be told, by the subject and by nothing else."""
 
 from __future__ import annotations
 
+from functools import cache
+from itertools import combinations
 from pathlib import Path
 
 import numpy as np
@@ -11,24 +13,31 @@ from PIL import Image
 from pipelines.card import load_card
 from pipelines.config.params import load_params
 from pipelines.paths import Paths
-from pipelines.tasks import load_task
+from pipelines.samples.folder import load_painter
 
 PATHS = Paths(Path(__file__).resolve().parents[2])
 TASKS = load_params(PATHS.params).tasks
 #: Tasks that paint; one that `fieldlens new` made has images of its own.
 PAINTED = [name for name, task in TASKS.items() if task.fetch.source.kind == "sample"]
-CLASSES = [(task, label) for task in PAINTED for label in load_card(PATHS.task(task).card).labels]
+LABELS = {task: load_card(PATHS.task(task).card).labels for task in PAINTED}
+CLASSES = [(task, label) for task in PAINTED for label in LABELS[task]]
 
 
 def painted(
-    task: str, label: str, subject: int = 1, shot: int = 2, side_px: int = 128
+    task: str, label: str, subject: int = 1, shot: int = 2, side_px: int = 64
 ) -> Image.Image:
-    paint = load_task(TASKS[task].domain, task).paint
+    paint = load_painter(task)
     return paint(label, np.random.default_rng(subject), np.random.default_rng(shot), side_px)
 
 
 def levels(image: Image.Image) -> np.ndarray:
     return np.asarray(image).astype(np.float64)
+
+
+@cache
+def dozen(task: str, label: str) -> np.ndarray:
+    """(12, 64, 64, 3): the same subjects and shots for each label."""
+    return np.stack([levels(painted(task, label, seed, seed + 50, 64)) for seed in range(12)])
 
 
 @pytest.mark.parametrize(("task", "label"), CLASSES)
@@ -49,6 +58,33 @@ def test_another_subject_or_shot_is_another_picture(task, label):
     one = levels(painted(task, label))
     assert np.abs(one - levels(painted(task, label, subject=3))).mean() > 1
     assert np.abs(one - levels(painted(task, label, shot=4))).mean() > 3
+
+
+@pytest.mark.parametrize("task", PAINTED)
+def test_labels_can_be_told_apart(task):
+    for one, other in combinations(LABELS[task], 2):
+        difference = np.abs(dozen(task, one) - dozen(task, other)).mean(axis=(1, 2, 3))
+        assert difference.min() > 2, f"{one} and {other} look alike"
+
+
+@pytest.mark.parametrize("task", PAINTED)
+def test_mean_colour_does_not_tell_the_label(task):
+    means = np.stack([dozen(task, label).mean(axis=(1, 2)) for label in LABELS[task]])
+    far = np.abs(means.mean(axis=1) - means.mean(axis=(0, 1))).max(axis=0)
+    assert (far < means.std(axis=1).mean(axis=0) / 2).all()
+
+
+@pytest.mark.parametrize("task", ["fish_species", "tomato_leaf"])
+def test_what_lies_behind_is_the_same_for_all_labels(task):
+    # Of the other painters, exposure or what hangs into the corners differs a little.
+    corners = np.stack([dozen(task, label)[:, :3, :3] for label in LABELS[task]])
+    assert np.median(np.ptp(corners, axis=0)) < 2
+
+
+@pytest.mark.parametrize("task", ["chest_xray", "weld_defect"])
+def test_radiograph_has_no_colour(task):
+    for label in LABELS[task]:
+        assert np.ptp(dozen(task, label), axis=-1).max() == 0
 
 
 @pytest.mark.parametrize("task", PAINTED)

@@ -1,13 +1,14 @@
-"""A task is a block in params.yaml, a card, a module and a test; nothing else, and nothing less."""
+"""A task is a block in params.yaml, a card and a test; reader and painter only if it needs them."""
 
 from __future__ import annotations
 
 from pathlib import Path
+from typing import get_args
 
 import pytest
 
 from pipelines.backbones.registry import BACKBONES
-from pipelines.card import load_card
+from pipelines.card import Domain, load_card
 from pipelines.config.params import load_params
 from pipelines.tasks import load_task
 
@@ -28,12 +29,26 @@ def test_the_seven_tasks_are_there():
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_task_has_card_module_and_test(task):
+def test_task_has_card_and_test(task):
     domain = PARAMS.task(task).domain
     card = load_card(ROOT / "datasets" / task / "card.yaml")
     assert card.domain == domain
     assert callable(load_task(domain, task).records)
     assert (ROOT / "tests" / domain / f"test_{task}.py").is_file()
+
+
+def test_every_module_of_a_domain_and_every_painter_is_a_tasks():
+    """A misspelt one would be passed over in silence: the plain reader would take its place."""
+    modules = {
+        (domain, file.stem)
+        for domain in get_args(Domain)
+        for file in (ROOT / "pipelines" / domain).glob("*.py")
+        if file.stem != "__init__"
+    }
+    assert modules <= {(section.domain, task) for task, section in PARAMS.tasks.items()}
+    brushes = {"__init__", "canvas", "cutout", "folder", "pen"}
+    painters = {file.stem for file in (ROOT / "pipelines/samples").glob("*.py")} - brushes
+    assert painters <= set(TASKS)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -49,6 +64,7 @@ def test_card_says_whose_the_data_are(task):
     if card.domain == "medical":
         words = " ".join([card.intended_use, *card.not_for]).casefold()
         assert "not a medical device" in words
+        assert "clinician" in " ".join(card.next_steps.values())
 
 
 @pytest.mark.parametrize("task", TASKS)

@@ -59,10 +59,7 @@ def prepared(paths: Paths) -> bytes:
     return b"".join(file.read_bytes() for file in sorted(folder.rglob("*")) if file.is_file())
 
 
-def test_prepare_keeps_patients_together_and_names_nobody(project, monkeypatch, caplog):
-    from pipelines.reference import cats_dogs
-
-    monkeypatch.setattr(prepare, "load_task", lambda *_: cats_dogs)
+def test_prepare_keeps_patients_together_and_names_nobody(project, caplog):
     caplog.set_level(logging.DEBUG)
     first = prepared(project)
     entries = read_manifest(project.task("tiles").manifest)

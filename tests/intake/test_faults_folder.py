@@ -20,7 +20,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import pipelines.agriculture
 from pipelines import cli
 from pipelines.card import load_card
 from pipelines.data.manifest import Entry, read_manifest, write_manifest
@@ -44,17 +43,14 @@ def paths(tmp_path: Path) -> Paths:
     block = re.search(r"^  cats_dogs:\n((?:    .*\n)+)", text, re.MULTILINE)
     assert block is not None
     (root / "datasets/cats_dogs").mkdir(parents=True)
-    (root / "pipelines/agriculture").mkdir(parents=True)
     (root / "params.yaml").write_text(f"{head}tasks:\n  cats_dogs:\n{block[1]}", encoding="utf-8")
     shutil.copy(ROOT / "datasets/cats_dogs/card.yaml", root / "datasets/cats_dogs/card.yaml")
     return Paths(root)
 
 
 @pytest.fixture
-def intake(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Intake:
+def intake(paths: Paths) -> Intake:
     """Runs `new`, `fetch` and `prepare` on a folder, up to the first that fails: exit codes."""
-    own = str(paths.root / "pipelines/agriculture")
-    monkeypatch.setattr(pipelines.agriculture, "__path__", [*pipelines.agriculture.__path__, own])
 
     def run(folder: Path, **card: object) -> dict[str, int]:
         root = ["--root", str(paths.root)]
@@ -69,12 +65,7 @@ def intake(paths: Paths, monkeypatch: pytest.MonkeyPatch) -> Intake:
                 codes[verb] = cli.main([verb, TASK, *root])
         return codes
 
-    # Each test has a module of its own below the same name.
-    import sys
-
-    monkeypatch.delitem(sys.modules, f"pipelines.agriculture.{TASK}", raising=False)
-    yield run  # type: ignore[misc]
-    sys.modules.pop(f"pipelines.agriculture.{TASK}", None)
+    return run
 
 
 GOOD = {"new": 0, "fetch": 0, "prepare": 0}

@@ -4,7 +4,6 @@ import csv
 import json
 from collections import Counter
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 import pytest
@@ -13,15 +12,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines.card import DatasetCard, load_card
-from pipelines.config.prepare import PrepareParams
 from pipelines.data.images import open_image
-from pipelines.data.manifest import read_manifest, read_raw
-from pipelines.errors import ConfigError, CorruptImageError
-from pipelines.paths import Paths
-from pipelines.reference import cats_dogs
+from pipelines.data.manifest import read_raw
+from pipelines.errors import ConfigError, CorruptImageError, DataError
+from pipelines.samples import cats_dogs
 from pipelines.samples.folder import (
     IN_PLACE,
     MIN_IMAGES_FOR_FAULTS,
+    Painter,
     encode,
     frame,
     group_id,
@@ -29,7 +27,6 @@ from pipelines.samples.folder import (
     write_sample,
 )
 from pipelines.source_kinds import SampleSource
-from pipelines.stages import prepare
 from tests.file_tree import file_tree
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -49,9 +46,8 @@ def card() -> DatasetCard:
 
 
 @pytest.fixture(scope="module")
-def painter() -> ModuleType:
-    """A task module whose pictures are quick: tiles in colours that the subject draws."""
-    module = ModuleType("tiles")
+def painter() -> Painter:
+    """Its pictures are quick: tiles in colours that the subject draws."""
 
     def paint(label, subject, shot, side_px):
         tiles = subject.integers(0, 256, size=(6, 6, 3), dtype=np.uint8)
@@ -59,8 +55,7 @@ def painter() -> ModuleType:
         picture = picture + shot.integers(-9, 10, size=(1, 1, 3)) + len(label)
         return Image.fromarray(picture.clip(0, 255).astype(np.uint8))
 
-    module.paint = paint
-    return module
+    return paint
 
 
 @pytest.fixture(scope="module")
@@ -219,7 +214,7 @@ def test_workers_do_not_change_the_bytes(card, tmp_path, monkeypatch):
     few = source(4, 2)
     for workers in ("1", "2"):
         monkeypatch.setenv("FIELDLENS_WORKERS", workers)
-        write_sample(tmp_path / workers, cats_dogs, cats_card(), few, SEED, ("dogs", "cats"))
+        write_sample(tmp_path / workers, cats_dogs.paint, cats_card(), few, SEED, ("dogs", "cats"))
     assert file_tree(tmp_path / "1") == file_tree(tmp_path / "2")
 
 
@@ -229,44 +224,10 @@ def test_a_label_that_the_card_lacks_is_refused(card, painter, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_label_of_the_card_that_the_painter_lacks_is_refused(card, tmp_path):
+    with pytest.raises(DataError, match=r"no picture for the class 'covid19'.*samples/chest_xray"):
+        write_sample(tmp_path, cats_dogs.paint, card, source(), SEED, card.labels)
+
+
 def cats_card() -> DatasetCard:
     return load_card(ROOT / "datasets/cats_dogs/card.yaml")
-
-
-def test_prepare_finds_what_was_planted(tmp_path):
-    paths = Paths(tmp_path)
-    files = paths.task("cats_dogs")
-    card = cats_card()
-    files.card.parent.mkdir(parents=True)
-    files.card.write_bytes((ROOT / "datasets/cats_dogs/card.yaml").read_bytes())
-    images = source(24, 4, 96)
-    write_sample(files.raw_dir, cats_dogs, card, images, SEED, card.labels)
-    (files.raw_dir / "SOURCE.json").write_text('{"kind": "sample"}', encoding="utf-8")
-    params = PrepareParams(
-        val_fraction=0.2,
-        test_fraction=0.2,
-        near_duplicate_bits=4,
-        max_quarantine_fraction=0.1,
-        min_side_px=16,
-    )
-    prepare.run("cats_dogs", "reference", params, SEED, paths)
-
-    faults = planted(files.raw_dir)
-    with files.quarantine.open(encoding="utf-8", newline="") as stream:
-        refused = {row["path"] for row in csv.DictReader(stream)}
-    kept = {entry.path: entry for entry in read_manifest(files.manifest)}
-    conflict = [fault for fault in faults if fault["fault"] == "conflicting_duplicate"]
-    copies = [fault for fault in faults if fault["fault"] == "exact_duplicate"]
-    truncated = {fault["path"] for fault in faults if fault["fault"] == "truncated"}
-    for fault in copies:
-        # Of two files with the same bytes one stays.
-        assert len({fault["path"], fault["of"]} & refused) == 1
-    assert refused - {fault[key] for fault in copies for key in ("path", "of")} == truncated | {
-        fault[key] for fault in conflict for key in ("path", "of")
-    }
-    for fault in faults:
-        if fault["fault"] in IN_PLACE:
-            assert fault["path"] in kept, fault
-        if fault["fault"] == "near_duplicate":
-            assert kept[fault["path"]].group == kept[fault["of"]].group
-            assert kept[fault["path"]].split == kept[fault["of"]].split

@@ -2,29 +2,36 @@
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 
 import pytest
 
+from pipelines.config.params import load_params
 from pipelines.paths import Paths
 from pipelines.stages import code
+from tests.file_tree import file_tree
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A project of a few modules: `train` reaches two rooms, `fetch` finds task modules."""
+    """A project of a few modules: `train` reaches two rooms, `fetch` finds what is a task's own."""
     files = {
         "stages/train.py": "from pipelines.training import loop\n",
         "training/loop.py": "from pipelines.data.images import open_image\n",
         "data/images.py": "import pipelines.errors\n",
         "errors.py": "from pipelines import deep\n",
         "deep.py": "x = 1\n",
-        "stages/fetch.py": "from pipelines.tasks import load_task\n",
+        "stages/fetch.py": "import pipelines.tasks\nfrom pipelines.samples import folder\n",
+        "stages/prepare.py": "from pipelines.tasks import load_task\n",
         "tasks.py": "import importlib\n",
-        "medical/skin.py": "from pipelines.data import brush\n",
-        "data/brush.py": "x = 1\n",
+        "samples/folder.py": "import importlib\n",
+        "samples/cats_dogs.py": "from pipelines.samples import brush\n",
+        "samples/weld_defect.py": "x = 1\n",
+        "samples/brush.py": "x = 1\n",
+        "safety/weld_defect.py": "import pipelines.tasks\n",
         "stages/report.py": "x = 1\n",
         "stages/evaluate.py": "from pipelines import drawing\n",
         "drawing.py": "x = 1\n",
@@ -33,6 +40,7 @@ def project(tmp_path: Path) -> Path:
         file = tmp_path / "pipelines" / name
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text)
+    shutil.copy(ROOT / "params.yaml", tmp_path)
     return tmp_path
 
 
@@ -44,12 +52,29 @@ def test_closure_follows_imports_and_leaves_out_what_cannot_alter_an_output(proj
     ]
 
 
-def test_stage_that_finds_task_modules_has_their_brushes_and_not_themselves(project):
+def test_what_is_a_tasks_own_is_on_its_list_and_on_no_other(project):
     assert code.code_of("fetch", project) == [
-        "pipelines/data/brush.py",
+        "pipelines/samples/folder.py",
         "pipelines/stages/fetch.py",
         "pipelines/tasks.py",
     ]
+    painter, brush = "pipelines/samples/cats_dogs.py", "pipelines/samples/brush.py"
+    assert code.own_code("fetch", "cats_dogs", "reference", project) == [brush, painter]
+    assert code.own_code("prepare", "cats_dogs", "reference", project) == []
+    module, painter = "pipelines/safety/weld_defect.py", "pipelines/samples/weld_defect.py"
+    assert code.own_code("fetch", "weld_defect", "safety", project) == [module, painter]
+    assert code.own_code("prepare", "weld_defect", "safety", project) == [module]
+
+
+def test_each_task_has_a_list_even_a_plain_one_and_a_removed_task_has_none(project):
+    left_over = Paths(project).code_list("fetch", "gone")
+    left_over.parent.mkdir(parents=True)
+    left_over.write_text("x")
+    code.run(Paths(project))
+    assert {file.stem for file in left_over.parent.iterdir()} == set(
+        load_params(project / "params.yaml").tasks
+    )
+    assert Paths(project).code_list("fetch", "tomato_leaf").read_text() == "# Nothing of its own.\n"
 
 
 def test_report_is_made_of_what_draws_its_figures_too(project):
@@ -82,14 +107,22 @@ def test_lists_name_each_file_with_its_hash(project):
 def test_a_change_alters_the_lists_of_the_stages_that_reach_it_and_no_other(project):
     paths = Paths(project)
 
-    def lists() -> dict[str, str]:
+    def lists() -> dict[str, bytes]:
         code.run(paths)
-        return {stage: paths.code_list(stage).read_text() for stage in code.STAGES}
+        return file_tree(paths.reports_dir / "code")
 
-    before = lists()
-    (project / "pipelines/data/images.py").write_text("import pipelines.errors\nx = 1\n")
-    after = lists()
-    assert {stage for stage in code.STAGES if before[stage] != after[stage]} == {"train"}
+    def changed(file: str, text: str) -> set[str]:
+        before = lists()
+        (project / "pipelines" / file).write_text(text)
+        after = lists()
+        assert before.keys() == after.keys()
+        return {name for name in after if before[name] != after[name]}
+
+    assert changed("data/images.py", "import pipelines.errors\nx = 1\n") == {"train.txt"}
+    assert changed("samples/brush.py", "x = 2\n") == {"fetch/cats_dogs.txt"}
+    assert (
+        changed("samples/cats_dogs.py", "# Words.\nfrom pipelines.samples import brush\n") == set()
+    )
 
 
 @pytest.mark.parametrize(
@@ -138,6 +171,7 @@ def test_real_stages_reach_what_they_are_known_to_need():
     reached = {stage: set(code.code_of(stage, ROOT)) for stage in code.STAGES}
     assert "pipelines/training/fit.py" in reached["train"]
     assert "pipelines/serving/predictor.py" in reached["evaluate"]
-    assert "pipelines/samples/canvas.py" in reached["fetch"]
+    assert "pipelines/samples/folder.py" in reached["fetch"] - reached["prepare"]
+    assert "pipelines/samples/canvas.py" in code.own_code("fetch", "cats_dogs", "reference", ROOT)
     assert "pipelines/training/fit.py" not in reached["export"] | reached["evaluate"]
     assert not {file for files in reached.values() for file in files} & code.HARMLESS

@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-import pipelines.agriculture
+import pipelines.samples
 from pipelines.config.fetch import FetchParams
 from pipelines.errors import ConfigError, SourceError
 from pipelines.paths import Paths
@@ -22,13 +22,9 @@ from pipelines.stages import fetch
 from tests.file_tree import file_tree
 from tests.toy_card import CARD
 
-MODULE = """
+PAINTER = """
 import numpy as np
 from PIL import Image
-from pipelines.data.manifest import read_raw
-
-def records(raw_dir, card):
-    return read_raw(raw_dir, card)
 
 def paint(label, subject, shot, side_px):
     return Image.fromarray(shot.integers(0, 256, (side_px, side_px, 3), dtype=np.uint8))
@@ -37,16 +33,16 @@ def paint(label, subject, shot, side_px):
 
 @pytest.fixture
 def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
-    """A project whose task ``toy`` has a module, and whose task ``other`` has none."""
+    """A project whose task ``toy`` has a painter, and whose task ``other`` has none."""
     root = tmp_path / "project"
     for task in ("toy", "other"):
         (root / "datasets" / task).mkdir(parents=True)
         (root / "datasets" / task / "card.yaml").write_text(CARD.format(task=task, title="Colours"))
-    modules = root / "modules"
-    modules.mkdir()
-    (modules / "toy.py").write_text(MODULE)
-    monkeypatch.setattr(pipelines.agriculture, "__path__", [str(modules)])
-    monkeypatch.delitem(sys.modules, "pipelines.agriculture.toy", raising=False)
+    painters = root / "painters"
+    painters.mkdir()
+    (painters / "toy.py").write_text(PAINTER)
+    monkeypatch.setattr(pipelines.samples, "__path__", [str(painters)])
+    monkeypatch.delitem(sys.modules, "pipelines.samples.toy", raising=False)
     return Paths(root)
 
 
@@ -130,13 +126,6 @@ def test_fetch_sample_is_painted_and_never_credited_to_the_publisher(project: Pa
     assert "nobody" not in json.dumps(document)
 
 
-def test_fetch_sample_of_a_task_that_cannot_paint_says_what_to_do(project: Paths) -> None:
-    text = MODULE.partition("def paint")[0]
-    (project.root / "modules/toy.py").write_text(text)
-    with pytest.raises(ConfigError, match=r"toy.py: has no paint.*tasks.toy.fetch.source"):
-        fetch.run("toy", "agriculture", _params(kind="sample"), 1, project)
-
-
 @pytest.mark.parametrize(
     ("names", "match"),
     [
@@ -183,21 +172,21 @@ def test_fetch_hostile_archive_leaves_nothing(project: Paths, tmp_path: Path) ->
     assert not project.task("toy").raw_dir.exists()
 
 
-def test_fetch_without_a_task_module_names_the_file(project: Paths) -> None:
-    with pytest.raises(ConfigError, match=r"pipelines/agriculture/other\.py"):
+def test_fetch_without_a_painter_names_the_file(project: Paths) -> None:
+    with pytest.raises(
+        ConfigError, match=r"pipelines/samples/other\.py: .*tasks\.other\.fetch\.source"
+    ):
         fetch.run("other", "agriculture", _params(kind="sample"), 1, project)
 
 
 _SCRIPT = """
 import resource, signal, sys
 from pathlib import Path
-import pipelines.agriculture
 from pipelines.config.fetch import FetchParams
 from pipelines.errors import PipelineError
 from pipelines.paths import Paths
 from pipelines.stages import fetch
 root, location, max_file_bytes = Path(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-pipelines.agriculture.__path__ = [str(root / "modules")]
 if max_file_bytes:
     signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
     resource.setrlimit(resource.RLIMIT_FSIZE, (max_file_bytes, max_file_bytes))

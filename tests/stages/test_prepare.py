@@ -9,7 +9,6 @@ import logging
 import os
 import shutil
 import sys
-import types
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -20,12 +19,12 @@ from PIL import Image
 
 from pipelines.card import load_card
 from pipelines.config.prepare import PrepareParams
-from pipelines.data.manifest import Entry, content_sha256, read_manifest, read_raw
+from pipelines.data.manifest import Entry, content_sha256, read_manifest
 from pipelines.data.pixel_range import Reading
 from pipelines.data.prepared import read_summary
 from pipelines.errors import ConfigError, DataError, MissingDataError
 from pipelines.paths import Paths
-from pipelines.reference import cats_dogs
+from pipelines.samples import cats_dogs
 from pipelines.samples.folder import write_sample
 from pipelines.source_kinds import SampleSource
 from pipelines.stages import prepare
@@ -74,11 +73,8 @@ def scene(seed: int, side_px: int = 64) -> Image.Image:
 
 
 @pytest.fixture
-def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Paths:
+def project(tmp_path: Path) -> Paths:
     """Three labels with ten trees of two images each."""
-    module = types.ModuleType("pipelines.reference.tiles")
-    module.records = read_raw  # type: ignore[attr-defined]
-    monkeypatch.setitem(sys.modules, "pipelines.reference.tiles", module)
     paths = Paths(tmp_path)
     files = paths.task("tiles")
     files.card.parent.mkdir(parents=True)
@@ -404,7 +400,7 @@ def test_every_planted_fault_of_a_painted_sample_is_found(tmp_path: Path) -> Non
     card = load_card(files.card)
     source = SampleSource(kind="sample", images_per_class=24, images_per_group=4, side_px=96)
     files.raw_dir.mkdir()
-    write_sample(files.raw_dir, cats_dogs, card, source, SEED, card.labels)
+    write_sample(files.raw_dir, cats_dogs.paint, card, source, SEED, card.labels)
 
     prepare.run("cats_dogs", "reference", params(), SEED, Paths(tmp_path))
 

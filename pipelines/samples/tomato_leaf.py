@@ -1,26 +1,17 @@
-"""tomato_leaf: which of nine diseases and pests a tomato leaf shows, or none.
+"""Painted tomato leaves with one of nine diseases and pests, or none.
 
-Source: PlantVillage (Hughes and Salathé 2015), the ten tomato folders. A raw item:
-``Tomato___Bacterial_spot/c2d782db-6a77-4ab8-bd0a-c0ca6c2bec7e___GCREC_Bact.Sp 3263.JPG``, where
-``GCREC_Bact.Sp`` names the shooting session and ``3263`` the shot in it.
-
-The trap: each class has its own sessions, so that the table below the leaf tells the class, and
-one leaf was photographed several times, so that a split by image knows the test leaves. The card
-groups shots by tens; the painter draws backgrounds and light alike for all classes.
+Backgrounds and light are drawn alike for all classes, while in the real set the table below the
+leaf tells the class.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageChops, ImageDraw
 
-from pipelines.card import DatasetCard
-from pipelines.data.manifest import Record, read_raw
-from pipelines.errors import DataError
 from pipelines.samples import canvas, cutout
 from pipelines.samples.cutout import RGB8, Numbers, Points, mix
 
@@ -88,39 +79,14 @@ _SIGNS: dict[str, tuple[_Spots, ...]] = {
 }
 
 
-def records(raw_dir: Path, card: DatasetCard) -> list[Record]:
-    """The leaves of a raw folder, grouped by records.csv or by ten neighbouring shots.
-
-    Args:
-        raw_dir: datasets/tomato_leaf/raw.
-        card: of this task.
-
-    Raises:
-        DataError: if a folder or a row names a class that the card does not know.
-    """
-    return read_raw(raw_dir, card)
-
-
 def paint(
     label: str, subject: np.random.Generator, shot: np.random.Generator, side_px: int
 ) -> Image.Image:
-    """A painted sample: one leaf from above on a table or on soil.
+    """One leaf from above on a table or on soil.
 
-    Args:
-        label: one of the card's labels.
-        subject: draws the leaf: outline, green, and where its lesions are.
-        shot: draws what it lies on, how it lies, shadow, light and noise.
-        side_px: side of the picture.
-
-    Returns:
-        (side_px, side_px), mode RGB.
-
-    Raises:
-        DataError: if the label has no painter.
+    The subject draws the leaf: outline, green, and where its lesions are; the shot draws what it
+    lies on, how it lies, shadow, light and noise.
     """
-    if label not in _SIGNS:
-        known = ", ".join(sorted(_SIGNS))
-        raise DataError(f"tomato_leaf: there is no painter for {label!r}. Expected one of {known}.")
     leaf = cutout.placed(
         _leaf(label, subject, side_px),
         turn_deg=shot.uniform(-55, 55),

@@ -1,24 +1,16 @@
-"""cats_dogs: photographs of cats and of dogs.
+"""Painted heads of cats and dogs.
 
-Source: Asirra (Elson et al. 2007), handed on as "Dogs vs. Cats" on Kaggle. A raw item:
-``test_set/cats/cat.4111.jpg``; the number carries nothing.
-The trap: none is known in the pixels, which is why this is the reference task. But the files do
-not say which photographs show the same animal, so groups are no more than near duplicates.
-
-The painted heads differ in ears (pointed or hanging), muzzle (short or long), pupils and whiskers;
-fur, pattern, eye colour, background and light are drawn alike in both classes.
+They differ in ears (pointed or hanging), muzzle (short or long), pupils and whiskers; fur, pattern,
+eye colour, background and light are drawn alike in both classes.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from pipelines.card import DatasetCard
-from pipelines.data.manifest import Record, read_raw
 from pipelines.samples import canvas
 from pipelines.samples.canvas import Colour, Mask, Picture, Point
 
@@ -49,27 +41,10 @@ class _Animal:
     length: float
 
 
-def records(raw_dir: Path, card: DatasetCard) -> list[Record]:
-    """The records of a raw folder.
-
-    Args:
-        raw_dir: datasets/cats_dogs/raw.
-        card: maps folder names to labels.
-    """
-    return read_raw(raw_dir, card)
-
-
 def paint(
     label: str, subject: np.random.Generator, shot: np.random.Generator, side_px: int
 ) -> Image.Image:
-    """A painted portrait.
-
-    Args:
-        label: one of the card's labels.
-        subject: draws the animal.
-        shot: draws the room, the pose, the light and noise.
-        side_px: side of the picture.
-    """
+    """A portrait: the subject draws the animal; the shot draws room, pose, light and noise."""
     animal = _animal(subject)
     picture = _room(shot, side_px)
     # A turned head moves what is near to the camera further than what is far.
@@ -77,8 +52,7 @@ def paint(
     grain = canvas.texture(shot, side_px, 45, octaves=2)
     coat = _coat(animal, subject, side_px)
     picture = _body(picture, animal, coat, grain)
-    draw = _dog if label == "dogs" else _cat
-    picture = draw(picture, animal, coat, grain, turn)
+    picture = {"cats": _cat, "dogs": _dog}[label](picture, animal, coat, grain, turn)
     picture = canvas.move(
         picture,
         turn_deg=shot.uniform(-14, 14),
@@ -107,10 +81,10 @@ def _room(rng: np.random.Generator, side_px: int) -> Picture:
     hues = rng.uniform(0.3, 0.7) + rng.normal(0, 0.09, size=(4, 3))
     walls: list[Colour] = [(red, green, blue) for red, green, blue in hues.tolist()]
     picture = canvas.fill(side_px, walls[0])
-    picture = canvas.paint(picture, canvas.texture(rng, side_px, 3, octaves=2), walls[1])
+    picture = canvas.cover(picture, canvas.texture(rng, side_px, 3, octaves=2), walls[1])
     floor = rng.uniform(0.3, 0.9)
     below = canvas.polygon(side_px, [(-1, floor), (1, floor), (1, 1), (-1, 1)], blur_px=4)
-    picture = canvas.paint(picture, below, walls[2])
+    picture = canvas.cover(picture, below, walls[2])
     for _ in range(2):
         x, y = rng.uniform(-1, 1, size=2)
         wide, high = rng.uniform(0.1, 0.5, size=2)
@@ -120,7 +94,7 @@ def _room(rng: np.random.Generator, side_px: int) -> Picture:
             (x + wide, y + high),
             (x - wide, y + high),
         ]
-        picture = canvas.paint(picture, 0.8 * canvas.polygon(side_px, box, blur_px=5), walls[3])
+        picture = canvas.cover(picture, 0.8 * canvas.polygon(side_px, box, blur_px=5), walls[3])
     return picture
 
 
@@ -132,7 +106,7 @@ def _coat(animal: _Animal, rng: np.random.Generator, side_px: int) -> Picture:
     else:
         waves = canvas.texture(rng, side_px, 2, octaves=2)
         stripes = np.clip((waves - 0.62) * 20, 0, 1).astype(np.float32)
-    return canvas.paint(coat, stripes, animal.marks)
+    return canvas.cover(coat, stripes, animal.marks)
 
 
 def _furry(mask: Mask, grain: Mask) -> Mask:
@@ -144,7 +118,7 @@ def _furry(mask: Mask, grain: Mask) -> Mask:
 
 def _lay(picture: Picture, mask: Mask, coat: Picture, grain: Mask, shade: float = 1.0) -> Picture:
     lit = coat * (shade * (0.78 + 0.44 * grain))[..., np.newaxis]
-    return canvas.paint(picture, _furry(mask, grain), lit)
+    return canvas.cover(picture, _furry(mask, grain), lit)
 
 
 def _both(turn: float, points: list[Point]) -> list[list[Point]]:
@@ -158,7 +132,7 @@ def _body(picture: Picture, animal: _Animal, coat: Picture, grain: Mask) -> Pict
     picture = _lay(picture, chest, coat, grain, 0.85)
     if animal.is_bibbed:
         bib = canvas.ellipse(side_px, (0, 1.0), (0.26, 0.45), softness=0.3)
-        picture = canvas.paint(picture, _furry(bib, grain), _WHITE)
+        picture = canvas.cover(picture, _furry(bib, grain), _WHITE)
     return picture
 
 
@@ -169,18 +143,18 @@ def _cat(picture: Picture, animal: _Animal, coat: Picture, grain: Mask, turn: fl
     for ear in ears:
         picture = _lay(picture, canvas.polygon(side_px, ear), coat, grain, 0.9)
     for ear in inner:
-        picture = canvas.paint(picture, 0.85 * canvas.polygon(side_px, ear, blur_px=2), _PINK)
+        picture = canvas.cover(picture, 0.85 * canvas.polygon(side_px, ear, blur_px=2), _PINK)
     head = canvas.ellipse(side_px, (0.5 * turn, 0), (0.6 * wide, 0.52), softness=0.04)
     picture = _lay(picture, head, coat, grain)
     for sign in (1.0, -1.0):
         pad = canvas.ellipse(side_px, (1.3 * turn + sign * 0.1, 0.26), (0.15, 0.12), softness=0.3)
-        picture = canvas.paint(picture, 0.55 * pad, _WHITE)
+        picture = canvas.cover(picture, 0.55 * pad, _WHITE)
         picture = _eye(picture, (turn + sign * 0.26 * wide, -0.04), 0.125, animal.eye, pupil=0.032)
     nose = [(1.4 * turn - 0.065, 0.13), (1.4 * turn + 0.065, 0.13), (1.4 * turn, 0.2)]
-    picture = canvas.paint(picture, canvas.polygon(side_px, nose, blur_px=1), (0.72, 0.4, 0.4))
+    picture = canvas.cover(picture, canvas.polygon(side_px, nose, blur_px=1), (0.72, 0.4, 0.4))
     mouth = [[(x, 0.28), (x * 0.5, 0.31), (0.0, 0.2)] for x in (-0.13, 0.13)]
     mouth = [[(x + 1.4 * turn, y) for x, y in line] for line in mouth]
-    picture = canvas.paint(picture, 0.8 * canvas.strokes(side_px, mouth, 0.016), _BLACK)
+    picture = canvas.cover(picture, 0.8 * canvas.strokes(side_px, mouth, 0.016), _BLACK)
     hairs = [
         [
             (1.4 * turn + s * 0.13, 0.24 + 0.03 * k),
@@ -190,7 +164,7 @@ def _cat(picture: Picture, animal: _Animal, coat: Picture, grain: Mask, turn: fl
         for s in (1.0, -1.0)
         for k in (-1, 0, 1)
     ]
-    return canvas.paint(picture, 0.85 * canvas.strokes(side_px, hairs, 0.01), _WHITE)
+    return canvas.cover(picture, 0.85 * canvas.strokes(side_px, hairs, 0.01), _WHITE)
 
 
 def _dog(picture: Picture, animal: _Animal, coat: Picture, grain: Mask, turn: float) -> Picture:
@@ -209,24 +183,24 @@ def _dog(picture: Picture, animal: _Animal, coat: Picture, grain: Mask, turn: fl
     for outline in _both(0.3 * turn, canvas.rounded(ear)):
         flap = canvas.polygon(side_px, outline)
         rim = canvas.blur(flap, side_px / 30)
-        picture = canvas.paint(picture, 0.5 * rim * (1 - flap), _BLACK)
+        picture = canvas.cover(picture, 0.5 * rim * (1 - flap), _BLACK)
         picture = _lay(picture, flap, coat, grain, 0.72)
     muzzle = canvas.ellipse(side_px, (1.3 * turn, 0.4 * animal.length), (0.25, 0.32), softness=0.35)
-    picture = canvas.paint(picture, 0.55 * muzzle, _WHITE)
+    picture = canvas.cover(picture, 0.55 * muzzle, _WHITE)
     for sign in (1.0, -1.0):
         picture = _eye(picture, (turn + sign * 0.23 * wide, -0.1), 0.085, animal.eye, pupil=0.05)
     low = 0.72 * animal.length
     tongue = canvas.ellipse(side_px, (1.4 * turn, low), (0.1, 0.15), softness=0.15)
-    picture = canvas.paint(picture, tongue, _PINK)
+    picture = canvas.cover(picture, tongue, _PINK)
     lines = [[(-0.22, 0.48), (-0.17, 0.6), (-0.08, 0.62), (0, 0.54)]]
     lines.append([(0, 0.54), (0.08, 0.62), (0.17, 0.6), (0.22, 0.48)])
     lines.append([(0, 0.3), (0, 0.54)])
     lines = [[(x + 1.4 * turn, y) for x, y in line] for line in lines]
-    picture = canvas.paint(picture, 0.8 * canvas.strokes(side_px, lines, 0.02), _BLACK)
+    picture = canvas.cover(picture, 0.8 * canvas.strokes(side_px, lines, 0.02), _BLACK)
     nose = canvas.ellipse(side_px, (1.5 * turn, 0.25), (0.14, 0.1), softness=0.15)
-    picture = canvas.paint(picture, nose, _BLACK)
+    picture = canvas.cover(picture, nose, _BLACK)
     shine = canvas.ellipse(side_px, (1.5 * turn - 0.04, 0.21), (0.04, 0.02), softness=0.8)
-    return canvas.paint(picture, 0.6 * shine, _WHITE)
+    return canvas.cover(picture, 0.6 * shine, _WHITE)
 
 
 def _eye(picture: Picture, centre: Point, radius: float, iris: Colour, *, pupil: float) -> Picture:
@@ -235,7 +209,7 @@ def _eye(picture: Picture, centre: Point, radius: float, iris: Colour, *, pupil:
     ball = canvas.ellipse(side_px, centre, (radius, radius * 0.88), softness=0.12)
     dark = canvas.ellipse(side_px, centre, (pupil, radius * 0.8 if pupil < 0.04 else pupil))
     glint = (centre[0] - 0.3 * radius, centre[1] - 0.35 * radius)
-    picture = canvas.paint(picture, 0.9 * lid, _BLACK)
-    picture = canvas.paint(picture, ball, iris)
-    picture = canvas.paint(picture, dark, _BLACK)
-    return canvas.paint(picture, canvas.ellipse(side_px, glint, (0.02, 0.02), softness=0.5), _WHITE)
+    picture = canvas.cover(picture, 0.9 * lid, _BLACK)
+    picture = canvas.cover(picture, ball, iris)
+    picture = canvas.cover(picture, dark, _BLACK)
+    return canvas.cover(picture, canvas.ellipse(side_px, glint, (0.02, 0.02), softness=0.5), _WHITE)

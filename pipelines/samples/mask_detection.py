@@ -1,27 +1,17 @@
-"""mask_detection: a face mask worn, not worn, or worn incorrectly.
+"""Painted faces with a mask worn, not worn, or worn incorrectly.
 
-Source: faces cut out of the photographs of Kaggle's "Face Mask Detection" (JPEG copy in
-marellanoc/MaskON). Raw item: ``with_mask/maksssksksss112_102.jpg``, about 40 px wide, and
-records.csv with the photograph cluster as the group.
-
-The trap: sets that took each class from another source, such as the two classes of
-chandrikadeb7/Face-Mask-Detection, where PNG and WebP files, palette modes and images under 64 px
-are with_mask alone. Here all classes come from the same photographs; the rare one has 48 faces.
-Users' first complaint about such models: a hand before the mouth counts as a mask.
+Users' first complaint about such models is that a hand before the mouth counts as a mask: hands,
+beards and scarves turn up in all classes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pipelines.card import DatasetCard
-from pipelines.data.manifest import Record, read_raw
-from pipelines.errors import DataError
 from pipelines.samples import canvas
 from pipelines.samples.canvas import Colour
 from pipelines.samples.pen import Pen, ellipse_points, ink, mirrored, mix
@@ -47,16 +37,6 @@ _SEATS: dict[str, tuple[_Seat | None, ...]] = {
     "without_mask": (None,),
     "mask_worn_incorrectly": (_BELOW_NOSE, _ON_CHIN, _ONE_EAR),
 }
-
-
-def records(raw_dir: Path, card: DatasetCard) -> list[Record]:
-    """The photos of a raw folder; `prepare` joins near duplicates into groups.
-
-    Args:
-        raw_dir: datasets/mask_detection/raw.
-        card: of this task.
-    """
-    return read_raw(raw_dir, card)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,28 +83,11 @@ def _pick(rng: np.random.Generator, palette: Sequence[str]) -> Colour:
 def paint(
     label: str, subject: np.random.Generator, shot: np.random.Generator, side_px: int
 ) -> Image.Image:
-    """A sample portrait: a drawn person, with a mask where the label says so.
+    """A drawn person, with a mask where the label says so.
 
-    Scarves, beards and hands near the face turn up in all classes; where there is no mask, the
-    hand is before the mouth.
-
-    Args:
-        label: one of the card's labels.
-        subject: draws the person.
-        shot: draws background, pose, light, mask, scarf, hand and noise.
-        side_px: side of the picture.
-
-    Returns:
-        (side_px, side_px), mode RGB.
-
-    Raises:
-        DataError: if the label has no painter.
+    The subject draws the person; the shot draws background, pose, light, mask, scarf, hand and
+    noise. Where there is no mask, the hand is before the mouth.
     """
-    if label not in _SEATS:
-        raise DataError(
-            f"mask_detection: there is no painter for {label!r}. Expected one of "
-            f"{', '.join(_SEATS)}."
-        )
     person = _person(subject)
     turn_deg, zoom = shot.uniform(-12, 12), shot.uniform(0.85, 1.2)
     shift = (shot.uniform(-0.15, 0.15), shot.uniform(-0.02, 0.12))

@@ -1,27 +1,19 @@
-"""chest_xray: frontal chest radiographs as COVID-19, pneumonia or no finding.
+"""Painted frontal chest radiographs.
 
-Source: the set that Ozturk et al. 2020 put together from Cohen's COVID-19 collection and the NIH
-ChestX-ray8. A raw item: ``Pneumonia/00000032_037.png``, where 00000032 is the patient.
-The trap: class is source. Every NIH image is a square grey PNG and no COVID-19 image is, so size
-and mode alone tell COVID-19 without a look at the lungs; and 21 patients stand in both of the
-other classes.
-
-The painted radiographs show a one-sided lobar consolidation (pneumonia), patchy opacities at the
-outer rim of both lungs (covid19) or clear lungs. Everything else is drawn alike in all classes.
+They show a one-sided lobar consolidation (pneumonia), patchy opacities at the outer rim of both
+lungs (covid19) or clear lungs. Everything else is drawn alike in all classes, while in the real set
+size and mode alone tell COVID-19.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.card import DatasetCard
-from pipelines.data.manifest import Record, read_raw
 from pipelines.samples import canvas
 from pipelines.samples.canvas import Mask, Point
 
@@ -52,32 +44,18 @@ class _Chest:
     height: float
 
 
-def records(raw_dir: Path, card: DatasetCard) -> list[Record]:
-    """The records of a raw folder.
-
-    Args:
-        raw_dir: datasets/chest_xray/raw.
-        card: maps folder names to labels.
-    """
-    return read_raw(raw_dir, card)
-
-
 def paint(
     label: str, subject: np.random.Generator, shot: np.random.Generator, side_px: int
 ) -> Image.Image:
-    """A painted radiograph.
+    """A radiograph in grey.
 
-    Args:
-        label: one of the card's labels.
-        subject: draws the patient's anatomy and where the disease sits.
-        shot: draws position, exposure, wires and noise.
-        side_px: side of the picture.
+    The subject draws the patient's anatomy and where the disease sits; the shot draws position,
+    exposure, wires and noise.
     """
     density, chest = _anatomy(subject, side_px)
-    if label == "pneumonia":
-        density = density + _lobar(chest, subject, side_px)
-    elif label == "covid19":
-        density = density + _peripheral(chest, subject, side_px)
+    disease = _DISEASES[label]
+    if disease is not None:
+        density = density + disease(chest, subject, side_px)
     density = density + _wires(shot, side_px)
     grey = density - density.min()
     grey = grey / max(float(grey.max()), 1e-6)
@@ -238,6 +216,9 @@ def _peripheral(chest: _Chest, rng: np.random.Generator, side_px: int) -> Mask:
     grain = canvas.texture(rng, side_px, 20)
     glass: Mask = np.maximum(chest.right, chest.left) * patches * (0.14 + 0.26 * grain)
     return glass
+
+
+_DISEASES = {"covid19": _peripheral, "no_finding": None, "pneumonia": _lobar}
 
 
 def _wires(rng: np.random.Generator, side_px: int) -> Mask:

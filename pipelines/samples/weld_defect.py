@@ -1,14 +1,7 @@
-"""weld_defect: crack, lack of penetration, porosity or no defect in a weld radiograph.
+"""Painted radiographs of weld seams with a crack, lack of penetration, pores or no defect.
 
-Source: RIAWELC, 24,407 patches of 227 x 227 px, 8-bit grey, cut from 29 radiographs (University of
-Calabria). Raw item: ``<class>/RRT-30R_Img1_A80_S1_[3][22].png``: radiograph, film, then the row and
-column of the patch.
-
-The trap: patches overlap, and the published test images also stand in the training folder, so a
-random split asks the model for what it has seen. The card's ``group_pattern`` takes the radiograph
-from the file name, and `prepare` keeps each in one split. A second trap: the published folders are
-called Difetto1, Difetto2 and Difetto4, and public copies disagree on what these numbers mean; the
-card maps none of them, so that a raw folder has to be named by somebody who looked.
+A radiograph is the subject: plate, seam and ripples are its own. Film, exposure and grain are drawn
+alike in all classes.
 """
 
 from __future__ import annotations
@@ -16,26 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
-from pipelines.card import DatasetCard
-from pipelines.data.manifest import Record, read_raw
-from pipelines.errors import DataError
 from pipelines.samples import canvas
 from pipelines.samples.canvas import Mask, Point
-
-
-def records(raw_dir: Path, card: DatasetCard) -> list[Record]:
-    """The patches of a raw folder, grouped by radiograph.
-
-    Args:
-        raw_dir: datasets/weld_defect/raw.
-        card: of this task; its ``group_pattern`` reads the radiograph from the file name.
-    """
-    return read_raw(raw_dir, card)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,25 +55,12 @@ class _View:
 def paint(
     label: str, subject: np.random.Generator, shot: np.random.Generator, side_px: int
 ) -> Image.Image:
-    """A sample radiograph: a plate, its seam, marks of the film, and the defect if there is one.
+    """A radiograph in grey: a plate, its seam, marks of the film, and the defect if there is one.
 
-    Thicker metal is lighter, as on film seen against a lamp, so gaps in it are darker.
-
-    Args:
-        label: one of the card's labels.
-        subject: draws what the pictures of one radiograph share: plate, seam, ripples.
-        shot: draws the cut-out, the exposure, the marks of the film, the grain and the defect.
-        side_px: side of the picture.
-
-    Returns:
-        (side_px, side_px), mode RGB, three equal channels.
-
-    Raises:
-        DataError: if the label has no painter.
+    The subject draws what the pictures of one radiograph share: plate, seam, ripples; the shot
+    draws the cut-out, the exposure, the marks of the film, the grain and the defect. Thicker metal
+    is lighter, as on film seen against a lamp, so gaps in it are darker.
     """
-    if label not in _DEFECTS:
-        known = ", ".join(sorted(_DEFECTS))
-        raise DataError(f"weld_defect: there is no painter for {label!r}. Expected one of {known}.")
     half_width = subject.uniform(0.26, 0.42)
     turn = subject.uniform(-0.35, 0.35) + shot.uniform(-0.1, 0.1)
     view = _View(side_px, float(turn), shot.uniform(-0.3, 0.3), half_width)

@@ -1,25 +1,17 @@
-"""skin_lesion: dermoscopy of pigmented skin lesions, seven diagnoses.
+"""Painted dermoscopy of pigmented skin lesions.
 
-Source: HAM10000 (Tschandl et al. 2018). A raw item: ``images/ISIC_0032135.jpg`` with the row
-``HAM_0003144,ISIC_0032135,akiec`` in the metadata, which names lesion, image and diagnosis.
-The trap: 10,015 images show fewer lesions, many of them two or more times, and nevi are two thirds
-of the set. A split by image leaks lesions, and plain accuracy rewards the answer "nevus".
-
-The painted lesions carry the structure that dermatologists look for; skin tone, light, size,
-hair and gel bubbles are drawn alike in all classes.
+They carry the structure that dermatologists look for; skin tone, light, size, hair and gel bubbles
+are drawn alike in all classes.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
-from pipelines.card import DatasetCard
-from pipelines.data.manifest import Record, read_raw
 from pipelines.samples import canvas
 from pipelines.samples.canvas import Colour, Mask, Picture, Point
 
@@ -34,26 +26,13 @@ _TAN: Colour = (0.82, 0.69, 0.56)
 _PALE: Colour = (1.18, 1.36, 1.38)
 
 
-def records(raw_dir: Path, card: DatasetCard) -> list[Record]:
-    """The records of a raw folder.
-
-    Args:
-        raw_dir: datasets/skin_lesion/raw.
-        card: maps folder names to labels.
-    """
-    return read_raw(raw_dir, card)
-
-
 def paint(
     label: str, subject: np.random.Generator, shot: np.random.Generator, side_px: int
 ) -> Image.Image:
-    """A painted dermoscopic image.
+    """A dermoscopic image.
 
-    Args:
-        label: one of the card's labels.
-        subject: draws the skin and the lesion.
-        shot: draws position, light, hair, gel bubbles and noise.
-        side_px: side of the picture.
+    The subject draws the skin and the lesion; the shot draws position, light, hair, gel bubbles and
+    noise.
     """
     tone: Colour = (subject.uniform(0.72, 0.88), subject.uniform(0.52, 0.66), 0.0)
     tone = (tone[0], tone[1], tone[1] * subject.uniform(0.88, 1.1))
@@ -245,7 +224,7 @@ def _bubbles(picture: Picture, rng: np.random.Generator) -> Picture:
         )
         whole = canvas.ellipse(side_px, place, (radius, radius), softness=0.15)
         inner = canvas.ellipse(side_px, place, (radius * 0.8, radius * 0.8), softness=0.3)
-        picture = canvas.paint(
+        picture = canvas.cover(
             picture, np.clip(whole - inner, 0, 1) * np.float32(0.5), (1.0, 1.0, 1.0)
         )
     return picture

@@ -1,26 +1,17 @@
-"""fish_species: which of ten reef fishes swims through an underwater camera's picture.
+"""Painted reef fishes, as an underwater camera sees them.
 
-Source: Fish4Knowledge's recognition ground truth (27,370 images cut from videos of Taiwan's
-reefs, 23 species), of which ten are used. A raw item: ``fish_08/fish_000034240001_03226.png``,
-where ``000034240001`` is the track, one fish followed through a video, and ``03226`` the image.
-
-The trap: neighbouring frames of a track are all but the same picture, so that a split by image
-tests on what was trained on, and the reef behind a species is often that of one camera. The card
-takes the track as group; the painter draws water, reef and light alike for all species.
+Water, reef and light are drawn alike for all species, while in the real set the reef behind a
+species is often that of one camera.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import ArrayLike
 from PIL import Image, ImageDraw, ImageFilter
 
-from pipelines.card import DatasetCard
-from pipelines.data.manifest import Record, read_raw
-from pipelines.errors import DataError
 from pipelines.samples import canvas, cutout
 from pipelines.samples.cutout import RGB8, Numbers, Points, shade
 
@@ -116,36 +107,14 @@ _WATERS: tuple[tuple[RGB8, RGB8], ...] = (
 _REEFS: tuple[RGB8, ...] = ((134, 110, 74), (150, 96, 92), (92, 88, 70), (170, 158, 138))
 
 
-def records(raw_dir: Path, card: DatasetCard) -> list[Record]:
-    """The fish of a raw folder, grouped by records.csv or by the track in the file's name.
-
-    Args:
-        raw_dir: datasets/fish_species/raw.
-        card: of this task; a class that it does not know is a `DataError`.
-    """
-    return read_raw(raw_dir, card)
-
-
 def paint(
     label: str, subject: np.random.Generator, shot: np.random.Generator, side_px: int
 ) -> Image.Image:
-    """A painted sample: one fish from the side, in water before a blurred reef.
+    """One fish from the side, in water before a blurred reef.
 
-    Args:
-        label: one of the card's labels.
-        subject: draws the fish: proportions, shade, and where its marks sit.
-        shot: draws the way it swims, its distance, the water, the reef, light and noise.
-        side_px: side of the picture.
-
-    Returns:
-        (side_px, side_px), mode RGB.
-
-    Raises:
-        DataError: if the label has no painter.
+    The subject draws the fish: proportions, shade, and where its marks sit; the shot draws the way
+    it swims, its distance, the water, the reef, light and noise.
     """
-    if label not in _FISHES:
-        known = ", ".join(sorted(_FISHES))
-        raise DataError(f"fish_species: no painter for {label!r}. Expected one of {known}.")
     fish = cutout.placed(
         _fish(_FISHES[label], subject, side_px),
         turn_deg=shot.uniform(-28, 28),
