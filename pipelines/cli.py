@@ -1,35 +1,81 @@
-"""`fieldlens <verb> [task]`: the only module that prints, and that ends the process.
+"""`fieldlens <verb> …`: the only module that prints, and that ends the process.
 
-Imports of a verb happen when it runs, so that `fieldlens --help` answers at once. Exit codes: 0
-done, 1 a bug (traceback), 2 something the user can mend, 3 a model missed the gate, 130
-interrupted.
+A verb's module has its arguments and its work, and is imported when the verb is typed, so that
+`fieldlens --help` answers at once. Exit codes: 0 done, 1 a bug (traceback), 2 something the user
+can mend, 3 a model missed the gate, 4 done but for tasks left out, 130 interrupted.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
+import importlib
 import io
 import logging
 import os
 import sys
 import traceback
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Container, Sequence
+from pathlib import Path
 
-from pipelines import locks
-from pipelines.arguments import make_parser
+from pipelines import __version__
 from pipelines.atomic import STORAGE_ERRNOS
+from pipelines.commands.answer import Answer
 from pipelines.errors import ConfigError, GateError, PipelineError, StorageError
 from pipelines.paths import Paths
 from pipelines.quiet import go_quiet
 
-if TYPE_CHECKING:
-    from pipelines.commands.answer import Answer
-    from pipelines.config.params import Params
-
 EXIT_BUG = 1
 EXIT_INTERRUPTED = 130
+
+_INTRODUCTION = """\
+Phone-sized vision models for clinics, farms and factories: from labelled images to a gated int8
+model. Each of the first eight verbs is a DVC stage; `dvc repro` runs those that are out of date.
+"""
+
+_EXAMPLES = """\
+examples:
+  fieldlens tasks                                    what there is, and how far each task has come
+  fieldlens doctor                                   what is missing, and what to run next
+  dvc repro gate@tomato_leaf                         one task, from images to a released model
+  fieldlens train tomato_leaf                        one stage by hand, whatever DVC thinks of it
+  fieldlens predict leaf.jpg --task tomato_leaf      labels, probabilities, latency
+  fieldlens predict *.jpg --task tomato_leaf --json  the same for a program
+  fieldlens predict photos --task tomato_leaf --csv  a folder with all below it, a row a file
+  fieldlens explain leaf.jpg --task tomato_leaf      where the answer comes from, as a PNG file
+  fieldlens compare reports/a reports/b              two models on the same test images
+  fieldlens validate tomato_leaf ~/farm              a released model on images of another place
+  fieldlens app                                      all apps on this computer; --lan for phones
+  fieldlens new rice_leaf --domain agriculture --from ~/rice    a task from a folder a class
+
+exit codes: 0 done · 1 a bug · 2 something you can mend · 3 a model missed the gate
+            4 done, but for tasks that had to be left out
+Every number that a result depends on stands in params.yaml; no verb takes one as an option.
+"""
+
+#: By verb: its module in `pipelines.commands`, with `add_arguments` and `main`, and what it gives.
+VERBS = {
+    "fetch": ("stage", "raw images of a task, from its source"),
+    "prepare": ("stage", "a manifest: decoded, de-duplicated, split by group"),
+    "audit": ("stage", "how far models get that see next to nothing, and labels to doubt"),
+    "train": ("stage", "the float model"),
+    "export": ("stage", "the ONNX files, fp32 and int8, and the bundle's candidate"),
+    "evaluate": ("stage", "metrics of the test split, and the finished bundle"),
+    "gate": ("stage", "leave to release, or exit code 3 and what was missed"),
+    "report": ("report", "reports/RESULTS.md and reports/index.html, over all tasks"),
+    "code": ("code", "what code each stage is made of; `dvc repro` asks first of all"),
+    "predict": ("predict", "labels and probabilities of pictures, and the latency"),
+    "explain": ("explain", "which places of a picture speak for a label, as PNG files"),
+    "stress": ("stress", "the share of answers that small harmless changes of a picture turn"),
+    "licences": ("licences", "the licence of every dependency, weight file and data set"),
+    "compare": ("compare", "whether one set of answers is better than another, or it is luck"),
+    "validate": ("validate", "what a released model is worth on another folder of images"),
+    "app": ("app", "the apps in the browser, and the page for the phone beside them"),
+    "new": ("new", "a task for a folder of your own images: card, params, test"),
+    "tasks": ("tasks", "the tasks, and how far each has come"),
+    "doctor": ("doctor", "versions, weights, DVC, MLflow and bundles, and what to run next"),
+    "workspace": ("workspace", "a second DVC workspace for folders of real images"),
+}
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -42,14 +88,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         The exit code.
     """
     go_quiet()
-    arguments = make_parser().parse_args(argv)
+    argv = sys.argv[1:] if argv is None else argv
+    try:
+        arguments = make_parser(argv).parse_args(argv)
+    except ModuleNotFoundError as err:
+        return _not_installed(err, verbose=False)
     _log_to_stderr(verbose=arguments.verbose)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             # A file name may hold bytes that are no text.
             stream.reconfigure(errors="backslashreplace")
     try:
-        answer = _dispatch(arguments)
+        answer: Answer = arguments.main(arguments, Paths(arguments.root))
     except PipelineError as err:
         return _complain(err, verbose=arguments.verbose)
     except OSError as err:
@@ -62,171 +112,50 @@ def main(argv: Sequence[str] | None = None) -> int:
         )
         return _complain(storage, verbose=arguments.verbose)
     except ModuleNotFoundError as err:
-        if err.name is None or err.name.startswith("pipelines"):
-            return _report_bug()
-        # The wheel alone serves; what makes models is an extra.
-        missing = ConfigError(
-            f"{arguments.verb}: {err.name} is not installed. Install what making models takes: "
-            f"pip install 'fieldlens[train]'."
-        )
-        return _complain(missing, verbose=arguments.verbose)
+        return _not_installed(err, verbose=arguments.verbose)
     except KeyboardInterrupt:
         print("fieldlens: interrupted; nothing is half-written.", file=sys.stderr)
         return EXIT_INTERRUPTED
     except Exception:
         return _report_bug()
-    return _show(answer) if answer is not None else 0
+    return _print(answer)
 
 
-def _dispatch(arguments: argparse.Namespace) -> Answer | None:
-    paths = Paths(arguments.root)
-    match arguments.verb:
-        case "predict":
-            from pipelines.commands import predict
+def make_parser(wanted: Container[str]) -> argparse.ArgumentParser:
+    """The parser of `fieldlens`; what it gives has the verb's function as ``main``.
 
-            return predict.run(
-                paths,
-                arguments.images,
-                task=arguments.task,
-                bundle_path=arguments.bundle,
-                precision=arguments.precision,
-                n_threads=arguments.threads,
-                form=arguments.form,
-            )
-        case "explain":
-            from pipelines.commands import explain
-
-            return explain.run(
-                paths,
-                arguments.images,
-                task=arguments.task,
-                bundle_path=arguments.bundle,
-                method=arguments.method,
-                label=arguments.label,
-                out=arguments.out,
-            )
-        case "stress":
-            from pipelines.commands import stress
-
-            return stress.run(paths, arguments.task, arguments.split)
-        case "licences":
-            from pipelines.commands import licences
-
-            return licences.run(paths, arguments.out)
-        case "compare":
-            from pipelines.commands import compare
-
-            return compare.run(
-                paths,
-                arguments.a,
-                arguments.b,
-                precision=arguments.precision,
-                precision_b=arguments.precision_b,
-                as_json=arguments.as_json,
-            )
-        case "validate":
-            from pipelines.commands import validate
-
-            if arguments.folder is None:
-                return validate.run_declared(paths, arguments.task)
-            return validate.run(
-                paths,
-                arguments.task,
-                arguments.folder,
-                bundle_path=arguments.bundle,
-                out=arguments.out,
-                as_json=arguments.as_json,
-            )
-        case "app":
-            from pipelines.commands import app
-
-            app.run(
-                paths,
-                arguments.task,
-                port=arguments.port,
-                is_lan=arguments.lan,
-                from_registry=arguments.registry,
-                base_path=arguments.base_path,
-            )
-            return None
-        case "new":
-            from pipelines.commands import new
-
-            return new.run(paths, arguments.task, arguments.domain, arguments.source)
-        case "workspace":
-            from pipelines.commands import workspace
-
-            return workspace.run(paths, arguments.folder, arguments.data)
-        case "tasks":
-            from pipelines.commands import tasks
-
-            return tasks.run(paths)
-        case "doctor":
-            from pipelines.commands import doctor
-
-            return doctor.run(paths, fix=arguments.fix)
-        case "code":
-            from pipelines.stages import code
-
-            code.run(paths)
-            return None
-    from pipelines.config.params import load_params
-
-    params = load_params(paths.params)
-    if arguments.verb == "report":
-        from pipelines.stages import report
-
-        report.run(paths, params)
-        if arguments.results is not None:
-            report.write_results(paths, params, arguments.results)
-        if arguments.cards is not None:
-            report.write_cards(paths, params, arguments.cards)
-        return None
-    # Before the lock, so that a misspelt task leaves no lock file behind.
-    params.task(arguments.task)
-    with locks.hold(paths.task(arguments.task).lock, f"{arguments.verb} {arguments.task}"):
-        _run_stage(arguments.verb, arguments.task, params, paths)
-    return None
-
-
-def _run_stage(verb: str, task: str, params: Params, paths: Paths) -> None:
-    section = params.task(task)
-    match verb:
-        case "fetch":
-            from pipelines.stages import fetch
-
-            fetch.run(task, section.domain, section.fetch, params.seed, paths)
-        case "prepare":
-            from pipelines.stages import prepare
-
-            prepare.run(task, section.domain, section.prepare, params.seed, paths)
-        case "audit":
-            from pipelines.stages import audit
-
-            audit.run(
-                task,
-                section.audit,
-                section.train,
-                section.evaluate.resamples,
-                params.seed,
-                paths,
-            )
-        case "train":
-            from pipelines.stages import train
-
-            train.run(task, section.domain, section.train, params.seed, paths)
-        case "export":
-            from pipelines.stages import export
-
-            export.run(task, section.export, params.seed, paths)
-        case "evaluate":
-            from pipelines.stages import evaluate
-
-            evaluate.run(task, section.evaluate, params.seed, paths)
-        case "gate":
-            from pipelines.stages import gate
-
-            gate.run(task, section.gate, paths)
+    Args:
+        wanted: verbs whose own arguments are needed; their modules are imported.
+    """
+    parser = argparse.ArgumentParser(
+        prog="fieldlens",
+        description=_INTRODUCTION,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    shared = argparse.ArgumentParser(add_help=False)
+    shared.add_argument(
+        "--root",
+        type=Path,
+        default=Path(),
+        metavar="DIR",
+        help="project folder: the one with params.yaml (default: here)",
+    )
+    shared.add_argument(
+        "--verbose", action="store_true", help="say more, and show where an error came from"
+    )
+    verbs = parser.add_subparsers(dest="verb", required=True, metavar="VERB", title="verbs")
+    for verb, (module, gives) in VERBS.items():
+        own = verbs.add_parser(
+            verb, help=gives, description=f"Gives {gives}.", parents=[shared], allow_abbrev=False
+        )
+        if verb in wanted:
+            command = importlib.import_module(f"pipelines.commands.{module}")
+            command.add_arguments(own)
+            own.set_defaults(main=command.main)
+    return parser
 
 
 def _log_to_stderr(*, verbose: bool) -> None:
@@ -250,6 +179,17 @@ def _complain(err: PipelineError, *, verbose: bool) -> int:
     return err.exit_code
 
 
+def _not_installed(err: ModuleNotFoundError, *, verbose: bool) -> int:
+    """The wheel alone serves; what makes models is an extra."""
+    if err.name is None or err.name.startswith("pipelines"):
+        return _report_bug()
+    missing = ConfigError(
+        f"{err.name} is not installed. Install what making models takes: "
+        f"pip install 'fieldlens[train]'."
+    )
+    return _complain(missing, verbose=verbose)
+
+
 def _report_bug() -> int:
     traceback.print_exc()
     print(
@@ -259,7 +199,7 @@ def _report_bug() -> int:
     return EXIT_BUG
 
 
-def _show(answer: Answer) -> int:
+def _print(answer: Answer) -> int:
     for line in answer.complaints:
         print(f"fieldlens: {line}", file=sys.stderr)
     try:

@@ -1,4 +1,4 @@
-"""Rows in aligned columns, as a terminal shows them."""
+"""Rows in aligned columns, and names on one line, as a terminal shows them."""
 
 from __future__ import annotations
 
@@ -40,3 +40,12 @@ def width(text: str) -> int:
         else 1 + (unicodedata.east_asian_width(letter) in {"W", "F"})
         for letter in text
     )
+
+
+def shown(name: str) -> str:
+    """A file name as it is if it prints on one line, quoted with escapes if not.
+
+    Args:
+        name: any file name, line breaks and undecodable bytes included.
+    """
+    return name if name.isprintable() and name else repr(name)

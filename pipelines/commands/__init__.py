@@ -1,1 +1,1 @@
-"""Commands that are no DVC stage: they look, answer and set up, but make no pipeline output."""
+"""One module a command: its arguments (`add_arguments`) and its work (`main`)."""

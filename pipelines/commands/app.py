@@ -6,6 +6,7 @@ registry) is done here, before it starts. It listens on this computer alone unle
 
 from __future__ import annotations
 
+import argparse
 import importlib.util
 import logging
 import os
@@ -19,12 +20,12 @@ from collections.abc import Mapping
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
+from pipelines.commands.answer import Answer
 from pipelines.errors import BundleError, ConfigError, PipelineError
 from pipelines.paths import Paths
 
 _LOG = logging.getLogger(__name__)
 
-DEFAULT_PORT = 8501
 #: Settings of glibc (docs/experiments/apps.md). Streamlit answers each session in a
 #: thread of its own, and each thread gets an arena that is never given back: twenty people grew the
 #: server by 200 MB in two minutes. And each picture that is freed raises the size above which
@@ -44,31 +45,44 @@ _FACE_TASKS = frozenset({"mask_detection"})
 _ELSEWHERE = ("192.0.2.1", 9)
 
 
-def run(
-    paths: Paths,
-    task: str | None = None,
-    *,
-    port: int = DEFAULT_PORT,
-    is_lan: bool = False,
-    from_registry: bool = False,
-    base_path: str | None = None,
-) -> None:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Which apps, and where they are served."""
+    parser.add_argument("task", nargs="?", help="its app alone (default: all of them)")
+    parser.add_argument(
+        "--port", type=int, default=8501, help="the phone page has the next one (default: 8501)"
+    )
+    parser.add_argument(
+        "--lan",
+        action="store_true",
+        help="let the local network in, so that phones can open the apps (default: this computer)",
+    )
+    parser.add_argument(
+        "--registry",
+        action="store_true",
+        help="MLflow's champions instead of the models in this project",
+    )
+    parser.add_argument(
+        "--base-path",
+        metavar="/PATH",
+        help="serve the apps below a path, as a proxy in front may want it (default: none)",
+    )
+
+
+def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     """Serve the apps until the process is interrupted.
 
-    Args:
-        paths: the project whose models and test pictures are shown.
-        task: its app alone; None for all of them.
-        port: of the apps; the phone page has the next one.
-        is_lan: listen on the local network too.
-        from_registry: use MLflow's champions instead of the models in the project.
-        base_path: below which the apps are served, e.g. ``/leaves`` behind a proxy; None for what
-            Streamlit's own variable says, or none. The phone page is a server of its own, without
-            one; where a proxy has it under another address, FIELDLENS_PHONE_URL says which.
+    Where a proxy has the phone page under another address, FIELDLENS_PHONE_URL says which.
 
     Raises:
         ConfigError: if Streamlit is not installed, the task has no app, or the port is taken.
         BundleError: if there is no model, or no champion.
     """
+    task, port, is_lan, base_path = (
+        arguments.task,
+        arguments.port,
+        arguments.lan,
+        arguments.base_path,
+    )
     if importlib.util.find_spec("streamlit") is None:
         raise ConfigError("Streamlit is not installed. Install the apps: pip install '.[apps]'.")
     app = find_app(paths, task)
@@ -79,7 +93,7 @@ def run(
     # A supervisor's "stop" is an interruption too: the server must not outlive this process.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     environment = {_ROOT: str(paths.root.resolve())}
-    if from_registry:
+    if arguments.registry:
         environment[_MODELS] = str(_bring_champions(paths, task))
     if _needs_detector(paths, task):
         _fetch_detector(paths)
@@ -100,14 +114,11 @@ def run(
         _stop(process)
         if phone is not None:
             phone.shutdown()
+    return Answer()
 
 
 def find_app(paths: Paths, task: str | None) -> Path:
-    """The script to serve.
-
-    Args:
-        paths: the project.
-        task: slug, or None for the hub.
+    """The script to serve: a task's, or without one the hub.
 
     Raises:
         ConfigError: if there is no app of that task.
@@ -146,14 +157,7 @@ def as_base_path(text: str) -> str:
 
 
 def command_line(app: Path, bind: str, port: int, base: str = "") -> list[str]:
-    """How Streamlit is started; what must hold wherever it starts is said here once more.
-
-    Args:
-        app: the script.
-        bind: address to listen on.
-        port: to listen on.
-        base: as `as_base_path` gives it.
-    """
+    """How Streamlit is started; what must hold wherever it starts is said here once more."""
     options: Mapping[str, str] = {
         "server.address": bind,
         "server.port": str(port),

@@ -5,13 +5,15 @@ Reads two predictions.csv of the same test images; runs no model.
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pipelines.commands.answer import Answer, shown, table
+from pipelines.columns import shown, table
+from pipelines.commands.answer import Answer
 from pipelines.errors import ConfigError, DataError, MissingDataError
 from pipelines.metrics.comparison import Comparison, compare
 from pipelines.metrics.predictions import Predictions, parse_predictions
@@ -41,32 +43,32 @@ class _Side:
         return self.rows.answers[self.precision]
 
 
-def run(
-    paths: Paths,
-    a: str,
-    b: str,
-    *,
-    precision: Precision | None = None,
-    precision_b: Precision | None = None,
-    as_json: bool = False,
-) -> Answer:
-    """What separates two sets of answers, with intervals and the images that changed.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The two sets of answers, and whose they are."""
+    for name in ("a", "b"):
+        parser.add_argument(
+            name, metavar=name.upper(), help="a predictions.csv, a folder with one, or a task"
+        )
+    precisions = ("fp32", "int8")
+    parser.add_argument(
+        "--precision", choices=precisions, help="whose answers (default: those of the served file)"
+    )
+    parser.add_argument(
+        "--precision-b", choices=precisions, help="the same for B, if it is another"
+    )
+    parser.add_argument("--json", action="store_true", dest="as_json", help="for a program")
 
-    Args:
-        paths: of the project, where a task's answers are looked for.
-        a: a predictions.csv, a folder that holds one, or a task.
-        b: another one, of the same images.
-        precision: whose answers; None for the file that is served.
-        precision_b: the same for ``b``; None for that of ``a`` if it was given.
-        as_json: give JSON instead of tables.
+
+def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
+    """What separates two sets of answers, with intervals and the images that changed.
 
     Raises:
         MissingDataError: if there are no answers.
         DataError: if a file is not predictions.csv, or the two speak of different images.
         ConfigError: if it is not clear which precision is meant.
     """
-    one = _side(paths, a, precision)
-    other = _align(_side(paths, b, precision_b or precision), one)
+    one = _side(paths, arguments.a, arguments.precision)
+    other = _align(_side(paths, arguments.b, arguments.precision_b or arguments.precision), one)
     found = compare(
         one.rows.groups,
         one.rows.true,
@@ -75,7 +77,8 @@ def run(
         resamples=_RESAMPLES,
         seed=_SEED,
     )
-    return Answer(_as_json(one, other, found) if as_json else _as_text(one, other, found))
+    form = _as_json if arguments.as_json else _as_text
+    return Answer(form(one, other, found))
 
 
 def _side(paths: Paths, name: str, precision: Precision | None) -> _Side:

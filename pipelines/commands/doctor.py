@@ -7,6 +7,7 @@ is installed.
 
 from __future__ import annotations
 
+import argparse
 import json
 import platform
 import subprocess
@@ -16,7 +17,8 @@ from dataclasses import dataclass
 from importlib import metadata
 from typing import Literal
 
-from pipelines.commands.answer import Answer, table
+from pipelines.columns import table
+from pipelines.commands.answer import Answer
 from pipelines.config.params import Params, load_params
 from pipelines.errors import BundleError
 from pipelines.paths import Paths
@@ -58,12 +60,13 @@ class Finding:
     next_step: str = ""
 
 
-def run(paths: Paths, *, fix: bool = False) -> Answer:
-    """All findings as a table, and what to do next.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Whether to mend."""
+    parser.add_argument("--fix", action="store_true", help="record what MLflow has missed")
 
-    Args:
-        paths: the project.
-        fix: record in MLflow the bundles that have no run there.
+
+def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
+    """All findings as a table, and what to do next.
 
     Raises:
         ConfigError: if params.yaml breaks a rule.
@@ -75,7 +78,7 @@ def run(paths: Paths, *, fix: bool = False) -> Answer:
         *_weights(paths),
         *_dvc(paths),
         *findings,
-        *_tracking(paths, params, bundles, fix=fix),
+        *_tracking(paths, params, bundles, fix=arguments.fix),
     ]
     rows = [(finding.state, finding.what, finding.found) for finding in findings]
     steps = list(dict.fromkeys(finding.next_step for finding in findings if finding.next_step))

@@ -6,9 +6,10 @@ parent, and loads torch.
 
 from __future__ import annotations
 
+import argparse
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
@@ -17,8 +18,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.atomic import write_bytes
-from pipelines.commands.answer import Answer, shown
-from pipelines.commands.predict import SAMPLE_WARNING, find_bundle
+from pipelines.columns import shown
+from pipelines.commands.answer import Answer
+from pipelines.commands.predict import SAMPLE_WARNING, add_model_arguments, find_bundle
 from pipelines.data.images import open_image
 from pipelines.errors import BundleError, ConfigError, CorruptImageError
 from pipelines.paths import Paths
@@ -56,26 +58,24 @@ class _Finding:
 _Explainer = Callable[[NDArray[np.uint8], int | None], _Finding]
 
 
-def run(
-    paths: Paths,
-    images: Sequence[Path],
-    *,
-    task: str | None = None,
-    bundle_path: Path | None = None,
-    method: Method = "occlusion",
-    label: str | None = None,
-    out: Path,
-) -> Answer:
-    """One PNG a picture; a bad picture is complained about and the others explained.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Pictures, the model, how to look and where to write."""
+    parser.add_argument("images", nargs="+", type=Path, metavar="IMAGE")
+    add_model_arguments(parser)
+    parser.add_argument(
+        "--method",
+        choices=("occlusion", "gradcam"),
+        default="occlusion",
+        help="occlusion asks the served file (default), gradcam its float parent",
+    )
+    parser.add_argument("--label", help="which label; default: the answer")
+    parser.add_argument(
+        "--out", type=Path, default=Path("explanations"), metavar="DIR", help="default: %(default)s"
+    )
 
-    Args:
-        paths: where the bundles are looked for.
-        images: files.
-        task: whose bundle; may be None where there is one only.
-        bundle_path: a bundle.json or its folder, instead of a task's.
-        method: how.
-        label: which label; None for the answer's own.
-        out: folder for the PNG files.
+
+def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
+    """One PNG a picture; a bad picture is complained about and the others explained.
 
     Raises:
         ConfigError: if the label is unknown, or it is not clear which bundle is meant.
@@ -83,15 +83,18 @@ def run(
             parent.
         MissingDataError: if Grad-CAM is asked for and there is no float model.
     """
-    path = find_bundle(paths, task, bundle_path)
+    method: Method = arguments.method
+    path = find_bundle(paths, arguments.task, arguments.bundle)
     predictor = Predictor.load(path, n_threads=os.cpu_count() or 1)
     labels = predictor.bundle.labels
-    if label is not None and label not in labels:
-        raise ConfigError(f"--label: expected one of {', '.join(labels)} (got {label!r}).")
-    wanted = None if label is None else labels.index(label)
+    if arguments.label not in (None, *labels):
+        raise ConfigError(
+            f"--label: expected one of {', '.join(labels)} (got {arguments.label!r})."
+        )
+    wanted = None if arguments.label is None else labels.index(arguments.label)
     explain = _occlusion(predictor) if method == "occlusion" else _grad_cam(predictor, path)
     lines, complaints, names = [], [], set[str]()
-    for image in images:
+    for image in arguments.images:
         try:
             picture = open_image(image, reading=predictor.reading).rgb
         except CorruptImageError as err:
@@ -105,7 +108,7 @@ def run(
         caption = _caption(predictor, method, said, labels[int(probabilities.argmax())])
         # A file system's names are counted in bytes, 255 of them.
         stem = os.fsdecode(os.fsencode(image.stem)[:_MAX_STEM_BYTES])
-        file = out / _free_name(f"{stem}.{labels[index]}.{method}", names)
+        file = arguments.out / _free_name(f"{stem}.{labels[index]}.{method}", names)
         png = heatmap_png(
             pixels,
             finding.heat,

@@ -26,9 +26,6 @@ _TIMEOUT_S = 120
 def ensure(paths: Paths) -> Path:
     """The detector's file, fetched if it is not there.
 
-    Args:
-        paths: the project.
-
     Raises:
         WeightsError: if it cannot be had, or is another file.
     """

@@ -7,12 +7,17 @@ holds the page to all three. Needs no network.
 
 from __future__ import annotations
 
+import argparse
+import contextlib
 import re
 import tomllib
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
+
+from packaging.licenses import InvalidLicenseExpression, canonicalize_license_expression
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 
 from pipelines.atomic import write_text
 from pipelines.card import load_card
@@ -22,30 +27,19 @@ from pipelines.errors import ConfigError, MissingDataError
 from pipelines.paths import Paths
 from pipelines.reports.blocks import markdown_table
 
-#: What packages write where an SPDX expression should stand, in lower case. Plain "BSD" is in no
-#: table: it does not say how many clauses, and the licence's text does.
-_SPELLINGS = {
-    "apache 2.0": "Apache-2.0",
-    "apache license 2.0": "Apache-2.0",
-    "apache license, version 2.0": "Apache-2.0",
-    "apache software license": "Apache-2.0",
-    "bsd 2-clause license": "BSD-2-Clause",
-    "bsd 3-clause license": "BSD-3-Clause",
-    "3-clause bsd license": "BSD-3-Clause",
-    "new bsd": "BSD-3-Clause",
-    "mit license": "MIT",
-    "mozilla public license 2.0 (mpl 2.0)": "MPL-2.0",
-    "python software foundation license": "PSF-2.0",
-}
-#: SPDX expressions as they stand in a ``License`` field.
-_EXPRESSION = re.compile(
-    r"(?:MIT|Apache-2\.0|BSD-[23]-Clause|MPL-2\.0|EPL-2\.0|PSF-2\.0|ZPL-2\.1|GPL-2\.0-or-later)"
-    r"(?: (?:AND|OR) (?:MIT|Apache-2\.0|BSD-3-Clause|MPL-2\.0|GPL-2\.0-or-later))*"
-)
-#: Sentences that only one licence has, in lower case; the first that is found counts.
-_SENTENCES = (
+#: Signs of a licence where no SPDX expression stands, in lower case; the first one found counts.
+#: Plain "BSD" is none: it does not say how many clauses, and the licence's text does.
+_SIGNS = (
+    ("apache", "Apache-2.0"),
+    ("mozilla public license 2.0", "MPL-2.0"),
+    ("python software foundation license", "PSF-2.0"),
+    ("new bsd", "BSD-3-Clause"),
+    ("bsd 3-clause", "BSD-3-Clause"),
+    ("3-clause bsd", "BSD-3-Clause"),
     ("neither the name", "BSD-3-Clause"),
+    ("bsd 2-clause", "BSD-2-Clause"),
     ("redistribution and use in source", "BSD-2-Clause"),
+    ("mit license", "MIT"),
     ("permission is hereby granted, free of charge", "MIT"),
 )
 #: Read by hand, where the package's own words are not clear to a program.
@@ -82,52 +76,36 @@ _COLOURS = """\
 """
 
 
-@dataclass(frozen=True, slots=True)
-class _Package:
-    """One line of the lock."""
-
-    name: str
-    version: str
-    licence: str
-    is_serving: bool
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where to write."""
+    parser.add_argument("--out", type=Path, metavar="FILE", help="write the page there")
 
 
-def run(paths: Paths, out: Path | None = None) -> Answer:
+def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     """The page, shown or written.
-
-    Args:
-        paths: of the project.
-        out: the Markdown file; None to show it.
 
     Raises:
         ConfigError: if the lock has a line that is no pinned version, or a card breaks a rule.
         MissingDataError: if a pinned package is not installed in that version.
     """
     text = page(paths)
-    if out is None:
+    if arguments.out is None:
         return Answer(text.rstrip("\n"))
-    write_text(out, text)
-    return Answer(f"{out}: written")
+    write_text(arguments.out, text)
+    return Answer(f"{arguments.out}: written")
 
 
 def page(paths: Paths) -> str:
-    """docs/THIRD_PARTY.md.
-
-    Args:
-        paths: of the project.
-
-    Raises:
-        ConfigError: as `run`.
-        MissingDataError: as `run`.
-    """
+    """docs/THIRD_PARTY.md; raises what `main` does."""
     pins = read_lock(paths.constraints)
     serving = _serving(paths, pins)
     packages = [
-        _Package(name, version, _licence(name, version), _key(name) in serving)
-        for name, version in sorted(pins.items(), key=lambda pin: pin[0].lower())
+        (name, pins[name], _licence(name, pins[name]), "yes" * (canonicalize_name(name) in serving))
+        for name in sorted(pins, key=str.lower)
     ]
+    head = ("package", "version", "licence", "serving")
     return (
-        f"{_INTRODUCTION}{_package_table(packages)}"
+        f"{_INTRODUCTION}{markdown_table(head, packages)}"
         f"\n## Weights\n\n{_weight_table()}"
         f"\n## Data sets\n\n{_data_table(paths)}{_COLOURS}"
     )
@@ -135,9 +113,6 @@ def page(paths: Paths) -> str:
 
 def read_lock(path: Path) -> dict[str, str]:
     """Versions by name.
-
-    Args:
-        path: constraints.txt.
 
     Raises:
         ConfigError: if a line is not ``name==version``.
@@ -157,26 +132,18 @@ def read_lock(path: Path) -> dict[str, str]:
 
 
 def _serving(paths: Paths, pins: Mapping[str, str]) -> set[str]:
-    """Keys of the packages that the plain installation draws in; extras draw in the others."""
-    names = {_key(name): name for name in pins}
+    """Canonical names of what the plain installation draws in; extras draw in the others."""
+    names = {canonicalize_name(name): name for name in pins}
     document = tomllib.loads(paths.pyproject.read_text(encoding="utf-8"))
-    waiting = [_key(requirement) for requirement in document["project"]["dependencies"]]
-    found = set[str]()
+    waiting, found = list(document["project"]["dependencies"]), set[str]()
     while waiting:
-        key = waiting.pop()
+        requirement = waiting.pop()
+        key = canonicalize_name(Requirement(requirement).name)
         # What is not in the lock belongs to another system or Python.
-        if key in found or key not in names:
-            continue
-        found.add(key)
-        requirements = metadata.requires(names[key]) or []
-        waiting += [_key(line) for line in requirements if "extra ==" not in line]
+        if "extra ==" not in requirement and key not in found and key in names:
+            found.add(key)
+            waiting += metadata.requires(names[key]) or []
     return found
-
-
-def _key(requirement: str) -> str:
-    """The name at the start of a requirement, as PEP 503 compares names."""
-    match = re.match(r"[A-Za-z0-9._-]+", requirement)
-    return re.sub(r"[-_.]+", "-", match[0]).lower() if match else ""
 
 
 def _licence(name: str, version: str) -> str:
@@ -195,44 +162,28 @@ def _licence(name: str, version: str) -> str:
         )
     if name in _BY_HAND:
         return _BY_HAND[name]
-    expression = _field(found, "License-Expression")
-    if expression:
-        return expression
-    field = _field(found, "License")
-    if _EXPRESSION.fullmatch(field):
-        return field
-    classifiers = [
-        line.rsplit(" :: ", 1)[-1]
-        for line in found.metadata.get_all("Classifier") or []
-        if line.startswith("License :: ")
-    ]
-    for words in (field, *classifiers):
-        if words.lower() in _SPELLINGS:
-            return _SPELLINGS[words.lower()]
-    return _licence_of_text(found)
-
-
-def _field(found: metadata.Distribution, name: str) -> str:
-    values = found.metadata.get_all(name) or [""]
-    return str(values[0]).strip()
-
-
-def _licence_of_text(found: metadata.Distribution) -> str:
-    for file in found.files or []:
-        if ".dist-info" in str(file) and re.match(r"licen[cs]e|copying", file.name, re.IGNORECASE):
-            words = " ".join(file.read_text(encoding="utf-8").lower().split())
-            for sentence, licence in _SENTENCES:
-                if sentence in words:
-                    return licence
+    for words in _statements(found):
+        with contextlib.suppress(InvalidLicenseExpression):
+            return str(canonicalize_license_expression(words))
+        plain = " ".join(words.lower().split())
+        for sign, licence in _SIGNS:
+            if sign in plain:
+                return licence
     return _UNKNOWN
 
 
-def _package_table(packages: list[_Package]) -> str:
-    rows = [
-        (found.name, found.version, found.licence, "yes" if found.is_serving else "")
-        for found in packages
-    ]
-    return markdown_table(("package", "version", "licence", "serving"), rows)
+def _statements(found: metadata.Distribution) -> Iterator[str]:
+    """What a package says of its licence: in an expression, in some words, in a whole text."""
+    yield from found.metadata.get_all("License-Expression") or []
+    field = found.metadata.get_all("License") or []
+    yield from (words for words in field if "\n" not in words)
+    for line in found.metadata.get_all("Classifier") or []:
+        if line.startswith("License :: "):
+            yield line.rsplit(" :: ", 1)[-1]
+    yield from field
+    for file in found.files or []:
+        if ".dist-info" in str(file) and re.match(r"licen[cs]e|copying", file.name, re.IGNORECASE):
+            yield file.read_text(encoding="utf-8")
 
 
 def _weight_table() -> str:

@@ -11,6 +11,7 @@ Two modules are optional, and none is written: ``pipelines/<domain>/<task>.py`` 
 
 from __future__ import annotations
 
+import argparse
 import datetime
 import io
 import keyword
@@ -25,7 +26,7 @@ from ruamel.yaml.error import YAMLError
 from pipelines import atomic
 from pipelines.card import DatasetCard, Domain, load_card
 from pipelines.commands.answer import Answer
-from pipelines.commands.survey import Survey, look
+from pipelines.commands.survey import Survey, survey_folder
 from pipelines.config.params import Params, load_params
 from pipelines.data.names import SPLITS
 from pipelines.data.range_of_set import MeasuredRange, measure_range
@@ -44,15 +45,7 @@ def first_card(
     path: Path,
     measured: MeasuredRange | None = None,
 ) -> str:
-    """The text of a card.yaml, checked.
-
-    Args:
-        task: slug.
-        domain: of the task.
-        survey: what the folder holds.
-        path: where the card will lie, for messages.
-        measured: stored values of the files with more than 8 bits a channel; None without any.
-    """
+    """The text of the card.yaml that will lie at ``path``, checked."""
     card = _card(task, domain, survey, measured)
     validate(DatasetCard, card, path)
     return _dump(card)
@@ -133,11 +126,7 @@ def _card(
 
 
 def tally(counts: Mapping[str, int]) -> str:
-    """Names and how often each was seen, the most frequent first.
-
-    Args:
-        counts: by name.
-    """
+    """Names and how often each was seen, the most frequent first."""
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return ", ".join(f"{name} {n}" for name, n in ranked) or "none read"
 
@@ -183,27 +172,38 @@ def test_records_folder_a_class_gives_label_and_group(tmp_path):
 """
 
 
-def run(paths: Paths, task: str, domain: Domain, source: Path) -> Answer:
-    """Write the three files of a task, and say what they rest on.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The task's name, its domain, and the images."""
+    parser.add_argument("task", help="slug: letters, digits and _, e.g. rice_leaf")
+    parser.add_argument(
+        "--domain", required=True, choices=("medical", "agriculture", "safety", "reference")
+    )
+    parser.add_argument(
+        "--from",
+        type=Path,
+        required=True,
+        dest="source",
+        metavar="FOLDER",
+        help="a folder a class, or records.csv with path, label and group",
+    )
 
-    Args:
-        paths: the project.
-        task: slug of the new task.
-        domain: of the task.
-        source: the folder of images.
+
+def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
+    """Write the three files of a task, and say what they rest on.
 
     Raises:
         ConfigError: if the slug is not one or is taken, a file is in the way, or params.yaml
             cannot be added to.
         DataError: if the folder cannot be a data set.
     """
+    task, domain = arguments.task, arguments.domain
     params = load_params(paths.params)
-    folder = source.expanduser().resolve()
+    folder = arguments.source.expanduser().resolve()
     if not str(folder).isprintable():
         raise ConfigError(f"--from: the path must be printable text (got {str(folder)!r}).")
     files = _targets(paths, task, domain)
     _check_name(task, params, files)
-    survey = look(folder)
+    survey = survey_folder(folder)
     measured = measure_range([folder / image.path for image in survey.layout.images])
     card_path, test_path = files
     before = paths.params.read_bytes()

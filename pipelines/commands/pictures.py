@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
-from pipelines.commands.answer import shown
+from pipelines.columns import shown
 from pipelines.data.tree import Kind, files_of, kind_of
 from pipelines.errors import DataError
 
@@ -45,7 +45,7 @@ class Meant:
     complaints: list[tuple[Path, str]] = field(default_factory=list)
 
     @property
-    def told(self) -> str:
+    def note(self) -> str:
         """One line on what was passed over; empty where nothing was."""
         kinds = [f"{n:,} {_WORDS[kind]}" for kind, n in self.n_passed_over.items() if n]
         return f"passed over {self.n_passed_over.total():,}: {', '.join(kinds)}" if kinds else ""

@@ -5,18 +5,19 @@ Goes through `pipelines.serving.predictor` alone, as the apps do; loads no torch
 
 from __future__ import annotations
 
+import argparse
 import csv
 import io
 import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from PIL import Image
 
-from pipelines.commands.answer import Answer, shown, table
+from pipelines.columns import shown, table
+from pipelines.commands.answer import Answer
 from pipelines.commands.pictures import Meant, meant_by
 from pipelines.data.pixel_range import outside_words
 from pipelines.errors import BundleError, ConfigError, CorruptImageError
@@ -24,9 +25,7 @@ from pipelines.paths import Paths
 from pipelines.progress import track
 from pipelines.serving.bundle import BUNDLE_NAME, Bundle, bundle_file
 from pipelines.serving.predictor import Prediction, Predictor, processor_name
-from pipelines.serving.sessions import Precision
 
-Form = Literal["text", "json", "csv"]
 #: What was said of one file: an answer, or why there is none.
 Outcome = tuple[Path, Prediction | str]
 
@@ -44,37 +43,52 @@ SAMPLE_WARNING = (
 )
 
 
-def run(
-    paths: Paths,
-    images: Sequence[Path],
-    *,
-    task: str | None = None,
-    bundle_path: Path | None = None,
-    precision: Precision | None = None,
-    n_threads: int = 1,
-    form: Form = "text",
-) -> Answer:
-    """The answers for pictures; a bad picture is complained about and the others answered.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Pictures, the model, and the form of the answer."""
+    parser.add_argument(
+        "images",
+        nargs="+",
+        type=Path,
+        metavar="IMAGE",
+        help="files, folders with all below them, or quoted patterns, e.g. 'photos/**/*.jpg'",
+    )
+    add_model_arguments(parser)
+    form = parser.add_mutually_exclusive_group()
+    form.add_argument(
+        "--json", action="store_const", const="json", dest="form", help="for a program"
+    )
+    form.add_argument(
+        "--csv",
+        action="store_const",
+        const="csv",
+        dest="form",
+        help="a row a file, unreadable ones included: --csv > answers.csv",
+    )
+    parser.set_defaults(form="text")
+    parser.add_argument(
+        "--precision", choices=("fp32", "int8"), help="default: the one the bundle serves"
+    )
+    parser.add_argument("--threads", type=int, default=1, metavar="N", help="default: 1")
 
-    Args:
-        paths: where the bundles are looked for.
-        images: files, folders and patterns, as `meant_by` reads them.
-        task: whose bundle; may be None where there is one only.
-        bundle_path: a bundle.json or its folder, instead of a task's.
-        precision: which model file; None for the one that the bundle serves.
-        n_threads: threads of ONNX Runtime, at least 1.
-        form: tables for a person, JSON, or CSV with a row a file.
+
+def add_model_arguments(parser: argparse.ArgumentParser) -> None:
+    """The model that `find_bundle` looks for."""
+    parser.add_argument("--task", help="which model; needed where there are several")
+    parser.add_argument("--bundle", type=Path, metavar="PATH", help="a bundle.json, or its folder")
+
+
+def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
+    """The answers for pictures; a bad picture is complained about and the others answered.
 
     Raises:
         ConfigError: if it is not clear which bundle is meant.
         BundleError: if the bundle is missing, incomplete or changed.
     """
-    if n_threads < 1:
-        raise ConfigError(f"--threads: expected at least 1 (got {n_threads}).")
-    predictor = Predictor.load(
-        find_bundle(paths, task, bundle_path), precision, n_threads=n_threads
-    )
-    meant = meant_by(images)
+    if arguments.threads < 1:
+        raise ConfigError(f"--threads: expected at least 1 (got {arguments.threads}).")
+    path = find_bundle(paths, arguments.task, arguments.bundle)
+    predictor = Predictor.load(path, arguments.precision, n_threads=arguments.threads)
+    meant = meant_by(arguments.images)
     _warm_up(predictor)
     outcomes: list[Outcome] = []
     what = f"{predictor.bundle.task}: answering"
@@ -86,24 +100,19 @@ def run(
             outcomes.append((file, str(err)))
     outcomes += meant.complaints
     complaints = [said for _, said in outcomes if isinstance(said, str)]
-    match form:
+    match arguments.form:
         case "json":
             text = _as_json(predictor, outcomes, meant)
         case "csv":
             text = _as_csv(predictor.bundle, outcomes)
-        case "text":
+        case _:
             text = _as_text(predictor, outcomes)
-    notes = (meant.told,) if meant.told else ()
+    notes = (meant.note,) if meant.note else ()
     return Answer(text, (*complaints, *notes), exit_code=2 if complaints else 0)
 
 
 def find_bundle(paths: Paths, task: str | None, bundle_path: Path | None) -> Path:
     """The bundle that a command line means; never a guess between several.
-
-    Args:
-        paths: where the bundles are looked for.
-        task: a task, or None.
-        bundle_path: a bundle.json or its folder, or None.
 
     Raises:
         ConfigError: if both are given, or neither and there are several bundles.

@@ -5,10 +5,12 @@ Goes through the serving predictor; exit code 3 where a bound of params.yaml is 
 
 from __future__ import annotations
 
+import argparse
 import os
 from pathlib import Path
 
-from pipelines.commands.answer import Answer, table
+from pipelines.columns import table
+from pipelines.commands.answer import Answer
 from pipelines.config.params import load_params
 from pipelines.data.manifest import content_sha256, read_manifest
 from pipelines.errors import DataError, GateError, LeakageError
@@ -18,13 +20,16 @@ from pipelines.serving.predictor import Predictor
 from pipelines.validation.behaviour import Turned, changes, turned_answers
 
 
-def run(paths: Paths, task: str, split: str = "test") -> Answer:
-    """A table with a row a change.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The task, and which of its images."""
+    parser.add_argument("task", help="as in params.yaml, e.g. tomato_leaf")
+    parser.add_argument(
+        "--split", choices=("val", "test"), default="test", help="default: test; bounds: on val"
+    )
 
-    Args:
-        paths: of the project.
-        task: slug.
-        split: ``test``, or ``val``, on which bounds are chosen.
+
+def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
+    """A table with a row a change.
 
     Raises:
         ConfigError: if there is no such task.
@@ -34,6 +39,7 @@ def run(paths: Paths, task: str, split: str = "test") -> Answer:
         DataError: if the split is empty.
         CorruptImageError: if a picture was damaged after `prepare`.
     """
+    task, split = arguments.task, arguments.split
     section = load_params(paths.params).task(task)
     predictor = Predictor.load(paths.task(task).bundle, n_threads=os.cpu_count() or 1)
     files = _split_files(predictor, paths.task(task), split)

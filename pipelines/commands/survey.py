@@ -179,7 +179,7 @@ class Survey:
         return self.account.refused.total() + self.account.missing.total()
 
 
-def look(folder: Path) -> Survey:
+def survey_folder(folder: Path) -> Survey:
     """What a folder of images holds.
 
     Args:

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import argparse
+
 from pipelines.card import load_card
-from pipelines.commands.answer import Answer, table
+from pipelines.columns import table
+from pipelines.commands.answer import Answer
 from pipelines.config.params import load_params
 from pipelines.errors import ConfigError
 from pipelines.paths import Paths, TaskPaths
@@ -23,11 +26,12 @@ _HEADER = (
 )
 
 
-def run(paths: Paths) -> Answer:
-    """One row a task of params.yaml.
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """None of its own."""
 
-    Args:
-        paths: the project.
+
+def main(_: argparse.Namespace, paths: Paths) -> Answer:
+    """One row a task of params.yaml.
 
     Raises:
         ConfigError: if params.yaml breaks a rule. A card that breaks one is complained about, and
@@ -58,11 +62,7 @@ def run(paths: Paths) -> Answer:
 
 
 def progress(of_task: TaskPaths) -> tuple[bool, ...]:
-    """Whether raw, prepared, audit, float, mobile and metrics are there, in this order.
-
-    Args:
-        of_task: the task's files.
-    """
+    """Whether raw, prepared, audit, float, mobile and metrics are there, in this order."""
     return (
         of_task.raw_dir.is_dir(),
         of_task.manifest.is_file(),

@@ -6,6 +6,7 @@ are those of this very model.
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import re
 from collections.abc import Sequence
@@ -16,7 +17,8 @@ from numpy.typing import NDArray
 
 from pipelines.atomic import write_text
 from pipelines.card import load_card
-from pipelines.commands.answer import Answer, shown, table
+from pipelines.columns import shown, table
+from pipelines.commands.answer import Answer
 from pipelines.commands.predict import SAMPLE_WARNING
 from pipelines.config.params import TaskParams, load_params
 from pipelines.data.manifest import Entry, class_index_of, read_manifest
@@ -54,7 +56,53 @@ from pipelines.validation.outside import Aside, Outside, Project, sift
 _PAGE, _PREDICTIONS = "validation.html", "predictions.csv"
 
 
-def run(
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The model, the folder, and where the report goes."""
+    parser.add_argument(
+        "task", nargs="?", help="as in params.yaml, e.g. tomato_leaf (default: all)"
+    )
+    parser.add_argument(
+        "folder",
+        nargs="?",
+        type=Path,
+        help="a folder a class, or records.csv with path, label and group (default: the folders "
+        "that params.yaml names below real.TASK.validate_on)",
+    )
+    parser.add_argument(
+        "--bundle", type=Path, metavar="PATH", help="another bundle.json of the task, or its folder"
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        metavar="DIR",
+        help="where the report goes (default: reports/TASK/external/FOLDER)",
+    )
+    parser.add_argument("--json", action="store_true", dest="as_json", help="for a program")
+
+
+def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
+    """Validate on the folder that is named, or on those that params.yaml names.
+
+    Raises:
+        ConfigError: if the bundle is of another task, ``--out`` lies in the folder, or a task is
+            named that has no folder.
+        BundleError: if the bundle is missing, changed or not finished.
+        MissingDataError: if there is no such folder.
+        DataError: if nothing in the folder counts, or its classes are not those of the card.
+    """
+    if arguments.folder is None:
+        return _on_declared(paths, arguments.task)
+    return _on_folder(
+        paths,
+        arguments.task,
+        arguments.folder,
+        bundle_path=arguments.bundle,
+        out=arguments.out,
+        as_json=arguments.as_json,
+    )
+
+
+def _on_folder(
     paths: Paths,
     task: str,
     folder: Path,
@@ -63,22 +111,7 @@ def run(
     out: Path | None = None,
     as_json: bool = False,
 ) -> Answer:
-    """Write validation.json, validation.html and predictions.csv, and give them in short.
-
-    Args:
-        paths: of the project.
-        task: slug.
-        folder: a folder a class, or records.csv with path, label and group.
-        bundle_path: another finished bundle of the task, or its folder.
-        out: where to write; reports/<task>/external/<name of the folder> by default.
-        as_json: give the JSON instead of tables.
-
-    Raises:
-        ConfigError: if the bundle is of another task, or ``out`` lies in the folder.
-        BundleError: if the bundle is missing, changed or not finished.
-        MissingDataError: if there is no such folder.
-        DataError: if nothing in the folder counts, or its classes are not those of the card.
-    """
+    """Write validation.json, validation.html and predictions.csv, and give them in short."""
     params = load_params(paths.params)
     section = params.task(task)
     files = paths.task(task)
@@ -100,7 +133,7 @@ def run(
         near_duplicate_bits=section.prepare.near_duplicate_bits,
     )
     names = dict(predictor.bundle.label_names)
-    looked, refused = _look(folder, sifted, predictor)
+    looked, refused = _ask_each(folder, sifted, predictor)
     found = _validation(predictor, folder, name, sifted, looked, refused, section, params.seed)
     write_text(target / VALIDATION_FILE, found.model_dump_json(indent=2) + "\n")
     write_text(target / _PAGE, external_page(found))
@@ -118,18 +151,8 @@ def run(
     return Answer(f"{text}\n\n{sifted.account(refused).as_text('class', names)}")
 
 
-def run_declared(paths: Paths, task: str | None) -> Answer:
-    """Validate on the folders that params.yaml names, below ``real.<task>.validate_on``.
-
-    Args:
-        paths: of the project, or of a workspace.
-        task: slug; None for every task that has a finished bundle.
-
-    Raises:
-        ConfigError: if a task is named that has no such folder.
-        BundleError: as `run`.
-        DataError: as `run`.
-    """
+def _on_declared(paths: Paths, task: str | None) -> Answer:
+    """On the folders below ``real.<task>.validate_on``; of every finished bundle without a task."""
     params = load_params(paths.params)
     wanted = list(params.tasks) if task is None else [task]
     texts = []
@@ -143,7 +166,7 @@ def run_declared(paths: Paths, task: str | None) -> Answer:
                     f"on the command line: fieldlens validate {task} FOLDER."
                 )
         elif task is not None or paths.task(each).bundle.is_file():
-            texts += [run(paths, each, paths.root / name).text for name in real.validate_on]
+            texts += [_on_folder(paths, each, paths.root / name).text for name in real.validate_on]
     return Answer("\n\n".join(texts))
 
 
@@ -172,7 +195,9 @@ def _project(files: TaskPaths, bundle: Bundle) -> Project | None:
 
 
 # -- one look at each image -----------------------------------------------------------------------
-def _look(folder: Path, sifted: Outside, predictor: Predictor) -> tuple[list[Looked], list[Aside]]:
+def _ask_each(
+    folder: Path, sifted: Outside, predictor: Predictor
+) -> tuple[list[Looked], list[Aside]]:
     looked, refused = list[Looked](), list[Aside]()
     what = f"{predictor.bundle.task}: asking the model"
     for entry in track(sifted.entries, what, len(sifted.entries)):
@@ -283,7 +308,7 @@ def _blind(
 
 
 # -- in short -------------------------------------------------------------------------------------
-def _as_text(found: Validation, page: Path, told: str) -> str:
+def _as_text(found: Validation, page: Path, beyond: str) -> str:
     lines = [
         f"{found.title} ({found.task}, {found.precision}) on {shown(found.folder)}: "
         f"{found.n_images:,} images of {found.n_groups:,} groups",
@@ -321,7 +346,7 @@ def _as_text(found: Validation, page: Path, told: str) -> str:
             f"Called foreign: {with_interval(found.abstained.refused)} of the images; accuracy on "
             f"the others {with_interval(found.abstained.accuracy_of_accepted)}."
         )
-    if told:
-        lines.append(told)
+    if beyond:
+        lines.append(beyond)
     lines.append(f"Report: {shown(str(page))}")
     return "\n".join(lines)

@@ -7,6 +7,7 @@ installed package.
 
 from __future__ import annotations
 
+import argparse
 import copy
 import io
 import subprocess
@@ -18,13 +19,22 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from pipelines import atomic
-from pipelines.card import DatasetCard, load_card
-from pipelines.commands import published
-from pipelines.commands.answer import Answer, table
+from pipelines.card import DatasetCard, PublishedSource, load_card
+from pipelines.columns import table
+from pipelines.commands.answer import Answer
 from pipelines.config.params import Params, RealParams, load_params
 from pipelines.data.layout import read_folder
-from pipelines.errors import ConfigError, DataError, MissingDataError, PipelineError
+from pipelines.errors import (
+    ConfigError,
+    DataError,
+    MissingDataError,
+    PipelineError,
+    SourceError,
+)
 from pipelines.paths import Paths
+from pipelines.source_kinds import GitSource
+from pipelines.sources.addresses import public_name
+from pipelines.sources.git import check_reach
 from pipelines.strict_yaml import read_yaml, validate
 
 _HEADER = (
@@ -36,21 +46,29 @@ _HEADER = (
 _LEFT_OUT = "left_out.txt"
 
 
-def run(paths: Paths, folder: Path, data: Path | None) -> Answer:
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Where the workspace is made, and of which images."""
+    parser.add_argument("folder", type=Path, help="where to make it, e.g. .real")
+    parser.add_argument(
+        "--data",
+        type=Path,
+        metavar="DIR",
+        help="holds <task>/<class>/… folders (default: what the cards say is published, fetched)",
+    )
+
+
+def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     """Make the workspace, or bring it up to date; outputs that it has stay.
 
-    Args:
-        paths: the project.
-        folder: the workspace.
-        data: holds a folder a task, each as `FolderSource` takes it; None for what the cards
-            publish, with exit code 4 where a task must go without.
+    Of published images alone, the exit code is 4 where a task must go without.
 
     Raises:
-        ConfigError: if ``folder`` is the project itself or holds something else.
-        MissingDataError: if ``data`` has a folder for none of the tasks, or no published source
+        ConfigError: if the folder is the project itself or holds something else.
+        MissingDataError: if the data have a folder for none of the tasks, or no published source
             can be reached.
         DataError: if a task's folder has fewer than two of the card's classes.
     """
+    folder, data = arguments.folder, arguments.data
     params = load_params(paths.params)
     own = Paths(folder)
     _check_place(paths, own)
@@ -89,20 +107,68 @@ def run(paths: Paths, folder: Path, data: Path | None) -> Answer:
 
 def _of_published(paths: Paths, params: Params, own: Paths) -> Answer:
     cards = {task: load_card(paths.task(task).card) for task in params.tasks}
-    found = published.find(cards)
-    if not found.sources:
+    sources, left_out = _reachable(cards)
+    if not sources:
         raise MissingDataError(
-            f"no published images can be fetched: {' '.join(found.left_out)} Name a folder of "
+            f"no published images can be fetched: {' '.join(left_out)} Name a folder of "
             f"<task>/<class>/… by --data."
         )
-    labels = {task: published.labels_of(cards[task], each) for task, each in found.sources.items()}
-    fetch = {task: published.section(each) for task, each in found.sources.items()}
+    labels = {task: published_labels(cards[task], each) for task, each in sources.items()}
+    fetch = {
+        task: {"source": each.source.model_dump(mode="json")} for task, each in sources.items()
+    }
     _make(paths, own, _params(paths, params, fetch, labels), watches_folders=False)
     # For the end of `make real`, when this is long out of sight.
-    _write(own.root / _LEFT_OUT, "".join(f"{line}\n" for line in found.left_out).encode())
+    _write(own.root / _LEFT_OUT, "".join(f"{line}\n" for line in left_out).encode())
     head = f"{own.root}: {len(fetch)} tasks, to be fetched from their publishers by `dvc repro`."
-    text = f"{head}\n\n{published.announcement(cards, found)}"
-    return Answer(text, found.left_out, exit_code=4 if found.left_out else 0)
+    text = f"{head}\n\n{_announcement(cards, sources)}"
+    return Answer(text, tuple(left_out), exit_code=4 if left_out else 0)
+
+
+def _reachable(cards: Mapping[str, DatasetCard]) -> tuple[dict[str, PublishedSource], list[str]]:
+    """The published sources that this machine can reach; and a line on each other task, why."""
+    sources: dict[str, PublishedSource] = {}
+    left_out = []
+    for task, card in cards.items():
+        published = card.source.fetch
+        by_hand = card.source.by_hand or f"Get it at {card.source.url}"
+        if published is None:
+            left_out.append(f"{task} is left out: {by_hand.rstrip('.')}; then name it by --data.")
+            continue
+        try:
+            if isinstance(published.source, GitSource):
+                check_reach(task, published.source.repository)
+        except SourceError as err:
+            left_out.append(f"{task} is left out: {err} {by_hand.rstrip('.')}.")
+            continue
+        sources[task] = published
+    return sources, left_out
+
+
+def published_labels(card: DatasetCard, published: PublishedSource) -> tuple[str, ...]:
+    """The labels that a source has images of, in the card's order."""
+    found = set(published.source.labels.values()) or set(card.labels)
+    return tuple(label for label in card.labels if label in found)
+
+
+def _announcement(cards: Mapping[str, DatasetCard], sources: Mapping[str, PublishedSource]) -> str:
+    """A table of what will be downloaded, and from whom."""
+    rows = []
+    for task, published in sources.items():
+        card, source = cards[task], published.source
+        place = source.repository if isinstance(source, GitSource) else source.location
+        folder = getattr(source, "subfolder", "")
+        what = f"{public_name(place)}{f', {folder}' if folder else ''}: {published.what}"
+        labels = f"{len(published_labels(card, published))} of {len(card.labels)}"
+        publisher = _short(card.source.publisher)
+        rows.append((task, publisher, card.licence.spdx, f"{published.n_bytes:,}", labels, what))
+    total = sum(published.n_bytes for published in sources.values())
+    rows.append(("all", "", "", f"{total:,}", "", ""))
+    return table(("TASK", "PUBLISHER", "LICENCE", "BYTES", "CLASSES", "WHAT IS DOWNLOADED"), rows)
+
+
+def _short(words: str, length: int = 40) -> str:
+    return words if len(words) <= length else f"{words[: length - 1].rstrip(' ,(')}…"
 
 
 def _make(paths: Paths, own: Paths, document: dict[str, Any], *, watches_folders: bool) -> None:
@@ -170,14 +236,7 @@ def _params(
     fetch: Mapping[str, dict[str, Any]],
     labels: Mapping[str, tuple[str, ...]],
 ) -> dict[str, Any]:
-    """The workspace's params.yaml.
-
-    Args:
-        paths: of the project.
-        params: of the project.
-        fetch: the section of that name, by task.
-        labels: that the sources of the tasks to take have images of, by task.
-    """
+    """The workspace's params.yaml, with the labels that there are images of."""
     source = read_yaml(paths.params)
     tasks: dict[str, Any] = {}
     for task, found in labels.items():
@@ -193,12 +252,7 @@ def _params(
 
 
 def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """One mapping laid over another: mappings are joined, anything else is replaced.
-
-    Args:
-        below: what holds where ``above`` says nothing.
-        above: what holds where it says something.
-    """
+    """One mapping laid over another: mappings are joined, anything else is replaced."""
     joined = dict(below)
     for key, value in above.items():
         under = joined.get(key)

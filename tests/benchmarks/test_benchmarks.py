@@ -264,7 +264,7 @@ SMALL = {
 #: Parts of other scripts, and one that makes a clone (it has its test above).
 ELSEWHERE = {"memory", "report", "timed_fit", "repro"}
 #: Without a model, or with one that is copied; tested one by one below, and `prepare` above.
-MODELLESS = {"fuzz", "kills", "near_duplicates", "prepare"}
+MODELLESS = {"near_duplicates", "prepare"}
 
 
 def test_every_script_is_run_by_a_test():
@@ -280,32 +280,6 @@ def test_each_script_runs_small(script, models_root):
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.startswith("### ")
     assert table_rows(done.stdout)
-
-
-@pytest.mark.slow
-@pytest.mark.model
-def test_fuzz_goes_through_every_door(models_root):
-    bundle = models_root / "models" / "weld_defect" / "mobile"
-    done = run("fuzz", "--executions", "300", "--bundle", str(bundle))
-    assert done.returncode == 0, done.stderr[-2000:]
-    rows = [[cell.strip() for cell in row.split("|")[1:-1]] for row in table_rows(done.stdout)]
-    assert [row[0] for row in rows] == [
-        "images",
-        "archives",
-        "params",
-        "cards",
-        "bundles",
-        "models",
-        *("dicom", "heic", "avif", "jpeg2000"),
-    ]
-    assert all(row[5] == "0" for row in rows)
-
-
-@pytest.mark.slow
-def test_a_killed_stage_leaves_no_fault():
-    done = run("kills", "--kills", "1", "--stages", "prepare")
-    assert done.returncode == 0, done.stderr[-2000:]
-    assert "1 kills, 0 faults" in done.stdout
 
 
 def test_near_duplicates_counts_pairs_and_copies(tmp_path):
@@ -327,16 +301,3 @@ def test_near_duplicates_counts_pairs_and_copies(tmp_path):
     assert before >= 60
     assert after <= 4
     assert copies.count(" of 2") == 13
-
-
-def test_a_sound_file_of_each_kind_is_among_the_seeds(tmp_path):
-    fuzz = importlib.import_module("fuzz")
-
-    class Large:
-        @staticmethod
-        def cases(kind, folder):
-            yields = iter([("sound/large", b"s" * 90_000), ("broken/a", b"x"), ("broken/b", b"y")])
-            return yields, print
-
-    seeds, _ = fuzz.seeds_of("models", Large, tmp_path)
-    assert b"s" * 90_000 in seeds

@@ -41,8 +41,18 @@ def test_help_loads_nothing_heavy_and_shows_examples():
     done = run_python(code)
     assert done.returncode == 0, done.stderr
     assert "fieldlens predict leaf.jpg" in done.stdout
-    for verb in ("fetch", "gate", "report", "predict", "new", "doctor", "tasks", "workspace"):
+    for verb in cli.VERBS:
         assert f"\n    {verb}" in done.stdout
+
+
+@pytest.mark.parametrize("verb", cli.VERBS)
+def test_every_verb_has_help_of_its_own(verb, capsys):
+    with pytest.raises(SystemExit) as end:
+        cli.main([verb, "--help"])
+    assert end.value.code == 0
+    out = capsys.readouterr().out
+    assert cli.VERBS[verb][1].split()[0] in out
+    assert "--root DIR" in out
 
 
 @pytest.mark.parametrize(
@@ -53,6 +63,7 @@ def test_help_loads_nothing_heavy_and_shows_examples():
         ["train"],  # no task
         ["train", "toy", "--epochs", "3"],  # hyperparameters are no options
         ["new", "x", "--domain", "music", "--from", "."],
+        ["predict", "a.png", "--json", "--csv"],  # one form at a time
     ],
 )
 def test_usage_error_is_exit_code_2(arguments, capsys):
@@ -92,7 +103,7 @@ def test_stage_gets_its_own_section_and_the_lock(toy_project, monkeypatch):
         (OSError(errno.ENOENT, "No such file", "c.bin"), 1, "Traceback"),
         (BrokenPipeError(errno.EPIPE, "Broken pipe"), 1, "Traceback"),  # in a stage it is a bug
         (ZeroDivisionError("oh"), 1, "this is a bug"),
-        (ModuleNotFoundError(name="torch"), 2, "gate: torch is not installed. Install what making"),
+        (ModuleNotFoundError(name="torch"), 2, "torch is not installed. Install what making"),
         (ModuleNotFoundError(name="pipelines.gone"), 1, "this is a bug"),
         (ImportError("cannot import name 'gone'"), 1, "this is a bug"),
         (KeyboardInterrupt(), 130, "interrupted"),

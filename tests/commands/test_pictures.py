@@ -45,8 +45,8 @@ def test_folder_is_looked_through_and_the_account_adds_up(tree):
     passed = [kind for kind in FILES.values() if kind]
     assert meant.n_passed_over == {kind: passed.count(kind) for kind in passed}
     assert len(meant.files) + meant.n_passed_over.total() == len(FILES)
-    assert meant.told.startswith("passed over 6: ")
-    assert "2 hidden" in meant.told
+    assert meant.note.startswith("passed over 6: ")
+    assert "2 hidden" in meant.note
 
 
 @pytest.mark.parametrize(

@@ -171,12 +171,6 @@ def test_predict_csv_holds_no_formula(
     assert next(csv.DictReader(io.StringIO(capsys.readouterr().out)))["path"] == "./=cmd().png"
 
 
-def test_predict_json_and_csv_exclude_each_other(toy_project, capsys):
-    with pytest.raises(SystemExit) as end:
-        predict(toy_project, "a.png", "--json", "--csv")
-    assert end.value.code == 2
-
-
 def test_predict_many_tells_how_far_it_is(toy_project, toy_bundle, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(progress, "_LOG_INTERVAL_S", 0.0)
     for number in range(25):

@@ -10,7 +10,7 @@ from PIL import Image
 
 from pipelines import cli
 from pipelines.card import load_card
-from pipelines.commands import published
+from pipelines.commands.workspace import published_labels
 from pipelines.config.params import load_params
 from pipelines.sources.git import fetch_git
 from pipelines.sources.intake import Intake
@@ -129,4 +129,4 @@ def test_cards_of_the_project_say_how_their_images_are_had(task: str) -> None:
     if stated is not None:
         assert len(stated.source.revision) == 40
         assert stated.source.repository.startswith("https://")
-        assert set(published.labels_of(card, stated)) == set(stated.source.labels.values())
+        assert set(published_labels(card, stated)) == set(stated.source.labels.values())

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.commands import predict
+from pipelines import cli
 from pipelines.config.prepare import PrepareParams
 from pipelines.data.decoding import by_patient, look
 from pipelines.data.manifest import Record, read_manifest
@@ -101,15 +101,15 @@ def test_one_id_for_all_is_told(tmp_path, caplog):
     assert "ANON" not in caplog.text
 
 
-@pytest.mark.parametrize("form", ["json", "text", "csv"])
-def test_predict_answers_a_scan_and_names_nobody(form, tested_project, tmp_path, caplog):
+@pytest.mark.parametrize("form", [["--json"], [], ["--csv"]])
+def test_predict_answers_a_scan_and_names_nobody(form, tested_project, tmp_path, caplog, capsys):
     file, broken = tmp_path / "scan", tmp_path / "broken"
     data = scan(5, dcm.SECRETS[1])
     file.write_bytes(data)
     broken.write_bytes(data[:-3000])
     caplog.set_level(logging.DEBUG)
-    answer = predict.run(tested_project, [file, broken], form=form)
-    said = answer.text + "".join(answer.complaints) + caplog.text
+    cli.main(["predict", str(file), str(broken), "--root", str(tested_project.root), *form])
+    said = "".join(capsys.readouterr()) + caplog.text
     assert "red_tile" in said
     assert "damaged" in said
     assert not any(secret in said for secret in dcm.SECRETS)

@@ -207,7 +207,7 @@ def merges(levels: int) -> str:
 
 
 def yamls(sound: str) -> Named:
-    """Hostile params or cards: made of a sound one, and whole ones."""
+    """Hostile cards: made of a sound one, and whole ones."""
     data = sound.encode()
     draw = np.random.default_rng(9)
     yield "sound/yaml", data
@@ -220,10 +220,10 @@ def yamls(sound: str) -> Named:
     texts = {
         "laughs": laughs(12),
         "laughs-in-a-key": f"{laughs(9)}\ntask: *a8\n",
-        "merges": merges(14),
+        "merges": merges(40),
         "recursive": "a: &a [*a]",
         "recursive-merge": "a: &a {<<: *a}",
-        "deep-list": "a: " + "[" * 5_000,
+        "deep-list": "a: " + "[" * 1_000,
         "deep-map": "".join(f"{' ' * n}a:\n" for n in range(400)),
         "long-number": "seed: " + "9" * 6_000,
         "octal": "seed: 0o" + "7" * 9_000,

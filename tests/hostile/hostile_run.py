@@ -1,6 +1,7 @@
 """Put hostile files through the doors, in a process with a limit of memory; a JSON line each.
 
     python hostile_run.py KIND FOLDER
+    python hostile_run.py KIND FOLDER MUTANTS    so many seeded changes of the files instead
 
 The memory that the process may still take is 1 GB: what needs more is a MemoryError, which the
 doors turn into a refusal, or the end of the process.
@@ -8,17 +9,20 @@ doors turn into a refusal, or the end of the process.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import json
 import resource
+import shutil
 import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import ModuleType
 
+import numpy as np
+
 from pipelines.card import load_card
-from pipelines.config.params import load_params
 from pipelines.data.images import glance, open_image
 from pipelines.errors import PipelineError
 from pipelines.serving.bundle import read_bundle
@@ -31,6 +35,10 @@ ROOT = Path(__file__).resolve().parents[2]
 # What writes DICOM files is shared with the other tests.
 sys.path.insert(0, str(ROOT))
 MEMORY_BYTES = 1_000_000_000
+#: Larger seeds say nothing that smaller ones do not, and take longer.
+MAX_SEED_BYTES = 40_000
+#: Numbers that programs are known to stumble over.
+INTERESTING = (0, 1, 127, 128, 255, 256, 32_767, 32_768, 65_535, 2**31 - 1, 2**31, 2**32 - 1)
 Door = Callable[[bytes], object]
 
 
@@ -79,6 +87,7 @@ def archive_door(folder: Path) -> Door:
             assert [path.name for path in place.iterdir()] == ["raw"], "a file outside the target"
             assert not list(folder.glob("evil*"))
             assert not any(path.is_symlink() for path in place.rglob("*"))
+            shutil.rmtree(place)
 
     return door
 
@@ -124,9 +133,6 @@ def cases(kind: str, folder: Path) -> tuple[Iterator[tuple[str, bytes]], Door]:
             ), archive_door(folder)
         case "archive-bombs":
             return files.archive_bombs(), archive_door(folder)
-        case "params":
-            sound = (ROOT / "params.yaml").read_text(encoding="utf-8")
-            return files.yamls(sound), file_door(folder / "params.yaml", load_params)
         case "cards":
             card = ROOT / "datasets/cats_dogs/card.yaml"
             door = file_door(folder / "cats_dogs/card.yaml", load_card)
@@ -144,6 +150,54 @@ def cases(kind: str, folder: Path) -> tuple[Iterator[tuple[str, bytes]], Door]:
 def _all(*kinds: Callable[[], Iterator[tuple[str, bytes]]]) -> Iterator[tuple[str, bytes]]:
     for kind in kinds:
         yield from kind()
+
+
+def mutants(named: list[tuple[str, bytes]], n: int) -> Iterator[tuple[str, bytes]]:
+    """Changed files; each has a draw of its own, so that its number makes it again."""
+    # The smallest sound file is always small enough: without one nobody gets past the first check.
+    least = min(len(data) for name, data in named if name.startswith("sound/"))
+    small = {name: data for name, data in named if 0 < len(data) <= max(MAX_SEED_BYTES, least)}
+    sound = [data for name, data in small.items() if name.startswith("sound/")]
+    seeds = sorted(set(small.values()))
+    # Sound files reach further into a reader than broken ones: they are half of the seeds.
+    seeds += sound * (len(seeds) // len(sound))
+    for number in range(n):
+        yield f"mutant/{number}", mutant(seeds, np.random.default_rng([1, number]))
+
+
+def mutant(seeds: list[bytes], draw: np.random.Generator) -> bytes:
+    """One of the seeds with a few changes: bits, numbers, cuts, doublings, pieces of another."""
+    data = bytearray(seeds[int(draw.integers(len(seeds)))])
+    for _ in range(int(draw.integers(1, 6))):
+        if not data:
+            break
+        at = int(draw.integers(len(data)))
+        # Half of the changes fall on the first 100 bytes, where headers are.
+        at = at % 100 if draw.integers(2) and len(data) > 100 else at
+        match int(draw.integers(8)):
+            case 0:
+                data[at] ^= 1 << int(draw.integers(8))
+            case 1:
+                data[at] = int(draw.integers(256))
+            case 2:
+                number = INTERESTING[int(draw.integers(len(INTERESTING)))]
+                size = int(draw.choice([1, 2, 4]))
+                order = ("little", "big")[int(draw.integers(2))]
+                data[at : at + size] = (number % 256**size).to_bytes(size, order)
+            case 3:
+                del data[at : at + int(draw.integers(1, 64))]
+            case 4:
+                data[at:at] = data[at : at + int(draw.integers(1, 64))] * int(draw.integers(1, 8))
+            case 5:
+                other = seeds[int(draw.integers(len(seeds)))]
+                start = int(draw.integers(max(1, len(other))))
+                piece = other[start : start + int(draw.integers(1, 64))]
+                data[at : at + len(piece)] = piece
+            case 6:
+                data[at:at] = draw.bytes(int(draw.integers(1, 16)))
+            case _:
+                del data[max(at, 4) :]
+    return bytes(data)
 
 
 def outcome(door: Door, data: bytes) -> tuple[str, str]:
@@ -165,19 +219,21 @@ def limit_memory() -> None:
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
 
 
-def main(kind: str, folder: Path) -> None:
+def main(kind: str, folder: Path, n_mutants: int = 0) -> None:
     found, door = cases(kind, folder)
     # Made beforehand: making a bomb may take more than meeting it.
     named = list(found)
+    tried = mutants(named, n_mutants) if n_mutants else iter(named)
     # Forget the peak so far; proc_pid_clear_refs(5).
     Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
     limit_memory()
     before = memory("VmRSS")
-    for name, data in named:
+    for name, data in tried:
         sys.stdout.write(json.dumps({"begins": name}) + "\n")
         sys.stdout.flush()
         start = time.process_time()
-        result, message = outcome(door, data)
+        with contextlib.redirect_stdout(None):
+            result, message = outcome(door, data)
         line = {"name": name, "result": result, "message": message}
         sys.stdout.write(json.dumps({**line, "cpu_s": time.process_time() - start}) + "\n")
     sys.stdout.write(json.dumps({"peak_bytes": memory("VmHWM") - before}) + "\n")
@@ -192,4 +248,4 @@ def memory(key: str) -> int:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]))
+    main(sys.argv[1], Path(sys.argv[2]), *map(int, sys.argv[3:]))

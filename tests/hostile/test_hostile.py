@@ -13,6 +13,7 @@ from PIL import Image
 from pipelines.data.formats import ALLOWED_FORMATS
 from pipelines.data.images import open_image
 from pipelines.errors import CorruptImageError
+from pipelines.paths import Paths
 
 RUN = Path(__file__).with_name("hostile_run.py")
 #: Seconds of processor time for one file. Measured without other load: at most 1.3.
@@ -20,7 +21,7 @@ MAX_CPU_S = 2.0
 #: At least so many files of each kind.
 QUICK = {
     "archives": 300,
-    "params": 90,
+    "cards": 90,
     "bundles": 200,
     "models": 150,
     "images": 800,
@@ -28,9 +29,9 @@ QUICK = {
 }
 
 
-def results(kind: str, folder: Path, timeout_s: float) -> list[dict]:
+def results(kind: str, folder: Path, timeout_s: float, *n_mutants: str) -> list[dict]:
     done = subprocess.run(
-        [sys.executable, str(RUN), kind, str(folder)],
+        [sys.executable, str(RUN), kind, str(folder), *n_mutants],
         capture_output=True,
         text=True,
         errors="replace",
@@ -48,12 +49,14 @@ def check(found: list[dict]) -> None:
     assert [line for line in found if line["cpu_s"] > MAX_CPU_S] == []
 
 
+def folder_of(kind: str, tmp_path: Path, tiny_project: Paths) -> Path:
+    is_of_bundle = kind in {"bundles", "models"}
+    return tiny_project.task("tiny").mobile_dir if is_of_bundle else tmp_path
+
+
 @pytest.mark.parametrize("kind", QUICK)
 def test_small_files_are_taken_or_refused_in_one_line(kind, tmp_path, tiny_project):
-    folder = tmp_path
-    if kind in {"bundles", "models"}:
-        folder = tiny_project.task("tiny").mobile_dir
-    found = results(kind, folder, 120)
+    found = results(kind, folder_of(kind, tmp_path, tiny_project), 120)
     assert len(found) >= QUICK[kind]
     check(found)
     counts = {name: sum(line["result"] == name for line in found) for name in ("taken", "refused")}
@@ -67,10 +70,25 @@ def test_there_are_at_least_500_files():
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("kind", ["image-bombs", "archive-bombs", "format-bombs", "cards"])
+@pytest.mark.parametrize("kind", ["image-bombs", "archive-bombs", "format-bombs"])
 def test_bombs_cost_little(kind, tmp_path):
     found = results(kind, tmp_path, 800)
     assert len(found) >= 10
+    check(found)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize(
+    "n", [40, pytest.param(20_000, marks=pytest.mark.by_hand(reason="an hour a kind"))]
+)
+@pytest.mark.parametrize(
+    "kind",
+    [*("images", "archives", "cards", "bundles", "models"), "dicom", "heic", "avif", "jpeg2000"],
+)
+def test_mutants_are_taken_or_refused_in_one_line(kind, n, tmp_path, tiny_project):
+    found = results(kind, folder_of(kind, tmp_path, tiny_project), 7000, str(n))
+    assert len(found) == n
     check(found)
 
 

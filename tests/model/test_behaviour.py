@@ -7,6 +7,7 @@ default. Bounds: params.yaml, ``evaluate.max_changed``; `fieldlens stress TASK` 
 from __future__ import annotations
 
 import os
+from argparse import Namespace
 from pathlib import Path
 
 import pytest
@@ -29,7 +30,7 @@ def test_harmless_changes_turn_no_more_answers_than_params_allow(task):
         pytest.skip(f"{files.bundle}: there is no model; `dvc repro evaluate@{task}` makes it")
     if not files.manifest.is_file():
         pytest.skip(f"{files.manifest}: there are no images; `dvc repro prepare@{task}` makes it")
-    answer = stress.run(PATHS, task)
+    answer = stress.main(Namespace(task=task, split="test"), PATHS)
     assert answer.complaints == (), answer.text
     assert answer.exit_code == 0
     # A row a change: nothing was left out.

@@ -1,0 +1,63 @@
+"""The verbs that are DVC stages of one task."""
+
+from __future__ import annotations
+
+import argparse
+
+from pipelines import locks
+from pipelines.commands.answer import Answer
+from pipelines.config.params import TaskParams, load_params
+from pipelines.paths import Paths
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The task."""
+    parser.add_argument("task", help="as in params.yaml, e.g. tomato_leaf")
+
+
+def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
+    """Run a stage by hand, whatever DVC thinks of it; a second one of the task is refused.
+
+    Raises:
+        ConfigError: if there is no such task, or params.yaml breaks a rule.
+        PipelineError: as the stage says.
+    """
+    params, verb, task = load_params(paths.params), arguments.verb, arguments.task
+    # Before the lock, so that a misspelt task leaves no lock file behind.
+    section = params.task(task)
+    with locks.hold(paths.task(task).lock, f"{verb} {task}"):
+        _run(verb, task, section, params.seed, paths)
+    return Answer()
+
+
+def _run(verb: str, task: str, section: TaskParams, seed: int, paths: Paths) -> None:
+    match verb:
+        case "fetch":
+            from pipelines.stages import fetch
+
+            fetch.run(task, section.domain, section.fetch, seed, paths)
+        case "prepare":
+            from pipelines.stages import prepare
+
+            prepare.run(task, section.domain, section.prepare, seed, paths)
+        case "audit":
+            from pipelines.stages import audit
+
+            resamples = section.evaluate.resamples
+            audit.run(task, section.audit, section.train, resamples, seed, paths)
+        case "train":
+            from pipelines.stages import train
+
+            train.run(task, section.domain, section.train, seed, paths)
+        case "export":
+            from pipelines.stages import export
+
+            export.run(task, section.export, seed, paths)
+        case "evaluate":
+            from pipelines.stages import evaluate
+
+            evaluate.run(task, section.evaluate, seed, paths)
+        case "gate":
+            from pipelines.stages import gate
+
+            gate.run(task, section.gate, paths)
