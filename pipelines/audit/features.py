@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.audit import low_level
 from pipelines.data.image_bytes import file_header, readable
 from pipelines.data.layout import read_folder
 from pipelines.data.names import TABLES
@@ -101,12 +100,7 @@ class FileFacts:
 
 
 def file_facts(data: bytes, name: str) -> FileFacts:
-    """The facts of a file that `open_image` has accepted.
-
-    Args:
-        data: its bytes.
-        name: its path, for the suffix.
-    """
+    """The facts of a file that `open_image` has accepted."""
     header = file_header(readable(data, name), name)
     width_px, height_px = header.size
     return FileFacts(
@@ -181,17 +175,85 @@ def _number(cell: str) -> float:
         return _NOT_STATED
 
 
-# -- blind looks ----------------------------------------------------------------------------------
+# -- what is left of the picture ------------------------------------------------------------------
+# Each is small enough that no shape of a lesion, leaf or face survives in it, and is taken from the
+# plain view, so that it holds what a model could use and nothing else.
+#: Share of each side that counts as border.
+BORDER_SHARE = 0.04
+#: Pixels to which the border of one side is reduced.
+_STRIP_PX = 16
+#: Side of the grey thumbnail.
+THUMBNAIL_PX = 8
+#: Divisions of each channel in the joint colour histogram.
+COLOUR_LEVELS = 6
+
+
+def border(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The outermost pixels of the four sides, each side reduced to a strip of 16 colours.
+
+    Args:
+        pixels: (h, w, 3) RGB in [0, 255].
+
+    Returns:
+        (192,), in [0, 255].
+    """
+    height, width = pixels.shape[:2]
+    rows = max(1, round(BORDER_SHARE * height))
+    columns = max(1, round(BORDER_SHARE * width))
+    sides = (
+        pixels[:rows],
+        pixels[-rows:],
+        pixels[:, :columns].transpose(1, 0, 2),
+        pixels[:, -columns:].transpose(1, 0, 2),
+    )
+    return np.concatenate([_reduced(side, (_STRIP_PX, 1)).ravel() for side in sides])
+
+
+def thumbnail(pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """The picture as 8x8 grey pixels.
+
+    Args:
+        pixels: (h, w, 3) RGB in [0, 255].
+
+    Returns:
+        (64,), in [0, 255].
+    """
+    size = (THUMBNAIL_PX, THUMBNAIL_PX)
+    grey = Image.fromarray(pixels).convert("L").resize(size, Image.Resampling.BOX)
+    return np.asarray(grey, dtype=np.uint8).ravel()
+
+
+def colours(pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
+    """Shares of 6x6x6 colours, wherever in the picture they are.
+
+    Args:
+        pixels: (h, w, 3) RGB in [0, 255].
+
+    Returns:
+        (216,), adds up to 1.
+    """
+    level = pixels.astype(np.int64) * COLOUR_LEVELS // 256
+    cells = (level[..., 0] * COLOUR_LEVELS + level[..., 1]) * COLOUR_LEVELS + level[..., 2]
+    counts = np.bincount(cells.ravel(), minlength=COLOUR_LEVELS**3)
+    return (counts / cells.size).astype(np.float32)
+
+
+def _reduced(pixels: NDArray[np.uint8], size: tuple[int, int]) -> NDArray[np.uint8]:
+    small = Image.fromarray(np.ascontiguousarray(pixels)).resize(size, Image.Resampling.BOX)
+    return np.asarray(small, dtype=np.uint8)
+
+
+# -- all of it ------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
-class Look:
+class BlindView:
     """What is kept of one image; its subject is not.
 
     Attributes:
         facts: of the file.
         view: of the plain view, were it a file.
-        border: as `low_level.border`.
-        thumbnail: as `low_level.thumbnail`.
-        colours: as `low_level.colours`.
+        border: as `border` gives it.
+        thumbnail: as `thumbnail` gives it.
+        colours: as `colours` gives them.
     """
 
     facts: FileFacts
@@ -201,7 +263,7 @@ class Look:
     colours: NDArray[np.float32]
 
 
-def look(data: bytes, path: str, pixels: NDArray[np.uint8]) -> Look:
+def blind_view(data: bytes, path: str, pixels: NDArray[np.uint8]) -> BlindView:
     """What the audits see of one image.
 
     Args:
@@ -209,30 +271,30 @@ def look(data: bytes, path: str, pixels: NDArray[np.uint8]) -> Look:
         path: of the file, for its suffix.
         pixels: the plain view, (h, w, 3) RGB in [0, 255].
     """
-    return Look(
+    return BlindView(
         file_facts(data, path),
         view_facts(pixels),
-        low_level.border(pixels),
-        low_level.thumbnail(pixels),
-        low_level.colours(pixels),
+        border(pixels),
+        thumbnail(pixels),
+        colours(pixels),
     )
 
 
 def blind_features(
-    looks: Sequence[Look], originals: Sequence[Mapping[str, str]]
+    views: Sequence[BlindView], originals: Sequence[Mapping[str, str]]
 ) -> dict[str, NDArray[np.generic]]:
     """By audit, (n, d).
 
     Args:
-        looks: at n images.
+        views: of n images.
         originals: for each, what records.csv states (`file_facts.original_facts`); may be empty.
     """
     return {
-        "file_facts": facts_table([each.facts for each in looks], originals),
-        "border": np.stack([each.border for each in looks]),
+        "file_facts": facts_table([each.facts for each in views], originals),
+        "border": np.stack([each.border for each in views]),
         "view_facts": np.array(
-            [[each.view.mode == "L", each.view.n_bytes] for each in looks], dtype=np.float64
+            [[each.view.mode == "L", each.view.n_bytes] for each in views], dtype=np.float64
         ),
-        "thumbnail": np.stack([each.thumbnail for each in looks]),
-        "colour": np.stack([each.colours for each in looks]),
+        "thumbnail": np.stack([each.thumbnail for each in views]),
+        "colour": np.stack([each.colours for each in views]),
     }

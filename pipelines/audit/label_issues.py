@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 
 @dataclass(frozen=True, slots=True)
-class Doubt:
+class LabelIssue:
     """One doubtful label.
 
     Attributes:
@@ -33,9 +33,9 @@ class Doubt:
     probability: float
 
 
-def label_doubts(
+def label_issues(
     class_index: NDArray[np.integer[Any]], probabilities: NDArray[np.floating[Any]]
-) -> list[Doubt]:
+) -> list[LabelIssue]:
     """Images that are confidently of another class than their label says, the surest first.
 
     A class's threshold is the mean of its probability over the images that carry its label: what
@@ -56,7 +56,7 @@ def label_doubts(
     rows = np.flatnonzero((confident.max(axis=1) >= 0) & (margin > 0))
     order = np.argsort(-margin[rows], kind="stable")
     return [
-        Doubt(int(row), int(suggested[row]), float(probabilities[row, suggested[row]]))
+        LabelIssue(int(row), int(suggested[row]), float(probabilities[row, suggested[row]]))
         for row in rows[order]
     ]
 

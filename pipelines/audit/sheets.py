@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines.audit.features import file_facts
-from pipelines.audit.label_issues import Doubt, spread
+from pipelines.audit.label_issues import LabelIssue, spread
 from pipelines.data.contact_sheets import SHEET_IMAGES, Tile, contact_sheet
 from pipelines.data.images import open_image, read_file
 from pipelines.data.manifest import Entry, class_index_of
@@ -22,11 +22,13 @@ from pipelines.data.pixel_range import AS_IT_COMES, Reading
 from pipelines.paths import TaskPaths
 
 
-def doubts_csv(doubts: Sequence[Doubt], entries: Sequence[Entry], labels: Sequence[str]) -> str:
+def issues_csv(
+    issues: Sequence[LabelIssue], entries: Sequence[Entry], labels: Sequence[str]
+) -> str:
     """Doubtful labels as CSV text: path, label, suggested, probability.
 
     Args:
-        doubts: the surest first.
+        issues: the surest first.
         entries: all that were audited.
         labels: in the order of the classes.
     """
@@ -34,24 +36,24 @@ def doubts_csv(doubts: Sequence[Doubt], entries: Sequence[Entry], labels: Sequen
     # Quoted always: a file name may hold a lone carriage return.
     writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
     writer.writerow(["path", "label", "suggested", "probability"])
-    for doubt in doubts:
-        entry = entries[doubt.index]
-        suggested = labels[doubt.suggested]
-        writer.writerow([entry.path, entry.label, suggested, f"{doubt.probability:.4f}"])
+    for issue in issues:
+        entry = entries[issue.index]
+        suggested = labels[issue.suggested]
+        writer.writerow([entry.path, entry.label, suggested, f"{issue.probability:.4f}"])
     return buffer.getvalue()
 
 
-def doubts_sheet(
-    doubts: Sequence[Doubt],
+def issues_sheet(
+    issues: Sequence[LabelIssue],
     entries: Sequence[Entry],
     labels: Sequence[str],
     files: TaskPaths,
     reading: Reading = AS_IT_COMES,
 ) -> bytes | None:
-    """A PNG file with the surest doubts; None without any.
+    """A PNG file with the surest issues; None without any.
 
     Args:
-        doubts: the surest first.
+        issues: the surest first.
         entries: all that were audited.
         labels: in the order of the classes.
         files: of the task.
@@ -60,20 +62,20 @@ def doubts_sheet(
     Raises:
         CorruptImageError: if an image changed meanwhile.
     """
-    shown = doubts[:SHEET_IMAGES]
+    shown = issues[:SHEET_IMAGES]
     if not shown:
         return None
     tiles = [
         Tile(
-            _picture(entries[doubt.index], files, reading),
-            entries[doubt.index].label,
-            entries[doubt.index].split,
-            f"{doubt.probability:.2f} {labels[doubt.suggested]}?",
+            _picture(entries[issue.index], files, reading),
+            entries[issue.index].label,
+            entries[issue.index].split,
+            f"{issue.probability:.2f} {labels[issue.suggested]}?",
         )
-        for doubt in shown
+        for issue in shown
     ]
     title = (
-        f"{files.task}: labels that the other images speak against, {len(shown)} of {len(doubts)}. "
+        f"{files.task}: labels that the other images speak against, {len(shown)} of {len(issues)}. "
         f"First line: split and label. Second: what it is taken for."
     )
     return contact_sheet(title, tiles)

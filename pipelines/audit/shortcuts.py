@@ -226,11 +226,7 @@ def out_of_fold(
 
 
 def forest(seed: int) -> Any:
-    """An unfitted forest.
-
-    Args:
-        seed: of its draws.
-    """
+    """An unfitted forest."""
     from sklearn.ensemble import ExtraTreesClassifier
 
     return ExtraTreesClassifier(
@@ -271,13 +267,7 @@ _RANK: dict[Verdict, int] = {"clean": 0, "suspicious": 1, "shortcut": 2}
 
 
 def share_of_way(value: float, chance: float, probe_value: float) -> float:
-    """How much of the way from chance to the probe a figure is; 1 is as good as the probe.
-
-    Args:
-        value: macro-F1 of an audit.
-        chance: of the majority class.
-        probe_value: of the probe.
-    """
+    """How much of the way from chance to the probe a figure is; 1 is as good as the probe."""
     return round((value - chance) / max(probe_value - chance, _MIN_HEADROOM), DECIMALS)
 
 
@@ -329,11 +319,7 @@ def score(
 
 
 def worst(scores: Sequence[AuditScore]) -> Verdict:
-    """The worst verdict among the scores that decide.
-
-    Args:
-        scores: of all audits.
-    """
+    """The worst verdict among the scores that decide."""
     verdicts = [each.verdict for each in scores if each.decides]
     return max(verdicts, key=_RANK.__getitem__, default="clean")
 

@@ -25,7 +25,7 @@ from pipelines.commands.answer import Answer
 from pipelines.config.params import load_params
 from pipelines.errors import ConfigError, MissingDataError
 from pipelines.paths import Paths
-from pipelines.reports.blocks import markdown_table
+from pipelines.reports.pages import markdown_table
 
 #: Signs of a licence where no SPDX expression stands, in lower case; the first one found counts.
 #: Plain "BSD" is none: it does not say how many clauses, and the licence's text does.

@@ -17,7 +17,7 @@ from pipelines.errors import DataError, GateError, LeakageError
 from pipelines.paths import Paths, TaskPaths
 from pipelines.progress import track
 from pipelines.serving.predictor import Predictor
-from pipelines.validation.behaviour import Turned, changes, turned_answers
+from pipelines.validation.behaviour import Flips, changes, flipped_answers
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -43,7 +43,7 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     section = load_params(paths.params).task(task)
     predictor = Predictor.load(paths.task(task).bundle, n_threads=os.cpu_count() or 1)
     files = _split_files(predictor, paths.task(task), split)
-    found = turned_answers(
+    found = flipped_answers(
         predictor,
         track(files, f"{task}: stressing", len(files)),
         changes(with_flip=section.train.augment.horizontal_flip),
@@ -73,7 +73,7 @@ def _split_files(predictor: Predictor, files: TaskPaths, split: str) -> list[Pat
     return [files.raw_dir / entry.path for entry in chosen]
 
 
-def _table(found: list[Turned]) -> str:
+def _table(found: list[Flips]) -> str:
     rows = [
         (
             turned.change.name,

@@ -29,29 +29,30 @@ from pipelines.metrics.predictions import predictions_csv
 from pipelines.metrics.resamples import draw, macro_f1s
 from pipelines.paths import Paths, TaskPaths
 from pipelines.progress import track
-from pipelines.reports.blocks import with_interval
-from pipelines.reports.validation import SAME_WORDS, external_page
+from pipelines.reports.pages import external_page
+from pipelines.reports.results import METRIC_NAMES, with_interval
 from pipelines.serving.bundle import Bundle
 from pipelines.serving.predictor import Predictor
 from pipelines.validation.blind import (
-    Looked,
+    Asked,
+    ask,
     beyond_range,
     blind_features,
     blind_scores,
-    look_at,
     probabilities_of,
 )
 from pipelines.validation.external import (
+    DROPS,
     VALIDATION_FILE,
     Abstained,
     BlindScore,
-    SetAside,
+    Excluded,
     Validation,
     abstained,
     drops,
     measure,
 )
-from pipelines.validation.outside import Aside, Outside, Project, sift
+from pipelines.validation.new_images import NewImages, Project, sift
 
 _PAGE, _PREDICTIONS = "validation.html", "predictions.csv"
 
@@ -133,21 +134,21 @@ def _on_folder(
         near_duplicate_bits=section.prepare.near_duplicate_bits,
     )
     names = dict(predictor.bundle.label_names)
-    looked, refused = _ask_each(folder, sifted, predictor)
-    found = _validation(predictor, folder, name, sifted, looked, refused, section, params.seed)
+    asked, refused = _ask_all(folder, sifted, predictor)
+    found = _validation(predictor, folder, name, sifted, asked, refused, section, params.seed)
     write_text(target / VALIDATION_FILE, found.model_dump_json(indent=2) + "\n")
     write_text(target / _PAGE, external_page(found))
     write_text(
         target / _PREDICTIONS,
         predictions_csv(
             predictor.bundle.labels,
-            [each.entry for each in looked],
-            {predictor.precision: probabilities_of(looked)},
+            [each.entry for each in asked],
+            {predictor.precision: probabilities_of(asked)},
         ),
     )
     if as_json:
         return Answer(found.model_dump_json(indent=2))
-    text = _as_text(found, target / _PAGE, beyond_range(looked, predictor))
+    text = _as_text(found, target / _PAGE, beyond_range(asked, predictor))
     return Answer(f"{text}\n\n{sifted.account(refused).as_text('class', names)}")
 
 
@@ -194,23 +195,23 @@ def _project(files: TaskPaths, bundle: Bundle) -> Project | None:
     return Project(read_manifest(files.manifest), files.raw_dir)
 
 
-# -- one look at each image -----------------------------------------------------------------------
-def _ask_each(
-    folder: Path, sifted: Outside, predictor: Predictor
-) -> tuple[list[Looked], list[Aside]]:
-    looked, refused = list[Looked](), list[Aside]()
+# -- each image, once -----------------------------------------------------------------------------
+def _ask_all(
+    folder: Path, sifted: NewImages, predictor: Predictor
+) -> tuple[list[Asked], list[Excluded]]:
+    asked, refused = list[Asked](), list[Excluded]()
     what = f"{predictor.bundle.task}: asking the model"
     for entry in track(sifted.entries, what, len(sifted.entries)):
         try:
-            looked.append(look_at(folder, entry, predictor))
+            asked.append(ask(folder, entry, predictor))
         except CorruptImageError as err:
-            refused.append(Aside(entry.path, "refused", err.reason))
-    if not looked:
+            refused.append(Excluded(path=entry.path, kind="refused", reason=err.reason))
+    if not asked:
         raise DataError(
             f"{folder}: none of {len(sifted.entries)} images can be decoded (the first: "
             f"{refused[0].path!r}: {refused[0].reason}). Mend the folder."
         )
-    return looked, refused
+    return asked, refused
 
 
 # -- figures --------------------------------------------------------------------------------------
@@ -218,20 +219,20 @@ def _validation(
     predictor: Predictor,
     folder: Path,
     name: str,
-    sifted: Outside,
-    looked: Sequence[Looked],
-    refused: Sequence[Aside],
+    sifted: NewImages,
+    asked: Sequence[Asked],
+    refused: Sequence[Excluded],
     section: TaskParams,
     seed: int,
 ) -> Validation:
     bundle, params = predictor.bundle, section.evaluate
-    entries = [each.entry for each in looked]
+    entries = [each.entry for each in asked]
     true = class_index_of(entries, bundle.labels)
-    probabilities = probabilities_of(looked)
+    probabilities = probabilities_of(asked)
     draws = draw([entry.group for entry in entries], params.resamples, seed)
     metrics, intervals = measure(draws, true, probabilities, bundle.labels, params.calibration_bins)
-    blind, missing = _blind(folder, looked, section, seed)
-    aside = sorted((*sifted.aside, *refused), key=lambda each: each.path)
+    blind, missing = _blind(folder, asked, section, seed)
+    excluded = tuple(sorted((*sifted.excluded, *refused), key=lambda each: each.path))
     majority = np.full_like(true, np.bincount(true).argmax())
     return Validation(
         task=bundle.task,
@@ -246,17 +247,15 @@ def _validation(
         absent_labels=tuple(
             label for index, label in enumerate(bundle.labels) if index not in true
         ),
-        n_found=len(entries) + len(aside),
+        n_found=len(entries) + len(excluded),
         n_images=len(entries),
         n_groups=draws.n_groups,
-        set_aside=tuple(
-            SetAside(path=each.path, kind=each.kind, reason=each.reason) for each in aside
-        ),
+        set_aside=excluded,
         duplicates_sought=sifted.sought,
         metrics=metrics,
         intervals=intervals,
         drops=drops((bundle.intervals or {}).get(predictor.precision, {}), intervals),
-        abstained=_abstained(predictor, looked, true, probabilities, params.resamples, seed),
+        abstained=_abstained(predictor, asked, true, probabilities, params.resamples, seed),
         chance=rounded(macro_f1(true, majority, len(bundle.labels))),
         blind=blind,
         blind_missing=missing,
@@ -272,7 +271,7 @@ def _content(entries: Sequence[Entry]) -> str:
 
 def _abstained(
     predictor: Predictor,
-    looked: Sequence[Looked],
+    asked: Sequence[Asked],
     true: NDArray[np.int64],
     probabilities: NDArray[np.float64],
     resamples: int,
@@ -280,25 +279,25 @@ def _abstained(
 ) -> Abstained | None:
     if predictor.bundle.abstention is None:
         return None
-    is_foreign = np.array([each.prediction.is_foreign for each in looked])
-    answers, kept = probabilities.argmax(axis=1), ~is_foreign
-    groups = np.array([each.entry.group for each in looked])
+    is_refused = np.array([each.prediction.is_foreign for each in asked])
+    answers, kept = probabilities.argmax(axis=1), ~is_refused
+    groups = np.array([each.entry.group for each in asked])
     f1 = None
     if kept.any():
         of_kept = draw(groups[kept], resamples, seed)
         f1 = by_counts(of_kept, true[kept], answers[kept], probabilities.shape[1], macro_f1s)
-    return abstained(draw(groups, resamples, seed), is_foreign, answers == true, f1)
+    return abstained(draw(groups, resamples, seed), is_refused, answers == true, f1)
 
 
 def _blind(
-    folder: Path, looked: Sequence[Looked], section: TaskParams, seed: int
+    folder: Path, asked: Sequence[Asked], section: TaskParams, seed: int
 ) -> tuple[tuple[BlindScore, ...], str]:
     """Blind baselines; or none, and why."""
     try:
         return blind_scores(
-            blind_features(folder, looked),
-            [each.entry.label for each in looked],
-            [each.entry.group for each in looked],
+            blind_features(folder, asked),
+            [each.entry.label for each in asked],
+            [each.entry.group for each in asked],
             folds=section.audit.folds,
             seed=seed,
             resamples=section.evaluate.resamples,
@@ -315,16 +314,18 @@ def _as_text(found: Validation, page: Path, beyond: str) -> str:
     ]
     if found.data_source == "sample":
         lines.append(SAMPLE_WARNING)
-    aside = ", ".join(f"{n:,} {kind.replace('_', ' ')}" for kind, n in found.n_by_kind.items())
-    lines.append(f"Set aside: {aside or 'nothing'}. Copies looked for: {found.duplicates_sought}.")
+    excluded = ", ".join(f"{n:,} {kind.replace('_', ' ')}" for kind, n in found.n_by_kind.items())
+    lines.append(
+        f"Set aside: {excluded or 'nothing'}. Copies looked for: {found.duplicates_sought}."
+    )
     rows = []
-    for name, words in SAME_WORDS.items():
+    for name in DROPS:
         if name not in found.intervals:
             continue
         drop = found.drops.get(name)
         rows.append(
             (
-                words,
+                METRIC_NAMES[name],
                 with_interval(found.intervals[name]),
                 with_interval(drop.internal) if drop else "not known",
                 with_interval(drop.drop, sign="+") if drop else "",
@@ -332,8 +333,7 @@ def _as_text(found: Validation, page: Path, beyond: str) -> str:
             )
         )
     lines += ["", table(("METRIC", "HERE", "INTERNAL TEST", "DROP", "OVERLAP"), rows), ""]
-    telling = [each for each in found.blind if each.decides]
-    best = max(telling, key=lambda each: each.macro_f1.value, default=None)
+    best = found.best_blind
     if best is not None:
         lines.append(
             f"Macro-F1 without seeing the subject ({best.name}): "

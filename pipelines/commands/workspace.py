@@ -274,7 +274,7 @@ def _dump(document: Mapping[str, Any]) -> str:
 
 def _mirror(paths: Paths, own: Paths, present: Iterable[str], *, watches_folders: bool) -> None:
     """Copy what DVC watches; a file that is the same is not touched, one that went goes."""
-    wanted = [*(paths.root / "pipelines").rglob("*.py"), paths.root / ".dvcignore"]
+    wanted = [*_watched(paths.root), paths.root / ".dvcignore"]
     wanted += [paths.task(task).card for task in present]
     kept = {path.relative_to(paths.root) for path in wanted}
     for relative in sorted(kept):
@@ -282,9 +282,14 @@ def _mirror(paths: Paths, own: Paths, present: Iterable[str], *, watches_folders
             _write(own.root / relative, (paths.root / relative).read_bytes())
     dvc_yaml = paths.dvc_yaml.read_text(encoding="utf-8")
     _write(own.dvc_yaml, (_watching(dvc_yaml) if watches_folders else dvc_yaml).encode())
-    for path in sorted((own.root / "pipelines").rglob("*.py")):
+    for path in sorted(_watched(own.root)):
         if path.relative_to(own.root) not in kept:
             path.unlink()
+
+
+def _watched(root: Path) -> list[Path]:
+    """What an output is made by: modules, and the templates of the pages."""
+    return [file for kind in ("*.py", "*.jinja") for file in (root / "pipelines").rglob(kind)]
 
 
 def _watching(dvc_yaml: str) -> str:

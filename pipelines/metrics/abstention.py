@@ -1,8 +1,8 @@
 """Fits, for one model file, how pictures unlike those that it knows are told.
 
-Knows nothing of foreign pictures: it describes the embeddings of those that were trained on and
+Knows no out-of-distribution pictures: it describes the embeddings of those that were trained on and
 takes the threshold from the val split. Pure functions on arrays; called by `export`. Why this score
-and no other: docs/adr/0013 and 0018; the others are in `pipelines.metrics.foreign_scores`.
+and no other: docs/adr/0013 and 0018; benchmarks/abstention.py measures it beside two others.
 """
 
 from __future__ import annotations

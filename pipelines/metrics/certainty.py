@@ -12,9 +12,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.metrics.classification import DECIMALS, brier_scores
-from pipelines.metrics.intervals import by_mean, by_shares, ece, of_counts, paired
-from pipelines.metrics.ranking import roc_auc
+from pipelines.metrics.calibration import measured
+from pipelines.metrics.classification import (
+    DECIMALS,
+    brier_scores,
+    expected_calibration_error,
+    reliability_bins,
+)
+from pipelines.metrics.intervals import by_mean, by_shares, ece, of_counts, paired, roc_auc
 from pipelines.metrics.resamples import (
     Draws,
     accuracies,
@@ -26,6 +31,7 @@ from pipelines.metrics.resamples import (
     specificities,
 )
 from pipelines.serving.bundle import Bundle
+from pipelines.serving.probabilities import softmax
 from pipelines.serving.sessions import Precision
 from pipelines.serving.trust import Interval
 
@@ -108,12 +114,82 @@ def paired_intervals(
     )
 
 
+def served_metrics(
+    bundle: Bundle,
+    class_index: NDArray[np.integer[Any]],
+    logits: NDArray[np.float32],
+    is_refused: NDArray[np.bool_] | None,
+    bins: int,
+) -> dict[str, Any]:
+    """``calibration``, ``operating_points`` and ``abstention`` as they stand in metrics.json.
+
+    Args:
+        bundle: what was chosen on val.
+        class_index: (n,) true classes of the test split.
+        logits: (n, c) of the served file.
+        is_refused: (n,) whether the abstention refuses an image; None where there is none.
+        bins: of the expected calibration error.
+    """
+    before, after = softmax(logits), softmax(logits, bundle.temperature)
+    return {
+        "calibration": {
+            "temperature": bundle.temperature,
+            "ece_before": _ece(class_index, before, bins),
+            "ece_after": _ece(class_index, after, bins),
+            "brier_before": float(brier_scores(class_index, before).mean()),
+            "brier_after": float(brier_scores(class_index, after).mean()),
+        },
+        "operating_points": {
+            label: _on_test(bundle, label, class_index, after) for label in bundle.operating_points
+        },
+        "abstention": _abstention(bundle, class_index, after, is_refused),
+    }
+
+
+def _ece(
+    class_index: NDArray[np.integer[Any]], probabilities: NDArray[np.float32], bins: int
+) -> float:
+    return expected_calibration_error(reliability_bins(class_index, probabilities, bins))
+
+
+def _on_test(
+    bundle: Bundle,
+    label: str,
+    class_index: NDArray[np.integer[Any]],
+    probabilities: NDArray[np.float32],
+) -> dict[str, float | int | None]:
+    chosen = bundle.operating_points[label]
+    index = bundle.labels.index(label)
+    return {
+        **measured(chosen.threshold, probabilities[:, index], class_index == index),
+        "min_specificity": chosen.min_specificity,
+    }
+
+
+def _abstention(
+    bundle: Bundle,
+    class_index: NDArray[np.integer[Any]],
+    probabilities: NDArray[np.float32],
+    is_refused: NDArray[np.bool_] | None,
+) -> dict[str, float | None] | None:
+    if bundle.abstention is None or is_refused is None:
+        return None
+    is_right = probabilities.argmax(axis=1) == class_index
+    accepted = is_right[~is_refused]
+    return {
+        "acceptance": bundle.abstention.acceptance,
+        "threshold": bundle.abstention.threshold,
+        "refused": float(is_refused.mean()),
+        "accuracy_of_accepted": float(accepted.mean()) if len(accepted) else None,
+    }
+
+
 def trust_intervals(
     draws: Draws,
     class_index: NDArray[np.int64],
     probabilities: NDArray[np.floating[Any]],
     bundle: Bundle,
-    is_foreign: NDArray[np.bool_] | None,
+    is_refused: NDArray[np.bool_] | None,
 ) -> dict[str, Interval]:
     """Of operating points and abstention, in the same form as `metric_intervals`.
 
@@ -125,7 +201,7 @@ def trust_intervals(
         class_index: (n,) true classes.
         probabilities: (n, c) of the served file.
         bundle: holds the operating points.
-        is_foreign: (n,) whether the abstention refuses; None without one.
+        is_refused: (n,) whether the abstention refuses; None without one.
     """
     found: dict[str, Interval | None] = {}
     if bundle.operating_points:
@@ -138,29 +214,20 @@ def trust_intervals(
             found_of = by_shares(draws, right, counts)
             for label, interval in zip(bundle.operating_points, found_of, strict=True):
                 found[f"point.{name}.{label}"] = interval
-    if is_foreign is not None:
+    if is_refused is not None:
         is_right = probabilities.argmax(axis=1) == class_index
-        found["refused"] = by_mean(draws, is_foreign)
-        found["accuracy_of_accepted"] = by_mean(draws, np.where(is_foreign, np.nan, is_right))
+        found["refused"] = by_mean(draws, is_refused)
+        found["accuracy_of_accepted"] = by_mean(draws, np.where(is_refused, np.nan, is_right))
     return _defined(found)
 
 
 def plain(intervals: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
-    """Intervals as they stand in metrics.json.
-
-    Args:
-        intervals: by metric.
-    """
+    """Intervals as they stand in metrics.json."""
     return {name: interval.model_dump() for name, interval in intervals.items()}
 
 
 def with_bounds(metrics: Mapping[str, Any], certainty: Certainty) -> dict[str, Any]:
-    """metrics.json for MLflow: ``<metric>_low`` and ``<metric>_high`` beside each metric.
-
-    Args:
-        metrics: metrics.json.
-        certainty: of the same answers.
-    """
+    """metrics.json for MLflow: ``<metric>_low`` and ``<metric>_high`` beside each metric."""
     kept = {key: value for key, value in metrics.items() if key not in ("intervals", "paired")}
     for precision, intervals in certainty.intervals.items():
         kept[precision] = {**metrics[precision], **_bounds(intervals)}
@@ -177,11 +244,7 @@ def _bounds(intervals: Mapping[str, Interval]) -> dict[str, float]:
 
 
 def rounded_interval(interval: Interval) -> Interval:
-    """An interval as it is written.
-
-    Args:
-        interval: of any metric.
-    """
+    """An interval as it is written."""
     # Adding 0.0 turns -0.0 into 0.0.
     value, low, high = (
         round(each, DECIMALS) + 0.0 for each in (interval.value, interval.low, interval.high)

@@ -114,9 +114,6 @@ def reliability_bins(
 def expected_calibration_error(found: Sequence[ReliabilityBin]) -> float:
     """Mean gap between said and true, weighted by the answers in each bin; in [0, 1].
 
-    Args:
-        found: not empty.
-
     References:
         Naeini et al. 2015, "Obtaining well calibrated probabilities using Bayesian binning";
         Guo et al. 2017, equation 3.
@@ -266,12 +263,7 @@ def sqnr_db(reference: NDArray[np.floating[Any]], other: NDArray[np.floating[Any
 
 
 def max_recall_drop(before: Mapping[str, Any], after: Mapping[str, Any]) -> float:
-    """Largest fall of one label's recall; below 0 if every recall rose.
-
-    Args:
-        before: of `classification_metrics`.
-        after: of the same images.
-    """
+    """Largest fall of one label's recall; below 0 if every recall rose."""
     pairs = [
         (entry["recall"], after["per_class"][label]["recall"])
         for label, entry in before["per_class"].items()
@@ -280,11 +272,7 @@ def max_recall_drop(before: Mapping[str, Any], after: Mapping[str, Any]) -> floa
 
 
 def rounded(document: Any) -> Any:
-    """A nested document as it is written: numbers to `DECIMALS`, None for what is not finite.
-
-    Args:
-        document: mappings, sequences and plain values.
-    """
+    """A nested document as it is written: numbers to `DECIMALS`, None for what is not finite."""
     if isinstance(document, Mapping):
         return {key: rounded(value) for key, value in document.items()}
     if isinstance(document, list | tuple):

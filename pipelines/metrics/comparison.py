@@ -96,10 +96,6 @@ def mcnemar(n_only_a: int, n_only_b: int) -> float:
     It takes the images as independent. Where groups hold several images, the intervals by group
     are the ones to believe.
 
-    Args:
-        n_only_a: images that the first alone answers rightly.
-        n_only_b: images that the second alone answers rightly.
-
     References:
         McNemar 1947, "Note on the sampling error of the difference between correlated proportions
         or percentages", Psychometrika 12; exact conditional form: Fagerland, Lydersen & Laake

@@ -86,9 +86,6 @@ def confusion_csv(
 def parse_predictions(text: str) -> Predictions:
     """The rows of a predictions.csv.
 
-    Args:
-        text: of the file.
-
     Raises:
         ValueError: says in one line what is wrong.
     """

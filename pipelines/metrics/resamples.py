@@ -39,56 +39,32 @@ OfCounts = Callable[[Counts], Floats]
 
 
 def accuracies(counts: Counts) -> Floats:
-    """(r,) share of right answers.
-
-    Args:
-        counts: r sets.
-    """
+    """(r,) share of right answers."""
     return ratio(counts.right.sum(axis=1), counts.present.sum(axis=1))
 
 
 def macro_f1s(counts: Counts) -> Floats:
-    """(r,) mean F1 over the classes that are present or answered, as `metrics.macro_f1`.
-
-    Args:
-        counts: r sets.
-    """
+    """(r,) mean F1 over the classes that are present or answered, as `metrics.macro_f1`."""
     return _mean_defined(ratio(2 * counts.right, counts.answered + counts.present))
 
 
 def balanced_accuracies(counts: Counts) -> Floats:
-    """(r,) mean recall over the classes that are present.
-
-    Args:
-        counts: r sets.
-    """
+    """(r,) mean recall over the classes that are present."""
     return _mean_defined(recalls(counts))
 
 
 def recalls(counts: Counts) -> Floats:
-    """(r, c) share of a class's images that are answered with it.
-
-    Args:
-        counts: r sets.
-    """
+    """(r, c) share of a class's images that are answered with it."""
     return ratio(counts.right, counts.present)
 
 
 def precisions(counts: Counts) -> Floats:
-    """(r, c) share of the answers of a class that are right.
-
-    Args:
-        counts: r sets.
-    """
+    """(r, c) share of the answers of a class that are right."""
     return ratio(counts.right, counts.answered)
 
 
 def specificities(counts: Counts) -> Floats:
-    """(r, c) share of the other classes' images that are not answered with a class.
-
-    Args:
-        counts: r sets.
-    """
+    """(r, c) share of the other classes' images that are not answered with a class."""
     others = counts.present.sum(axis=1, keepdims=True) - counts.present
     return ratio(others - (counts.answered - counts.right), others)
 

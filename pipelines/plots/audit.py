@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from matplotlib.figure import Figure
 
-from pipelines.plots.curves import BLUE, GREEN, GREY, ORANGE, png, style
+from pipelines.plots.figures import BLUE, GREEN, GREY, ORANGE, png, style
 from pipelines.serving.trust import AuditReport, Verdict
 
 _COLOURS: dict[Verdict, str] = {"clean": GREEN, "suspicious": "#E69F00", "shortcut": ORANGE}
@@ -15,11 +15,7 @@ _ROW_INCHES = 0.42
 
 
 def audit_bars(report: AuditReport) -> bytes:
-    """One bar an audit with its 95 % interval, beside chance and the probe; bounds as lines.
-
-    Args:
-        report: of one task.
-    """
+    """One bar an audit with its 95 % interval, beside chance and the probe; bounds as lines."""
     rows = [
         ("chance", report.chance, None, GREY, "always the majority class"),
         *(

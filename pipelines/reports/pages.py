@@ -1,83 +1,104 @@
-"""The report as Markdown and as one self-contained HTML page; pure text from values.
+"""From values to Markdown and HTML: reports, results, model cards, external validations.
 
-Called by `report`, which reads the files; `evaluate` and `gate` put `run_markdown` into MLflow.
+The words and the layout stand in templates/; a page is one file that loads nothing from elsewhere,
+and figures stand in it as WebP at the size of their display. Called by `report` and `validate`;
+`evaluate` and `gate` put `run_markdown` into MLflow.
 """
 
 from __future__ import annotations
 
+import base64
+import io
+import re
 from collections.abc import Mapping, Sequence
-from html import escape
-from typing import Any
+from functools import cache
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from PIL import Image
+
+from pipelines.card import DatasetCard
 from pipelines.errors import DataError
-from pipelines.reports.blocks import (
-    Block,
-    embedded,
-    figure,
-    html,
-    markdown,
-    page,
-    tag,
-    with_interval,
-)
-from pipelines.reports.results import (
-    COLUMNS,
-    HOW_BLIND,
-    HOW_MEASURED,
-    MEASURED_COLUMNS,
-    ORIGIN_COLUMNS,
-    SAMPLE_NOTE,
-    Column,
-    TaskResult,
-    by_label,
-    table,
-)
-from pipelines.reports.trust_blocks import (
-    abstention_block,
-    audit_block,
-    calibration_block,
-    external_block,
-    operating_block,
-    paired_block,
-    shortcut_words,
-)
-from pipelines.serving.bundle import Bundle
+from pipelines.reports.results import METRIC_NAMES, TaskResult, share, with_interval
+from pipelines.serving.bundle import Bundle, PreprocessSpec
+from pipelines.validation.external import Validation
 
+#: Twice 400 px: a figure is shown 320 to 640 px wide.
+_WIDTHS_PX = (800, 640, 480)
+_QUALITIES = (80, 60, 40, 20)
 #: Of a figure on the page, and of all of them: with base64 the page stays below 3 MB.
 _FIGURE_BYTES, _ALL_FIGURES_BYTES = 60_000, 2_000_000
 
 
-def results_markdown(results: Sequence[TaskResult]) -> str:
-    """reports/RESULTS.md.
+# -- templates ------------------------------------------------------------------------------------
+@cache
+def _environment(form: Literal["md", "html"]) -> Environment:
+    found = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        # By the form and not by a file's name: templates that both forms share are escaped, too.
+        autoescape=form == "html",
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=StrictUndefined,
+    )
+    found.globals |= {"form": form, "metric_names": METRIC_NAMES}
+    found.filters |= {
+        "cell": lambda text: _line(text).replace("|", "\\|"),
+        "interval": with_interval,
+        "line": _line,
+        "name_in": lambda label, found: found.name_of(label),
+        "share": share,
+        "splits": lambda n: " / ".join(f"{n[split]:,}" for split in ("train", "val", "test")),
+        "taken_away": _taken_away,
+        "thousands": lambda n: f"{n:,}",
+    }
+    return found
 
-    Args:
-        results: one a row, not empty.
-    """
-    note = f"> **{SAMPLE_NOTE}**\n\n" if any(found.bundle.is_sample for found in results) else ""
-    return f"# Results\n\n{note}{_main_table(results)}{_trust_markdown(results)}".rstrip() + "\n"
+
+def _line(text: str) -> str:
+    """Words on one line, whatever breaks they had; escaped text stays escaped."""
+    return type(text)(" ").join(text.split())
+
+
+def _taken_away(prepared: PreprocessSpec) -> str:
+    """What no model of this task sees of a picture."""
+    found = [
+        *(["colour"] if prepared.grey else []),
+        *([f"all but a shorter side of {prepared.side_px} px"] if prepared.side_px else []),
+        *([f"{prepared.border_mask:.1%} of each edge"] if prepared.border_mask else []),
+    ]
+    return ", ".join(found) or "nothing"
+
+
+def _markdown(template: str, **values: Any) -> str:
+    text = _environment("md").get_template(template).render(values)
+    return re.sub(r"\n{3,}", "\n\n", text).strip() + "\n"
+
+
+def _html(template: str, **values: Any) -> str:
+    return _environment("html").get_template(template).render(values)
+
+
+# -- Markdown -------------------------------------------------------------------------------------
+def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """A table; a cell's bars and breaks are mended."""
+    return _markdown("table.md.jinja", header=header, rows=rows)
+
+
+def results_markdown(results: Sequence[TaskResult]) -> str:
+    """reports/RESULTS.md."""
+    return _markdown("results.md.jinja", results=results)
 
 
 def real_results_markdown(results: Sequence[TaskResult], publishers: Mapping[str, str]) -> str:
     """docs/RESULTS.md: results on real images, with all that a number needs beside it.
 
     Args:
-        results: one a row, not empty, none of painted images.
+        results: one a row, not empty, none of synthetic images.
         publishers: by task, who publishes the data set, which version, under which licence.
     """
-    publisher: Column = ("Publisher", lambda found: publishers[found.bundle.task])
-    origin = (*ORIGIN_COLUMNS[:2], publisher, *ORIGIN_COLUMNS[2:])
-    classes = "".join(
-        f"### {found.bundle.task}\n\n{markdown(by_label(found), 4)}" for found in results
-    )
-    text = (
-        "# Results on real images\n\n"
-        "Written by `fieldlens report --results`; do not edit.\n\n"
-        f"{_main_table(results)}"
-        f"{_trust_markdown(results)}"
-        f"## What was measured\n\n{markdown(table(origin, results), 3)}"
-        f"## By label\n\n{classes}"
-    )
-    return text.rstrip() + "\n"
+    return _markdown("real_results.md.jinja", results=results, publishers=publishers)
 
 
 def run_markdown(bundle: Bundle, metrics: Mapping[str, Any]) -> str:
@@ -85,127 +106,90 @@ def run_markdown(bundle: Bundle, metrics: Mapping[str, Any]) -> str:
 
     Args:
         bundle: the finished one.
-        metrics: metrics.json.
+        metrics: metrics.json. The gate comes later: its verdict is not in the text.
     """
-    # `gate` comes later: its verdict is not told.
-    found = TaskResult(bundle, metrics, failed=(), figures={})
-    notes = [SAMPLE_NOTE] if bundle.is_sample else []
-    if (shortcut := shortcut_words(found)) is not None:
-        notes.append(shortcut)
-    cells = {name: cell(found) for name, cell in MEASURED_COLUMNS}
-    rows = tuple(cells.items())
-    # MLflow's page folds all but the first lines away.
-    text = (
-        f"**Macro-F1 {cells['Macro-F1']}; without the subject {cells['Blind macro-F1']}. Accuracy "
-        f"{cells['Accuracy']}.** Test split, in brackets 95 % intervals by group.\n\n"
-        f"{bundle.title}.\n\n"
-        f"{markdown(Block('', tuple(notes), is_warning=True), 2) if notes else ''}"
-        f"{markdown(Block('', header=('', 'figure'), rows=rows), 2)}"
-        f"{HOW_BLIND}"
-    )
-    return text.rstrip() + "\n"
+    return _markdown("run.md.jinja", found=TaskResult(bundle, metrics, failed=(), figures={}))
 
 
-def _main_table(results: Sequence[TaskResult]) -> str:
-    words = Block("", (HOW_MEASURED, HOW_BLIND))
-    return f"{markdown(words, 2)}{markdown(table(COLUMNS, results), 2)}"
-
-
-def _shortcuts(results: Sequence[TaskResult]) -> Block | None:
-    words = [said for found in results if (said := shortcut_words(found)) is not None]
-    if not words:
-        return None
-    return Block("What the shortcuts mean", tuple(words), is_warning=True)
-
-
-def _over_all(results: Sequence[TaskResult]) -> list[Block]:
-    """What is said of all tasks in one table each."""
-    found = (
-        paired_block(results),
-        calibration_block(results),
-        operating_block(results),
-        abstention_block(results),
-        external_block(results),
-    )
-    return [block for block in found if block is not None]
-
-
-def _trust_markdown(results: Sequence[TaskResult]) -> str:
-    shortcuts = _shortcuts(results)
-    audits = "".join(
-        markdown(audit_block(found.bundle.audit, found.bundle.task), 3) for found in results
-    )
-    return (
-        f"{markdown(shortcuts, 2) if shortcuts is not None else ''}"
-        f"## Audits\n\n{audits}"
-        f"{''.join(markdown(block, 2) for block in _over_all(results))}"
-    )
-
-
-def html_page(results: Sequence[TaskResult]) -> str:
-    """reports/index.html: everything in one file, nothing loaded from elsewhere.
+def model_card(found: TaskResult, card: DatasetCard, max_changed: Mapping[str, float]) -> str:
+    """docs/cards/<task>.md; what a bundle does not hold is stated as missing.
 
     Args:
-        results: one a section, not empty.
+        found: of a task that was measured on real images.
+        card: of its data set.
+        max_changed: by kind, the largest share of answers that a harmless change may change.
+
+    References:
+        Mitchell et al. 2019, "Model cards for model reporting": the sections, and their order.
+    """
+    return _markdown(
+        "model_card.md.jinja",
+        found=found,
+        bundle=found.bundle,
+        made_of=found.bundle.provenance,
+        card=card,
+        max_changed=max_changed,
+    )
+
+
+# -- HTML -----------------------------------------------------------------------------------------
+def html_page(results: Sequence[TaskResult]) -> str:
+    """reports/index.html: everything in one file, nothing loaded from elsewhere.
 
     Raises:
         DataError: if a figure is damaged.
     """
-    is_sample = any(found.bundle.is_sample for found in results)
-    note = f'<p class="note">{escape(SAMPLE_NOTE)}</p>\n' if is_sample else ""
-    shortcuts = _shortcuts(results)
-    warning = html(shortcuts) if shortcuts is not None else ""
-    over_all = "".join(html(block) for block in _over_all(results))
     n_figures = sum(len(found.figures) for found in results)
     most_bytes = min(_FIGURE_BYTES, _ALL_FIGURES_BYTES // max(1, n_figures))
-    return page(
-        "Fieldlens results",
-        f"{note}{html(Block('', (HOW_MEASURED, HOW_BLIND)))}{html(table(COLUMNS, results))}"
-        f"{warning}"
-        f"{''.join(_section(found, most_bytes) for found in results)}"
-        f'<section id="trust">\n<h2>All tasks</h2>\n{over_all}</section>\n',
-    )
+    figures = [
+        {caption: _figure(found, caption, most_bytes) for caption in found.figures}
+        for found in results
+    ]
+    return _html("report.html.jinja", results=results, figures=figures)
 
 
-def _section(found: TaskResult, most_bytes: int) -> str:
-    bundle, made_of = found.bundle, found.bundle.provenance
-    facts = (
-        f"{found.metrics['n_images']:,} test images of {found.metrics['n_groups']:,} groups. "
-        f"Served: {bundle.served.precision} ({bundle.served.reason}). Backbone "
-        f"{made_of.backbone}, initial weights {made_of.weights}. Expected calibration error "
-        f"{with_interval(found.interval('ece'), found.served['ece'])}, area under the ROC curve "
-        f"{with_interval(found.interval('roc_auc_ovr'), found.served['roc_auc_ovr']['macro'])}."
-    )
-    figures = "".join(
-        _figure(bundle.task, caption, png, most_bytes) for caption, png in found.figures.items()
-    )
-    limits = "; ".join(bundle.not_for)
-    return (
-        f'<section id="{escape(bundle.task)}">\n<h2>{escape(bundle.title)}</h2>\n'
-        f"<p><code>{escape(bundle.task)}</code> {' '.join(_tags(found))}</p>\n"
-        f"<p>{escape(facts)}</p>\n"
-        f"{html(by_label(found))}"
-        f"<p>Intended use: {escape(bundle.intended_use)}<br>Not for: {escape(limits)}</p>\n"
-        f"{html(audit_block(bundle.audit, 'Audit'))}"
-        f'<div class="figures">\n{figures}</div>\n</section>\n'
-    )
+def external_page(found: Validation) -> str:
+    """validation.html: a released model on images from elsewhere."""
+    return _html("validation.html.jinja", found=found)
 
 
-def _figure(task: str, caption: str, png: bytes, most_bytes: int) -> str:
+class Embedded(NamedTuple):
+    """A picture that a page holds."""
+
+    webp: bytes
+    width_px: int
+    height_px: int
+
+    @property
+    def base64(self) -> str:
+        """For a ``data:`` address."""
+        return base64.b64encode(self.webp).decode("ascii")
+
+
+def _figure(found: TaskResult, caption: str, most_bytes: int) -> Embedded:
     try:
-        return figure(caption, embedded(png, most_bytes))
+        return embedded(found.figures[caption], most_bytes)
     except OSError as err:  # Pillow's for what is no picture, too
         raise DataError(
-            f"{task}: the figure {caption!r} cannot be read ({err}). Make it again with "
-            f"`dvc repro`."
+            f"{found.bundle.task}: the figure {caption!r} cannot be read ({err}). Make it again "
+            f"with `dvc repro`."
         ) from err
 
 
-def _tags(found: TaskResult) -> list[str]:
-    tags = [tag("sample data", "warn")] if found.bundle.is_sample else []
-    tags.append(tag("gate " + found.verdict, "bad" if found.failed else "good"))
-    audit = found.bundle.audit
-    if audit is not None:
-        tones = {"clean": "good", "suspicious": "warn", "shortcut": "bad"}
-        tags.append(tag(f"audit: {audit.verdict}", tones[audit.verdict]))
-    return tags
+def embedded(png: bytes, most_bytes: int) -> Embedded:
+    """The best copy of a figure within so many bytes, or the smallest that is tried."""
+    with Image.open(io.BytesIO(png)) as image:
+        whole = image.convert("RGB")
+    copy = Embedded(b"", 0, 0)
+    for width in _WIDTHS_PX:
+        # By the longer side too: a sheet may be many times as high as it is wide.
+        factor = min(1.0, width / whole.width, 2 * width / whole.height)
+        size = (max(1, round(whole.width * factor)), max(1, round(whole.height * factor)))
+        small = whole.resize(size, Image.Resampling.LANCZOS) if factor < 1 else whole
+        for quality in _QUALITIES:
+            buffer = io.BytesIO()
+            small.save(buffer, "WEBP", quality=quality, method=4)
+            copy = Embedded(buffer.getvalue(), *size)
+            if len(copy.webp) <= most_bytes:
+                return copy
+    return copy

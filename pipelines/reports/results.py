@@ -1,40 +1,46 @@
-"""What a report knows of one task, and the columns of its tables.
+"""What a report knows of one task, and how figures are written; the templates have the words.
 
-Called by the pages; `report` reads the files.
+Called by `report`, which reads the files, and by `pipelines.reports.pages`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.reports.blocks import Block, share, with_interval
-from pipelines.serving.bundle import Bundle, Provenance
-from pipelines.serving.trust import AuditReport, AuditScore, Interval
+from pipelines.serving.bundle import Bundle
+from pipelines.serving.sessions import Precision
+from pipelines.serving.trust import AuditScore, Interval
 from pipelines.validation.external import Validation
 
-SAMPLE_NOTE = (
-    "Sample data: these numbers come from painted images. They show that the pipeline runs from "
-    "end to end; they say nothing about real pictures."
-)
-#: What the figures of a report are.
-HOW_MEASURED = (
-    "Test split, which no training and no choice has seen; a group (see the data set's card) is in "
-    "one split only. Accuracy and macro-F1 are of the file that is served, through the predictor "
-    "that the app runs. In brackets stand 95 % intervals, percentile bootstrap by group (Efron & "
-    "Tibshirani 1993; Field & Welsh 2007). With few groups they are too narrow: of 8 groups they "
-    "held the true figure in 80 % of 1,000 trials, of 60 in 95 %. An interval without "
-    "width means that no group erred: n right groups still allow about 3/n wrong ones (Hanley & "
-    "Lippman-Hand 1983)."
-)
-#: What stands beside them.
-HOW_BLIND = (
-    "Blind: macro-F1 of the best model that does not see the subject (facts of the file, border, "
-    "source), and linear probe: the same of a linear model on the frozen backbone's embeddings; "
-    "both cross-validated by group on train and val. Audit: clean, suspicious or shortcut, by the "
-    "share of the way from chance to the probe that the blind model comes."
-)
+#: What people call a metric of metrics.json.
+METRIC_NAMES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro-F1",
+    "ece": "expected calibration error",
+    "brier": "Brier score",
+}
+
+
+def share(value: float | None) -> str:
+    """A share in three decimals; ``n/a`` where it is not defined."""
+    return "n/a" if value is None else f"{value:.3f}"
+
+
+def with_interval(interval: Interval | None, value: float | None = None, sign: str = "") -> str:
+    """A figure and its interval, e.g. ``0.912 (0.870 to 0.948)``.
+
+    Args:
+        interval: None where there is none.
+        value: shown alone where there is no interval.
+        sign: ``+`` to show the sign of differences.
+    """
+    if interval is None:
+        return "n/a" if value is None else f"{value:{sign}.3f}"
+    low, high = f"{interval.low:{sign}.3f}", f"{interval.high:{sign}.3f}"
+    return f"{interval.value:{sign}.3f} ({low} to {high})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +74,39 @@ class TaskResult:
         """Of the gate, in words."""
         return f"fails: {', '.join(self.failed)}" if self.failed else "passes"
 
+    @property
+    def blind(self) -> AuditScore | None:
+        """The audit that got farthest without the subject; None without an audit."""
+        audit = self.bundle.audit
+        deciding = [score for score in audit.scores if score.decides] if audit is not None else []
+        return max(deciding, key=lambda score: score.macro_f1.value, default=None)
+
+    @property
+    def is_shortcut(self) -> bool:
+        """Whether the audit says that the data tell their labels without the subject."""
+        audit = self.bundle.audit
+        return self.blind is not None and audit is not None and audit.verdict == "shortcut"
+
+    @property
+    def measured(self) -> dict[str, str]:
+        """By heading, what `evaluate` measured. A new column is a line here; all pages follow."""
+        audit, blind, absent = self.bundle.audit, self.blind, "not measured"
+        verdict = audit.verdict if audit is not None else absent
+        if audit is not None and verdict == "shortcut" and audit.accepted is not None:
+            verdict = f"shortcut; accepted: {audit.accepted}"
+        return {
+            "Served": self.bundle.served.precision,
+            "Accuracy": self.figure("accuracy"),
+            "Macro-F1": self.figure("macro_f1"),
+            "Blind macro-F1": f"{with_interval(blind.macro_f1)} {blind.name}" if blind else absent,
+            "Linear probe macro-F1": with_interval(audit.probe) if audit is not None else absent,
+            "Audit": verdict,
+            "Test images": f"{self.metrics['n_images']:,}",
+            "Test groups": f"{self.metrics['n_groups']:,}",
+            "Agreement int8/fp32": share(self.metrics["agreement"]),
+            "int8 bytes": f"{self.metrics['bytes']['int8']:,}",
+        }
+
     def interval(self, metric: str) -> Interval | None:
         """The interval of a metric of the served file; None where there is none.
 
@@ -76,117 +115,16 @@ class TaskResult:
         """
         return (self.bundle.intervals or {}).get(self.bundle.served.precision, {}).get(metric)
 
+    def of(self, precision: Precision, metric: str) -> str:
+        """A metric of one file with its interval, as a cell says it."""
+        intervals = (self.bundle.intervals or {}).get(precision, {})
+        return with_interval(intervals.get(metric), self.metrics[precision].get(metric))
 
-Column = tuple[str, Callable[[TaskResult], str]]
+    def figure(self, metric: str) -> str:
+        """`of` the file that is served."""
+        return self.of(self.bundle.served.precision, metric)
 
-
-def best_blind(audit: AuditReport | None) -> AuditScore | None:
-    """The audit that got farthest without the subject; None without an audit.
-
-    Args:
-        audit: of a task.
-    """
-    deciding = [score for score in audit.scores if score.decides] if audit is not None else []
-    return max(deciding, key=lambda score: score.macro_f1.value, default=None)
-
-
-def _blind(found: TaskResult) -> str:
-    best = best_blind(found.bundle.audit)
-    return f"{with_interval(best.macro_f1)} {best.name}" if best is not None else "not measured"
-
-
-def _probe(found: TaskResult) -> str:
-    audit = found.bundle.audit
-    return with_interval(audit.probe) if audit is not None else "not measured"
-
-
-def _audit(found: TaskResult) -> str:
-    audit = found.bundle.audit
-    if audit is None:
-        return "not measured"
-    if audit.verdict == "shortcut" and audit.accepted is not None:
-        return f"shortcut; accepted: {audit.accepted}"
-    return audit.verdict
-
-
-def _measured(metric: str) -> Callable[[TaskResult], str]:
-    return lambda found: with_interval(found.interval(metric), found.served[metric])
-
-
-def _splits(counts: Mapping[str, int]) -> str:
-    return " / ".join(f"{counts[split]:,}" for split in ("train", "val", "test"))
-
-
-#: What `evaluate` measured. A new column is a line here; both pages and MLflow's follow.
-MEASURED_COLUMNS: tuple[Column, ...] = (
-    ("Served", lambda found: found.bundle.served.precision),
-    ("Accuracy", _measured("accuracy")),
-    ("Macro-F1", _measured("macro_f1")),
-    ("Blind macro-F1", _blind),
-    ("Linear probe macro-F1", _probe),
-    ("Audit", _audit),
-    ("Test images", lambda found: f"{found.metrics['n_images']:,}"),
-    ("Test groups", lambda found: f"{found.metrics['n_groups']:,}"),
-    ("Agreement int8/fp32", lambda found: share(found.metrics["agreement"])),
-    ("int8 bytes", lambda found: f"{found.metrics['bytes']['int8']:,}"),
-)
-
-COLUMNS: tuple[Column, ...] = (
-    ("Task", lambda found: found.bundle.task),
-    ("Data", lambda found: found.bundle.provenance.data_source),
-    *MEASURED_COLUMNS,
-    ("Gate", lambda found: found.verdict),
-)
-
-#: What stands beside a number that is quoted outside of the project.
-ORIGIN_COLUMNS: tuple[Column, ...] = (
-    ("Task", lambda found: found.bundle.task),
-    ("Data set", lambda found: found.bundle.title),
-    ("Fetched from", lambda found: found.bundle.provenance.data_source),
-    ("Images train / val / test", lambda found: _splits(found.bundle.provenance.n_images)),
-    (
-        "Split",
-        lambda found: "given" if found.bundle.provenance.is_split_given else "made here",
-    ),
-    ("Groups train / val / test", lambda found: _splits(found.bundle.provenance.n_groups)),
-    ("Trained on", lambda found: trained_on(found.bundle.provenance)),
-    ("Backbone", lambda found: found.bundle.provenance.backbone),
-    ("Initial weights", lambda found: found.bundle.provenance.weights),
-    ("Data sha256", lambda found: f"{found.bundle.provenance.data_sha256[:12]}"),
-)
-
-
-def trained_on(made_of: Provenance) -> str:
-    """The splits that the released weights have seen."""
-    return "train + val" if made_of.is_refit else "train"
-
-
-def table(columns: Sequence[Column], results: Sequence[TaskResult]) -> Block:
-    """A table with one row a task.
-
-    Args:
-        columns: heading, and what a cell says.
-        results: one a row.
-    """
-    return Block(
-        "",
-        header=tuple(heading for heading, _ in columns),
-        rows=tuple(tuple(cell(found) for _, cell in columns) for found in results),
-    )
-
-
-def by_label(found: TaskResult) -> Block:
-    """One row a label.
-
-    Args:
-        found: of one task.
-    """
-    rows = []
-    for label, entry in found.served["per_class"].items():
-        cells = [
-            with_interval(found.interval(f"{name}.{label}"), entry[name])
-            for name in ("precision", "recall", "specificity")
-        ]
-        rows.append((found.bundle.name_of(label), *cells, f"{entry['support']:,}"))
-    header = ("label", "precision", "recall", "specificity", "support")
-    return Block("", header=header, rows=tuple(rows))
+    def paired(self, key: str, sign: str = "") -> str:
+        """What int8 costs against fp32 on the same resamples, as a cell says it."""
+        found = self.metrics["paired"].get(key)
+        return with_interval(found and Interval.model_validate(found), sign=sign)

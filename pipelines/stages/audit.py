@@ -1,4 +1,4 @@
-"""audit: what can be known of the labels without a look at the subject, and which labels to doubt.
+"""audit: what labels can be known without a look at the subject, and which labels may be wrong.
 
 Train and val only: what is found out about the test split would be used. Nothing that is trained
 depends on what is written here; `gate` and the reports do.
@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 
 from pipelines.atomic import new_folder, write_bytes, write_text
 from pipelines.audit import shortcuts
-from pipelines.audit.features import Look, blind_features, look, original_facts
-from pipelines.audit.label_issues import label_doubts
-from pipelines.audit.sheets import doubts_csv, doubts_sheet, facts_sheet
+from pipelines.audit.features import BlindView, blind_features, blind_view, original_facts
+from pipelines.audit.label_issues import label_issues
+from pipelines.audit.sheets import facts_sheet, issues_csv, issues_sheet
 from pipelines.audit.shortcuts import score, source_purity, worst
 from pipelines.config.audit import AuditParams
 from pipelines.data.images import open_image, read_file
@@ -26,7 +26,7 @@ from pipelines.data.pixel_range import Reading
 from pipelines.data.prepared import preprocess_of, read_summary
 from pipelines.data.workers import ordered_map
 from pipelines.paths import Paths
-from pipelines.plots import audit as audit_plots
+from pipelines.plots.audit import audit_bars
 from pipelines.progress import track
 from pipelines.serving.trust import AuditReport, AuditScore
 from pipelines.training.embedder import embed, embedder
@@ -44,14 +44,6 @@ def run(
     task: str, params: AuditParams, train: TrainParams, resamples: int, seed: int, paths: Paths
 ) -> None:
     """Write audit.json, and reports/<task>/audit/ whole or not at all.
-
-    Args:
-        task: slug.
-        params: the task's ``audit`` section.
-        train: names the backbone, its weights and the view.
-        resamples: for the intervals.
-        seed: draws folds, forests and resamples.
-        paths: of the project.
 
     Raises:
         MissingDataError: if `prepare` has not run.
@@ -80,13 +72,13 @@ def run(
         for name in shortcuts.AUDITS
         if name in features
     }
-    doubts = label_doubts(class_index, probed)
-    report = _report(task, params, labels, entries, shared, probed, guesses, len(doubts))
+    issues = label_issues(class_index, probed)
+    report = _report(task, params, labels, entries, shared, probed, guesses, len(issues))
     with new_folder(files.audit_dir) as folder:
-        write_bytes(folder / "audit.png", audit_plots.audit_bars(report))
-        write_text(folder / files.label_doubts.name, doubts_csv(doubts, entries, labels))
+        write_bytes(folder / "audit.png", audit_bars(report))
+        write_text(folder / files.label_doubts.name, issues_csv(issues, entries, labels))
         for name, sheet in (
-            ("label_doubts.png", doubts_sheet(doubts, entries, labels, files, summary.reading)),
+            ("label_doubts.png", issues_sheet(issues, entries, labels, files, summary.reading)),
             (
                 "file_facts.png",
                 facts_sheet(guesses["file_facts"], entries, labels, files, summary.reading),
@@ -112,21 +104,21 @@ def _features(
     preprocess = preprocess_of(train, reading)
     session = embedder(train, seed, paths)
 
-    def seen(entry: Entry) -> tuple[Look, NDArray[np.uint8]]:
+    def seen(entry: Entry) -> tuple[BlindView, NDArray[np.uint8]]:
         data = read_file(raw_dir / entry.path, entry.path)
         pixels = preprocess(open_image(data, name=entry.path, reading=reading).rgb)
-        return look(data, entry.path, pixels), pixels
+        return blind_view(data, entry.path, pixels), pixels
 
-    looks, waiting, embeddings = list[Look](), list[NDArray[np.uint8]](), list[Any]()
+    views, waiting, embeddings = list[BlindView](), list[NDArray[np.uint8]](), list[Any]()
     ahead = ordered_map(seen, entries, window=2 * _BATCH)
     for one, pixels in track(ahead, f"{task}: auditing", len(entries)):
-        looks.append(one)
+        views.append(one)
         waiting.append(pixels)
-        if len(waiting) == _BATCH or len(looks) == len(entries):
+        if len(waiting) == _BATCH or len(views) == len(entries):
             embeddings.append(embed(session, np.stack(waiting)))
             waiting.clear()
     stated = original_facts(raw_dir)
-    features = blind_features(looks, [stated.get(entry.path, {}) for entry in entries])
+    features = blind_features(views, [stated.get(entry.path, {}) for entry in entries])
     return {**features, "embedding": np.concatenate(embeddings)}
 
 
@@ -155,7 +147,7 @@ def _report(
     shared: shortcuts.Blind,
     probed: NDArray[np.float64],
     guesses: Mapping[str, NDArray[np.float64]],
-    n_doubts: int,
+    n_issues: int,
 ) -> AuditReport:
     probe = shared.interval(probed.argmax(axis=1))
     scores: list[AuditScore] = [
@@ -177,7 +169,7 @@ def _report(
         source_purity=source_purity(
             [entry.source for entry in entries], [entry.label for entry in entries]
         ),
-        n_label_doubts=n_doubts,
+        n_label_doubts=n_issues,
     )
 
 

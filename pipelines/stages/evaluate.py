@@ -26,6 +26,7 @@ from pipelines.metrics.certainty import (
     metric_intervals,
     paired_intervals,
     plain,
+    served_metrics,
     trust_intervals,
     with_bounds,
 )
@@ -38,7 +39,7 @@ from pipelines.metrics.classification import (
 from pipelines.metrics.predictions import confusion_csv, predictions_csv
 from pipelines.metrics.resamples import draw
 from pipelines.paths import Paths, TaskPaths
-from pipelines.plots.evaluation import served_figures, served_metrics
+from pipelines.plots.served import served_figures
 from pipelines.progress import track
 from pipelines.reports.pages import run_markdown
 from pipelines.serving.bundle import Bundle, read_bundle
@@ -60,23 +61,17 @@ class Answers:
         class_index: (n,) true classes.
         logits: (n, c) by precision.
         probabilities: (n, c) by precision, rows add up to 1.
-        is_foreign: (n,) whether the served file refuses; None without abstention.
+        is_refused: (n,) whether the served file refuses; None without abstention.
     """
 
     class_index: NDArray[np.int64]
     logits: dict[Precision, NDArray[np.float32]]
     probabilities: dict[Precision, NDArray[np.float32]]
-    is_foreign: NDArray[np.bool_] | None
+    is_refused: NDArray[np.bool_] | None
 
 
 def run(task: str, params: EvaluateParams, seed: int, paths: Paths) -> None:
     """Write metrics.json, predictions.csv, confusion.csv, figures, and the finished bundle.json.
-
-    Args:
-        task: slug.
-        params: the task's ``evaluate`` section.
-        seed: draws the resamples of the intervals.
-        paths: of the project.
 
     Raises:
         BundleError: if `export` has not run, or its files were changed.
@@ -177,7 +172,7 @@ def _answer(bundle: Bundle, entries: Sequence[Entry], files: TaskPaths) -> Answe
         class_index=class_index_of(entries, bundle.labels),
         logits=logits,
         probabilities={key: predictors[key].probabilities(logits[key]) for key in PRECISIONS},
-        is_foreign=novelty.judge(np.concatenate(embeddings))[1] if novelty else None,
+        is_refused=novelty.judge(np.concatenate(embeddings))[1] if novelty else None,
     )
 
 
@@ -208,7 +203,7 @@ def _metrics(
             bundle,
             answers.class_index,
             answers.logits[bundle.served.precision],
-            answers.is_foreign,
+            answers.is_refused,
             params.calibration_bins,
         ),
     }
@@ -231,7 +226,7 @@ def _certainty(
     }
     served = bundle.served.precision
     intervals[served] |= trust_intervals(
-        draws, true, answers.probabilities[served], bundle, answers.is_foreign
+        draws, true, answers.probabilities[served], bundle, answers.is_refused
     )
     fp32, int8 = (answers.logits[key].argmax(axis=1) for key in PRECISIONS)
     return Certainty(intervals, paired_intervals(draws, true, fp32, int8, len(bundle.labels)))

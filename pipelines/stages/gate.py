@@ -63,11 +63,6 @@ def check(metrics: Mapping[str, Any], bundle: Bundle, params: GateParams) -> lis
     The floors count for the file that the bundle serves. The bounds on int8 (agreement, drops,
     bytes) count while int8 is served. Where fp32 is served they do not: `export` found that int8 is
     not worth its loss and kept it only as a second file, and nobody would be harmed by it.
-
-    Args:
-        metrics: metrics.json.
-        bundle: says which file is served.
-        params: the task's ``gate`` section.
     """
     served = bundle.served.precision
     of_served = metrics[served]
@@ -102,11 +97,6 @@ def _shortcuts(audit: AuditReport | None) -> list[Check]:
 
 def run(task: str, params: GateParams, paths: Paths) -> None:
     """Let a model pass, move the alias `champion` to it and write gate.json; or refuse it.
-
-    Args:
-        task: slug.
-        params: the task's ``gate`` section.
-        paths: of the project.
 
     Raises:
         MissingDataError: if `evaluate` or `audit` has not run.
@@ -149,9 +139,6 @@ def run(task: str, params: GateParams, paths: Paths) -> None:
 def read_tested(files: TaskPaths) -> tuple[Bundle, dict[str, Any]]:
     """The finished bundle of a task and its metrics.json, which must speak of one model.
 
-    Args:
-        files: of the task.
-
     Raises:
         MissingDataError: if there are no metrics.
         BundleError: if the bundle is incomplete or changed, or has other metrics.
@@ -181,12 +168,7 @@ def _read_metrics(files: TaskPaths) -> dict[str, Any]:
 
 
 def refusal(task: str, failed: list[Check]) -> str:
-    """One line, and a table of what failed.
-
-    Args:
-        task: slug.
-        failed: not empty.
-    """
+    """One line, and a table of what failed."""
     shortcut = next((entry for entry in failed if entry.metric.startswith(_AUDIT)), None)
     first = failed[0]
     rows = [("metric", "value", "bound")]

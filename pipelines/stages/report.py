@@ -18,8 +18,12 @@ from pipelines.card import DatasetCard, load_card
 from pipelines.config.params import Params, TaskParams
 from pipelines.errors import ConfigError, DataError, MissingDataError
 from pipelines.paths import Paths, TaskPaths
-from pipelines.reports.cards import ModelFacts, model_card
-from pipelines.reports.pages import html_page, real_results_markdown, results_markdown
+from pipelines.reports.pages import (
+    html_page,
+    model_card,
+    real_results_markdown,
+    results_markdown,
+)
 from pipelines.reports.results import TaskResult
 from pipelines.serving.bundle import Bundle
 from pipelines.stages.gate import check, read_tested
@@ -34,10 +38,6 @@ _PICTURES = ("samples", "label_doubts", "file_facts")
 def run(paths: Paths, params: Params) -> None:
     """Write the report on every task that has metrics.
 
-    Args:
-        paths: of the project.
-        params: the gates of the tasks.
-
     Raises:
         MissingDataError: if no task has metrics.
         BundleError: if a bundle is incomplete or changed, or has other metrics than metrics.json.
@@ -51,18 +51,13 @@ def run(paths: Paths, params: Params) -> None:
 def write_results(paths: Paths, params: Params, out: Path) -> None:
     """Write the results on real images to a file that may be quoted.
 
-    Args:
-        paths: of the project.
-        params: the gates of the tasks.
-        out: the Markdown file, e.g. docs/RESULTS.md.
-
     Raises:
-        ConfigError: if a task was measured on painted images, or its card is not there.
+        ConfigError: if a task was measured on synthetic images, or its card is not there.
         MissingDataError: as `run`.
         BundleError: as `run`.
     """
     results = collect(paths, params)
-    _refuse_painted(results, out)
+    _refuse_synthetic(results, out)
     cards = {found.bundle.task: load_card(paths.task(found.bundle.task).card) for found in results}
     results = [
         replace(found, published=cards[found.bundle.task].published_figures or "")
@@ -75,27 +70,19 @@ def write_results(paths: Paths, params: Params, out: Path) -> None:
 def write_cards(paths: Paths, params: Params, folder: Path) -> None:
     """Write <task>.md, a model card, for each task that was measured on real images.
 
-    Args:
-        paths: of the project.
-        params: the gates of the tasks.
-        folder: e.g. docs/cards.
-
     Raises:
         ConfigError: as `write_results`.
         MissingDataError: as `run`.
         BundleError: as `run`.
     """
     results = collect(paths, params)
-    _refuse_painted(results, folder)
+    _refuse_synthetic(results, folder)
     for found in results:
         task = found.bundle.task
         card = load_card(paths.task(task).card)
-        facts = ModelFacts(
-            found=replace(found, published=card.published_figures or ""),
-            card=card,
-            max_changed=_asked(params.task(task)),
-        )
-        write_text(folder / f"{task}.md", model_card(facts))
+        found = replace(found, published=card.published_figures or "")
+        text = model_card(found, card, _asked(params.task(task)))
+        write_text(folder / f"{task}.md", text)
 
 
 def _asked(section: TaskParams) -> dict[str, float]:
@@ -105,11 +92,11 @@ def _asked(section: TaskParams) -> dict[str, float]:
     return {kind: bound for kind, bound in bounds.items() if kind != "flip" or may_flip}
 
 
-def _refuse_painted(results: Sequence[TaskResult], out: Path) -> None:
-    painted = [found.bundle.task for found in results if found.bundle.is_sample]
-    if painted:
+def _refuse_synthetic(results: Sequence[TaskResult], out: Path) -> None:
+    synthetic = [found.bundle.task for found in results if found.bundle.is_sample]
+    if synthetic:
         raise ConfigError(
-            f"{out}: not written: {', '.join(painted)} ran on sample data, which is never quoted "
+            f"{out}: not written: {', '.join(synthetic)} ran on sample data, which is never quoted "
             f"as a result. Give fetch.source real images, or use a workspace (`make real`)."
         )
 
@@ -120,10 +107,6 @@ def _publisher(card: DatasetCard) -> str:
 
 def collect(paths: Paths, params: Params) -> list[TaskResult]:
     """What there is to say of each task that has metrics, in the order of params.yaml.
-
-    Args:
-        paths: of the project.
-        params: the gates of the tasks.
 
     Raises:
         MissingDataError: if no task has metrics.

@@ -25,8 +25,8 @@ from pipelines.data.prepared import read_summary
 from pipelines.data.workers import n_workers
 from pipelines.errors import DataError
 from pipelines.paths import Paths, TaskPaths
-from pipelines.plots import curves as plots
-from pipelines.plots.confusion import confusion
+from pipelines.plots import figures as plots
+from pipelines.plots.figures import confusion
 from pipelines.tracking import stage as tracking
 from pipelines.training.assembly import open_split, phases_of, preprocess_of
 from pipelines.training.batches import Split

@@ -1,4 +1,4 @@
-"""How often a change that means nothing turns an answer: behavioural tests of a finished model.
+"""How often a change that means nothing flips an answer: behavioural tests of a finished model.
 
 Pictures go through the serving `Predictor` as they are and slightly changed: stored as a JPEG,
 brighter or darker, turned a little, and mirrored where the domain allows it. What is counted is
@@ -52,14 +52,14 @@ class Change:
 
 
 @dataclass(frozen=True, slots=True)
-class Turned:
-    """How many answers a change turned.
+class Flips:
+    """How many answers a change flipped.
 
     Attributes:
         change: which.
         n_images: pictures that were shown.
         n_changed: answers that differ from those on the unchanged picture.
-        n_refused: pictures that are foreign when changed, and were not before.
+        n_refused: pictures that are out of distribution when changed, and were not before.
         bound: largest share of changed answers; None where there is none.
     """
 
@@ -81,11 +81,7 @@ class Turned:
 
 
 def changes(*, with_flip: bool) -> tuple[Change, ...]:
-    """Every change, mildest last within JPEG.
-
-    Args:
-        with_flip: whether a mirrored picture shows the same thing.
-    """
+    """Every change, mildest last within JPEG."""
     found = [
         *(Change("jpeg", f"JPEG quality {q}", _jpeg(q)) for q in _JPEG_QUALITIES),
         *(Change("brightness", f"brightness x {b:g}", _brightness(b)) for b in _BRIGHTNESS),
@@ -96,13 +92,13 @@ def changes(*, with_flip: bool) -> tuple[Change, ...]:
     return tuple(found)
 
 
-def turned_answers(
+def flipped_answers(
     predictor: Predictor,
     files: Iterable[Path],
     wanted: Sequence[Change],
     bounds: Mapping[ChangeFamily, float],
-) -> list[Turned]:
-    """How many answers each change turns.
+) -> list[Flips]:
+    """How many answers each change flips.
 
     Args:
         predictor: of the file that is served.
@@ -124,7 +120,7 @@ def turned_answers(
             n_changed[place] += after.label != before.label
             n_refused[place] += after.is_foreign and not before.is_foreign
     return [
-        Turned(change, n_images, changed, refused, bounds.get(change.family))
+        Flips(change, n_images, changed, refused, bounds.get(change.family))
         for change, changed, refused in zip(wanted, n_changed, n_refused, strict=True)
     ]
 
@@ -150,8 +146,8 @@ def _rotation(degrees: float) -> Callable[[Image.Image], Image.Image]:
         margin = min(int(max(picture.size) * np.sin(np.radians(abs(degrees)))) + 1, *_last(picture))
         widths = ((margin, margin), (margin, margin), (0, 0))
         wide = Image.fromarray(np.pad(np.asarray(picture), widths, mode="reflect"))
-        turned = wide.rotate(degrees, Image.Resampling.BILINEAR)
-        return turned.crop((margin, margin, margin + picture.width, margin + picture.height))
+        rotated = wide.rotate(degrees, Image.Resampling.BILINEAR)
+        return rotated.crop((margin, margin, margin + picture.width, margin + picture.height))
 
     return apply
 

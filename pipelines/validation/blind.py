@@ -1,4 +1,4 @@
-"""Another folder's images, each looked at once: the model's answer, and how far blind models get.
+"""Another folder's images, each decoded once: the model's answer, and how far blind models get.
 
 A folder whose files give their labels away flatters every model that is tested on it. Called by
 `validate`.
@@ -13,9 +13,9 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.audit import features as blind_looks
+from pipelines.audit import features as audit_features
 from pipelines.audit import shortcuts
-from pipelines.audit.features import Look, original_facts
+from pipelines.audit.features import BlindView, original_facts
 from pipelines.data.images import read_file
 from pipelines.data.manifest import Entry
 from pipelines.data.pixel_range import outside_words
@@ -25,27 +25,22 @@ from pipelines.validation.external import BlindScore
 
 
 @dataclass(frozen=True, slots=True)
-class Looked:
+class Asked:
     """One image.
 
     Attributes:
         entry: path, label and group.
         prediction: of the model.
-        look: what the audits see of it.
+        blind: what the audits see of it.
     """
 
     entry: Entry
     prediction: Prediction
-    look: Look
+    blind: BlindView
 
 
-def look_at(folder: Path, entry: Entry, predictor: Predictor) -> Looked:
+def ask(folder: Path, entry: Entry, predictor: Predictor) -> Asked:
     """One image, decoded once.
-
-    Args:
-        folder: that the entry's path is relative to.
-        entry: the image.
-        predictor: asked about it.
 
     Raises:
         CorruptImageError: if it is not an image that may enter.
@@ -54,47 +49,38 @@ def look_at(folder: Path, entry: Entry, predictor: Predictor) -> Looked:
     opened = predictor.opened(data, name=entry.path)
     pixels = predictor.pixels(opened.rgb, name=entry.path)
     prediction = predictor.answer(pixels, outside=opened.outside)
-    return Looked(entry, prediction, blind_looks.look(data, entry.path, pixels))
+    return Asked(entry, prediction, audit_features.blind_view(data, entry.path, pixels))
 
 
-def probabilities_of(looked: Sequence[Looked]) -> NDArray[np.float64]:
-    """(n, c) probabilities, in the order of the bundle's labels.
-
-    Args:
-        looked: n images.
-    """
-    return np.array([list(each.prediction.probabilities.values()) for each in looked])
+def probabilities_of(asked: Sequence[Asked]) -> NDArray[np.float64]:
+    """(n, c) probabilities, in the order of the bundle's labels."""
+    return np.array([list(each.prediction.probabilities.values()) for each in asked])
 
 
-def beyond_range(looked: Sequence[Looked], predictor: Predictor) -> str:
-    """What goes beyond the range of the training data, in one sentence; or empty.
-
-    Args:
-        looked: at least one image.
-        predictor: that looked.
-    """
-    most = max(looked, key=lambda each: each.prediction.outside)
-    n_outside = sum(each.prediction.outside > 0 for each in looked)
+def beyond_range(asked: Sequence[Asked], predictor: Predictor) -> str:
+    """What goes beyond the range of the training data, in one sentence; or empty."""
+    most = max(asked, key=lambda each: each.prediction.outside)
+    n_outside = sum(each.prediction.outside > 0 for each in asked)
     if not n_outside:
         return ""
     words = outside_words(most.prediction.outside, predictor.reading.range)
     return f"{n_outside:,} images go beyond the range; of {most.entry.path!r}, most: {words}"
 
 
-def blind_features(folder: Path, looked: Sequence[Looked]) -> dict[str, NDArray[np.generic]]:
+def blind_features(folder: Path, asked: Sequence[Asked]) -> dict[str, NDArray[np.generic]]:
     """By audit, (n, d): what may be known of the images without looking at the subject.
 
     Args:
         folder: where records.csv may state what files were before they were scaled down.
-        looked: n images.
+        asked: n images.
     """
     stated = original_facts(folder)
-    return blind_looks.blind_features(
-        [each.look for each in looked], [stated.get(each.entry.path, {}) for each in looked]
+    return audit_features.blind_features(
+        [each.blind for each in asked], [stated.get(each.entry.path, {}) for each in asked]
     )
 
 
-# -- blindness ------------------------------------------------------------------------------------
+# -- blind models ---------------------------------------------------------------------------------
 def blind_scores(
     features: Mapping[str, NDArray[np.generic]],
     labels: Sequence[str],

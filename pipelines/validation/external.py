@@ -31,13 +31,15 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class SetAside(_Part):
+class Excluded(_Part):
     """One image that does not count, and why."""
 
+    #: Relative to the folder.
     path: str
     #: ``refused``: not an image that may enter; ``known``: the project has it already; ``copy``:
     #: twice in the folder; ``unknown_label``: of a class that the model was not taught.
     kind: Literal["refused", "known", "copy", "unknown_label"]
+    #: In one line.
     reason: str
 
 
@@ -64,7 +66,7 @@ class BlindScore(_Part):
 class Abstained(_Part):
     """What the abstention does on the new folder."""
 
-    #: Share of the images that the model calls foreign.
+    #: Share of the images that the model calls out of distribution.
     refused: Interval
     #: Of the others; null where all were refused.
     accuracy_of_accepted: Interval | None
@@ -94,7 +96,7 @@ class Validation(_Part):
     n_found: int
     n_images: Annotated[int, Field(ge=1)]
     n_groups: Annotated[int, Field(ge=1)]
-    set_aside: tuple[SetAside, ...]
+    set_aside: tuple[Excluded, ...]
     #: How far copies of the project's own images were looked for.
     duplicates_sought: str
     metrics: dict[str, Any]
@@ -110,12 +112,14 @@ class Validation(_Part):
     seed: int
 
     def name_of(self, label: str) -> str:
-        """What people call a label.
-
-        Args:
-            label: one of ``labels``.
-        """
+        """What people call a label."""
         return self.label_names.get(label, label)
+
+    @property
+    def best_blind(self) -> BlindScore | None:
+        """Of the models that cannot see the subject, the one that got farthest."""
+        deciding = [each for each in self.blind if each.decides]
+        return max(deciding, key=lambda each: each.macro_f1.value, default=None)
 
     @property
     def n_by_kind(self) -> dict[str, int]:
@@ -146,7 +150,7 @@ def measure(
 
 def abstained(
     draws: Draws,
-    is_foreign: NDArray[np.bool_],
+    is_refused: NDArray[np.bool_],
     is_right: NDArray[np.bool_],
     macro_f1: Interval | None,
 ) -> Abstained:
@@ -154,14 +158,14 @@ def abstained(
 
     Args:
         draws: of these images.
-        is_foreign: (n,) whether the model refuses to answer.
+        is_refused: (n,) whether the model refuses to answer.
         is_right: (n,) whether its answer is the label.
         macro_f1: of the images that it accepts.
     """
-    refused = by_mean(draws, is_foreign)
+    refused = by_mean(draws, is_refused)
     if refused is None:  # there is at least one image
         raise ValueError("no image")
-    accepted = by_mean(draws, np.where(is_foreign, np.nan, is_right))
+    accepted = by_mean(draws, np.where(is_refused, np.nan, is_right))
     return Abstained(
         refused=rounded_interval(refused),
         accuracy_of_accepted=accepted and rounded_interval(accepted),
@@ -170,12 +174,7 @@ def abstained(
 
 
 def drops(internal: Mapping[str, Interval], external: Mapping[str, Interval]) -> dict[str, Drop]:
-    """By metric, how far the folder lies below the internal test split.
-
-    Args:
-        internal: of the bundle.
-        external: of the folder.
-    """
+    """By metric, how far the folder lies below the internal test split."""
     return {
         name: Drop(
             internal=internal[name],
@@ -194,10 +193,6 @@ def difference(a: Interval, b: Interval) -> Interval:
 
     The two ends that are nearest, and the two that are farthest, are put together as standard
     errors are: by squaring and adding.
-
-    Args:
-        a: of one sample.
-        b: of another.
 
     References:
         Newcombe 1998, "Interval estimation for the difference between independent proportions",

@@ -117,8 +117,17 @@ def test_outs_are_spelt_as_in_paths(stage):
     known |= {paths.code_list(name).with_suffix("").as_posix() for name in FINDING}
     assert set(out_paths(stage)) <= known
     assert {dep for dep in template(stage).get("deps", []) if not dep.endswith(".py")} <= known | {
-        "pipelines"
+        "pipelines",
+        # The page's templates are no modules: the list of its code does not name them.
+        "pipelines/reports/templates",
     }
+
+
+def test_the_page_is_made_anew_when_a_template_changes():
+    templates = ROOT / "pipelines/reports/templates"
+    assert templates.relative_to(ROOT).as_posix() in template("report")["deps"]
+    # What the wheel and a workspace take along.
+    assert {file.suffix for file in templates.iterdir()} == {".jinja"}
 
 
 @pytest.mark.parametrize("stage", ["code", *STAGES])

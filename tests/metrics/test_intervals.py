@@ -10,7 +10,7 @@ from sklearn import metrics as sk
 
 from pipelines.errors import DataError
 from pipelines.metrics import intervals as iv
-from pipelines.metrics import ranking, resamples
+from pipelines.metrics import resamples
 from pipelines.metrics.certainty import metric_intervals
 from pipelines.metrics.classification import (
     accuracy,
@@ -21,7 +21,7 @@ from pipelines.metrics.classification import (
     macro_f1,
     reliability_bins,
 )
-from pipelines.metrics.ranking import roc_auc
+from pipelines.metrics.intervals import roc_auc
 from pipelines.metrics.resamples import (
     accuracies,
     balanced_accuracies,
@@ -318,9 +318,9 @@ def test_both_ways_to_the_area_under_the_curve_give_the_same_numbers(c, g, seed,
     if has_ties:
         probabilities = np.round(probabilities, 1)
     draws = draw(rng.integers(g, size=60), 100, 1)
-    all_at_once = ranking._all_areas(draws, true, probabilities)
+    all_at_once = iv._all_areas(draws, true, probabilities)
     for k in range(c):
-        one = ranking._areas(draws, true == k, probabilities[:, k])
+        one = iv._areas(draws, true == k, probabilities[:, k])
         assert np.array_equal(all_at_once[:, k], one, equal_nan=True)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from pipelines.card import DatasetCard
-from pipelines.reports.cards import NOT_A_MEDICAL_DEVICE, ModelFacts, model_card
+from pipelines.reports.pages import model_card
 from pipelines.reports.results import TaskResult
 from pipelines.serving.bundle import Bundle, read_bundle
 from pipelines.serving.trust import AuditReport, Interval
@@ -94,33 +94,34 @@ def audit(verdict: str = "shortcut", accepted: str | None = None) -> AuditReport
 
 
 @pytest.fixture
-def facts(tested_project):
-    """Makes the facts of the tiny task, with changes to its bundle."""
+def written(tested_project):
+    """Writes the card of the tiny task, with changes to its bundle."""
     files = tested_project.task("tiny")
     bundle = read_bundle(files.bundle)
     metrics = json.loads(files.metrics.read_text())
 
-    def make(domain: str = "reference", failed: tuple[str, ...] = (), **changes: Any) -> ModelFacts:
+    def write(domain: str = "reference", failed: tuple[str, ...] = (), **changes: Any) -> str:
         changed = Bundle.model_validate({**bundle.model_dump(), **changes})
         found = TaskResult(changed, metrics, failed, {}, published="87 % (Somebody 2020)")
-        return ModelFacts(found, card(domain), {"jpeg": 0.06})
+        return model_card(found, card(domain), {"jpeg": 0.06})
 
-    return make
+    return write
 
 
-def test_card_has_the_sections_of_mitchell_in_their_order(facts):
-    text = model_card(facts())
+def test_card_has_the_sections_of_mitchell_in_their_order(written):
+    text = written()
     assert re.findall(r"^## (.*)$", text, re.MULTILINE) == SECTIONS
     assert text.startswith("# Model card: Tiny tiles\n")
 
 
-def test_card_of_a_medical_task_says_first_that_it_is_no_medical_device(facts):
-    assert model_card(facts("medical")).startswith(f"> {NOT_A_MEDICAL_DEVICE}\n")
-    assert "medical device" not in model_card(facts("agriculture"))
+def test_card_of_a_medical_task_says_first_that_it_is_no_medical_device(written):
+    first = written("medical").splitlines()[0]
+    assert first.startswith("> **This is not a medical device.** It has not been assessed by any")
+    assert "medical device" not in written("agriculture")
 
 
-def test_card_names_data_licence_citation_groups_and_counts(facts):
-    text = model_card(facts())
+def test_card_names_data_licence_citation_groups_and_counts(written):
+    text = written()
     for words in (
         "The tile makers",
         "CC0-1.0",
@@ -137,44 +138,43 @@ def test_card_names_data_licence_citation_groups_and_counts(facts):
         assert words in text, words
 
 
-def test_card_says_what_was_trained_on(facts):
-    before = facts()
-    assert "Trained on train.\n" in model_card(before)
-    made_of = {**before.found.bundle.provenance.model_dump(), "is_refit": True}
-    text = model_card(facts(provenance=made_of))
+def test_card_says_what_was_trained_on(written, tested_project):
+    assert "Trained on train.\n" in written()
+    made_of = read_bundle(tested_project.task("tiny").bundle).provenance.model_dump()
+    text = written(provenance=made_of | {"is_refit": True})
     assert "Trained on train + val. A training on train alone came first" in text
 
 
-def test_card_shows_the_shortcut_before_anything_else(facts):
-    text = model_card(facts(audit=audit().model_dump()))
+def test_card_shows_the_shortcut_before_anything_else(written):
+    text = written(audit=audit().model_dump())
     first = text.splitlines()[0]
     assert first.startswith("> **tiny: the data hold a shortcut.")
     assert "macro-F1 0.850 (0.800 to 0.900)" in first
     assert "87 % (Somebody 2020)" in first
     assert "Verdict: shortcut." in text
     assert "3 labels are doubted" in text
-    accepted = model_card(facts(audit=audit(accepted="it is shown for teaching").model_dump()))
+    accepted = written(audit=audit(accepted="it is shown for teaching").model_dump())
     assert "because: it is shown for teaching" in accepted.splitlines()[0]
 
 
-def test_card_of_clean_data_warns_of_nothing(facts):
-    assert model_card(facts(audit=audit("clean").model_dump())).startswith("# Model card")
+def test_card_of_clean_data_warns_of_nothing(written):
+    assert written(audit=audit("clean").model_dump()).startswith("# Model card")
 
 
-def test_card_shows_the_blind_model_beside_the_metric(facts):
-    text = model_card(facts(audit=audit().model_dump()))
+def test_card_shows_the_blind_model_beside_the_metric(written):
+    text = written(audit=audit().model_dump())
     row = next(line for line in text.splitlines() if line.startswith("| macro-F1 |"))
     # What a colour histogram shows may be the subject itself: it does not stand there.
     assert row.endswith("| 0.850 (0.800 to 0.900), file_facts |")
-    missing = model_card(facts(audit=None))
+    missing = written(audit=None)
     assert "| not measured |" in missing
     assert "Not measured: run `fieldlens audit`" in missing
 
 
-def test_card_shows_intervals_where_there_are_some(facts):
+def test_card_shows_intervals_where_there_are_some(written):
     interval = Interval(value=0.5, low=0.25, high=0.75).model_dump()
     intervals = {"fp32": {}, "int8": {"accuracy": interval, "recall.red_tile": interval}}
-    text = model_card(facts(intervals=intervals))
+    text = written(intervals=intervals)
     rows = {line.split(" | ")[0]: line for line in text.splitlines() if line.startswith("| ")}
     assert "(0.250 to 0.750)" in rows["| accuracy"]
     assert rows["| accuracy"].count("(") == 1
@@ -182,13 +182,13 @@ def test_card_shows_intervals_where_there_are_some(facts):
     assert "(" not in rows["| blue_tile"]
 
 
-def test_card_says_what_the_gate_refuses(facts):
-    text = model_card(facts(failed=("accuracy (int8)",)))
+def test_card_says_what_the_gate_refuses(written):
+    text = written(failed=("accuracy (int8)",))
     assert text.startswith("> **Not released.** The gate does not accept: accuracy (int8).\n")
     assert "| Gate | fails: accuracy (int8) |" in text
 
 
-def test_card_shows_operating_points_abstention_and_the_way_to_int8(facts):
+def test_card_shows_operating_points_abstention_and_the_way_to_int8(written):
     point = {"threshold": 0.4, "min_specificity": 0.9, "sensitivity": 0.8, "specificity": 0.95}
     candidate = {
         "remedy": "round",
@@ -203,35 +203,33 @@ def test_card_shows_operating_points_abstention_and_the_way_to_int8(facts):
         "is_chosen": True,
     }
     array = {"shape": (1,), "dtype": "int8", "data": "AA=="}
-    text = model_card(
-        facts(
-            operating_points={"red_tile": {**point, "n_positive": 4, "n_negative": 8}},
-            temperature=1.25,
-            abstention={
-                "score": "knn",
-                "threshold": 0.3,
-                "acceptance": 0.95,
-                "arrays": {"centres": array},
-                "n_train": 12,
-                "n_val": 12,
-            },
-            int8_path=(candidate,),
-        )
+    text = written(
+        operating_points={"red_tile": {**point, "n_positive": 4, "n_negative": 8}},
+        temperature=1.25,
+        abstention={
+            "score": "knn",
+            "threshold": 0.3,
+            "acceptance": 0.95,
+            "arrays": {"centres": array},
+            "n_train": 12,
+            "n_val": 12,
+        },
+        int8_path=(candidate,),
     )
     assert "| tiny | red_tile | 0.90 | 0.400 | 0.800 / 0.950 |" in text
     assert "Score knn; the threshold accepts 95% of the val images." in text
     assert "| round | minmax | 2 | 0.990 | 0.900 | 0.880 | 28.4 | 2,500,000 | yes | yes |" in text
 
 
-def test_card_without_them_says_so(facts):
-    text = model_card(facts(abstention=None, operating_points={}, int8_path=()))
+def test_card_without_them_says_so(written):
+    text = written(abstention=None, operating_points={}, int8_path=())
     assert "every picture is answered, whatever it shows" in text
     assert "the most probable label is the answer" in text
     assert "Not recorded." in text
 
 
-def test_tables_are_whole_whatever_the_words_hold(facts):
-    text = model_card(facts(audit=audit().model_dump()))
+def test_tables_are_whole_whatever_the_words_hold(written):
+    text = written(audit=audit().model_dump())
     assert "Tiny \\| tiles" in text
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         bars = {len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}

@@ -6,10 +6,10 @@ import json
 
 import pytest
 
-from pipelines.reports.blocks import Block, html, page
-from pipelines.reports.pages import html_page
+from pipelines.reports.pages import external_page, html_page
 from pipelines.reports.results import TaskResult
 from pipelines.serving.bundle import read_bundle
+from pipelines.validation.external import Excluded, Validation
 from tests.apps.browsing import chromium
 
 TASKS = (
@@ -60,26 +60,51 @@ def report_page(tested_project) -> str:
     )
 
 
-def wide_page() -> str:
-    """A table as `validate` and the audits have them: long words, paths, many columns."""
-    rows = tuple(
-        (
-            f"folder_{index}/a_very_long_name_of_a_photograph_{index:08d}.jpeg",
-            "0.912 (0.870 to 0.948)",
+@pytest.fixture
+def wide_page(tested_project) -> str:
+    """A page of `validate` with long words, paths and sentences in its tables."""
+    metrics = json.loads(tested_project.task("tiny").metrics.read_text())
+    figure = {"value": 0.912, "low": 0.87, "high": 0.948}
+    aside = [
+        Excluded(
+            path=f"folder_{index}/a_very_long_name_of_a_photograph_{index:08d}.jpeg",
+            kind="known",
+            reason=f"a near duplicate of 'folder_{index}/another_photograph.jpeg' (train)",
         )
-        + ("near duplicate of another photograph",) * 7
         for index in range(60)
-    )
-    return page(
-        "Wide", html(Block("Set aside", ("Words.",), ("image", "figure", *"abcdefg"), rows))
+    ]
+    return external_page(
+        Validation(
+            **{"task": "tiny", "title": "Wide", "folder": "elsewhere", "precision": "int8"},
+            **{"model_sha256": "0" * 64, "data_source": "folder", "folder_sha256": "1" * 64},
+            labels=tuple(metrics["int8"]["per_class"]),
+            absent_labels=(),
+            **{"n_found": 96, "n_images": 36, "n_groups": 18, "set_aside": aside},
+            duplicates_sought="exact and near duplicates of all 60 images of the project",
+            metrics=metrics["int8"],
+            intervals={"accuracy": figure, "macro_f1": figure},
+            drops={
+                name: {"internal": figure, "external": figure, "drop": figure}
+                | {"do_intervals_overlap": True}
+                for name in ("accuracy", "balanced_accuracy", "macro_f1", "ece")
+            },
+            abstained=None,
+            chance=0.2,
+            blind=[
+                {"name": "border", "sees": "the outermost 4 % of each side of the model's view"}
+                | {"decides": True, "macro_f1": figure}
+            ],
+            blind_missing="",
+            **{"resamples": 2000, "seed": 1},
+        )
     )
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("width", [1200, 390])
 @pytest.mark.parametrize("kind", ["report", "wide"])
-def test_no_table_is_cut_off(browser, report_page, tmp_path, kind, width):
-    text = report_page if kind == "report" else wide_page()
+def test_no_table_is_cut_off(browser, report_page, wide_page, tmp_path, kind, width):
+    text = report_page if kind == "report" else wide_page
     assert len(text.encode()) < 3_000_000
     file = tmp_path / "page.html"
     file.write_text(text, encoding="utf-8")

@@ -155,13 +155,16 @@ def test_report_a_network_above_the_blind_model_is_not_called_the_same(tested, p
 
 
 def test_report_prints_why_a_shortcut_is_accepted(tested, params):
-    reason = "Teaching material; | nobody decides by it"
+    reason = "Teaching <b>material</b> & more; | nobody decides by it"
     with_audit(tested, score=FACTS, verdict="shortcut", accepted=reason)
     report.run(tested, params)
     text = tested.results_page.read_text()
     assert text.count("nobody decides by it") == 3  # table, warning, audit
     assert "fails" not in tables_of(text)[0][2]
-    assert reason in unescape(tested.html_page.read_text())
+    page = tested.html_page.read_text()
+    # Escaped, and once only.
+    assert reason in unescape(page)
+    assert "<b>" not in page
 
 
 def test_report_of_a_bundle_without_audit_and_intervals(tested, params):

@@ -5,7 +5,7 @@ import pytest
 from PIL import Image
 
 from pipelines.serving.predictor import Predictor
-from pipelines.validation.behaviour import Change, changes, turned_answers
+from pipelines.validation.behaviour import Change, changes, flipped_answers
 
 
 def photo(width: int = 60, height: int = 40) -> Image.Image:
@@ -62,13 +62,13 @@ def test_flip_is_asked_only_where_the_domain_allows_it():
     assert "flip" not in {change.family for change in changes(with_flip=False)}
 
 
-def test_turned_answers_counts_changed_labels(tested_project):
+def test_flipped_answers_counts_changed_labels(tested_project):
     files = tested_project.task("tiny")
     predictor = Predictor.load(files.bundle)
     pictures = sorted(files.raw_dir.glob("*/test_*.png"))
     swap = Change("flip", "red and blue swapped", _swap_red_and_blue)
     none = Change("jpeg", "nothing", lambda picture: picture)
-    turned, same = turned_answers(predictor, pictures, (swap, none), {"flip": 0.4})
+    turned, same = flipped_answers(predictor, pictures, (swap, none), {"flip": 0.4})
     before = [predictor.predict(path).label for path in pictures]
     assert turned.n_images == len(pictures)
     # Green tiles stay green; red and blue ones change places.

@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.audit import low_level
-from pipelines.audit.features import facts_table, file_facts, original_facts
+from pipelines.audit import features
+from pipelines.audit.features import facts_table, file_facts, original_facts, view_facts
 from pipelines.data.images import open_image
 from pipelines.data.pixel_range import Reading
+from pipelines.data.preprocess import Preprocess, View
 
 
 def encoded(kind: str, mode: str = "RGB", size: tuple[int, int] = (40, 30), **options) -> bytes:
@@ -61,27 +62,27 @@ def test_border_sees_the_edge_and_not_the_middle():
     pixels = np.full((100, 100, 3), 50, np.uint8)
     inner = pixels.copy()
     inner[4:96, 4:96] = 255
-    assert (low_level.border(pixels) == low_level.border(inner)).all()
+    assert (features.border(pixels) == features.border(inner)).all()
     outer = pixels.copy()
     outer[:4] = 200
-    strip = low_level.border(outer).reshape(4, 16, 3)
+    strip = features.border(outer).reshape(4, 16, 3)
     assert (strip[0] == 200).all()
     assert (strip[1] == 50).all()
 
 
 @pytest.mark.parametrize("side", [1, 3, 224])
-def test_low_level_of_any_side(side):
+def test_border_thumbnail_and_colours_of_any_side(side):
     pixels = np.random.default_rng(2).integers(0, 256, (side, side, 3), np.uint8)
-    assert low_level.border(pixels).shape == (192,)
-    assert low_level.thumbnail(pixels).shape == (64,)
-    assert low_level.colours(pixels).sum() == pytest.approx(1)
+    assert features.border(pixels).shape == (192,)
+    assert features.thumbnail(pixels).shape == (64,)
+    assert features.colours(pixels).sum() == pytest.approx(1)
 
 
 def test_colours_count_wherever_they_are():
     pixels = np.zeros((10, 10, 3), np.uint8)
     pixels[:5] = (255, 0, 0)
-    assert (low_level.colours(pixels) == low_level.colours(pixels[::-1])).all()
-    assert sorted(low_level.colours(pixels))[-2:] == [0.5, 0.5]
+    assert (features.colours(pixels) == features.colours(pixels[::-1])).all()
+    assert sorted(features.colours(pixels))[-2:] == [0.5, 0.5]
 
 
 def test_facts_of_a_tiff_that_pillow_alone_does_not_open() -> None:
@@ -93,3 +94,44 @@ def test_facts_of_a_tiff_that_pillow_alone_does_not_open() -> None:
     reading = Reading(range=(0.0, 4095.0))
     assert open_image(data, reading=reading).rgb.getpixel((0, 0)) == (255, 255, 255)
     assert (file_facts(data, "a.tif").format, file_facts(data, "a.tif").width_px) == ("TIFF", 2)
+
+
+# -- what a view leaves of a file's facts ----------------------------------------------------------
+def smooth(width_px: int, height_px: int) -> Image.Image:
+    y, x = np.mgrid[0:height_px, 0:width_px]
+    pixels = np.stack([255 * x / width_px, 255 * y / height_px, 90 + 0 * x], axis=-1)
+    return Image.fromarray(pixels.astype(np.uint8))
+
+
+def test_size_and_type_are_the_same_for_all() -> None:
+    preprocess = Preprocess(40, 32)
+    found = [view_facts(preprocess(smooth(*size))) for size in [(300, 200), (50, 90), (20, 20)]]
+    assert {(facts.width_px, facts.height_px) for facts in found} == {(32, 32)}
+
+
+def test_mode_says_whether_the_view_is_grey() -> None:
+    image = smooth(60, 50)
+    grey = image.convert("L").convert("RGB")
+    off, on = Preprocess(40, 32), Preprocess(40, 32, View(grey=True))
+    assert [view_facts(off(each)).mode for each in (image, grey)] == ["RGB", "L"]
+    assert [view_facts(on(each)).mode for each in (image, grey)] == ["L", "L"]
+
+
+def test_bytes_tell_of_detail_and_not_of_the_codec() -> None:
+    image = smooth(60, 50)
+    noisy = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 90, 3), dtype=np.uint8))
+    preprocess = Preprocess(90, 80)
+    assert view_facts(preprocess(noisy)).n_bytes > 2 * view_facts(preprocess(image)).n_bytes
+    lossless = []
+    for form in ("PNG", "BMP", "TIFF"):
+        buffer = io.BytesIO()
+        image.save(buffer, form)
+        lossless.append(view_facts(preprocess(open_image(buffer.getvalue()).rgb)))
+    assert len(set(lossless)) == 1
+
+
+def test_a_grey_view_is_not_smaller_for_its_mode_alone() -> None:
+    grey = Preprocess(40, 32)(smooth(60, 50).convert("L").convert("RGB"))
+    tinted = grey.copy()
+    tinted[0, 0, 0] ^= 1
+    assert abs(view_facts(grey).n_bytes - view_facts(tinted).n_bytes) < 12

@@ -1,4 +1,7 @@
-"""The figure that shows what a threshold costs."""
+"""The figures of the test split: what the served file answers, and what a threshold costs.
+
+Called by `evaluate`.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +12,19 @@ import numpy as np
 from matplotlib.figure import Figure
 from numpy.typing import NDArray
 
-from pipelines.plots.curves import BLUE, GREY, ORANGE, png, shortened, style
+from pipelines.plots.figures import (
+    BLUE,
+    GREY,
+    ORANGE,
+    confusion,
+    png,
+    reliability,
+    roc,
+    shortened,
+    style,
+)
+from pipelines.serving.bundle import Bundle
+from pipelines.serving.probabilities import softmax
 from pipelines.serving.trust import OperatingPoint
 
 _N_COLUMNS = 3
@@ -96,3 +111,49 @@ def _share_from(said: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray
 def _share_below(said: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     at, reach = _share_from(said)
     return at, 1 - reach
+
+
+def served_figures(
+    bundle: Bundle,
+    class_index: NDArray[np.integer[Any]],
+    logits: NDArray[np.float32],
+    bins: int,
+) -> dict[str, bytes]:
+    """The figures of the test split by file name.
+
+    Args:
+        bundle: labels, temperature and operating points.
+        class_index: (n,) true classes.
+        logits: (n, c) of the served file.
+        bins: of the reliability diagram.
+    """
+    before, after = softmax(logits), softmax(logits, bundle.temperature)
+    names = drawable(bundle.labels, [bundle.name_of(label) for label in bundle.labels])
+    title = f"{bundle.task}, {bundle.served.precision}, test split"
+    figures = {
+        "confusion.png": confusion(class_index, after.argmax(axis=1), names, title),
+        "reliability.png": reliability(class_index, after, bins, before=before),
+        "roc.png": roc(class_index, after, names),
+    }
+    if bundle.operating_points:
+        figures["threshold.png"] = thresholds(
+            class_index, after, bundle.labels, bundle.operating_points
+        )
+    return figures
+
+
+def drawable(labels: Sequence[str], names: Sequence[str]) -> list[str]:
+    """What to write on a figure for each label: its name, or the label where a glyph is missing.
+
+    Matplotlib's own font has Latin, Greek and Cyrillic letters, and no Chinese, Japanese or Korean
+    ones: these would be drawn as empty boxes, all alike.
+    """
+    if list(labels) == list(names):
+        return list(labels)
+    from matplotlib.font_manager import FontProperties, findfont, get_font
+
+    font = get_font(findfont(FontProperties()))
+    return [
+        name if all(font.get_char_index(ord(letter)) for letter in name) else label
+        for label, name in zip(labels, names, strict=True)
+    ]

@@ -11,7 +11,6 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,8 +27,8 @@ from pipelines.data.pixel_range import AS_IT_COMES, Reading
 from pipelines.data.tree import File
 from pipelines.errors import DataError, MissingDataError
 from pipelines.progress import track
+from pipelines.validation.external import Excluded
 
-Kind = Literal["refused", "known", "copy", "unknown_label"]
 #: Reasons that name another image, without it.
 _IN_SHORT: dict[str, str] = {
     "known": "copies of the project's images",
@@ -52,49 +51,34 @@ class Project:
 
 
 @dataclass(frozen=True, slots=True)
-class Aside:
-    """One image that does not count.
-
-    Attributes:
-        path: relative to the folder.
-        kind: as in `pipelines.validation.external.SetAside`.
-        reason: one line.
-    """
-
-    path: str
-    kind: Kind
-    reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class Outside:
+class NewImages:
     """A folder, sifted.
 
     Attributes:
         entries: the images that count, by path; near duplicates share a group.
-        aside: the others, by path.
+        excluded: the others, by path.
         sought: how far copies of the project's images were looked for, in words.
         files: every file of the folder.
         label_of: label of each listed image, by path.
     """
 
     entries: tuple[Entry, ...]
-    aside: tuple[Aside, ...]
+    excluded: tuple[Excluded, ...]
     sought: str
     files: tuple[File, ...]
     label_of: Mapping[str, str]
 
-    def account(self, refused: Iterable[Aside] = ()) -> Account:
+    def account(self, refused: Iterable[Excluded] = ()) -> Account:
         """What became of every file of the folder.
 
         Args:
             refused: images that counted, and could not be used later.
         """
-        aside = {each.path: each for each in (*self.aside, *refused)}
-        read = {entry.path: entry.label for entry in self.entries if entry.path not in aside}
+        excluded = {each.path: each for each in (*self.excluded, *refused)}
+        read = {entry.path: entry.label for entry in self.entries if entry.path not in excluded}
         left_out = {
             path: (self.label_of[path], _IN_SHORT.get(each.kind, each.reason))
-            for path, each in aside.items()
+            for path, each in excluded.items()
         }
         return account(self.files, read, left_out, read.values())
 
@@ -108,7 +92,7 @@ def sift(
     min_side_px: int,
     near_duplicate_bits: int,
     reading: Reading = AS_IT_COMES,
-) -> Outside:
+) -> NewImages:
     """The images of a folder that count, and why the others do not.
 
     Args:
@@ -132,8 +116,10 @@ def sift(
     layout = read_folder(folder, card)
     # A part of a published split means nothing to a model that was not trained on it.
     listed = [replace(each, split=None) for each in records_of(folder, layout, card)]
-    aside = [
-        Aside(each.path, "unknown_label", f"the model was not taught {each.label!r}")
+    excluded = [
+        Excluded(
+            path=each.path, kind="unknown_label", reason=f"the model was not taught {each.label!r}"
+        )
         for each in listed
         if each.label not in labels
     ]
@@ -147,22 +133,25 @@ def sift(
     seen: list[Seen] = []
     for found in track(looks, f"{card.task}: decoding the folder", len(record_of)):
         if isinstance(found, Refused):
-            aside.append(Aside(found.path, "refused", found.reason))
+            excluded.append(Excluded(path=found.path, kind="refused", reason=found.reason))
         else:
             seen.append(found)
     record_of |= by_patient(record_of, seen, folder)
     labels_of = {path: record.label for path, record in record_of.items()}
     known, sought = _known(seen, labels_of, project, near_duplicate_bits, reading, card)
-    aside += [Aside(path, "known", reason) for path, reason in known.items()]
+    excluded += [Excluded(path=path, kind="known", reason=reason) for path, reason in known.items()]
     new = [each for each in seen if each.path not in known]
     records = [record_of[each.path] for each in new]
     sha256s = [each.sha256 for each in new]
     dropped = {each.index: each.reason for each in drop_exact(records, sha256s)}
-    aside += [Aside(new[index].path, "copy", reason) for index, reason in dropped.items()]
+    excluded += [
+        Excluded(path=new[index].path, kind="copy", reason=reason)
+        for index, reason in dropped.items()
+    ]
     linked = linked_by_copies(records, sha256s)
     kept = [index for index in range(len(new)) if index not in dropped]
-    _check_any(folder, kept, listed, aside)
-    return Outside(
+    _check_any(folder, kept, listed, excluded)
+    return NewImages(
         entries=_entries(
             [new[i] for i in kept],
             [records[i] for i in kept],
@@ -171,7 +160,7 @@ def sift(
             near_duplicate_bits,
             card.near_duplicates,
         ),
-        aside=tuple(sorted(aside, key=lambda each: each.path)),
+        excluded=tuple(sorted(excluded, key=lambda each: each.path)),
         sought=sought,
         files=layout.files,
         label_of={each.path: each.label for each in listed},
@@ -179,15 +168,15 @@ def sift(
 
 
 def _check_any(
-    folder: Path, kept: Sequence[int], listed: Sequence[Record], aside: Sequence[Aside]
+    folder: Path, kept: Sequence[int], listed: Sequence[Record], excluded: Sequence[Excluded]
 ) -> None:
     if kept:
         return
-    counts = Counter(each.kind for each in aside)
+    counts = Counter(each.kind for each in excluded)
     why = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in sorted(counts.items()))
     raise DataError(
-        f"{folder}: of {len(listed)} images none counts ({why}; the first: {aside[0].path!r}: "
-        f"{aside[0].reason}). Expected images that are new to the model."
+        f"{folder}: of {len(listed)} images none counts ({why}; the first: {excluded[0].path!r}: "
+        f"{excluded[0].reason}). Expected images that are new to the model."
     )
 
 

@@ -8,7 +8,8 @@ from PIL import Image
 from scipy.special import softmax
 
 from pipelines.metrics.abstention import fit_abstention
-from pipelines.plots.evaluation import served_figures, served_metrics
+from pipelines.metrics.certainty import served_metrics
+from pipelines.plots.served import served_figures
 from pipelines.serving.bundle import Bundle, read_bundle
 from pipelines.serving.trust import OperatingPoint
 
@@ -45,8 +46,8 @@ def answers() -> tuple[np.ndarray, np.ndarray]:
 
 def test_measures_of_the_served_file(bundle, answers):
     class_index, logits = answers
-    is_foreign = np.arange(40) < 10
-    found = served_metrics(bundle, class_index, logits, is_foreign, 10)
+    is_refused = np.arange(40) < 10
+    found = served_metrics(bundle, class_index, logits, is_refused, 10)
     truth = np.eye(3)[class_index]
     after = softmax(logits.astype(float) / 0.5, axis=1)
     before = softmax(logits.astype(float), axis=1)

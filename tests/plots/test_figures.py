@@ -10,9 +10,9 @@ import pytest
 from matplotlib.figure import Figure
 from PIL import Image
 
-from pipelines.plots import curves as plots
-from pipelines.plots.confusion import confusion
-from pipelines.plots.thresholds import thresholds
+from pipelines.plots import figures as plots
+from pipelines.plots.figures import confusion
+from pipelines.plots.served import drawable, thresholds
 from pipelines.serving.trust import OperatingPoint
 
 LABELS = ("ash", "birch", "cedar")
@@ -66,7 +66,7 @@ def test_global_state_stays_as_it_was(drawn):
 
 def test_pyplot_is_never_loaded():
     code = (
-        "import sys, numpy as np; from pipelines.plots.confusion import confusion;"
+        "import sys, numpy as np; from pipelines.plots.figures import confusion;"
         "confusion(np.array([0, 1]), np.array([0, 1]), ('a', 'b'));"
         "sys.exit('matplotlib.pyplot' in sys.modules)"
     )
@@ -116,7 +116,7 @@ def test_figures_are_bounded_in_pixels_however_many_classes_there_are(n_classes)
 def test_the_largest_confusions_are_the_ones_that_are_drawn(monkeypatch):
     drawn = []
     monkeypatch.setattr(
-        "pipelines.plots.confusion.Figure",
+        "pipelines.plots.figures.Figure",
         lambda **size: drawn.append(Figure(**size)) or drawn[-1],
     )
     true = np.repeat(np.arange(50), 4)
@@ -128,3 +128,9 @@ def test_the_largest_confusions_are_the_ones_that_are_drawn(monkeypatch):
     assert [text.get_text() for text in axes.get_yticklabels()] == ["c0 → c7", "c2 → c9"]
     assert [bar.get_width() for bar in axes.patches] == [3, 2]
     assert "5 of 5 wrong answers, of 200 images" in axes.get_title()
+
+
+def test_names_that_the_font_has_are_drawn_and_others_give_way_to_the_label() -> None:
+    labels = ["jian_kang", "zdorovyy", "grossenfehler"]
+    names = ["健康", "здоровый", "Größenfehler"]
+    assert drawable(labels, names) == ["jian_kang", "здоровый", "Größenfehler"]
