@@ -32,8 +32,7 @@ import numpy as np
 from report import header, make_parser, run, say, table
 
 from pipelines.audit.shortcuts import folds_by_group
-from pipelines.data.manifest import SPLITS, Entry, Split, class_index_of, read_manifest
-from pipelines.data.prepared import read_summary
+from pipelines.data.manifest import SPLITS, Entry, Split, class_index_of, in_split
 from pipelines.metrics.classification import accuracy, macro_f1
 from pipelines.paths import Paths
 
@@ -83,30 +82,26 @@ def main() -> int:
 def compare(arguments: argparse.Namespace) -> None:
     """Print a row a fold, and the figures of all folds together."""
     # Not before the environment is set: OpenMP reads it when torch is loaded.
-    from timed_fit import setting_of, train
+    from timed_fit import read_setting, train
 
-    from pipelines.training.start import set_up_torch
+    from pipelines.training.runtime import one_process
 
-    set_up_torch(arguments.threads)
-    paths = Paths(arguments.root.resolve())
+    paths, runtime = Paths(arguments.root.resolve()), one_process(arguments.threads)
     comparison = _COMPARISONS[arguments.compare]
-    entries = [
-        entry
-        for entry in read_manifest(paths.task(arguments.task).manifest)
-        if entry.split in comparison.splits
-    ]
+    setting = read_setting(paths, arguments.task, runtime)
+    data, labels = setting.data, setting.data.summary.labels
+    entries = [entry for entry in data.entries if entry.split in comparison.splits]
     header(f"`{arguments.task}` in {arguments.folds} folds of {', '.join(comparison.splits)}")
-    if read_summary(paths.task(arguments.task).prepare_summary).splits == "given":
+    if data.summary.splits == "given":
         say("The publisher's split is left: folds are dealt anew, by group.", "")
     rows = []
     scores: dict[str, list[tuple[float, float]]] = {name: [] for name in comparison.ways}
     for number, fold in enumerate(folds(entries, arguments.folds, arguments.seed), start=1):
-        setting = setting_of(paths, arguments.task, fold, is_warm=False)
-        truth = setting.splits["test"].class_index
+        dealt = replace(setting, data=replace(data, entries=fold))
+        truth = class_index_of(in_split(fold, "test"), labels)
         for name, way in comparison.ways.items():
-            params = setting.params.model_copy(update=dict(way))
-            answers = train(replace(setting, params=params), "cached", is_measured=False).answers
-            found = accuracy(truth, answers), macro_f1(truth, answers, len(setting.labels))
+            answers = train(dealt.changed(**way), "cached", is_measured=False).answers
+            found = accuracy(truth, answers), macro_f1(truth, answers, len(labels))
             scores[name].append(found)
             rows.append([str(number), name, str(len(truth)), *map(_figure, found)])
     table(["fold", "training", "images answered", "accuracy", "macro-F1"], rows)

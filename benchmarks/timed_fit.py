@@ -5,31 +5,25 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from pipelines.backbones.heads import Classifier
 from pipelines.config.params import load_params
-from pipelines.config.train import TrainParams
-from pipelines.data.manifest import SPLITS, Entry, in_split, read_manifest
-from pipelines.data.manifest import Split as SplitName
-from pipelines.data.prepared import read_summary
 from pipelines.metrics.classification import accuracy
 from pipelines.paths import Paths
-from pipelines.training.assembly import frozen_trunks, normalise, open_split, phases_of
+from pipelines.training import job as jobs
+from pipelines.training.assembly import frozen_trunks, normalise
 from pipelines.training.batches import Split
-from pipelines.training.fit import EpochLog, Phase, fit
-from pipelines.training.full import full_phases
-from pipelines.training.refit import refit
-from pipelines.training.start import start_model, training_device
-
-Batches = Callable[[int], Iterator[tuple[Tensor, Tensor]]]
+from pipelines.training.fit import EpochLog
+from pipelines.training.full import logits_of
+from pipelines.training.runtime import Runtime
+from pipelines.training.start import start_model
 
 
 class Stopwatch:
@@ -55,15 +49,26 @@ class Stopwatch:
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What all trainings of a comparison share."""
+    """What all trainings of a comparison share.
 
-    task: str
-    params: TrainParams
-    seed: int
+    Attributes:
+        job: the task's own.
+        data: its images; the test split is answered.
+        paths: whose weights and exported trunks are used.
+        runtime: where it trains.
+        is_warm: whether stored activations are used, too.
+    """
+
+    job: jobs.Job
+    data: jobs.Data
     paths: Paths
-    labels: tuple[str, ...]
-    splits: Mapping[SplitName, Split]
-    is_warm: bool
+    runtime: Runtime
+    is_warm: bool = False
+
+    def changed(self, **params: object) -> Setting:
+        """The same with other params."""
+        chosen = self.job.params.model_copy(update=params)
+        return replace(self, job=replace(self.job, params=chosen))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,25 +120,34 @@ class _Ended(Exception):
     """Nothing is to be learned from training on."""
 
 
-def read_setting(paths: Paths, task: str, is_warm: bool) -> Setting:
-    """The task's params and splits, as the stage reads them."""
-    return setting_of(paths, task, read_manifest(paths.task(task).manifest), is_warm)
+def read_setting(paths: Paths, task: str, runtime: Runtime, *, is_warm: bool = False) -> Setting:
+    """The task's params and images, as the stage reads them."""
+    job = jobs.Job.of(load_params(paths.params), task)
+    return Setting(job, jobs.Data.read(paths.task(task)), paths, runtime, is_warm)
 
 
-def setting_of(paths: Paths, task: str, entries: Sequence[Entry], is_warm: bool) -> Setting:
-    """The same, of images whose splits are given."""
-    params = load_params(paths.params)
-    chosen = params.task(task).train
-    files = paths.task(task)
-    summary = read_summary(files.prepare_summary)
-    labels = summary.labels
-    splits = {
-        name: open_split(
-            in_split(entries, name), labels, chosen, params.seed, files, summary.reading
-        )
-        for name in SPLITS
-    }
-    return Setting(task, chosen, params.seed, paths, labels, splits, is_warm)
+class _Timed(jobs.Observer):
+    """Notes when the first epoch begins and each ends, and ends a training whose time is up."""
+
+    def __init__(self, result: Trained, watch: Stopwatch, test: Split | None, limit_s: float):
+        self._result, self._watch, self._test, self._limit_s = result, watch, test, limit_s
+
+    def begun(self, key: str, model: Classifier) -> None:
+        self.model = model
+        self._result.before_s = self._watch.elapsed_s
+
+    def epoch(self, log: EpochLog, *, is_refit: bool) -> None:
+        if is_refit:
+            return
+        result, watch = self._result, self._watch
+        result.n_epochs += 1
+        if self._test is not None:
+            with watch.paused():
+                measured = accuracy(self._test.class_index, answers_of(self.model, self._test))
+            result.epochs.append(Epoch(log.epoch, log.phase, watch.elapsed_s, measured))
+        if watch.elapsed_s > self._limit_s:
+            result.is_stopped = True
+            raise _Ended
 
 
 def train(
@@ -143,71 +157,29 @@ def train(
     limit_s: float = float("inf"),
     is_measured: bool = True,
 ) -> Trained:
-    """Train once; end early after ``limit_s``."""
-    params = setting.params.model_copy(update={"strategy": strategy})
+    """Train once; end after the epoch in which ``limit_s`` passed."""
+    setting = setting.changed(strategy=strategy)
+    test = setting.data.split("test", setting.job)
     result = Trained(strategy)
+    if strategy == "cached":
+        result.export_s = export_trunk(setting)
     with tempfile.TemporaryDirectory() as folder:
         scratch = Paths(Path(folder))
         share_caches(setting, scratch)
         watch = Stopwatch()
-        model, _ = start_model(params, len(setting.labels), setting.seed, setting.paths)
-        model.to(training_device())
-        if strategy == "cached":
-            with watch.paused():
-                result.export_s = export_trunk(setting, model)
-        splits = setting.splits
-        phases = phases_of(
-            setting.task,
-            model,
-            params,
-            splits["train"],
-            splits["val"],
-            setting.seed,
-            scratch,
-        )
-        result.before_s = watch.elapsed_s
-
-        def end_if_due() -> None:
-            result.is_stopped = watch.elapsed_s > limit_s
-            if result.is_stopped:
-                raise _Ended
-
-        def on_epoch(log: EpochLog) -> None:
-            result.n_epochs += 1
-            if is_measured:
-                with watch.paused():
-                    measured = test_accuracy(setting, test_answers(setting, model))
-                result.epochs.append(Epoch(log.epoch, log.phase, watch.elapsed_s, measured))
-
+        timed = _Timed(result, watch, test if is_measured else None, limit_s)
         with contextlib.suppress(_Ended):
-            fit(
-                model,
-                [replace(phase, batches=checked(phase, end_if_due)) for phase in phases],
-                params,
-                train_class_index=splits["train"].class_index,
-                n_classes=len(setting.labels),
-                seed=setting.seed,
-                checkpoint_dir=scratch.task(setting.task).checkpoint_dir,
-                key="benchmark",
-                on_epoch=on_epoch,
-                what=f"{setting.task} {strategy}",
+            done = jobs.train(
+                setting.job,
+                setting.data,
+                paths=scratch,
+                runtime=setting.runtime,
+                observer=timed,
             )
-        if params.refit and not result.is_stopped:
-            model = refit(
-                setting.task,
-                params,
-                len(setting.labels),
-                splits["train"],
-                splits["val"],
-                setting.seed,
-                scratch,
-                checkpoint_dir=scratch.task(setting.task).refit_checkpoint_dir,
-                key="benchmark",
-                on_epoch=lambda log: None,
-            )
+            timed.model = done.model
         result.elapsed_s = watch.elapsed_s
-        result.answers = test_answers(setting, model)
-        result.accuracy = test_accuracy(setting, result.answers)
+        result.answers = answers_of(timed.model, test)
+        result.accuracy = accuracy(test.class_index, result.answers)
     return result
 
 
@@ -225,44 +197,21 @@ def share_caches(setting: Setting, scratch: Paths) -> None:
         link.symlink_to(target, target_is_directory=True)
 
 
-def export_trunk(setting: Setting, model: Classifier) -> float:
+def export_trunk(setting: Setting) -> float:
     """Time to export the frozen trunk into the project's cache; 0 if it is there."""
-    paths = setting.paths
-    kept = set(paths.trunks_dir.iterdir())
+    job, paths = setting.job, setting.paths
+    params = job.params.model_copy(update={"int8_views": 0.0})
+    model, _ = start_model(params, len(setting.data.summary.labels), job.seed, paths)
+    kept = set(paths.trunks_dir.glob("*"))
     start = time.perf_counter()
-    params = setting.params.model_copy(update={"int8_views": 0.0})
-    frozen_trunks(model, params, setting.splits["train"].pictures, setting.seed, paths)
+    frozen_trunks(model, params, setting.data.split("train", job).pictures, job.seed, paths)
     elapsed_s = time.perf_counter() - start
-    return elapsed_s if set(paths.trunks_dir.iterdir()) - kept else 0.0
+    return elapsed_s if set(paths.trunks_dir.glob("*")) - kept else 0.0
 
 
-def checked(phase: Phase, end_if_due: Callable[[], None]) -> Batches:
-    """A phase's batches, with a look at the watch before and after each."""
-
-    def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        end_if_due()
-        for batch in phase.batches(epoch):
-            yield batch
-            end_if_due()
-
-    return batches
-
-
-def test_accuracy(setting: Setting, answers: NDArray[np.int64]) -> float:
-    """Share of the test split that is answered rightly."""
-    return accuracy(setting.splits["test"].class_index, answers)
-
-
-def test_answers(setting: Setting, model: Classifier) -> NDArray[np.int64]:
-    """Answers of the float model on the test split; the model is left in inference mode."""
-    test = setting.splits["test"]
-    # The logits of the ordinary loop's val split are those of whatever split it is given.
-    phases = full_phases(
-        model, setting.params, test, test, normalise, seed=setting.seed, what="timed"
-    )
+def answers_of(model: Classifier, split: Split) -> NDArray[np.int64]:
+    """Answers of the float model to a split; the model is left in inference mode."""
     model.eval()
     with torch.inference_mode():
-        logits = phases[0].val_logits
-        assert logits is not None  # there is a split to answer
-        answers: NDArray[np.int64] = logits().argmax(dim=1).numpy()
+        answers: NDArray[np.int64] = logits_of(model, split, normalise).argmax(dim=1).numpy()
     return answers

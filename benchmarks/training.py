@@ -1,15 +1,15 @@
 """How long `cached` and `full` take, and how good they get, on the same data and split.
 
 One process: `cached` with the task's own params to its end; then `full`, the ordinary fine-tuning
-of every layer from the first step, for --epochs epochs or until its time passes --max-ratio times
-cached's; then `cached` once more, so that a machine that became slower meanwhile shows. The test
-accuracy is measured after each epoch, so two ratios are given: to the end of both, which is what
-somebody waits who does not look at the test split, and to the first epoch of `full` that comes
-within --within of cached's accuracy, which nobody can know without looking. Everything from the
-manifest on is timed, checkpoints included; measuring the test split is not, and neither is the
-export of the frozen trunk, which tasks share and which is named beside. Activations and checkpoints
-go to a temporary folder, so `cached` starts cold. Not tracked by MLflow. Needs a prepared task
-(`make repro`, or `make real` and --root .real):
+of every layer from the first step, for --epochs epochs, or to the end of the first by which
+--max-ratio times cached's time has passed; then `cached` once more, so that a machine that became
+slower meanwhile shows. The test accuracy is measured after each epoch, so two ratios are given: to
+the end of both, which is what somebody waits who does not look at the test split, and to the first
+epoch of `full` that comes within --within of cached's accuracy, which nobody can know without
+looking. Everything from the manifest on is timed, checkpoints included; measuring the test split is
+not, and neither is the export of the frozen trunk, which tasks share and which is named beside.
+Activations and checkpoints go to a temporary folder, so `cached` starts cold. Not tracked by
+MLflow. Needs a prepared task (`make repro`, or `make real` and --root .real):
 
     python benchmarks/training.py --root .real --task cats_dogs
 """
@@ -21,7 +21,6 @@ import os
 import statistics
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -52,16 +51,19 @@ def compare(arguments: argparse.Namespace) -> None:
     # Not before the environment is set: OpenMP reads it when torch is loaded.
     from timed_fit import read_setting, train
 
-    from pipelines.training.start import set_up_torch
+    from pipelines.data.manifest import SPLITS, in_split
+    from pipelines.training.runtime import one_process
 
-    set_up_torch(arguments.threads)
-    setting = read_setting(Paths(arguments.root.resolve()), arguments.task, arguments.warm)
+    paths, runtime = Paths(arguments.root.resolve()), one_process(arguments.threads)
     # A refit is one more training by either strategy, and on other images than full's epochs see.
-    setting = replace(setting, params=setting.params.model_copy(update={"refit": False}))
-    header(f"Training `{setting.task}`: cached against full")
-    n_images = {name: len(split.class_index) for name, split in setting.splits.items()}
+    setting = read_setting(paths, arguments.task, runtime, is_warm=arguments.warm).changed(
+        refit=False
+    )
+    header(f"Training `{arguments.task}`: cached against full")
+    n_images = {name: len(in_split(setting.data.entries, name)) for name in SPLITS}
+    params = setting.job.params
     say(
-        f"{setting.params.backbone}, {setting.params.image_px} px, {setting.params.views} views; "
+        f"{params.backbone}, {params.image_px} px, {params.views} views; "
         f"images: {', '.join(f'{name} {n}' for name, n in n_images.items())}; "
         f"{arguments.threads} threads in torch.",
         "",
@@ -78,11 +80,10 @@ def compare(arguments: argparse.Namespace) -> None:
 
 def every_layer(setting: Setting, n_epochs: int) -> Setting:
     """The same training without a phase of its own for the head."""
-    params = setting.params
-    head = params.head_phase.model_copy(update={"epochs": 0})
-    tail = params.tail_phase.model_copy(update={"epochs": n_epochs})
-    return replace(
-        setting, params=params.model_copy(update={"head_phase": head, "tail_phase": tail})
+    params = setting.job.params
+    return setting.changed(
+        head_phase=params.head_phase.model_copy(update={"epochs": 0}),
+        tail_phase=params.tail_phase.model_copy(update={"epochs": n_epochs}),
     )
 
 

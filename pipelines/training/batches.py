@@ -92,6 +92,18 @@ def set_modes(model: Classifier, *, train_norms: bool) -> None:
                 module.eval()
 
 
+def train_from(model: Classifier, first: int, *, train_norms: bool) -> None:
+    """Put a network into the state in which the head and the blocks from ``first`` on are trained.
+
+    Args:
+        model: changed in place.
+        first: as of `freeze_before`.
+        train_norms: as of `set_modes`.
+    """
+    freeze_before(model, first)
+    set_modes(model, train_norms=train_norms)
+
+
 def trained_modules(model: Classifier, first: int, decay: float) -> list[tuple[nn.Module, float]]:
     """The head and the blocks from ``first`` on, each with its share of the learning rate.
 

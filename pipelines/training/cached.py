@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from pathlib import Path
 
 import numpy as np
@@ -21,13 +21,18 @@ from pipelines.training.batches import (
     chunks,
     device_of,
     epoch_order,
-    freeze_before,
-    set_modes,
+    train_from,
     trained_modules,
 )
 from pipelines.training.fit import Phase
 from pipelines.training.reweighing import draw_weights
-from pipelines.training.trunk import Activations, cached_activations, plain_slots, train_slots
+from pipelines.training.trunk import (
+    Activations,
+    Slot,
+    cached_activations,
+    plain_slots,
+    train_slots,
+)
 
 #: Ways in which a head that a tail follows sees each picture. Each is a pass through the tail, and
 #: more of them changed no val loss beyond what the order of images does
@@ -64,82 +69,101 @@ def cached_phases(
     """
     # First of all: what it refuses should not cost the work of the trunk.
     weights = draw_weights(train, params.balance, what)
-    stored = cached_activations(
-        train.pictures,
-        train.class_index,
-        # A plain view shows the background that the others are to hide.
-        train_slots(params.views, params.int8_views, has_plain=params.augment.background == 0),
-        trunks,
-        cache_dir,
-        max_bytes=params.max_cache_bytes,
-        what=f"{what}: train",
-    )
-    labels = torch.from_numpy(train.class_index)
-    n_images, n_slots = stored.values.shape[:2]
-    first_slot = np.random.default_rng([seed, 3]).permutation(n_images) % n_slots
 
-    def rows_of(epoch: int, phase: int) -> list[NDArray[np.int64]]:
-        generator = np.random.default_rng([seed, phase, epoch, 2])
-        return chunks(epoch_order(n_images, generator, weights), params.batch_size)
+    def stored(split: Split, slots: Sequence[Slot], name: str) -> Activations:
+        return cached_activations(
+            split.pictures,
+            split.class_index,
+            slots,
+            trunks,
+            cache_dir,
+            max_bytes=params.max_cache_bytes,
+            what=f"{what}: {name}",
+        )
 
-    def turn_of(epoch: int, rows: NDArray[np.int64], n_turns: int) -> NDArray[np.int64]:
-        # Each image shows its slots in turn, so that each is seen as often.
-        turns: NDArray[np.int64] = (first_slot[rows] + epoch) % n_turns
-        return turns
-
-    n_head_slots = n_slots if params.tail_phase.epochs == 0 else min(n_slots, _HEAD_SLOTS)
-    head_slots = np.linspace(0, n_slots - 1, n_head_slots).round().astype(np.int64)
-
-    # Once, and only when a head is trained: a run that goes on with its tail does not need it.
-    @cache
-    def train_features() -> Tensor:
-        return _embed_all(model, stored, head_slots)
-
-    def head_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        values = train_features()
-        for rows in rows_of(epoch, 0):
-            yield values[rows, turn_of(epoch, rows, len(head_slots))], labels[rows]
-
-    def tail_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for rows in rows_of(epoch, 1):
-            yield stored.take(rows, turn_of(epoch, rows, n_slots)), labels[rows]
-
-    def head_mode() -> None:
-        freeze_before(model, len(model.blocks))
-        set_modes(model, train_norms=False)
-
-    def tail_mode() -> None:
-        freeze_before(model, model.cut)
-        set_modes(model, train_norms=params.weights == "none")
-
+    # A plain view shows the background that the others are to hide.
+    has_plain = params.augment.background == 0
+    slots = train_slots(params.views, params.int8_views, has_plain=has_plain)
+    shown = _Train(model, params, stored(train, slots, "train"), weights, seed)
     asked = (
-        _NO_VAL if val is None else _val_of(model, params, val, trunks, cache_dir, f"{what}: val")
+        _NO_VAL
+        if val is None
+        else _val_of(model, stored(val, plain_slots(params.int8_views), "val"))
     )
-    n_batches = len(chunks(np.arange(n_images), params.batch_size))
     return [
         Phase(
-            "head",
-            params.head_phase,
-            [(model.head, 1.0)],
-            head_batches,
-            n_batches,
-            model.head.forward,
-            asked.head_logits,
-            asked.class_index,
-            head_mode,
+            name="head",
+            params=params.head_phase,
+            modules=[(model.head, 1.0)],
+            batches=shown.embeddings,
+            n_batches=shown.n_batches,
+            forward=model.head.forward,
+            val_logits=asked.head_logits,
+            val_class_index=asked.class_index,
+            train_mode=partial(train_from, model, len(model.blocks), train_norms=False),
         ),
         Phase(
-            "tail",
-            params.tail_phase,
-            trained_modules(model, model.cut, params.layer_decay),
-            tail_batches,
-            n_batches,
-            model.tail,
-            asked.tail_logits,
-            asked.class_index,
-            tail_mode,
+            name="tail",
+            params=params.tail_phase,
+            modules=trained_modules(model, model.cut, params.layer_decay),
+            batches=shown.activations,
+            n_batches=shown.n_batches,
+            forward=model.tail,
+            val_logits=asked.tail_logits,
+            val_class_index=asked.class_index,
+            train_mode=partial(train_from, model, model.cut, train_norms=params.weights == "none"),
         ),
     ]
+
+
+class _Train:
+    """Batches of both phases; an image shows its slots in turn, so that each is seen as often."""
+
+    def __init__(
+        self,
+        model: Classifier,
+        params: TrainParams,
+        stored: Activations,
+        weights: NDArray[np.float64] | None,
+        seed: int,
+    ) -> None:
+        self._model, self._stored, self._weights, self._seed = model, stored, weights, seed
+        self._batch_size = params.batch_size
+        self._labels = torch.from_numpy(stored.class_index)
+        self._n_images, self._n_slots = stored.values.shape[:2]
+        self._first_slot = (
+            np.random.default_rng([seed, 3]).permutation(self._n_images) % self._n_slots
+        )
+        is_last = params.tail_phase.epochs == 0
+        n_head_slots = self._n_slots if is_last else min(self._n_slots, _HEAD_SLOTS)
+        self._head_slots = np.linspace(0, self._n_slots - 1, n_head_slots).round().astype(np.int64)
+        self._embedded: Tensor | None = None
+
+    @property
+    def n_batches(self) -> int:
+        return len(chunks(np.arange(self._n_images), self._batch_size))
+
+    def embeddings(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        # Once, and only when a head is trained: a run that goes on with its tail does not need it.
+        if self._embedded is None:
+            self._embedded = _embed_all(self._model, self._stored, self._head_slots)
+        for rows in self._rows(epoch, 0):
+            slots = self._turn(epoch, rows, len(self._head_slots))
+            yield self._embedded[rows, slots], self._labels[rows]
+
+    def activations(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
+        for rows in self._rows(epoch, 1):
+            slots = self._turn(epoch, rows, self._n_slots)
+            yield self._stored.take(rows, slots), self._labels[rows]
+
+    def _rows(self, epoch: int, phase: int) -> list[NDArray[np.int64]]:
+        generator = np.random.default_rng([self._seed, phase, epoch, 2])
+        order = epoch_order(self._n_images, generator, self._weights)
+        return chunks(order, self._batch_size)
+
+    def _turn(self, epoch: int, rows: NDArray[np.int64], n_turns: int) -> NDArray[np.int64]:
+        turns: NDArray[np.int64] = (self._first_slot[rows] + epoch) % n_turns
+        return turns
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,23 +178,7 @@ class _Val:
 _NO_VAL = _Val(None, None, np.empty(0, dtype=np.int64))
 
 
-def _val_of(
-    model: Classifier,
-    params: TrainParams,
-    val: Split,
-    trunks: Mapping[Precision, bytes],
-    cache_dir: Path,
-    what: str,
-) -> _Val:
-    stored = cached_activations(
-        val.pictures,
-        val.class_index,
-        plain_slots(params.int8_views),
-        trunks,
-        cache_dir,
-        max_bytes=params.max_cache_bytes,
-        what=what,
-    )
+def _val_of(model: Classifier, stored: Activations) -> _Val:
     every_slot = np.arange(len(stored.slots))
     rows, slots = _all_rows(len(stored.values), every_slot)
 
@@ -189,7 +197,7 @@ def _val_of(
         ]
         return torch.cat(parts)
 
-    return _Val(head_logits, tail_logits, val.class_index[rows])
+    return _Val(head_logits, tail_logits, stored.class_index[rows])
 
 
 def _parts(

@@ -33,6 +33,7 @@ from pipelines.training.checkpoints import (
     restore_optimizer,
     save_checkpoint,
 )
+from pipelines.training.runtime import Runtime
 from pipelines.training.schedules import make_optimizer, parameter_groups, rate_factor
 
 
@@ -221,6 +222,7 @@ def fit(
     key: str,
     on_epoch: Callable[[EpochLog], None],
     what: str,
+    runtime: Runtime,
 ) -> list[EpochLog]:
     """Train through the phases and leave the best epoch's weights in the model, in inference mode.
 
@@ -239,6 +241,7 @@ def fit(
         key: hash of all that the training depends on; another key starts anew.
         on_epoch: told of each epoch, those before a resumption included.
         what: for the progress bar.
+        runtime: on whose device the model lies; its primary writes checkpoints.
 
     Returns:
         A row an epoch.
@@ -250,6 +253,8 @@ def fit(
         class_weights(train_class_index, n_classes) if params.balance == "class_weights" else None
     )
     state, optimizer_state = _resume(model, checkpoint_dir, key)
+    # All go on from the same epoch: none trains on before each has read.
+    runtime.barrier()
     if state.history:
         _LOG.info("%s: going on after epoch %d", what, state.history[-1].epoch)
     for log in state.history:
@@ -268,12 +273,22 @@ def fit(
             restore_optimizer(optimizer, optimizer_state)
         while state.epoch < phase.params.epochs and not _is_stale(phase, state):
             train_loss = _train_epoch(
-                phase, state, params, optimizer, weights, n_classes, (seed, index), model, what
+                phase,
+                state,
+                params,
+                optimizer,
+                weights,
+                n_classes,
+                (seed, index),
+                model,
+                what,
+                runtime,
             )
             log = _close_epoch(model, phase, state, params, optimizer, train_loss)
             _LOG.info("%s: %s", what, log)
             on_epoch(log)
-            save_checkpoint(checkpoint_dir, key, _checkpoint(model, state, optimizer))
+            if runtime.is_primary:
+                save_checkpoint(checkpoint_dir, key, _checkpoint(model, state, optimizer))
     if state.best:
         model.load_state_dict(state.best)
     # Also where nothing was left to train: batch norms must not go on counting what is shown next.
@@ -295,6 +310,7 @@ def _train_epoch(
     seed: tuple[int, int],
     model: nn.Module,
     what: str,
+    runtime: Runtime,
 ) -> float:
     phase.train_mode()
     generator = np.random.default_rng([*seed, state.epoch, 1])
@@ -312,15 +328,13 @@ def _train_epoch(
         targets = functional.one_hot(class_index, n_classes).float()
         if params.mixup_alpha > 0:
             inputs, targets = mixed(inputs, targets, params.mixup_alpha, generator)
-        device = next(model.parameters()).device
-        on_gpu = device.type == "cuda"
-        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=on_gpu):
-            logits = phase.forward(inputs.to(device))
+        with torch.autocast("cuda", dtype=torch.bfloat16, enabled=runtime.device.type == "cuda"):
+            logits = phase.forward(inputs.to(runtime.device))
         loss = functional.cross_entropy(
             logits.float(),
-            targets.to(device),
+            targets.to(runtime.device),
             label_smoothing=params.label_smoothing,
-            weight=None if weights is None else weights.to(device),
+            weight=None if weights is None else weights.to(runtime.device),
         )
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
@@ -332,7 +346,9 @@ def _train_epoch(
             update_average(model, state.average, params.ema_decay, step)
         total += loss.item() * len(class_index)
         n_images += len(class_index)
-    return total / max(n_images, 1)
+    sums = torch.tensor([total, n_images], dtype=torch.float64, device=runtime.device)
+    loss_of_all, n_of_all = map(float, runtime.reduce(sums))
+    return loss_of_all / max(n_of_all, 1)
 
 
 def _close_epoch(

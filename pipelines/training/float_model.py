@@ -16,7 +16,7 @@ from pipelines.backbones.heads import Classifier, make_classifier
 from pipelines.config.view import ViewParams
 from pipelines.data.pixel_range import MAX_ASPECT, Reading
 from pipelines.data.preprocess import Preprocess, View
-from pipelines.errors import BundleError, MissingDataError
+from pipelines.errors import BundleError, MissingDataError, StorageError
 
 _META = "model.json"
 _WEIGHTS = "weights.safetensors"
@@ -62,7 +62,7 @@ class FloatModel(BaseModel):
     params_sha256: str
     #: Of the epoch that was kept; of a refitted model, the one before the refit.
     val: dict[str, float]
-    #: Whether the weights were trained on train and val together (`training.refit`).
+    #: Whether the weights were trained on train and val together (`train.refit`).
     is_refit: Annotated[bool, Field(exclude_if=lambda is_refit: not is_refit)] = False
 
     @property
@@ -105,6 +105,26 @@ def save_float_model(
     text = json.dumps(meta.model_dump(mode="json"), indent=2, ensure_ascii=False)
     write_text(folder / _META, text + "\n")
     return file_sha256(path)
+
+
+def check_folder(folder: Path) -> None:
+    """Nothing, if a float model may take the place of what a folder holds.
+
+    Args:
+        folder: that `save_float_model`'s is to become.
+
+    Raises:
+        StorageError: if it holds anything else.
+    """
+    ours = {_META, _WEIGHTS, _WEIGHTS_BEFORE}
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    is_replaceable = not found - ours or _META in found
+    if folder.is_file() or not is_replaceable:
+        what = f"it holds {min(found - ours)!r}" if found else "it is a file"
+        raise StorageError(
+            f"{folder}: {what}, and would be replaced. Expected a folder that is not there yet, an "
+            f"empty one or an earlier float model's. Name another folder."
+        )
 
 
 def _tensors(model: Classifier) -> bytes:

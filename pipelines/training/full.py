@@ -19,8 +19,7 @@ from pipelines.training.batches import (
     chunks,
     device_of,
     epoch_order,
-    freeze_before,
-    set_modes,
+    train_from,
     trained_modules,
 )
 from pipelines.training.fit import Phase
@@ -52,26 +51,14 @@ def full_phases(
         ConfigError: if images are to be weighted by source and sources cannot help.
     """
     weights = draw_weights(train, params.balance, what)
-    labels = torch.from_numpy(train.class_index)
-    n_images = len(train.class_index)
 
     def batches_of(phase: int) -> Callable[[int], Iterator[tuple[Tensor, Tensor]]]:
         def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
             generator = np.random.default_rng([seed, phase, epoch, 2])
-            order = epoch_order(n_images, generator, weights)
+            order = epoch_order(len(train.class_index), generator, weights)
+            # No view is shown twice: those of the second phase follow on those of the first.
             number = 1 + phase * params.head_phase.epochs + epoch
-            entries = train.pictures.entries
-
-            def view(row: np.int64) -> NDArray[np.uint8]:
-                one: NDArray[np.uint8] = train.pictures.views(
-                    entries[int(row)], [number], plain=False
-                )[0]
-                return one
-
-            pixels = ordered_map(view, order, window=2 * params.batch_size)
-            for rows in chunks(order, params.batch_size):
-                batch = np.stack([next(pixels) for _ in rows])
-                yield normalise(torch.from_numpy(batch)), labels[rows]
+            return _batches(train, order, number, params.batch_size, normalise)
 
         return batches
 
@@ -79,45 +66,69 @@ def full_phases(
         logits: Tensor = model(pixels)[0]
         return logits
 
-    def head_mode() -> None:
-        freeze_before(model, len(model.blocks))
-        set_modes(model, train_norms=False)
-
-    def all_mode() -> None:
-        freeze_before(model, 0)
-        set_modes(model, train_norms=params.weights == "none")
-
-    def logits_of(split: Split) -> Tensor:
-        parts = [
-            forward(normalise(torch.from_numpy(batch)).to(device_of(model))).float().cpu()
-            for batch in split.pictures.batches(EVAL_BATCH)
-        ]
-        return torch.cat(parts)
-
-    val_logits = None if val is None else partial(logits_of, val)
+    val_logits = None if val is None else partial(logits_of, model, val, normalise)
     val_class_index = np.empty(0, dtype=np.int64) if val is None else val.class_index
-    n_batches = len(chunks(np.arange(n_images), params.batch_size))
+    n_batches = len(chunks(np.arange(len(train.class_index)), params.batch_size))
     return [
         Phase(
-            "head",
-            params.head_phase,
-            [(model.head, 1.0)],
-            batches_of(0),
-            n_batches,
-            forward,
-            val_logits,
-            val_class_index,
-            head_mode,
+            name="head",
+            params=params.head_phase,
+            modules=[(model.head, 1.0)],
+            batches=batches_of(0),
+            n_batches=n_batches,
+            forward=forward,
+            val_logits=val_logits,
+            val_class_index=val_class_index,
+            train_mode=partial(train_from, model, len(model.blocks), train_norms=False),
         ),
         Phase(
-            "tail",
-            params.tail_phase,
-            trained_modules(model, 0, params.layer_decay),
-            batches_of(1),
-            n_batches,
-            forward,
-            val_logits,
-            val_class_index,
-            all_mode,
+            name="tail",
+            params=params.tail_phase,
+            modules=trained_modules(model, 0, params.layer_decay),
+            batches=batches_of(1),
+            n_batches=n_batches,
+            forward=forward,
+            val_logits=val_logits,
+            val_class_index=val_class_index,
+            train_mode=partial(train_from, model, 0, train_norms=params.weights == "none"),
         ),
     ]
+
+
+def logits_of(model: Classifier, split: Split, normalise: Callable[[Tensor], Tensor]) -> Tensor:
+    """Answers of a network to the plain views of a split.
+
+    Args:
+        model: in the mode in which it is to answer.
+        split: whose images.
+        normalise: as of `full_phases`.
+
+    Returns:
+        (n, n_classes) float32, on the CPU.
+    """
+    parts = [
+        model(normalise(torch.from_numpy(batch)).to(device_of(model)))[0].float().cpu()
+        for batch in split.pictures.batches(EVAL_BATCH)
+    ]
+    return torch.cat(parts)
+
+
+def _batches(
+    train: Split,
+    order: NDArray[np.int64],
+    number: int,
+    batch_size: int,
+    normalise: Callable[[Tensor], Tensor],
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """View ``number`` of the images in ``order``, decoded ahead."""
+    labels = torch.from_numpy(train.class_index)
+    entries = train.pictures.entries
+
+    def view(row: np.int64) -> NDArray[np.uint8]:
+        one: NDArray[np.uint8] = train.pictures.views(entries[int(row)], [number], plain=False)[0]
+        return one
+
+    pixels = ordered_map(view, order, window=2 * batch_size)
+    for rows in chunks(order, batch_size):
+        batch = np.stack([next(pixels) for _ in rows])
+        yield normalise(torch.from_numpy(batch)), labels[rows]

@@ -1,10 +1,8 @@
-"""Before the first step of a training: how torch computes, and the network that params ask for."""
+"""Before the first step of a training: the network that params ask for."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
-
-import torch
 
 from pipelines.backbones.folding import fold_batch_norms
 from pipelines.backbones.heads import Classifier, make_classifier
@@ -13,24 +11,6 @@ from pipelines.paths import Paths
 
 if TYPE_CHECKING:
     from pipelines.config.train import TrainParams
-
-
-def set_up_torch(n_threads: int) -> None:
-    """Let torch of this process compute the same bytes each time, on so many threads.
-
-    Args:
-        n_threads: of one operation.
-    """
-    torch.use_deterministic_algorithms(True, warn_only=True)
-    # With the above, torch fills each new tensor with NaN, so that reading what was never written
-    # shows. Nothing here reads such, and filling took a fifth of a tail's training.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    torch.set_num_threads(n_threads)
-
-
-def training_device() -> torch.device:
-    """The GPU where there is one."""
-    return torch.device("cuda" if torch.cuda.is_available() else "cpu")
 
 
 def start_model(

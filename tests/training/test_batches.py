@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -18,6 +18,7 @@ from pipelines.training.batches import (
 )
 
 
+@settings(deadline=None)
 @given(st.integers(1, 200), st.integers(2, 40))
 def test_chunks_are_all_rows_in_order_and_no_batch_of_one(n, size):
     rows = np.arange(n)[::-1]
@@ -35,6 +36,7 @@ def test_order_is_a_permutation_where_nothing_is_weighted():
     assert np.array_equal(order, epoch_order(20, np.random.default_rng(1), None))
 
 
+@settings(deadline=None)
 @given(st.lists(st.floats(0.05, 5), min_size=2, max_size=6), st.integers(0, 2**20))
 def test_rows_are_drawn_in_proportion_to_their_weights(weights, seed):
     wanted = np.array(weights) / np.mean(weights)

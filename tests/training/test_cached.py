@@ -13,6 +13,7 @@ from pipelines.errors import ConfigError
 from pipelines.training.cached import cached_phases
 from pipelines.training.fit import fit
 from pipelines.training.full import full_phases
+from pipelines.training.runtime import Runtime
 
 
 @pytest.fixture
@@ -44,6 +45,7 @@ def run(phases_of, splits, tmp_path):
             key="key",
             on_epoch=lambda log: None,
             what="tiny",
+            runtime=Runtime(),
         )
 
     return go

@@ -11,6 +11,7 @@ from torch import nn
 from pipelines.training.fit import class_weights, mixed, update_average
 
 
+@settings(deadline=None)
 @given(st.lists(st.integers(1, 50), min_size=2, max_size=6))
 def test_class_weights_are_scikit_learns(counts):
     truth = np.repeat(np.arange(len(counts)), counts)

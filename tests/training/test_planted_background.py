@@ -21,6 +21,7 @@ from pipelines.paths import Paths
 from pipelines.training.assembly import normalise, open_split, phases_of
 from pipelines.training.batches import Split
 from pipelines.training.fit import fit
+from pipelines.training.runtime import Runtime
 from pipelines.training.start import start_model
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -78,6 +79,7 @@ def trained(paths: Paths, train: list[Entry], val: list[Entry], params: TrainPar
         key=str(params.augment.background),
         on_epoch=lambda _: None,
         what="shapes",
+        runtime=Runtime(),
     )
     return model
 

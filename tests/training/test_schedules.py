@@ -4,7 +4,7 @@ import itertools
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
@@ -42,6 +42,7 @@ def test_one_cycle_starts_at_a_25th():
     assert rate_factor(0, 100_000, "one_cycle", 0.3) == pytest.approx(1 / 25, rel=1e-3)
 
 
+@settings(deadline=None)
 @given(
     st.integers(1, 300),
     st.sampled_from(SCHEDULES),

@@ -20,6 +20,7 @@ from pipelines.config.train import TrainParams
 from pipelines.training.batches import epoch_order
 from pipelines.training.fit import EpochLog, Phase, fit
 from pipelines.training.reweighing import class_draw_weights
+from pipelines.training.runtime import Runtime
 
 N_CLASSES = 3
 
@@ -118,6 +119,7 @@ def run(
         key=key,
         on_epoch=on_epoch,
         what="toy",
+        runtime=Runtime(),
     )
     return model, history
 

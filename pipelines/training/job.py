@@ -1,0 +1,338 @@
+"""A training from beginning to end, as a function: the stage, folds and benchmarks all call it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pipelines.atomic import new_folder
+from pipelines.backbones.heads import Classifier
+from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD, LoadedWeights
+from pipelines.config.train import TrainParams
+from pipelines.data.manifest import SPLITS, Entry, content_sha256, in_split, read_manifest
+from pipelines.data.manifest import Split as SplitName
+from pipelines.data.pixel_range import AS_IT_COMES
+from pipelines.data.prepared import Prepared, read_summary
+from pipelines.data.workers import n_workers
+from pipelines.errors import DataError
+from pipelines.paths import Paths, TaskPaths
+from pipelines.training.assembly import open_split, phases_of, preprocess_of
+from pipelines.training.batches import Split
+from pipelines.training.checkpoints import drop_checkpoint
+from pipelines.training.fit import EpochLog, Phase, best_values, fit
+from pipelines.training.float_model import FloatModel, check_folder, save_float_model
+from pipelines.training.runtime import Runtime, one_process
+from pipelines.training.start import start_model
+
+if TYPE_CHECKING:
+    # Not when it runs: a field of another stage's section is no reason to train again.
+    from pipelines.config.params import Params
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is asked of a training.
+
+    Attributes:
+        task: slug.
+        domain: of the task.
+        params: the task's ``train`` section.
+        seed: of the run.
+    """
+
+    task: str
+    domain: str
+    params: TrainParams
+    seed: int
+
+    @classmethod
+    def of(cls, params: Params, task: str) -> Job:
+        """What params.yaml asks of a task.
+
+        Raises:
+            ConfigError: if there is no such task.
+        """
+        section = params.task(task)
+        return cls(task, section.domain, section.train, params.seed)
+
+
+@dataclass(frozen=True, slots=True)
+class Data:
+    """What `prepare` has left of a data set; nothing in it depends on how it is trained on.
+
+    Attributes:
+        files: of the task.
+        entries: of all splits; training opens train and val.
+        summary: labels, in the order of the logits, and how files are read.
+    """
+
+    files: TaskPaths
+    entries: list[Entry]
+    summary: Prepared
+
+    @classmethod
+    def read(cls, files: TaskPaths) -> Data:
+        """The prepared set of a task.
+
+        Raises:
+            MissingDataError: if `prepare` has not run.
+            DataError: if what it wrote is damaged.
+        """
+        summary = read_summary(files.prepare_summary)
+        return cls(files, read_manifest(files.manifest), summary)
+
+    def split(self, name: SplitName, job: Job) -> Split:
+        """The images of a split, as a job asks for them."""
+        entries = in_split(self.entries, name)
+        labels, reading = self.summary.labels, self.summary.reading
+        return open_split(entries, labels, job.params, job.seed, self.files, reading)
+
+
+class Observer:
+    """What a caller may see of a training while it runs; to raise ends the training."""
+
+    def begun(self, key: str, model: Classifier) -> None:
+        """Weights are there and the frozen trunk has run; the first epoch is next.
+
+        Args:
+            key: hash of all that the training depends on.
+            model: the network that will be trained.
+        """
+
+    def epoch(self, log: EpochLog, *, is_refit: bool) -> None:
+        """An epoch is done; those before a resumption are told again.
+
+        Args:
+            log: of the epoch.
+            is_refit: whether it was of the training on train and val together.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class TrainResult:
+    """What a training has come to.
+
+    Attributes:
+        model: the trained network, in inference mode.
+        meta: what the network is and where it comes from, as in model.json.
+        history: a row an epoch, those of a refit left out.
+        val_logits: (n_val, n_classes) of the network that val chose.
+        before: of a refitted network, the one that had not seen val.
+        weights_sha256: of the file in the folder; None where this process wrote none.
+    """
+
+    model: Classifier
+    meta: FloatModel
+    history: list[EpochLog]
+    val_logits: NDArray[np.float32]
+    before: Classifier | None = None
+    weights_sha256: str | None = None
+
+
+def train(
+    job: Job,
+    data: Data,
+    out: Path | None = None,
+    *,
+    paths: Paths | None = None,
+    runtime: Runtime | None = None,
+    observer: Observer | None = None,
+    keep_checkpoint: bool = False,
+) -> TrainResult:
+    """Train a float model; a call that was killed goes on from its last epoch to the same bytes.
+
+    Where params ask for a refit, a second network is trained from the start on train and val
+    together, through all epochs, and is the result: what was trained on 80 % of the images is
+    better than what was trained on 65 %. What needs answers to pictures that were not trained on,
+    the temperature and the operating points, is taken from the first one (docs/adr/0019,
+    docs/experiments/training.md). The test split is never opened.
+
+    Args:
+        job: what is asked.
+        data: the prepared set.
+        out: folder for weights.safetensors and model.json, replaced as a whole; None writes none.
+        paths: of pretrained weights, activations and checkpoints; by default the data's project.
+        runtime: which process this is; by default the only one, on as many threads as workers.
+        observer: sees the training as it goes.
+        keep_checkpoint: leave it where it is: for a caller who has more to write, and drops it.
+
+    Returns:
+        The network, its origin, and how it got there. Each process has it; the primary wrote it.
+
+    Raises:
+        DataError: if a label has no image to train on.
+        ConfigError: if the backbone or the optimiser is unknown, or the cache bound too small.
+        WeightsError: if pretrained weights cannot be had.
+        CorruptImageError: if an image changed since `prepare`.
+        StorageError: if the disk is full, or the folder holds anything but a float model.
+
+    Example:
+        In a project in which `fieldlens prepare weld_defect` has run::
+
+            from pathlib import Path
+
+            from fieldlens import Paths, PreparedData, TrainJob, load_params, train
+
+            paths = Paths(Path())
+            job = TrainJob.of(load_params(paths.params), "weld_defect")
+            data = PreparedData.read(paths.task("weld_defect"))
+            result = train(job, data, Path("weld_model"))
+            result.meta.val["val_macro_f1"]
+
+    References:
+        scikit-learn's ``CalibratedClassifierCV(ensemble=False)``: the model of all images, with a
+        calibration of answers to images that were held out.
+    """
+    paths = paths or Paths(data.files.root)
+    runtime = runtime or one_process(n_workers())
+    observer = observer or Observer()
+    _check_labels(data)
+    if out is not None:
+        out = out.absolute()
+        check_folder(out)
+    files, what = paths.task(job.task), job.task
+    train_split, val = data.split("train", job), data.split("val", job)
+    model, weights, phases = _begin(job, what, data, train_split, val, paths, runtime)
+    key = _training_key(job, data, weights)
+    observer.begun(key, model)
+
+    def run(
+        what: str, model: Classifier, phases: list[Phase], images: Split, checkpoint_dir: Path
+    ) -> list[EpochLog]:
+        return fit(
+            model,
+            phases,
+            job.params,
+            train_class_index=images.class_index,
+            n_classes=len(data.summary.labels),
+            seed=job.seed,
+            checkpoint_dir=checkpoint_dir,
+            key=key,
+            on_epoch=partial(observer.epoch, is_refit=images is not train_split),
+            what=what,
+            runtime=runtime,
+        )
+
+    history = run(what, model, phases, train_split, files.checkpoint_dir)
+    val_logits = _val_logits(phases[-1], len(val.class_index))
+    before = None
+    if job.params.refit:
+        before, both, what = model, train_split + val, f"{job.task} refit"
+        # Of the same seed, through all epochs: no image is left to choose one.
+        model, _, phases = _begin(job, what, data, both, None, paths, runtime)
+        run(what, model, phases, both, files.refit_checkpoint_dir)
+    meta = _meta(job, data, weights, model.cut, history)
+    weights_sha256 = None
+    if out is not None and runtime.is_primary:
+        with new_folder(out) as folder:
+            weights_sha256 = save_float_model(folder, meta, model, before)
+    # No process returns before the primary has written.
+    runtime.barrier()
+    if runtime.is_primary and not keep_checkpoint:
+        drop_checkpoint(files.checkpoint_dir)
+    return TrainResult(model, meta, history, val_logits, before, weights_sha256)
+
+
+def _begin(
+    job: Job,
+    what: str,
+    data: Data,
+    images: Split,
+    val: Split | None,
+    paths: Paths,
+    runtime: Runtime,
+) -> tuple[Classifier, LoadedWeights | None, list[Phase]]:
+    """The network before its first step, and its phases; the primary fills the caches."""
+    with runtime.primary_first():
+        model, weights = start_model(job.params, len(data.summary.labels), job.seed, paths)
+        model.to(runtime.device)
+        phases = phases_of(what, model, job.params, images, val, job.seed, paths)
+    return model, weights, phases
+
+
+def _check_labels(data: Data) -> None:
+    """Nothing, if each label has images to train on: a model must not answer with another."""
+    labels, files = data.summary.labels, data.files
+    present = {entry.label for entry in in_split(data.entries, "train")}
+    missing = [label for label in labels if label not in present]
+    if missing:
+        raise DataError(
+            f"{files.manifest}: no train image of {', '.join(missing)}. Expected some of each of "
+            f"{', '.join(labels)}. Run `dvc repro prepare@{files.task}`; if it stays, add images "
+            f"or leave the class out by `classes:` in params.yaml."
+        )
+
+
+def _params_sha256(job: Job) -> str:
+    text = json.dumps({"seed": job.seed, **job.params.model_dump(mode="json")}, sort_keys=True)
+    return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _training_key(job: Job, data: Data, weights: LoadedWeights | None) -> str:
+    parts: tuple[str, ...] = (
+        _params_sha256(job),
+        content_sha256(data.entries),
+        weights.sha256 if weights else "none",
+    )
+    if data.summary.reading != AS_IT_COMES:
+        parts = (*parts, repr(data.summary.reading))
+    return hashlib.sha256("/".join(parts).encode()).hexdigest()
+
+
+def _val_logits(phase: Phase, n_images: int) -> NDArray[np.float32]:
+    """(n_images, n_classes) of the network that val chose."""
+    if phase.val_logits is None:
+        raise ValueError(f"the {phase.name} phase has no val split")
+    with torch.inference_mode():
+        logits = phase.val_logits().float().cpu()
+    # A cached val split holds each picture once a precision; the first is enough.
+    return logits[:: len(logits) // n_images].numpy()
+
+
+def _meta(
+    job: Job,
+    data: Data,
+    weights: LoadedWeights | None,
+    cut: int,
+    history: list[EpochLog],
+) -> FloatModel:
+    params, summary = job.params, data.summary
+    preprocess = preprocess_of(params, summary.reading)
+    entries = {split: in_split(data.entries, split) for split in SPLITS}
+    return FloatModel(
+        task=job.task,
+        domain=job.domain,
+        labels=summary.labels,
+        backbone=params.backbone,
+        cut=cut,
+        hidden=params.head.hidden,
+        dropout=params.head.dropout,
+        is_folded=weights is not None,
+        resize_px=preprocess.resize_px,
+        image_px=preprocess.crop_px,
+        view=params.view,
+        range=summary.reading.range,
+        max_aspect=summary.reading.max_aspect,
+        mean=IMAGENET_MEAN,
+        std=IMAGENET_STD,
+        strategy=params.strategy,
+        weights=params.weights,
+        weights_provider=weights.provider if weights else None,
+        weights_sha256=weights.sha256 if weights else None,
+        weights_licence=weights.licence if weights else None,
+        data_sha256=content_sha256(data.entries),
+        data_source=summary.data_source,
+        n_images={split: len(found) for split, found in entries.items()},
+        n_groups={split: len({e.group for e in found}) for split, found in entries.items()},
+        params_sha256=_params_sha256(job),
+        val=best_values(history, params.monitor),
+        is_refit=params.refit,
+    )
