@@ -6,9 +6,9 @@
     answer = predictor.predict("leaf.jpg")
     print(answer.label, answer.probabilities[answer.label], answer.is_foreign)
 
-`train` says how one is made. What stands in `__all__` is the public surface, and changes with a line
-in CHANGELOG.md; `pipelines` and `apps` behind it may change at any time. A name is imported when it
-is first asked for (PEP 562), so that using a model loads neither torch nor MLflow nor DVC.
+`train` says how one is made. What stands in `__all__` is the public surface, and changes with a
+line in CHANGELOG.md; `pipelines` and `apps` behind it may change at any time. A name is imported
+when it is first asked for (PEP 562), so that using a model loads neither torch nor MLflow nor DVC.
 """
 
 from __future__ import annotations
