@@ -29,7 +29,7 @@ from memory import PeakMemory
 from PIL import Image, ImageOps
 from report import header, make_parser, run, say, table
 
-from pipelines.data.decoding import Refused, look_at_all
+from pipelines.data.decoding import Refused, examine_all
 from pipelines.data.fingerprints import fingerprint
 from pipelines.data.names import IMAGE_SUFFIXES
 from pipelines.data.workers import n_workers
@@ -133,8 +133,8 @@ def plain_loop(folder: Path, paths: Sequence[str]) -> int:
 
 def own_pass(folder: Path, paths: Sequence[str]) -> int:
     """What `prepare` does; gives the number of refused files."""
-    looks = look_at_all(folder, paths, min_side_px=1)
-    return sum(isinstance(found, Refused) for found in looks)
+    examined = examine_all(folder, paths, min_side_px=1)
+    return sum(isinstance(found, Refused) for found in examined)
 
 
 def seconds(work: Callable[[], object], clock: Callable[[], float]) -> float:
@@ -184,7 +184,7 @@ def peak_bytes(folder: Path) -> int:
     files = files_in(folder)
     with PeakMemory(os.getpid(), _SAMPLE_S) as memory:
         # Kept, as `prepare` keeps them.
-        kept = list(look_at_all(folder, files, min_side_px=1))
+        kept = list(examine_all(folder, files, min_side_px=1))
     return memory.peak_bytes if kept else 0
 
 

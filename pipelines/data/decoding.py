@@ -60,7 +60,7 @@ class Refused(NamedTuple):
     extent: tuple[float, float] | None = None
 
 
-def look(
+def examine(
     raw_dir: Path, path: str, min_side_px: int, reading: Reading = AS_IT_COMES
 ) -> Seen | Refused:
     """What one file is.
@@ -100,7 +100,7 @@ def look(
     )
 
 
-def look_at_all(
+def examine_all(
     raw_dir: Path, paths: Sequence[str], *, min_side_px: int, reading: Reading = AS_IT_COMES
 ) -> Iterator[Seen | Refused]:
     """What each file is, in the order of ``paths``.
@@ -108,14 +108,14 @@ def look_at_all(
     Args:
         raw_dir: folder that the paths are relative to.
         paths: POSIX paths.
-        min_side_px: as for `look`.
+        min_side_px: as for `examine`.
         reading: of the data set.
     """
 
-    def look_at(path: str) -> Seen | Refused:
-        return look(raw_dir, path, min_side_px, reading)
+    def examine_one(path: str) -> Seen | Refused:
+        return examine(raw_dir, path, min_side_px, reading)
 
-    return ordered_map(look_at, paths, window=_WINDOW)
+    return ordered_map(examine_one, paths, window=_WINDOW)
 
 
 # -- patients -------------------------------------------------------------------------------------

@@ -63,7 +63,7 @@ _INNER[_RIM_PX:-_RIM_PX, _RIM_PX:-_RIM_PX] = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Comparison:
     """What k pairs have in common, place by place.
 
     Attributes:
@@ -79,7 +79,7 @@ class Look:
     largest: Floats
 
 
-def look(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> Look:
+def compare(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> Comparison:
     """A close look at pairs of thumbnails; which is left and which right may change a last digit.
 
     Args:
@@ -92,8 +92,8 @@ def look(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> Look:
     ]
     if not found:
         none = np.zeros(0, np.float32)
-        return Look(none, none, none, none)
-    return Look(*(np.concatenate(part) for part in zip(*found, strict=True)))
+        return Comparison(none, none, none, none)
+    return Comparison(*(np.concatenate(part) for part in zip(*found, strict=True)))
 
 
 def _compare(
@@ -268,7 +268,7 @@ def find(
         return together
 
     for left, right in near_pairs(prints, max_bits, is_together):
-        keep = _look(prints, left, right).quartile >= _MOST
+        keep = _compare_prints(prints, left, right).quartile >= _MOST
         lefts.append(left[keep])
         rights.append(right[keep])
     for members in scenes:
@@ -283,8 +283,8 @@ def find(
     return Found(left[order], right[order], tuple(tuple(each.tolist()) for each in scenes))
 
 
-def _look(prints: Fingerprints, left: Indices, right: Indices) -> Look:
-    return look(prints.thumbnails[left], prints.thumbnails[right])
+def _compare_prints(prints: Fingerprints, left: Indices, right: Indices) -> Comparison:
+    return compare(prints.thumbnails[left], prints.thumbnails[right])
 
 
 def _alike(prints: Fingerprints, max_bits: int, asked: Wanted) -> Indices:
@@ -304,7 +304,7 @@ def _alike(prints: Fingerprints, max_bits: int, asked: Wanted) -> Indices:
             i, j = left[start : start + _CLOSE_PAIRS], right[start : start + _CLOSE_PAIRS]
             news = is_news(i, j)
             i, j = i[news], j[news]
-            is_most = _look(prints, i, j).quartile >= _MOST
+            is_most = _compare_prints(prints, i, j).quartile >= _MOST
             root = joined(root, i[is_most], j[is_most])
             np.add.at(in_vain, i[~is_most], 1)
             np.add.at(in_vain, j[~is_most], 1)
@@ -334,7 +334,7 @@ def _within(
     close = np.bitwise_count(prints.bits[left] ^ prints.bits[right]) <= max_bits
     close &= asked(left, right)
     left, right = left[close], right[close]
-    found, n = _look(prints, left, right), len(prints.bits)
+    found, n = _compare_prints(prints, left, right), len(prints.bits)
     gap = 1 - found.least
     usual_gap = _usual(left, right, gap, n)
     is_even = found.largest <= _MAX_WINDOW * np.maximum(found.residual, 0.5)

@@ -89,7 +89,7 @@ def open_store(location: str, what: str, *, anonymous: bool) -> Store:
         from fsspec.core import url_to_fs
 
         options = _options(scheme, anonymous=anonymous)
-        with told(what, name):
+        with store_faults(what, name):
             fs, path = url_to_fs(location, skip_instance_cache=True, **options)
             if scheme == "hf":
                 path, facts = _pinned(fs, path)
@@ -170,7 +170,7 @@ def _pinned(fs: Any, path: str) -> tuple[str, Facts]:
 
 
 @contextmanager
-def told(what: str, name: str) -> Iterator[None]:
+def store_faults(what: str, name: str) -> Iterator[None]:
     """One line for whatever a store's library raises, without what it may say of secrets.
 
     Args:
@@ -243,7 +243,7 @@ def fetch_store(source: StoreSource, intake: Intake, downloads_dir: Path) -> Fac
 def _list(store: Store, intake: Intake) -> Iterator[_Remote]:
     """Files below a folder; counts links, and stops at the bound before the next folder."""
     n_found = 0
-    with told(intake.what, store.name):
+    with store_faults(intake.what, store.name):
         walk = store.fs.walk(store.path, detail=True, maxdepth=MAX_DEPTH + 1, on_error="raise")
         for folder, _, files in walk:
             for name, info in sorted(files.items()):
@@ -282,7 +282,7 @@ def pull_file(store: Store, folder: Path, what: str, max_bytes: int) -> Path:
         SourceError: as `pull`, or if it is a folder.
         StorageError: as `pull`.
     """
-    with told(what, store.name):
+    with store_faults(what, store.name):
         info = store.fs.info(store.path)
     if info["type"] != "file":
         raise SourceError(
@@ -346,14 +346,14 @@ def _read(store: Store, path: str, start: int, size: int | None, what: str) -> I
     if size == start:
         return
     name = f"{store.name.partition('://')[0]}://{path}"
-    with told(what, name):
+    with store_faults(what, name):
         remote = store.fs.open(path, "rb", block_size=_BLOCK_BYTES)
     try:
         if start:
-            with told(what, name):
+            with store_faults(what, name):
                 remote.seek(start)
         while True:
-            with told(what, name):
+            with store_faults(what, name):
                 chunk = remote.read(CHUNK_BYTES)
             if not chunk:
                 return

@@ -17,7 +17,7 @@ from pipelines.card import DatasetCard, load_card
 from pipelines.config.prepare import PrepareParams
 from pipelines.data.account import CONFLICT, COPY, Account, account, check_all, check_classes
 from pipelines.data.contact_sheets import Tile, contact_sheet, pick
-from pipelines.data.decoding import Refused, Seen, by_patient, look_at_all
+from pipelines.data.decoding import Refused, Seen, by_patient, examine_all
 from pipelines.data.duplicates import Dropped, Joined, drop_exact, join_groups, linked_by_copies
 from pipelines.data.fingerprints import stack
 from pipelines.data.images import open_image
@@ -127,14 +127,14 @@ def _examine(
     reading: Reading,
 ) -> Findings:
     record_of = {record.path: record for record in listed if record.label in labels}
-    looks = look_at_all(
+    examined = examine_all(
         files.raw_dir,
         sorted(record_of),
         min_side_px=params.min_side_px,
         reading=reading,
     )
     refused, seen = list[tuple[Record, Refused]](), list[Seen]()
-    for found in track(looks, f"{files.task}: decoding", len(record_of)):
+    for found in track(examined, f"{files.task}: decoding", len(record_of)):
         if isinstance(found, Refused):
             refused.append((record_of[found.path], found))
         else:

@@ -290,12 +290,12 @@ def champion_version(tracker: Tracker, task: str) -> str | None:
         task: slug; the registered model's name.
     """
 
-    def look(client: Any) -> str | None:
+    def version_of_alias(client: Any) -> str | None:
         for model in client.search_registered_models(f"name = '{task}'"):
             return str(model.aliases[CHAMPION]) if CHAMPION in model.aliases else None
         return None
 
-    return tracker.call(look)
+    return tracker.call(version_of_alias)
 
 
 def save_onnx(

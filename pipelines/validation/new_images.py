@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from pipelines.card import DatasetCard
 from pipelines.data import near_duplicates
 from pipelines.data.account import Account, account
-from pipelines.data.decoding import Refused, Seen, by_patient, look_at_all
+from pipelines.data.decoding import Refused, Seen, by_patient, examine_all
 from pipelines.data.duplicates import Policy, drop_exact, join_groups, linked_by_copies
 from pipelines.data.fingerprints import stack
 from pipelines.data.layout import read_folder
@@ -124,14 +124,14 @@ def sift(
         if each.label not in labels
     ]
     record_of = {each.path: each for each in listed if each.label in labels}
-    looks = look_at_all(
+    examined = examine_all(
         folder,
         sorted(record_of),
         min_side_px=min_side_px,
         reading=reading,
     )
     seen: list[Seen] = []
-    for found in track(looks, f"{card.task}: decoding the folder", len(record_of)):
+    for found in track(examined, f"{card.task}: decoding the folder", len(record_of)):
         if isinstance(found, Refused):
             excluded.append(Excluded(path=found.path, kind="refused", reason=found.reason))
         else:
@@ -228,7 +228,7 @@ def _known(
     here = [entry for entry in project.entries if (project.raw_dir / entry.path).is_file()]
     if not here:
         return known, "exact copies only: the project's images are not here"
-    looks = look_at_all(
+    examined = examine_all(
         project.raw_dir,
         [entry.path for entry in here],
         min_side_px=1,
@@ -236,7 +236,7 @@ def _known(
     )
     own, prints = [], []
     entry_of = {entry.path: entry for entry in here}
-    for found in track(looks, f"{card.task}: fingerprints of the project's images", len(here)):
+    for found in track(examined, f"{card.task}: fingerprints of the project's images", len(here)):
         if isinstance(found, Seen):
             own.append(entry_of[found.path])
             prints.append(found.fingerprint)

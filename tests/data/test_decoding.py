@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.data.decoding import Refused, Seen, look, look_at_all
+from pipelines.data.decoding import Refused, Seen, examine, examine_all
 from pipelines.data.fingerprints import THUMBNAIL_PX
 
 
@@ -20,7 +20,7 @@ def paint(path: Path, seed: int, side_px: int = 24) -> None:
 
 def test_sound_image_is_seen(tmp_path: Path) -> None:
     paint(tmp_path / "a.png", 0, 40)
-    seen = look(tmp_path, "a.png", 40)
+    seen = examine(tmp_path, "a.png", 40)
     assert isinstance(seen, Seen)
     assert seen.sha256 == hashlib.sha256((tmp_path / "a.png").read_bytes()).hexdigest()
     assert (seen.format, seen.width_px, seen.height_px) == ("PNG", 40, 40)
@@ -31,7 +31,7 @@ def test_bad_files_are_refused_with_kind_and_reason(tmp_path: Path) -> None:
     (tmp_path / "text.png").write_text("hello", encoding="utf-8")
     paint(tmp_path / "small.png", 0, 15)
     (tmp_path / "dangling.png").symlink_to(tmp_path / "nowhere.png")
-    found = [look(tmp_path, name, 16) for name in ("absent.png", "text.png", "small.png")]
+    found = [examine(tmp_path, name, 16) for name in ("absent.png", "text.png", "small.png")]
     assert all(isinstance(each, Refused) for each in found)
     assert [
         (each.kind, each.reason.split(" (")[0]) for each in found if isinstance(each, Refused)
@@ -40,7 +40,7 @@ def test_bad_files_are_refused_with_kind_and_reason(tmp_path: Path) -> None:
         ("unreadable", "not an image of a known format"),
         ("too_small", "15 x 15 px; the shorter side must have at least 16 px"),
     ]
-    dangling = look(tmp_path, "dangling.png", 16)
+    dangling = examine(tmp_path, "dangling.png", 16)
     assert isinstance(dangling, Refused)
     assert dangling.kind == "unreadable"
 
@@ -52,6 +52,6 @@ def test_all_is_each_in_order_whatever_the_number_of_workers(workers, tmp_path, 
         paint(tmp_path / name, index)
     (tmp_path / "33.png").write_bytes(b"")
     monkeypatch.setenv("FIELDLENS_WORKERS", workers)
-    looks = list(look_at_all(tmp_path, names, min_side_px=2))
-    assert looks == [look(tmp_path, name, 2) for name in names]
-    assert isinstance(looks[33], Refused)
+    examined = list(examine_all(tmp_path, names, min_side_px=2))
+    assert examined == [examine(tmp_path, name, 2) for name in names]
+    assert isinstance(examined[33], Refused)

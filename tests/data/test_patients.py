@@ -12,7 +12,7 @@ from PIL import Image
 
 from pipelines import cli
 from pipelines.config.prepare import PrepareParams
-from pipelines.data.decoding import by_patient, look
+from pipelines.data.decoding import by_patient, examine
 from pipelines.data.manifest import Record, read_manifest
 from pipelines.data.pixel_range import Reading
 from pipelines.paths import Paths
@@ -83,7 +83,7 @@ def test_stated_groups_are_kept(tmp_path):
     for name, group in (("a.dcm", "a.dcm"), ("b.dcm", "stated"), ("c.dcm", "c.dcm")):
         (tmp_path / name).write_bytes(scan(1, "same"))
         records[name] = Record(name, "oak", group)
-    seen = [look(tmp_path, name, 16, Reading()) for name in records]
+    seen = [examine(tmp_path, name, 16, Reading()) for name in records]
     changed = by_patient(records, seen, tmp_path)
     assert {path: record.group for path, record in changed.items()} == {
         "a.dcm": "patient of a.dcm",
@@ -96,7 +96,7 @@ def test_one_id_for_all_is_told(tmp_path, caplog):
     for n in range(3):
         (tmp_path / f"{n}").write_bytes(scan(n, "ANON"))
         records[f"{n}"] = Record(f"{n}", "oak", f"{n}")
-    by_patient(records, [look(tmp_path, name, 16, Reading()) for name in records], tmp_path)
+    by_patient(records, [examine(tmp_path, name, 16, Reading()) for name in records], tmp_path)
     assert "all 3 DICOM files carry the same patient id" in caplog.text
     assert "ANON" not in caplog.text
 
