@@ -126,13 +126,14 @@ def asking(
     """One answer of a network in eager torch, on one thread."""
     import torch
 
+    from pipelines.backbones.spec import IMAGENET_MEAN, IMAGENET_STD
     from pipelines.training.assembly import normalise
 
     torch.set_num_threads(1)
 
     def answer() -> object:
         with torch.inference_mode():
-            values = normalise(torch.from_numpy(pixels))
+            values = normalise(torch.from_numpy(pixels), IMAGENET_MEAN, IMAGENET_STD)
             return model(values if is_channels_last else values.contiguous())
 
     return answer

@@ -7,6 +7,7 @@ import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.backbones.heads import Classifier
+from pipelines.backbones.registry import backbone
 from pipelines.config.params import load_params
 from pipelines.metrics.classification import accuracy
 from pipelines.paths import Paths
@@ -129,7 +131,10 @@ def read_setting(paths: Paths, task: str, runtime: Runtime, *, is_warm: bool = F
 class _Timed(jobs.Observer):
     """Notes when the first epoch begins and each ends, and ends a training whose time is up."""
 
-    def __init__(self, result: Trained, watch: Stopwatch, test: Split | None, limit_s: float):
+    def __init__(
+        self, result: Trained, watch: Stopwatch, backbone: str, test: Split | None, limit_s: float
+    ):
+        self._backbone = backbone
         self._result, self._watch, self._test, self._limit_s = result, watch, test, limit_s
 
     def begun(self, key: str, model: Classifier) -> None:
@@ -143,7 +148,9 @@ class _Timed(jobs.Observer):
         result.n_epochs += 1
         if self._test is not None:
             with watch.paused():
-                measured = accuracy(self._test.class_index, answers_of(self.model, self._test))
+                measured = accuracy(
+                    self._test.class_index, answers_of(self.model, self._backbone, self._test)
+                )
             result.epochs.append(Epoch(log.epoch, log.phase, watch.elapsed_s, measured))
         if watch.elapsed_s > self._limit_s:
             result.is_stopped = True
@@ -167,7 +174,9 @@ def train(
         scratch = Paths(Path(folder))
         share_caches(setting, scratch)
         watch = Stopwatch()
-        timed = _Timed(result, watch, test if is_measured else None, limit_s)
+        timed = _Timed(
+            result, watch, setting.job.params.backbone, test if is_measured else None, limit_s
+        )
         with contextlib.suppress(_Ended):
             done = jobs.train(
                 setting.job,
@@ -178,7 +187,7 @@ def train(
             )
             timed.model = done.model
         result.elapsed_s = watch.elapsed_s
-        result.answers = answers_of(timed.model, test)
+        result.answers = answers_of(timed.model, setting.job.params.backbone, test)
         result.accuracy = accuracy(test.class_index, result.answers)
     return result
 
@@ -209,9 +218,11 @@ def export_trunk(setting: Setting) -> float:
     return elapsed_s if set(paths.trunks_dir.glob("*")) - kept else 0.0
 
 
-def answers_of(model: Classifier, split: Split) -> NDArray[np.int64]:
-    """Answers of the float model to a split; the model is left in inference mode."""
+def answers_of(model: Classifier, name: str, split: Split) -> NDArray[np.int64]:
+    """Answers of a float model of that backbone; the model is left in inference mode."""
+    expected = backbone(name).input
+    normalised = partial(normalise, mean=expected.mean, std=expected.std)
     model.eval()
     with torch.inference_mode():
-        answers: NDArray[np.int64] = logits_of(model, split, normalise).argmax(dim=1).numpy()
+        answers: NDArray[np.int64] = logits_of(model, split, normalised).argmax(dim=1).numpy()
     return answers

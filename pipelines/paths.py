@@ -243,6 +243,11 @@ class Paths:
         return folder / f"{stage}.txt" if task is None else folder / stage / f"{task}.txt"
 
     @property
+    def backbone_code_dir(self) -> Path:
+        """The code of each backbone, a file a backbone, as `code_list` has that of stages."""
+        return self.reports_dir / "code" / "backbones"
+
+    @property
     def cache_dir(self) -> Path:
         """What can be made again: downloads, trunk activations, checkpoints, locks."""
         return self.root / ".cache"

@@ -8,7 +8,7 @@ from numpy.typing import NDArray
 from torch import nn
 
 from pipelines.backbones.heads import Classifier, make_head
-from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
+from pipelines.backbones.spec import IMAGENET_MEAN, IMAGENET_STD
 from pipelines.export.onnx_export import classifier_onnx
 
 N_CLASSES = 4

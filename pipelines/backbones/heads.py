@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from pipelines.backbones.layers import BehindPool
 from pipelines.backbones.registry import backbone
 from pipelines.errors import ConfigError
 
@@ -15,7 +16,7 @@ class Classifier(nn.Module):
     """Blocks, global average pooling, head.
 
     Attributes:
-        blocks: the backbone, in order.
+        blocks: the backbone, in order; the last may be a `BehindPool`.
         head: from the embedding to the logits.
         cut: first block of the tail.
     """
@@ -39,16 +40,22 @@ class Classifier(nn.Module):
             pixels = block(pixels)
         return pixels
 
-    def embed(self, activations: Tensor) -> Tensor:
-        """Pooled features of activations at the cut.
+    @property
+    def n_maps(self) -> int:
+        """How many blocks stand before the pool."""
+        return len(self.blocks) - isinstance(self.blocks[-1], BehindPool)
+
+    def embed(self, activations: Tensor, first: int | None = None) -> Tensor:
+        """Features of activations, pooled, behind all blocks.
 
         Args:
-            activations: (n, c, h', w'), as `trunk` gives them.
+            activations: (n, c, h', w').
+            first: block that reads them; None for the first of the tail.
 
         Returns:
             (n, n_features).
         """
-        for block in self.blocks[self.cut :]:
+        for block in self.blocks[self.cut if first is None else first :]:
             activations = block(activations)
         return activations.mean(dim=(2, 3))
 
@@ -123,11 +130,12 @@ def make_classifier(
         ConfigError: if the backbone is unknown or has no such block.
     """
     spec = backbone(name)
+    n_features, default_cut = spec.n_features, spec.default_cut
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         blocks = spec.build()
-        head = make_head(spec.n_features, n_classes, hidden, dropout)
-    cut = spec.default_cut if cut is None else cut
+        head = make_head(n_features, n_classes, hidden, dropout)
+    cut = default_cut if cut is None else cut
     if not 0 <= cut <= len(blocks):
         raise ConfigError(
             f"params.yaml: train.cut: {name} has the blocks 0 to {len(blocks) - 1}; expected a cut "

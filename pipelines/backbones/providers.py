@@ -16,15 +16,16 @@ import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
-
-import torch
-from torch import Tensor
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from pipelines.atomic import write_bytes
 from pipelines.backbones.registry import timm, torchvision_models
 
-State = Mapping[str, Tensor]
+if TYPE_CHECKING:
+    # torch takes seconds to load; finding a file does without.
+    from torch import Tensor
+
+State: TypeAlias = "Mapping[str, Tensor]"
 
 #: Of a sha256 in the name of a file that we name; torchvision's names have eight to ten.
 _N_DIGITS = 16
@@ -189,6 +190,8 @@ class TorchHub:
         from http.client import HTTPException
         from urllib.error import URLError
 
+        import torch
+
         path = folder / Path(self._url).name
         folder.mkdir(parents=True, exist_ok=True)
         try:
@@ -257,11 +260,15 @@ class TimmHub:
 
 
 def _read_torch(path: Path) -> State:
+    import torch
+
     loaded: State = torch.load(io.BytesIO(path.read_bytes()), weights_only=True, map_location="cpu")
     return loaded
 
 
 def _by_name(state: State, names: list[str], prefix: str) -> dict[str, Tensor]:
+    import torch
+
     absent = [name for name in names if f"{prefix}.{name}" not in state]
     counters = [name for name in absent if name.endswith("num_batches_tracked")]
     if len(absent) > len(counters):

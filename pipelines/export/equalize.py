@@ -155,8 +155,9 @@ def _equalize_pair(
 ) -> None:
     top = min(high.max(), RELU6_TOP * _HEADROOM) if is_relu6 else high.max()
     scale = np.where(high > _DEAD, top / np.maximum(high, _DEAD), 1.0)
-    is_depthwise = n_groups_of(reader) > 1
-    if not is_depthwise:
+    weight = graph.weights[reader.input[1]]
+    n_groups = n_groups_of(reader)
+    if n_groups == 1 or weight.shape[1] > 1:
         # Here the channels share the reader's scale, so that what the activation gains the weights
         # lose; half of the way is best
         # (docs/experiments/int8.md). A depthwise kernel loses nothing.
@@ -164,6 +165,7 @@ def _equalize_pair(
     scale = np.clip(scale, 1.0 if is_relu6 else _MIN_SCALE, _MAX_SCALE)
     graph.weights[writer.input[1]] = graph.weights[writer.input[1]] * scale[:, None, None, None]
     graph.weights[writer.input[2]] = graph.weights[writer.input[2]] * scale
-    weight = graph.weights[reader.input[1]]
-    along = scale[:, None, None, None] if is_depthwise else scale[None, :, None, None]
-    graph.weights[reader.input[1]] = weight / along
+    # An output channel reads the channels of its group.
+    of_group = scale.reshape(n_groups, weight.shape[1])
+    read = np.repeat(of_group, len(weight) // n_groups, axis=0)
+    graph.weights[reader.input[1]] = weight / read[:, :, None, None]

@@ -90,12 +90,29 @@ class WeightGraph(Links):
 
 
 def n_groups_of(node: NodeProto) -> int:
-    """Groups of a convolution: as many as channels where it is depthwise.
+    """Groups of a convolution: as many as channels that it reads where it is depthwise.
 
     Args:
         node: the convolution.
     """
     return next((a.i for a in node.attribute if a.name == "group"), 1)
+
+
+def kernel_shapes(graph: GraphProto) -> list[tuple[NodeProto, tuple[int, ...]]]:
+    """The convolutions in order, each with the shape of its weights.
+
+    Args:
+        graph: of a model in float32, or int8 in QDQ form.
+
+    Returns:
+        Shapes are (c_out, c_in / groups, height, width).
+    """
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    # A quantised weight is read through the node that dequantises it.
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in shapes:
+            shapes[node.output[0]] = shapes[node.input[0]]
+    return [(node, shapes[node.input[1]]) for node in graph.node if node.op_type == "Conv"]
 
 
 def session_with(model: bytes, names: Iterable[str]) -> ort.InferenceSession:

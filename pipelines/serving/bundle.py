@@ -19,7 +19,7 @@ from typing import Annotated, Any, Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from pipelines.data.pixel_range import MAX_ASPECT, Reading
-from pipelines.data.preprocess import MAX_BORDER_MASK, Preprocess, View
+from pipelines.data.preprocess import MAX_BORDER_MASK, Interpolation, Preprocess, View
 from pipelines.errors import BundleError
 from pipelines.serving.sessions import Precision
 from pipelines.serving.trust import Abstention, AuditReport, Interval, OperatingPoint
@@ -55,7 +55,7 @@ class PreprocessSpec(_Part):
 
     resize_px: Annotated[int, Field(ge=1, le=4096)]
     crop_px: Annotated[int, Field(ge=1, le=4096)]
-    interpolation: Literal["bilinear"] = "bilinear"
+    interpolation: Interpolation = "bilinear"
     #: What every picture has taken away (`View`); left out of the file where it is off.
     grey: Annotated[bool, Field(exclude_if=lambda on: not on)] = False
     side_px: Annotated[int | None, Field(ge=1, le=4096, exclude_if=lambda px: px is None)] = None
@@ -87,6 +87,7 @@ class PreprocessSpec(_Part):
         return cls(
             resize_px=preprocess.resize_px,
             crop_px=preprocess.crop_px,
+            interpolation=preprocess.interpolation,
             grey=view.grey,
             side_px=view.side_px,
             border_mask=view.border_mask,
@@ -98,7 +99,7 @@ class PreprocessSpec(_Part):
         """The function that it describes."""
         view = View(grey=self.grey, side_px=self.side_px, border_mask=self.border_mask)
         reading = Reading(range=self.range, max_aspect=self.max_aspect)
-        return Preprocess(self.resize_px, self.crop_px, view, reading)
+        return Preprocess(self.resize_px, self.crop_px, view, reading, self.interpolation)
 
 
 class Provenance(_Part):

@@ -19,6 +19,7 @@ from pipelines.audit.features import BlindView, blind_features, blind_view, orig
 from pipelines.audit.label_issues import label_issues
 from pipelines.audit.sheets import facts_sheet, issues_csv, issues_sheet
 from pipelines.audit.shortcuts import score, source_purity, worst
+from pipelines.backbones.registry import backbone
 from pipelines.config.audit import AuditParams
 from pipelines.data.images import open_image, read_file
 from pipelines.data.manifest import Entry, class_index_of, read_manifest
@@ -101,7 +102,7 @@ def _features(
 ) -> dict[str, NDArray[np.generic]]:
     """By audit, (n, d); the embedding besides."""
     raw_dir = paths.task(task).raw_dir
-    preprocess = preprocess_of(train, reading)
+    preprocess = preprocess_of(train, reading, backbone(train.backbone).input.interpolation)
     session = embedder(train, seed, paths)
 
     def seen(entry: Entry) -> tuple[BlindView, NDArray[np.uint8]]:

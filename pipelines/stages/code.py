@@ -1,20 +1,24 @@
-"""pipelines/ -> reports/code/<stage>.txt: what code each stage is made of, a line a file.
+"""pipelines/ -> reports/code/: what code each stage and each backbone is made of, a line a file.
 
 The other stages depend on their list instead of on forty files each, so that DVC re-runs what a
 change of code can alter, and nothing else, and its lock stays short (ADR 0016). What only one task
 brings, its painter and its module, stands in reports/code/<stage>/<task>.txt: there for a plain
 task, too, because DVC refuses a dependency that is not. What is hashed is the syntax tree without
 its docstrings: comments, line breaks and words for people re-run nothing.
+
+Backbones are found by their name, so that no import leads to them. Each has a list of its own, and
+the stages that build networks depend on that of the backbone that params.yaml names. A family's
+file is hashed without its other entries: one more of them re-runs nothing.
 """
 
 from __future__ import annotations
 
 import ast
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from pipelines.atomic import write_text
+from pipelines.atomic import new_folder, write_text
 from pipelines.config.params import load_params
 from pipelines.paths import Paths
 
@@ -41,6 +45,9 @@ _FINDERS = {
 }
 #: Stages that one of these finders serves.
 FINDING = ("fetch", "prepare")
+#: Holds the entries of backbones, and what a list of theirs leaves out: it stands in the stages'.
+_FAMILIES, _KNOWN = "pipelines/backbones/families", "pipelines/backbones/weights.py"
+_ENTRY = "BackboneSpec"
 #: Stages whose output is made by another stage's file too: the page shows what `evaluate` draws.
 _ALSO = {"report": ("evaluate",)}
 #: The list of a plain task; DVC warns of an empty file.
@@ -48,7 +55,7 @@ _NOTHING = "# Nothing of its own.\n"
 
 
 def run(paths: Paths) -> None:
-    """Write the lists of each stage; one that stays the same re-runs nothing.
+    """Write the lists of each stage and backbone; one that stays the same re-runs nothing.
 
     Args:
         paths: of the project, whose ``pipelines`` folder and params.yaml are read.
@@ -67,10 +74,20 @@ def run(paths: Paths) -> None:
         for task, section in tasks.items():
             own = own_code(stage, task, section.domain, paths.root)
             write_text(paths.code_list(stage, task), _lines(own, paths.root) or _NOTHING)
+    with new_folder(paths.backbone_code_dir) as folder:
+        for name, family in backbone_files(paths.root).items():
+            found = closure([family], paths.root) - closure([_KNOWN], paths.root)
+            hashes = {file: code_sha256(paths.root / file) for file in sorted(found - {family})}
+            hashes[family] = code_sha256(paths.root / family, entry=name)
+            write_text(folder / f"{name}.txt", _text(hashes))
 
 
 def _lines(files: Iterable[str], root: Path) -> str:
-    return "".join(f"{code_sha256(root / file)}  {file}\n" for file in files)
+    return _text({file: code_sha256(root / file) for file in files})
+
+
+def _text(hashes: Mapping[str, str]) -> str:
+    return "".join(f"{sha256}  {file}\n" for file, sha256 in hashes.items())
 
 
 def code_of(stage: str, root: Path) -> list[str]:
@@ -103,6 +120,28 @@ def own_code(stage: str, task: str, domain: str, root: Path) -> list[str]:
     found = [where for finder, where in _FINDERS.items() if finder in shared]
     starts = [where.format(domain=domain, task=task) for where in found]
     return sorted(closure(starts, root) - shared)
+
+
+def backbone_files(root: Path) -> dict[str, str]:
+    """The family's file of each backbone, by the backbone's name.
+
+    Args:
+        root: holds ``pipelines``.
+    """
+    return {
+        name: file.relative_to(root).as_posix()
+        for file in sorted((root / _FAMILIES).glob("*.py"))
+        for name in map(_entry_name, ast.parse(file.read_text(encoding="utf-8")).body)
+        if name is not None
+    }
+
+
+def _entry_name(node: ast.stmt) -> str | None:
+    """What a top-level ``name = BackboneSpec(...)`` names; None of any other statement."""
+    match node:
+        case ast.Assign(targets=[ast.Name(id=name)], value=ast.Call(func=ast.Name(id=kind))):
+            return name if kind == _ENTRY else None
+    return None
 
 
 def closure(starts: Iterable[str], root: Path) -> set[str]:
@@ -161,15 +200,18 @@ def _run_time_nodes(tree: ast.AST) -> Iterator[ast.AST]:
             yield from _run_time_nodes(node)
 
 
-def code_sha256(file: Path) -> str:
+def code_sha256(file: Path, entry: str | None = None) -> str:
     """A hash of what a module does, whatever is said in it.
 
     Fields of a node that are empty are left out: newer versions of Python know more of them.
 
     Args:
         file: Python source.
+        entry: of a family's file, the backbone whose entry counts; None counts all of them.
     """
     tree = ast.parse(file.read_text(encoding="utf-8"))
+    if entry is not None:
+        tree.body = [node for node in tree.body if _entry_name(node) in {None, entry}]
     return hashlib.sha256(repr(_plain(tree)).encode()).hexdigest()
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -15,12 +16,14 @@ from torch import Tensor
 
 from pipelines.atomic import write_bytes
 from pipelines.backbones.heads import Classifier
-from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
+from pipelines.backbones.registry import backbone
+from pipelines.backbones.spec import Input
 from pipelines.config.train import TrainParams
+from pipelines.data import prepared
 from pipelines.data.loaders import Pictures
 from pipelines.data.manifest import Entry, class_index_of
 from pipelines.data.pixel_range import AS_IT_COMES, Reading
-from pipelines.data.prepared import preprocess_of as preprocess_of
+from pipelines.data.preprocess import Preprocess
 from pipelines.export import onnx_export as export
 from pipelines.export.calibration_images import calibration_batches, stratified_sample
 from pipelines.export.quantize import quantized_trunk
@@ -32,6 +35,17 @@ from pipelines.training.fit import Phase
 from pipelines.training.full import full_phases
 
 _LOG = logging.getLogger(__name__)
+
+
+def preprocess_of(params: TrainParams, reading: Reading = AS_IT_COMES) -> Preprocess:
+    """The plain view that a network of these params takes, resized as its backbone asks.
+
+    Args:
+        params: backbone, side, crop and what is taken away.
+        reading: of the prepared set.
+    """
+    interpolation = backbone(params.backbone).input.interpolation
+    return prepared.preprocess_of(params, reading, interpolation)
 
 
 def open_split(
@@ -81,24 +95,28 @@ def phases_of(
         ConfigError: if the activations would not fit into ``max_cache_bytes``.
     """
     if params.strategy == "full":
-        return full_phases(model, params, train, val, normalise, seed=seed, what=task)
+        expected = backbone(params.backbone).input
+        normalised = partial(normalise, mean=expected.mean, std=expected.std)
+        return full_phases(model, params, train, val, normalised, seed=seed, what=task)
     trunks = frozen_trunks(model, params, train.pictures, seed, paths)
     return cached_phases(
         model, params, train, val, trunks, paths.activations_dir, seed=seed, what=task
     )
 
 
-def normalise(pixels: Tensor) -> Tensor:
+def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
     """Bytes as a network takes them.
 
     Args:
         pixels: (n, h, w, 3) in [0, 255].
+        mean: RGB, of pixels in [0, 1].
+        std: RGB, of pixels in [0, 1].
 
     Returns:
         (n, 3, h, w) float32, channels last in memory.
     """
-    mean, std = torch.tensor(IMAGENET_MEAN), torch.tensor(IMAGENET_STD)
-    normalised: Tensor = ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+    centred = pixels.float() / 255 - torch.tensor(mean)
+    normalised: Tensor = (centred / torch.tensor(std)).permute(0, 3, 1, 2)
     return normalised.contiguous(memory_format=torch.channels_last)
 
 
@@ -120,10 +138,12 @@ def frozen_trunks(
         seed: of the run.
         paths: where trunks are kept.
     """
-    kept = paths.trunks_dir / f"{_trunk_key(model, params.image_px)}.onnx"
+    expected = backbone(params.backbone).input
+    key = _trunk_key(model, params.image_px, expected)
+    kept = paths.trunks_dir / f"{key}.onnx"
     if not kept.is_file():
         _LOG.info("exporting the frozen trunk of %s", params.backbone)
-        write_bytes(kept, export.trunk_onnx(model, params.image_px, IMAGENET_MEAN, IMAGENET_STD))
+        write_bytes(kept, export.trunk_onnx(model, params.image_px, expected.mean, expected.std))
     trunk = kept.read_bytes()
     trunks: dict[Precision, bytes] = {}
     if params.int8_views < 1:
@@ -135,9 +155,10 @@ def frozen_trunks(
     return trunks
 
 
-def _trunk_key(model: Classifier, image_px: int) -> str:
-    """Names all that an exported trunk is made of: its weights, its side, and the exporter."""
-    digest = hashlib.sha256(repr((model.cut, image_px, torch.__version__)).encode())
+def _trunk_key(model: Classifier, image_px: int, expected: Input) -> str:
+    """Names all that an exported trunk is made of: its weights, its input, and the exporter."""
+    said = (model.cut, image_px, expected.mean, expected.std, torch.__version__)
+    digest = hashlib.sha256(repr(said).encode())
     digest.update(Path(export.__file__).read_bytes())
     for block in model.blocks[: model.cut]:
         digest.update(str(block).encode())

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterator
 from importlib import metadata
 from pathlib import Path
@@ -19,6 +18,8 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from pipelines.atomic import write_bytes
+from pipelines.backbones.registry import backbone
+from pipelines.backbones.weights import found_sha256
 from pipelines.data.workers import n_workers
 from pipelines.paths import Paths
 from pipelines.serving.sessions import make_session
@@ -80,30 +81,26 @@ def kept_at(params: TrainParams, seed: int, paths: Paths) -> Path:
     digest.update(repr((params.backbone, params.weights, params.image_px)).encode())
     if params.weights == "none":
         digest.update(str(seed).encode())
-    for file in (*_code(), *_weights(paths)):
+    else:
+        digest.update(str(found_sha256(params.backbone, paths.weights_dir)).encode())
+    for file in _code(backbone(params.backbone).family):
         digest.update(file.name.encode() + file.read_bytes())
     return paths.trunks_dir / f"backbone-{digest.hexdigest()[:24]}.onnx"
 
 
-def _code() -> Iterator[Path]:
+def _code(family: str) -> Iterator[Path]:
     package = Path(__file__).resolve().parents[1]
-    for name in _MAKERS:
+    for name in (*_MAKERS, f"backbones/families/{family}.py"):
         path = package / name
         yield from sorted(path.glob("*.py")) if path.is_dir() else [path]
 
 
-def _weights(paths: Paths) -> Iterator[Path]:
-    by_hand = os.environ.get("FIELDLENS_WEIGHTS")
-    for folder in (paths.weights_dir, *([Path(by_hand)] if by_hand else [])):
-        yield from sorted(path for path in folder.glob("*") if path.is_file())
-
-
 def _export(params: TrainParams, seed: int, paths: Paths) -> bytes:
-    from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
     from pipelines.export.onnx_export import trunk_onnx
     from pipelines.training.start import start_model
 
     _LOG.info("exporting the frozen backbone %s", params.backbone)
     model, _ = start_model(params, 2, seed, paths)
     model.cut = len(model.blocks)  # all of it
-    return trunk_onnx(model, params.image_px, IMAGENET_MEAN, IMAGENET_STD)
+    expected = backbone(params.backbone).input
+    return trunk_onnx(model, params.image_px, expected.mean, expected.std)

@@ -15,7 +15,7 @@ from pipelines.backbones.folding import fold_batch_norms
 from pipelines.backbones.heads import Classifier, make_classifier
 from pipelines.config.view import ViewParams
 from pipelines.data.pixel_range import MAX_ASPECT, Reading
-from pipelines.data.preprocess import Preprocess, View
+from pipelines.data.preprocess import Interpolation, Preprocess, View
 from pipelines.errors import BundleError, MissingDataError, StorageError
 
 _META = "model.json"
@@ -39,8 +39,13 @@ class FloatModel(BaseModel):
     dropout: float
     #: Whether batch norms were folded before training; if not, they were trained.
     is_folded: bool
+    #: Names of batch norms that no convolution could take when the others were folded.
+    unfolded: Annotated[tuple[str, ...], Field(exclude_if=lambda names: not names)] = ()
     resize_px: int
     image_px: int
+    interpolation: Annotated[
+        Interpolation, Field(exclude_if=lambda interpolation: interpolation == "bilinear")
+    ] = "bilinear"
     view: Annotated[ViewParams, Field(exclude_if=lambda view: view.is_off)] = ViewParams()
     #: How files are read (`Reading`).
     range: Annotated[
@@ -69,7 +74,8 @@ class FloatModel(BaseModel):
     def preprocess(self) -> Preprocess:
         """The plain view that the network takes."""
         reading = Reading(range=self.range, max_aspect=self.max_aspect)
-        return Preprocess(self.resize_px, self.image_px, View(**dict(self.view)), reading)
+        view = View(**dict(self.view))
+        return Preprocess(self.resize_px, self.image_px, view, reading, self.interpolation)
 
     def build(self) -> Classifier:
         """The network, untrained."""

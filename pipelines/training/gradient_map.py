@@ -47,11 +47,11 @@ def grad_cam(
     values = ((image - torch.tensor(mean)) / torch.tensor(std)).permute(2, 0, 1)[None]
     with torch.no_grad():
         activations = values
-        for block in model.blocks:
+        for block in model.blocks[: model.n_maps]:
             activations = block(activations)  # (1, c, h', w')
     activations = activations.detach().requires_grad_()
     with torch.enable_grad():
-        logits = model.head(activations.mean(dim=(2, 3)))[0]
+        logits = model.head(model.embed(activations, model.n_maps))[0]
         chosen = int(logits.argmax()) if class_index is None else class_index
         (gradients,) = torch.autograd.grad(logits[chosen], activations)
     weights = gradients.mean(dim=(2, 3), keepdim=True)  # equation 1

@@ -14,8 +14,10 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.atomic import new_folder
+from pipelines.backbones.folding import batch_norms_of
 from pipelines.backbones.heads import Classifier
-from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD, LoadedWeights
+from pipelines.backbones.registry import backbone
+from pipelines.backbones.weights import LoadedWeights
 from pipelines.config.train import TrainParams
 from pipelines.data.manifest import SPLITS, Entry, content_sha256, in_split, read_manifest
 from pipelines.data.manifest import Split as SplitName
@@ -229,7 +231,7 @@ def train(
         # Of the same seed, through all epochs: no image is left to choose one.
         model, _, phases = _begin(job, what, data, both, None, paths, runtime)
         run(what, model, phases, both, files.refit_checkpoint_dir)
-    meta = _meta(job, data, weights, model.cut, history)
+    meta = _meta(job, data, weights, model, history)
     weights_sha256 = None
     if out is not None and runtime.is_primary:
         with new_folder(out) as folder:
@@ -301,28 +303,31 @@ def _meta(
     job: Job,
     data: Data,
     weights: LoadedWeights | None,
-    cut: int,
+    model: Classifier,
     history: list[EpochLog],
 ) -> FloatModel:
     params, summary = job.params, data.summary
     preprocess = preprocess_of(params, summary.reading)
+    expected = backbone(params.backbone).input
     entries = {split: in_split(data.entries, split) for split in SPLITS}
     return FloatModel(
         task=job.task,
         domain=job.domain,
         labels=summary.labels,
         backbone=params.backbone,
-        cut=cut,
+        cut=model.cut,
         hidden=params.head.hidden,
         dropout=params.head.dropout,
         is_folded=weights is not None,
+        unfolded=batch_norms_of(model) if weights else (),
         resize_px=preprocess.resize_px,
         image_px=preprocess.crop_px,
+        interpolation=preprocess.interpolation,
         view=params.view,
         range=summary.reading.range,
         max_aspect=summary.reading.max_aspect,
-        mean=IMAGENET_MEAN,
-        std=IMAGENET_STD,
+        mean=expected.mean,
+        std=expected.std,
         strategy=params.strategy,
         weights=params.weights,
         weights_provider=weights.provider if weights else None,

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pipelines.backbones.heads import Classifier, make_classifier, make_head
-from pipelines.backbones.registry import BACKBONES
+from pipelines.backbones.registry import backbones
 from pipelines.errors import ConfigError
 
 
@@ -19,10 +19,10 @@ def pixels() -> torch.Tensor:
     return torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(4))
 
 
-@pytest.mark.parametrize("name", BACKBONES)
+@pytest.mark.parametrize("name", backbones())
 @pytest.mark.parametrize("where", ["first", "default", "last"])
 def test_trunk_then_tail_is_the_whole_network(name, where, pixels):
-    n_blocks = len(BACKBONES[name].build())
+    n_blocks = len(backbones()[name].build())
     cut = {"first": 0, "default": None, "last": n_blocks}[where]
     model = classifier(name, cut=cut).eval()
     with torch.inference_mode():
@@ -36,7 +36,7 @@ def test_trunk_then_tail_is_the_whole_network(name, where, pixels):
         assert torch.allclose(whole, embedding, atol=1e-6)
         assert torch.allclose(model.head(whole), logits, atol=1e-5)
     assert logits.shape == (2, 3)
-    assert embedding.shape == (2, BACKBONES[name].n_features)
+    assert embedding.shape == (2, backbones()[name].n_features)
     assert (activations is pixels) == (where == "first")
 
 

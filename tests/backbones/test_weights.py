@@ -4,6 +4,7 @@ import hashlib
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -12,10 +13,10 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from pipelines.backbones import weights
-from pipelines.backbones.providers import LocalFile, Miss
-from pipelines.backbones.registry import BACKBONES, backbone
-from pipelines.backbones.weights import IMAGENET, load_imagenet, status
+from pipelines.backbones import spec, weights
+from pipelines.backbones.providers import LocalFile, Miss, Provider
+from pipelines.backbones.registry import backbone, backbones
+from pipelines.backbones.weights import load_imagenet, status
 from pipelines.errors import ConfigError, WeightsError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -52,6 +53,11 @@ def given(folder: Path, blocks: nn.ModuleList) -> LocalFile:
     return LocalFile(path.name, sha256, "features", "BSD-3-Clause")
 
 
+def giving(monkeypatch: pytest.MonkeyPatch, name: str, *providers: Provider) -> None:
+    """Let a backbone's weights come from these alone."""
+    monkeypatch.setitem(backbones(), name, replace(backbone(name), weights=providers))
+
+
 @pytest.fixture
 def blocks() -> nn.ModuleList:
     torch.manual_seed(8)
@@ -59,13 +65,12 @@ def blocks() -> nn.ModuleList:
 
 
 def test_every_backbone_has_providers():
-    assert set(IMAGENET) == set(BACKBONES)
-    assert all(IMAGENET.values())
+    assert all(each.weights for each in backbones().values())
 
 
 def test_first_provider_that_has_it_gives_it(blocks, tmp_path, monkeypatch):
     provider = given(tmp_path, blocks)
-    monkeypatch.setitem(IMAGENET, NAME, (Refusing("first"), provider, Refusing("third")))
+    giving(monkeypatch, NAME, Refusing("first"), provider, Refusing("third"))
     loaded = load_imagenet(NAME, tmp_path)
     assert loaded.provider == provider.title
     assert loaded.sha256 == provider.sha256
@@ -76,7 +81,7 @@ def test_first_provider_that_has_it_gives_it(blocks, tmp_path, monkeypatch):
 
 def test_folder_of_the_environment_is_looked_at(blocks, tmp_path, monkeypatch):
     provider = given(tmp_path / "by_hand", blocks)
-    monkeypatch.setitem(IMAGENET, NAME, (provider,))
+    giving(monkeypatch, NAME, provider)
     with pytest.raises(WeightsError):
         load_imagenet(NAME, tmp_path / "kept")
     monkeypatch.setenv("FIELDLENS_WEIGHTS", str(tmp_path / "by_hand"))
@@ -86,7 +91,7 @@ def test_folder_of_the_environment_is_looked_at(blocks, tmp_path, monkeypatch):
 def test_all_failing_lists_what_was_tried_and_where_to_put_the_file(blocks, tmp_path, monkeypatch):
     provider = given(tmp_path, blocks)
     (tmp_path / "v3.safetensors").write_bytes(b"something else")
-    monkeypatch.setitem(IMAGENET, NAME, (provider, Refusing("the moon"), Refusing("the sun")))
+    giving(monkeypatch, NAME, provider, Refusing("the moon"), Refusing("the sun"))
     with pytest.raises(WeightsError) as caught:
         load_imagenet(NAME, tmp_path)
     text = str(caught.value)
@@ -107,7 +112,7 @@ def test_all_failing_lists_what_was_tried_and_where_to_put_the_file(blocks, tmp_
 def test_file_of_another_network_is_not_taken(tmp_path, monkeypatch):
     other = nn.ModuleList(backbone(NAME).build())
     other[0][0] = nn.Conv2d(3, 16, 5, bias=False)
-    monkeypatch.setitem(IMAGENET, NAME, (given(tmp_path, other),))
+    giving(monkeypatch, NAME, given(tmp_path, other))
     with pytest.raises(WeightsError, match=r"0\.0\.weight has another shape"):
         load_imagenet(NAME, tmp_path)
 
@@ -119,9 +124,9 @@ def test_unknown_backbone_is_refused(tmp_path):
 
 def test_status_fetches_nothing_and_has_a_row_a_provider(tmp_path, blocks, monkeypatch):
     provider = given(tmp_path, blocks)
-    monkeypatch.setitem(IMAGENET, NAME, (provider, Refusing("the moon")))
+    giving(monkeypatch, NAME, provider, Refusing("the moon"))
     rows = {(row[0], row[1]): row[2:] for row in status(tmp_path)}
-    assert len(rows) == sum(len(each) for each in IMAGENET.values())
+    assert len(rows) == sum(len(each.weights) for each in backbones().values())
     assert rows[NAME, provider.title] == (True, str(tmp_path / "v3.safetensors"))
     assert rows[NAME, "the moon"] == (False, "not fetched")
     (tmp_path / "v3.safetensors").write_bytes(b"something else")
@@ -133,7 +138,7 @@ def test_status_fetches_nothing_and_has_a_row_a_provider(tmp_path, blocks, monke
 
 def test_as_a_module_it_says_what_to_do_and_exits_2(tmp_path, monkeypatch, caplog):
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(IMAGENET, "mobilenet_v2", (Refusing("the moon"),))
+    giving(monkeypatch, "mobilenet_v2", Refusing("the moon"))
     assert weights.main() == 2
     assert "WeightsError: mobilenet_v2: no provider gave imagenet weights" in caplog.text
 
@@ -169,7 +174,7 @@ def test_without_a_network_the_real_providers_end_in_one_clear_error(tmp_path):
     lines = done.stdout.splitlines()
     for line, name in zip(lines, names, strict=True):
         assert line.startswith(f"{name}: no provider gave imagenet weights. Tried ")
-        assert all(provider.title in line for provider in IMAGENET[name])
+        assert all(provider.title in line for provider in backbone(name).weights)
 
 
 # -- the real files -------------------------------------------------------------------------------
@@ -184,7 +189,7 @@ def photographs() -> torch.Tensor:
         for left in (0, 200, 400)
     ]
     pixels = torch.from_numpy(np.stack(crops)).float() / 255
-    mean, std = torch.tensor(weights.IMAGENET_MEAN), torch.tensor(weights.IMAGENET_STD)
+    mean, std = torch.tensor(spec.IMAGENET_MEAN), torch.tensor(spec.IMAGENET_STD)
     return ((pixels - mean) / std).permute(0, 3, 1, 2)
 
 
@@ -227,6 +232,6 @@ def test_default_weights_are_those_of_a_trained_network(tmp_path):
 @pytest.mark.slow
 @pytest.mark.model
 def test_weights_put_there_by_hand_are_those_of_a_trained_network():
-    if not BY_HAND or not (Path(BY_HAND) / IMAGENET[NAME][0].name).is_file():
+    if not BY_HAND or not (Path(BY_HAND) / backbone(NAME).weights[0].name).is_file():
         pytest.skip("FIELDLENS_WEIGHTS names no folder with the file of MobileNetV3-Small")
     check_real(NAME, Path(BY_HAND))

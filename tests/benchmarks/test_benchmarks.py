@@ -183,12 +183,14 @@ def test_a_training_whose_time_is_up_ends_after_its_epoch_and_a_refit_is_not_cou
     timed_fit = importlib.import_module("timed_fit")
     log = EpochLog(1, "tail", 0.1, 0.5, 0.5, 0.5, 0.5)
     early, late = timed_fit.Trained("full"), timed_fit.Trained("full")
-    in_time = timed_fit._Timed(early, timed_fit.Stopwatch(), None, 1000.0)
+    in_time = timed_fit._Timed(early, timed_fit.Stopwatch(), "mobilenet_v2", None, 1000.0)
     in_time.epoch(log, is_refit=False)
     in_time.epoch(log, is_refit=True)
     assert (early.n_epochs, early.is_stopped) == (1, False)
     with pytest.raises(timed_fit._Ended):
-        timed_fit._Timed(late, timed_fit.Stopwatch(), None, 0.0).epoch(log, is_refit=False)
+        timed_fit._Timed(late, timed_fit.Stopwatch(), "mobilenet_v2", None, 0.0).epoch(
+            log, is_refit=False
+        )
     assert (late.n_epochs, late.is_stopped) == (1, True)
 
 

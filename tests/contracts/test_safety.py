@@ -96,10 +96,10 @@ def test_sessions_are_made_in_one_place():
 
 def test_weights_are_known_by_their_hash_before_they_are_read():
     from pipelines.backbones.providers import TimmHub
-    from pipelines.backbones.weights import IMAGENET
+    from pipelines.backbones.registry import backbones
 
-    for providers in IMAGENET.values():
-        for provider in providers:
+    for spec in backbones().values():
+        for provider in spec.weights:
             # timm's hub names no hash; the first fetch puts it into the file's name.
             if not isinstance(provider, TimmHub):
                 # PyTorch's hub publishes the first digits only.

@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from pipelines.backbones.registry import BACKBONES
+from pipelines.backbones.registry import backbones
 from pipelines.card import Domain, load_card
 from pipelines.config.params import load_params
 from pipelines.tasks import load_task
@@ -79,7 +79,7 @@ def test_params_name_what_exists(task):
     section = PARAMS.task(task)
     card = load_card(ROOT / "datasets" / task / "card.yaml")
     assert set(section.prepare.classes or ()) <= set(card.labels)
-    assert section.train.backbone in BACKBONES
+    assert section.train.backbone in backbones()
     assert section.fetch.source.kind == "sample", "a clean clone must run without anybody's data"
 
 

@@ -88,6 +88,15 @@ def test_a_line_costs_no_more_than_a_square(view) -> None:
         assert max(preprocess.visible(line).size) <= 4 * max(1, view.side_px or 1)
 
 
+def test_weights_that_were_trained_on_bicubic_pictures_get_them() -> None:
+    image = noise(150, 120)
+    got = Preprocess(96, 64, interpolation="bicubic")(image)
+    whole = image.resize(Preprocess(96, 64).resize(image).size, Image.Resampling.BICUBIC)
+    left, top = (whole.width - 64) // 2, (whole.height - 64) // 2
+    np.testing.assert_array_equal(got, whole.crop((left, top, left + 64, top + 64)))
+    assert not np.array_equal(got, Preprocess(96, 64)(image))
+
+
 def test_golden_pixels() -> None:
     rgb = open_image(GOLDEN / "preprocess_input.png").rgb
     expected = np.load(GOLDEN / "preprocess_48_32.npy", allow_pickle=False)

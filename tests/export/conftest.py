@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.backbones.heads import Classifier
-from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
+from pipelines.backbones.spec import IMAGENET_MEAN, IMAGENET_STD
 from pipelines.export.onnx_export import classifier_onnx
 from tests import tiny_network
 from tests.tiny_network import make_net, pictures

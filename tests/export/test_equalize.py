@@ -85,13 +85,54 @@ def test_network_with_nothing_to_equalise_stays_as_it_is(tiny_onnx, make_picture
     assert gap(model, equalized(model, batches_of(make_pictures(16, 1))), make_pictures(8, 2)) == 0
 
 
+def small_net(*blocks):
+    """A classifier of plain blocks, with weights and biases of very different sizes."""
+    import torch
+    from torch import nn
+
+    from pipelines.backbones.heads import Classifier, make_head
+
+    torch.manual_seed(4)
+    network = Classifier(list(blocks), make_head(blocks[-1][0].out_channels, 3, (), 0.0), 1)
+    with torch.no_grad():
+        for module in network.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+                module.weight *= torch.logspace(-1, 0.7, len(module.weight))[:, None, None, None]
+                module.bias.uniform_(0, 0.5)
+        network.head[-1].weight.normal_()
+    return network.eval()
+
+
+@pytest.mark.parametrize(
+    ("n_groups", "n_out"),
+    [(4, 16), (4, 8), (2, 12), (8, 8), (8, 16)],
+    ids=["grouped", "grouped to fewer", "two groups", "depthwise", "depthwise, two each"],
+)
+def test_grouped_convolutions_are_equalised_within_their_groups(n_groups, n_out, make_pictures):
+    from torch import nn
+
+    from pipelines.export.onnx_export import classifier_onnx
+
+    net = small_net(
+        nn.Sequential(nn.Conv2d(3, 8, 3, 2, 1), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(8, n_out, 3, 1, 1, groups=n_groups), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(n_out, 8, 1), nn.ReLU()),
+    )
+    model = classifier_onnx(net, 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    pixels = make_pictures(32, 1)
+    better = equalized(model, batches_of(pixels))
+    assert better != model
+    assert gap(model, better, pixels) <= 1e-4
+
+
 @pytest.mark.slow
 def test_mobilenet_v2_with_a_nearly_constant_channel(make_pictures, tmp_path):
     import torch
     from torch import nn
 
     from pipelines.backbones.heads import make_classifier
-    from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
+    from pipelines.backbones.spec import IMAGENET_MEAN, IMAGENET_STD
     from pipelines.export.onnx_export import classifier_onnx
 
     model = make_classifier("mobilenet_v2", n_classes=3, hidden=(), dropout=0.0, cut=None, seed=1)

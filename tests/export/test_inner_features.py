@@ -3,12 +3,15 @@ from __future__ import annotations
 import numpy as np
 import onnx
 import pytest
+import torch
 from numpy.typing import NDArray
+from torch import nn
 
+from pipelines.backbones.heads import Classifier, make_head
 from pipelines.export.exact_sums import exact
 from pipelines.export.graphs import n_groups_of, session_with
 from pipelines.export.inner_features import with_inner_features
-from pipelines.export.onnx_export import EMBEDDING_NAME, LOGITS_NAME
+from pipelines.export.onnx_export import EMBEDDING_NAME, LOGITS_NAME, classifier_onnx
 from pipelines.export.quantize import StaticQuantizer
 from pipelines.metrics.classification import sqnr_db
 from pipelines.serving.sessions import make_session
@@ -73,7 +76,37 @@ def test_the_file_is_one_that_may_be_loaded(int8):
     vet(exact(with_inner_features(int8)))
 
 
-def test_a_network_without_depthwise_convolutions_has_no_such_level():
+@pytest.mark.parametrize(
+    ("n_groups", "kernel", "n_read"),
+    [(1, 3, 8), (4, 3, 8), (8, 3, 8), (1, 1, 8)],
+    ids=["dense", "grouped", "depthwise", "1x1 alone"],
+)
+def test_level_is_read_by_the_last_convolution_with_a_kernel(
+    n_groups, kernel, n_read, make_pictures, tmp_path
+):
+    torch.manual_seed(4)
+    blocks = [
+        nn.Sequential(nn.Conv2d(3, 8, kernel, 2), nn.ReLU()),
+        nn.Sequential(nn.Conv2d(8, 16, kernel, groups=n_groups), nn.ReLU()),
+    ]
+    if kernel > 1:
+        blocks.append(nn.Sequential(nn.Conv2d(16, 24, 1), nn.ReLU()))
+    n_head = blocks[-1][0].out_channels
+    net = Classifier(blocks, make_head(n_head, 3, (), 0.0), 1).eval()
+    plain = classifier_onnx(net, 32, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+    pixels = make_pictures(16, 1)
+    values = torch.from_numpy(pixels).permute(0, 3, 1, 2) / 127.5 - 1
+    with torch.inference_mode():
+        expected = net.blocks[0](values).mean(dim=(2, 3)).numpy()
+    for model in (plain, StaticQuantizer(plain, [pixels], tmp_path).int8()):
+        both = with_inner_features(model)
+        _, embedding = answers(both, pixels)
+        stated = onnx.load_from_string(both).graph.output[1].type.tensor_type.shape.dim[1].dim_value
+        assert stated == embedding.shape[1] == n_head + n_read
+        assert sqnr_db(expected, embedding[:, n_head:]) > 20
+
+
+def test_a_network_without_convolutions_has_no_such_level():
     node = onnx.helper.make_node("Identity", ["image"], [EMBEDDING_NAME])
     value = onnx.helper.make_tensor_value_info
     graph = onnx.helper.make_graph(
@@ -82,5 +115,5 @@ def test_a_network_without_depthwise_convolutions_has_no_such_level():
         [value("image", onnx.TensorProto.FLOAT, ["n", 3])],
         [value(EMBEDDING_NAME, onnx.TensorProto.FLOAT, ["n", 3])],
     )
-    with pytest.raises(ValueError, match="no depthwise convolution"):
+    with pytest.raises(ValueError, match="no convolution"):
         with_inner_features(onnx.helper.make_model(graph).SerializeToString())

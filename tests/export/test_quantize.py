@@ -104,7 +104,7 @@ def test_quantiser_is_silent_and_leaves_the_logging_alone(
 def test_quantised_trunk_answers_like_the_trunk(tiny_net, batches, monkeypatch):
     # The tiny trunk has two blocks; one of them must be left to quantise.
     monkeypatch.setattr("pipelines.export.quantize._FLOAT_BLOCKS", 1)
-    from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
+    from pipelines.backbones.spec import IMAGENET_MEAN, IMAGENET_STD
     from pipelines.export.onnx_export import ACTIVATIONS_NAME, INPUT_NAME, trunk_onnx
 
     trunk = trunk_onnx(tiny_net, 32, IMAGENET_MEAN, IMAGENET_STD)

@@ -16,7 +16,7 @@ from onnx import numpy_helper
 from torch import nn
 
 from pipelines.backbones.heads import Classifier, make_head
-from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
+from pipelines.backbones.spec import IMAGENET_MEAN, IMAGENET_STD
 from pipelines.export.equalize import equalized
 from pipelines.export.graphs import WeightGraph, logits_of
 from pipelines.export.onnx_export import classifier_onnx

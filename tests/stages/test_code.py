@@ -157,6 +157,81 @@ def test_what_is_done_changes_the_hash(other, tmp_path):
     assert code.code_sha256(changed) != code.code_sha256(plain)
 
 
+# -- backbones ------------------------------------------------------------------------------------
+ENTRY = "from pipelines.backbones.spec import BackboneSpec\nimport pipelines.backbones.bricks\n"
+ENTRY += 'SIDE = 3\nfirst = BackboneSpec(name="first")\nsecond = BackboneSpec(name="second")\n'
+
+
+@pytest.fixture
+def families(project: Path) -> Path:
+    """The folder of families of a project, with one of two entries."""
+    files = {
+        "spec.py": "x = 1\n",
+        "registry.py": "import pipelines.backbones.spec\n",
+        "weights.py": "import pipelines.backbones.registry\n",
+        "bricks.py": "x = 1\n",
+        "families/net.py": ENTRY,
+    }
+    for name, text in files.items():
+        file = project / "pipelines/backbones" / name
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(text)
+    (project / "pipelines/training/loop.py").write_text("from pipelines.backbones import weights\n")
+    return project / "pipelines/backbones/families"
+
+
+def lists_of(project: Path) -> dict[str, str]:
+    """Every list, by its path below reports/code."""
+    code.run(Paths(project))
+    folder = project / "reports/code"
+    return {file.relative_to(folder).as_posix(): file.read_text() for file in folder.rglob("*.txt")}
+
+
+def test_backbone_has_a_list_of_its_family_and_of_what_only_that_is_made_of(project, families):
+    files = [line.split()[1] for line in lists_of(project)["backbones/first.txt"].splitlines()]
+    assert files == ["pipelines/backbones/bricks.py", "pipelines/backbones/families/net.py"]
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "changed"),
+    [
+        # A new entry re-runs nothing, in its family's file or in one of its own.
+        ("net.py", ENTRY + 'third = BackboneSpec(name="third")\n', {"third"}),
+        ("new.py", 'third = BackboneSpec(name="third")\n', {"third"}),
+        ("net.py", ENTRY.replace('name="second"', 'name="second", px=96'), {"second"}),
+        ("net.py", ENTRY.replace("SIDE = 3", "SIDE = 5"), {"first", "second"}),
+        ("../bricks.py", "x = 2\n", {"first", "second"}),
+    ],
+)
+def test_a_backbone_entry_concerns_itself_alone(file, text, changed, project, families):
+    before = lists_of(project)
+    (families / file).write_text(text)
+    after = lists_of(project)
+    assert {name for name in after if after[name] != before.get(name)} == {
+        f"backbones/{name}.txt" for name in changed
+    }
+
+
+def test_a_backbone_that_went_has_no_list(project, families):
+    assert "backbones/second.txt" in lists_of(project)
+    (families / "net.py").write_text('first = BackboneSpec(name="first")\n')
+    assert "backbones/second.txt" not in lists_of(project)
+
+
+def test_entries_that_are_read_are_those_that_are_run():
+    from pipelines.backbones.registry import backbones
+
+    assert code.backbone_files(ROOT) == {
+        name: f"pipelines/backbones/families/{spec.family}.py" for name, spec in backbones().items()
+    }
+
+
+def test_no_stage_lists_a_family():
+    """Else an entry in it would re-run every task."""
+    for stage in code.STAGES:
+        assert not [file for file in code.code_of(stage, ROOT) if "/families/" in file]
+
+
 def test_field_of_one_section_concerns_its_own_stage_alone():
     """A new field of a section's class re-runs the stage that takes the section."""
     reached = {stage: set(code.code_of(stage, ROOT)) for stage in code.STAGES}

@@ -201,8 +201,8 @@ def test_a_refitted_model_is_as_sure_as_the_network_before_the_refit(precision, 
     served = Predictor.load(files.candidate)
     pixels = np.stack([served.pixels(files.raw_dir / entry.path) for entry in val])
     with torch.inference_mode():
-        logits = before(normalise(torch.from_numpy(pixels)))[0].numpy()
-        own = model(normalise(torch.from_numpy(pixels)))[0].numpy()
+        values = normalise(torch.from_numpy(pixels), refitted.mean, refitted.std)
+        logits, own = before(values)[0].numpy(), model(values)[0].numpy()
     assert bundle.temperature == pytest.approx(fit_temperature(logits, truth), rel=1e-3)
     assert bundle.temperature != pytest.approx(fit_temperature(own, truth), rel=1e-2)
     probabilities = softmax(logits, bundle.temperature)

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -95,7 +96,7 @@ def test_train_writes_a_model_that_loads_and_says_what_it_is(project, files):
     val = [files.raw_dir / entry.path for entry in in_split(entries, "val")]
     pixels = np.stack([Preprocess(37, 32)(open_image(path).rgb) for path in val])
     with torch.inference_mode():
-        logits, _ = model(normalise(torch.from_numpy(pixels)))
+        logits, _ = model(normalise(torch.from_numpy(pixels), meta.mean, meta.std))
     truth = torch.tensor([LABELS.index(e.label) for e in in_split(entries, "val")])
     loss = torch.nn.functional.cross_entropy(logits, truth).item()
     assert meta.val["val_loss"] == pytest.approx(loss, rel=1e-3)
@@ -213,9 +214,10 @@ def test_wrong_params_are_refused_and_nothing_is_written(changes, message, proje
 
 
 def test_weights_that_cannot_be_had_are_no_random_ones(project, files, monkeypatch):
-    from pipelines.backbones import weights
+    from pipelines.backbones.registry import backbone, backbones
 
-    monkeypatch.setitem(weights.IMAGENET, "mobilenet_v3_small", ())
+    name = "mobilenet_v3_small"
+    monkeypatch.setitem(backbones(), name, replace(backbone(name), weights=()))
     with pytest.raises(WeightsError):
         train.run("tiny", "reference", params(weights="imagenet"), 7, project)
     assert not files.float_dir.exists()

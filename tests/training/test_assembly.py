@@ -4,18 +4,64 @@ import numpy as np
 import pytest
 import torch
 
-from pipelines.backbones.weights import IMAGENET_MEAN, IMAGENET_STD
-from pipelines.training.assembly import frozen_trunks, normalise, open_split, preprocess_of
+from pipelines.backbones.spec import IMAGENET_MEAN, IMAGENET_STD
+from pipelines.training.assembly import (
+    frozen_trunks,
+    normalise,
+    open_split,
+    phases_of,
+    preprocess_of,
+)
 from pipelines.training.start import start_model
 
 
 def test_normalised_pixels_are_those_that_the_exported_file_makes():
     pixels = torch.from_numpy(np.random.default_rng(1).integers(0, 256, (2, 5, 4, 3), np.uint8))
-    got = normalise(pixels)
+    got = normalise(pixels, IMAGENET_MEAN, IMAGENET_STD)
     assert got.shape == (2, 3, 5, 4)
     for channel in range(3):
         expected = (pixels[..., channel] / 255 - IMAGENET_MEAN[channel]) / IMAGENET_STD[channel]
         assert torch.allclose(got[:, channel], expected, atol=1e-6)
+
+
+@pytest.fixture
+def toy_params(tmp_path, monkeypatch, train_params):
+    """Params of a backbone that wants another input than ImageNet's."""
+    from pipelines.backbones.registry import backbones
+    from tests.backbones.toy_family import toy
+
+    monkeypatch.setitem(backbones(), "toy", toy(tmp_path / "weights"))
+    return train_params(backbone="toy", weights="none", image_px=64, int8_views=0.0)
+
+
+def test_each_strategy_normalises_as_the_backbones_entry_says(
+    tiny_project, toy_params, tmp_path, monkeypatch
+):
+    from pipelines.data.manifest import in_split, read_manifest
+    from pipelines.paths import Paths
+    from pipelines.serving.sessions import make_session
+
+    files = tiny_project.task("tiny")
+    entries = in_split(read_manifest(files.manifest), "train")
+    labels = sorted({entry.label for entry in entries})
+    split = open_split(entries, labels, toy_params, 1, files)
+    model, _ = start_model(toy_params, 3, 1, Paths(tmp_path))
+    pixels = next(iter(split.pictures.batches(12)))
+    values = torch.from_numpy(pixels) / 255 - torch.tensor([0.4, 0.5, 0.6])
+    values = (values / 0.5).permute(0, 3, 1, 2)
+    with torch.inference_mode():
+        activations = model.eval().trunk(values).numpy()
+        logits = model(values)[0]
+
+    trunk = frozen_trunks(model, toy_params, split.pictures, 1, Paths(tmp_path))["fp32"]
+    got = make_session(trunk).run(None, {"image": pixels})[0]
+    assert activations.std() > 1e-3
+    np.testing.assert_allclose(got, activations, atol=1e-4)
+
+    full = toy_params.model_copy(update={"strategy": "full"})
+    phase = phases_of("tiny", model, full, split, split, 1, Paths(tmp_path))[0]
+    with torch.inference_mode():
+        torch.testing.assert_close(phase.val_logits(), logits, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("crop_fraction", "resize_px"), [(1.0, 32), (0.875, 37), (0.8, 40)])

@@ -54,6 +54,13 @@ def test_view_is_kept_and_left_out_where_it_is_off():
     assert again.preprocess == Preprocess(37, 32, View(grey=True, border_mask=0.1))
 
 
+def test_norms_that_could_not_be_folded_are_named_and_left_out_where_there_are_none():
+    assert "unfolded" not in meta().model_dump(mode="json")
+    partly = meta().model_copy(update={"unfolded": ("blocks.0.norm",)})
+    again = FloatModel.model_validate_json(partly.model_dump_json())
+    assert again.unfolded == ("blocks.0.norm",)
+
+
 @pytest.fixture
 def folder(tmp_path):
     folder = tmp_path / "models" / "tiny" / "float"

@@ -13,6 +13,7 @@ import torch
 from PIL import Image, ImageDraw
 
 from pipelines.backbones.heads import Classifier
+from pipelines.backbones.spec import IMAGENET_MEAN, IMAGENET_STD
 from pipelines.config.params import load_params
 from pipelines.config.train import TrainParams
 from pipelines.data.manifest import Entry
@@ -87,7 +88,7 @@ def trained(paths: Paths, train: list[Entry], val: list[Entry], params: TrainPar
 def accuracy_on(model: Classifier, split: Split) -> float:
     pixels = torch.from_numpy(np.concatenate(list(split.pictures.batches(64))))
     with torch.inference_mode():
-        logits, _ = model(normalise(pixels))
+        logits, _ = model(normalise(pixels, IMAGENET_MEAN, IMAGENET_STD))
     return accuracy(split.class_index, logits.argmax(dim=1).numpy())
 
 

@@ -1,0 +1,140 @@
+"""What a backbone says of itself, and what is found out by asking its network.
+
+A backbone is a row of blocks. A cut splits the row into a trunk, which stays frozen and whose
+output can be cached, and a tail, which is trained. Where a network has layers behind its pool (the
+``conv_head`` of timm's MobileNetV3), they are its last block, a `BehindPool`: they belong to the
+embedding. Strides, channels, the default cut and the embedding's width are never typed by hand: the
+network is run on a tensor that has a shape and no values.
+
+References:
+    timm's ``FeatureInfo`` (timm.models._features), whose strides and channels these taps have; but
+    it counts MobileNetV3's last 1x1 convolution, and not MobileNetV2's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from pipelines.backbones.providers import Provider
+    from pipelines.data.preprocess import Interpolation
+
+#: Mean and standard deviation of ImageNet's training images, RGB in [0, 1].
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Input:
+    """The pixels that a backbone's weights were trained on.
+
+    Attributes:
+        px: side of the square, a multiple of 32.
+        mean: RGB, of pixels in [0, 1].
+        std: RGB, of pixels in [0, 1].
+        interpolation: of the resize before the crop. The phone page knows ``bilinear`` alone, and
+            refuses a bundle that asks for another.
+        padding: ``symmetric`` as torch pads; ``same`` as TensorFlow does, see `layers`.
+    """
+
+    px: int = 224
+    mean: tuple[float, float, float] = IMAGENET_MEAN
+    std: tuple[float, float, float] = IMAGENET_STD
+    interpolation: Interpolation = "bilinear"
+    padding: Literal["symmetric", "same"] = "symmetric"
+
+
+@dataclass(frozen=True, slots=True)
+class Tap:
+    """Where features of one stride leave the network.
+
+    Attributes:
+        block: index of the last block of that stride, without those at the network's end that only
+            mix channels for a classifier.
+        channels: of its output.
+    """
+
+    block: int
+    channels: int
+
+
+@dataclass(frozen=True, kw_only=True)
+class BackboneSpec:
+    """One backbone: an entry of its family's file.
+
+    Attributes:
+        name: by which params.yaml names it; the entry's name in the file, too.
+        family: stem of the file in ``families``.
+        build: gives the blocks, untrained, in order; a `BehindPool` may be the last.
+        input: what its weights want to see.
+        licence: SPDX identifier of the network's code.
+        weights: providers of `imagenet` weights, in the order in which they are tried.
+    """
+
+    name: str
+    family: str
+    build: Callable[[], list[nn.Module]]
+    input: Input
+    licence: str
+    weights: tuple[Provider, ...]
+
+    @cached_property
+    def taps(self) -> Mapping[int, Tap]:
+        """Taps by stride, from 2 up, as far as the network goes down."""
+        from torch import nn
+
+        blocks, shapes = self._blocks, self._shapes
+
+        def has_kernel(block: nn.Module) -> bool:
+            convolutions = (m for m in block.modules() if isinstance(m, nn.Conv2d))
+            return any(max(m.kernel_size) > 1 for m in convolutions)
+
+        # What follows the last kernel only mixes channels.
+        last = max(index for index, block in enumerate(blocks) if has_kernel(block))
+        strides = [self.input.px // shape[2] for shape in shapes[: last + 1]]
+        return MappingProxyType(
+            {
+                stride: Tap(index, shapes[index][1])
+                for index, stride in enumerate(strides)
+                if stride > 1
+            }
+        )
+
+    @property
+    def default_cut(self) -> int:
+        """First block of the tail: the one that goes from stride 16 to stride 32.
+
+        A cached activation is small there, and the tail holds most of the parameters.
+        """
+        return self.taps[16].block + 1
+
+    @property
+    def n_features(self) -> int:
+        """Width of the embedding."""
+        return self._shapes[-1][1]
+
+    @cached_property
+    def _blocks(self) -> list[nn.Module]:
+        import torch
+
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            return [block.eval() for block in self.build()]
+
+    @cached_property
+    def _shapes(self) -> list[tuple[int, ...]]:
+        """(n, c, h, w) of each block's output."""
+        import torch
+
+        shapes = []
+        values = torch.empty(1, 3, self.input.px, self.input.px, device="meta")
+        with torch.inference_mode():
+            for block in self._blocks:
+                values = block(values)
+                shapes.append(tuple(values.shape))
+        return shapes

@@ -1,0 +1,132 @@
+"""What every backbone keeps; a new entry is tested here without a line of its own."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from pipelines.backbones.folding import batch_norms_of, fold_batch_norms
+from pipelines.backbones.heads import Classifier, make_classifier
+from pipelines.backbones.layers import SameConv2d
+from pipelines.backbones.registry import backbone, backbones
+from pipelines.export.equalize import equalized
+from pipelines.export.graphs import convolutions_of, logits_of
+from pipelines.export.inner_features import with_inner_features
+from pipelines.export.onnx_export import check_parity, classifier_onnx, trunk_onnx
+from pipelines.export.quantize import StaticQuantizer, stem_nodes
+from pipelines.metrics.classification import sqnr_db
+from pipelines.serving.sessions import make_session
+from pipelines.serving.vetting import vet
+from tests.backbones.toy_family import as_pretrained, toy
+from tests.tiny_network import as_trained, pictures
+
+PX = 64
+#: The toy is held to it too, so that the contract is known to fit more than MobileNets.
+NAMES = [*backbones(), "toy"]
+
+
+@pytest.fixture(params=NAMES)
+def name(request, tmp_path, monkeypatch) -> str:
+    if request.param == "toy":
+        monkeypatch.setitem(backbones(), "toy", toy(tmp_path))
+    return request.param
+
+
+def classifier(name: str) -> Classifier:
+    model = make_classifier(name, n_classes=4, hidden=(), dropout=0.1, cut=None, seed=1)
+    nn.init.normal_(model.head[-1].weight, generator=torch.Generator().manual_seed(2))
+    return model
+
+
+def normalised(name: str, pixels: np.ndarray) -> torch.Tensor:
+    expected = backbone(name).input
+    values = torch.from_numpy(pixels) / 255 - torch.tensor(expected.mean)
+    return (values / torch.tensor(expected.std)).permute(0, 3, 1, 2)
+
+
+def test_entry_says_who_it_is(name):
+    spec = backbone(name)
+    assert spec.name == name
+    assert spec.family
+    assert spec.licence
+    assert all(provider.licence and provider.title for provider in spec.weights)
+    assert spec.input.px % 32 == 0
+    assert all(0 < deviation <= 1 for deviation in spec.input.std)
+    convolutions = [m for b in spec.build() for m in b.modules() if isinstance(m, nn.Conv2d)]
+    kinds = {type(convolution) for convolution in convolutions}
+    assert (SameConv2d in kinds) == (spec.input.padding == "same")
+    # Numbers alone: nothing works out its padding while it runs.
+    assert kinds <= {nn.Conv2d, SameConv2d}
+    assert all(isinstance(convolution.padding, tuple) for convolution in convolutions)
+
+
+def test_taps_cut_and_embedding_are_those_of_the_blocks(name):
+    spec, model = backbone(name), classifier(name).eval()
+    values = normalised(name, pictures(2, 1, PX))
+    seen = []
+    with torch.inference_mode():
+        logits, embedding = model(values)
+        for block in model.blocks:
+            values = block(values)
+            seen.append(values.shape)
+    assert {16, 32} <= set(spec.taps)
+    for stride, tap in spec.taps.items():
+        assert seen[tap.block][1:] == (tap.channels, PX // stride, PX // stride)
+    # At the cut, activations are small, and the tail has the last stride to itself.
+    assert seen[model.cut - 1][2] == PX // 16
+    assert seen[model.cut][2] == PX // 32
+    assert seen[model.n_maps - 1][2] == PX // 32
+    assert embedding.shape == (2, spec.n_features)
+    assert logits.shape == (2, 4)
+
+
+def test_folding_keeps_the_function_and_leaves_no_batch_norm(name):
+    model = classifier(name)
+    as_pretrained(list(model.blocks))
+    n_norms = len(batch_norms_of(model))
+    folded = fold_batch_norms(model)
+    assert isinstance(folded, Classifier)
+    assert batch_norms_of(folded) == ()
+    assert len(batch_norms_of(model)) == n_norms > 0
+    values = torch.randn(2, 3, PX, PX, generator=torch.Generator().manual_seed(3))
+    with torch.inference_mode():
+        _, expected = model.eval()(values)
+        _, got = folded(values)
+    scale = float(expected.abs().max())
+    assert scale > 1e-3
+    assert float((got - expected).abs().max()) < 1e-4 * scale
+
+
+@pytest.mark.slow
+def test_exported_file_agrees_is_vetted_and_becomes_int8(name, tmp_path, monkeypatch):
+    monkeypatch.setenv("FIELDLENS_WORKERS", "1")
+    spec, model = backbone(name), classifier(name)
+    pixels = pictures(32, 1, PX)
+    as_trained(model, pixels)
+    mean, std = spec.input.mean, spec.input.std
+    folded = fold_batch_norms(model)
+    file = classifier_onnx(folded, PX, mean, std)
+    assert check_parity(model, file, pixels, mean, std) < 1e-3
+    with torch.inference_mode():
+        expected = folded.trunk(normalised(name, pixels[:4])).numpy()
+    trunk = make_session(trunk_onnx(folded, PX, mean, std))
+    got = trunk.run(None, {"image": pixels[:4]})[0]
+    assert np.abs(got - expected).max() <= 1e-4 * np.abs(expected).max()
+
+    batches = [pixels[:16], pixels[16:]]
+    better = equalized(file, batches)
+    assert sqnr_db(logits_of(file, pixels), logits_of(better, pixels)) > 30
+    # How good int8 is can be asked of a trained network alone; that there is one, of each.
+    float_nodes = stem_nodes(file)
+    int8 = with_inner_features(
+        StaticQuantizer(better, batches, tmp_path).int8(float_nodes=float_nodes)
+    )
+    n_convolutions = len(convolutions_of(file) - set(float_nodes))
+    assert vet(int8).operators["DequantizeLinear"] > 2 * n_convolutions > 0
+    logits, embedding = make_session(int8).run(None, {"image": pixels})
+    assert np.isfinite(logits).all()
+    of_file = make_session(with_inner_features(file)).run(None, {"image": pixels})[1]
+    assert embedding.shape == of_file.shape
+    assert embedding.shape[1] > spec.n_features
