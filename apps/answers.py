@@ -6,10 +6,10 @@ Colour never stands alone: each tone has its words. Drawn by `apps.ui`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from html import escape
-from typing import Literal
+from typing import Any, Literal
 
 from apps.models import N_THREADS, Model, processor
 from apps.session import Face, Scene, Shot
@@ -48,13 +48,13 @@ class Said:
         label: the most probable label.
         probabilities: by label.
         positives: by label with an operating point, whether it is reached.
-        is_foreign: the model does not know this kind of picture.
+        is_ood: the model does not know this kind of picture.
     """
 
     label: str
     probabilities: Mapping[str, float]
     positives: Mapping[str, bool]
-    is_foreign: bool = False
+    is_ood: bool = False
 
     @classmethod
     def of(cls, prediction: Prediction) -> Said:
@@ -64,7 +64,7 @@ class Said:
             prediction: of the predictor.
         """
         return cls(
-            prediction.label, prediction.probabilities, prediction.positives, prediction.is_foreign
+            prediction.label, prediction.probabilities, prediction.positives, prediction.is_ood
         )
 
     @classmethod
@@ -91,7 +91,7 @@ def answer(t: Texts, model: Model, said: Said, tones: Tones) -> str:
         said: what it says.
         tones: by label.
     """
-    if said.is_foreign:
+    if said.is_ood:
         return (
             f'<div class="fl-foreign"><h2>{escape(t("answer.foreign"))}</h2>'
             f"<p>{escape(t('answer.foreign_hint'))}</p></div>"
@@ -105,6 +105,14 @@ def answer(t: Texts, model: Model, said: Said, tones: Tones) -> str:
         + bars(t, model, said)
         + next_step(t, model, said.label)
     )
+
+
+def _of_classes(t: Texts, model: Model, said: Prediction, tones: Tones) -> str:
+    return answer(t, model, Said.of(said), tones)
+
+
+#: By kind of the task, what the phone shows of a picture's answer.
+PANELS: Mapping[str, Callable[[Texts, Model, Any, Tones], str]] = {"classification": _of_classes}
 
 
 def headline(t: Texts, model: Model, said: Said, tones: Tones) -> str:
@@ -201,7 +209,7 @@ def truth(t: Texts, task: str, shot: Shot, names: Mapping[str, str] | None = Non
     if shot.truth is None:
         return ""
     said = shot.main
-    outcome = "none" if said.is_foreign else "right" if shot.truth == said.label else "wrong"
+    outcome = "none" if said.is_ood else "right" if shot.truth == said.label else "wrong"
     tone, sign = _OUTCOMES[outcome]
     words = t(f"answer.truth_{outcome}", label=t.label(task, shot.truth, names))
     return f'<span class="fl-chip {tone}">{sign} {escape(words)}</span>'
@@ -261,7 +269,7 @@ def tone_of(prediction: Prediction, tones: Tones) -> Tone:
         prediction: of the predictor.
         tones: by label.
     """
-    return "plain" if prediction.is_foreign else tones.get(prediction.label, "plain")
+    return "plain" if prediction.is_ood else tones.get(prediction.label, "plain")
 
 
 def box_colour(tone: Tone) -> str:
@@ -277,11 +285,11 @@ def _face(t: Texts, model: Model, number: int, face: Face, tones: Tones) -> str:
     prediction = face.prediction
     words = (
         t("answer.foreign")
-        if prediction.is_foreign
+        if prediction.is_ood
         else t.label(model.task, prediction.label, model.names)
     )
     value = prediction.probabilities[prediction.label]
-    percent = "" if prediction.is_foreign else t("answer.probability", value=value)
+    percent = "" if prediction.is_ood else t("answer.probability", value=value)
     name = escape(t("faces.face", number=number))
     return (
         f'<li class="{tone_of(prediction, tones)}"><span class="fl-n" aria-label="{name}">{number}'

@@ -35,7 +35,7 @@ def table(t: Texts, model: Model, shots: Sequence[Shot]) -> None:
             **({t("batch.face"): number} if has_faces else {}),
             t("batch.label"): t.label(model.task, given.label, model.names),
             t("batch.probability"): 100 * given.probabilities[given.label],
-            t("batch.foreign"): given.is_foreign,
+            t("batch.foreign"): given.is_ood,
             **(
                 {t("batch.truth"): t.label(model.task, shot.truth or "", model.names)}
                 if has_truth
@@ -84,7 +84,7 @@ def as_csv(model: Model, shots: Sequence[Shot]) -> str:
         for number, given in _numbered(shot):
             shares = [f"{given.probabilities[label]:.6f}" for label in labels]
             own = [model.bundle.name_of(given.label)] if names else []
-            row = [name, number, given.label, *own, given.is_foreign, shot.truth or "", *shares]
+            row = [name, number, given.label, *own, given.is_ood, shot.truth or "", *shares]
             writer.writerow(row)
     return buffer.getvalue()
 
@@ -96,7 +96,7 @@ def together(model: Model, shots: Sequence[Shot]) -> Said | None:
         model: whose answers.
         shots: the answered pictures, of a scene the largest face; unknown kinds are left out.
     """
-    known = [shot.main.probabilities for shot in shots if not shot.main.is_foreign]
+    known = [shot.main.probabilities for shot in shots if not shot.main.is_ood]
     return Said.together(combine(known), model.bundle.operating_points) if known else None
 
 

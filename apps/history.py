@@ -33,12 +33,12 @@ def panel(t: Texts, model: Model, kept: Store) -> None:
             label = t.label(model.task, shot.main.label, model.names)
             if len(shot.answers) > 1:
                 label = t("faces.many", n=len(shot.answers))
-            is_foreign = len(shot.answers) == 1 and shot.main.is_foreign
-            words = t("answer.foreign") if is_foreign else label
+            is_ood = len(shot.answers) == 1 and shot.main.is_ood
+            words = t("answer.foreign") if is_ood else label
             with st.container(key=f"past-{number}", gap=None):
                 st.html(thumb_html(shot.thumb, t("history.picture", name=shot.name, label=words)))
                 st.button(
-                    "?" if is_foreign else label,
+                    "?" if is_ood else label,
                     key=f"again-{model.task}-{number}",
                     width="stretch",
                     on_click=_show,

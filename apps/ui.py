@@ -17,8 +17,8 @@ import streamlit as st
 from PIL import Image, ImageDraw
 
 from apps import answers, banners, batch, compare, explain, frame, history
-from apps.answers import Said, Tones
-from apps.looking import FindScene, look
+from apps.answers import Tones
+from apps.inference import FindScene, answer_picture
 from apps.models import Model, load_model
 from apps.pictures import Incoming, choose, names
 from apps.session import Shot, Store, store
@@ -150,7 +150,7 @@ def _answer_all(
         if bar is not None:
             bar.progress(done / len(fresh), t("batch.progress", done=done, n=len(fresh)))
         try:
-            kept.shots[one.key] = look(
+            kept.shots[one.key] = answer_picture(
                 model, one.read(), key=one.key, name=one.name, truth=one.truth, find=app.find
             )
         except CorruptImageError as err:
@@ -239,7 +239,7 @@ def _inside(t: Texts, app: TaskApp, model: Model, shot: Shot, heat: explain.Heat
         if scene is not None:
             why = t("faces.none" if scene.has_detector else "faces.missing")
             body += f'<p class="fl-small">{escape(why)}</p>'
-        body += answers.answer(t, model, Said.of(shot.prediction), app.tones)
+        body += answers.PANELS[model.bundle.kind](t, model, shot.prediction, app.tones)
     tail = answers.truth(t, model.task, shot, model.names) + answers.latency(t, shot.elapsed_ms)
     beyond = banners.beyond_range(t, model, shot.prediction.outside)
     return f'{top}<div class="fl-body">{beyond}{body}{tail}</div>'

@@ -36,7 +36,7 @@ from pipelines.export.calibration_images import stratified_sample
 from pipelines.export.latency import paired_ms
 from pipelines.metrics.abstention import MAX_DIRECTIONS, accepting_threshold, fit_abstention
 from pipelines.paths import Paths, TaskPaths
-from pipelines.serving.out_of_distribution import Novelty, residuals, standard_scores
+from pipelines.serving.out_of_distribution import OutOfDistribution, residuals, standard_scores
 from pipelines.serving.predictor import Predictor
 from pipelines.validation.behaviour import changes
 
@@ -86,7 +86,7 @@ class TaskFeatures:
     ood: dict[str, dict[str, Features]]
     changed: dict[str, Features]
     synthetic: dict[str, Features]
-    released: Novelty
+    released: OutOfDistribution
 
     def bound(self, name: str, score: Score) -> float:
         """The threshold of a score of `scores_of`."""
@@ -156,7 +156,7 @@ def task_features(paths: Paths, tasks: Sequence[str], task: str) -> TaskFeatures
     """Everything through the served file of one task."""
     files = paths.task(task)
     predictor = Predictor.load(files.candidate, n_threads=os.cpu_count() or 1)
-    if predictor.novelty is None:
+    if predictor.out_of_distribution is None:
         raise MissingDataError(
             f"{files.candidate}: expected a bundle that abstains. Make it with `dvc repro`."
         )
@@ -190,7 +190,7 @@ def task_features(paths: Paths, tasks: Sequence[str], task: str) -> TaskFeatures
         ood,
         changed,
         synthetic,
-        predictor.novelty,
+        predictor.out_of_distribution,
     )
 
 
@@ -246,11 +246,11 @@ def scores_of(seen: TaskFeatures) -> dict[str, Score]:
 
 def novelty(
     seen: TaskFeatures, level: slice, widths: Sequence[int] = (), n_directions: int = MAX_DIRECTIONS
-) -> Novelty:
+) -> OutOfDistribution:
     """The served score, fitted to some columns of the embedding."""
     known, val = (seen.own[split].embedding[:, level] for split in ("train", "val"))
     abstention = fit_abstention(known, val, _ACCEPTANCE, n_directions, widths=widths)
-    return Novelty.load(abstention, known.shape[1])
+    return OutOfDistribution.load(abstention, known.shape[1])
 
 
 def published(known: Floats, class_index: NDArray[np.int64]) -> dict[str, Score]:
@@ -284,14 +284,14 @@ def published(known: Floats, class_index: NDArray[np.int64]) -> dict[str, Score]
     return {"nearest_neighbours": neighbours, "normalised_mahalanobis": mahalanobis}
 
 
-def _sum(fitted: Novelty, found: Features) -> Floats:
+def _sum(fitted: OutOfDistribution, found: Features) -> Floats:
     total: Floats = standard_scores(residuals(found.embedding, fitted.arrays), fitted.arrays).sum(
         axis=1
     )
     return total
 
 
-def _of_level(fitted: Novelty, level: slice, found: Features) -> Floats:
+def _of_level(fitted: OutOfDistribution, level: slice, found: Features) -> Floats:
     return fitted.judge(found.embedding[:, level])[0]
 
 

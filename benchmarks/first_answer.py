@@ -29,7 +29,7 @@ from report import header, make_parser, run, say, table
 
 from apps import answers, frame
 from apps.answers import Said
-from apps.looking import look
+from apps.inference import answer_picture
 from apps.models import ROOT_VARIABLE, load_model
 from apps.texts import load_texts
 from pipelines.data.images import open_image
@@ -64,7 +64,7 @@ def compare(arguments: argparse.Namespace) -> None:
     data = photo(files)
 
     def drawn() -> str:
-        shot = look(model, data, key="photo", name="photo.jpg")
+        shot = answer_picture(model, data, key="photo", name="photo.jpg")
         said = answers.answer(t, model, Said.of(shot.prediction), {})
         return frame.phone(t, model, "eco", frame.picture(t, shot) + said)
 

@@ -4,7 +4,7 @@
 
     predictor = Predictor.load("models/tomato_leaf/mobile")
     answer = predictor.predict("leaf.jpg")
-    print(answer.label, answer.probabilities[answer.label], answer.is_foreign)
+    print(answer.label, answer.probabilities[answer.label], answer.is_ood)
 
 `train` says how one is made. What stands in `__all__` is the public surface, and changes with a
 line in CHANGELOG.md; `pipelines` and `apps` behind it may change at any time. A name is imported

@@ -16,7 +16,7 @@ from pipelines.atomic import file_sha256
 from pipelines.config.evaluate import EvaluateParams
 from pipelines.data.manifest import Entry, content_sha256, write_manifest
 from pipelines.paths import Paths
-from pipelines.serving.bundle import Bundle
+from pipelines.serving.bundle import Artefact, Bundle
 from pipelines.serving.trust import AuditReport, AuditScore, Interval
 
 TASK = "tiny"
@@ -198,7 +198,8 @@ def colour_bundle(paths: Paths, entries: list[Entry]) -> Bundle:
     splits = tuple(N_IMAGES)
     return Bundle.model_validate(
         {
-            "schema_version": 2,
+            "schema_version": 3,
+            "kind": "classification",
             "task": TASK,
             "domain": "reference",
             "title": "Tiny tiles",
@@ -206,16 +207,14 @@ def colour_bundle(paths: Paths, entries: list[Entry]) -> Bundle:
             "label_meanings": {label: label.replace("_", " ") for label in LABELS},
             "preprocess": {"resize_px": 36, "crop_px": SIDE_PX},
             "input": {"name": "pixels", **image},
-            "logits": {"name": "logits", "meaning": "one a label", **floats},
-            "embedding": {"name": "embedding", "meaning": "mean colour", **floats},
-            "files": {
-                precision: {
-                    "name": path.name,
-                    "sha256": file_sha256(path),
-                    "size_bytes": path.stat().st_size,
-                }
+            "outputs": [
+                {"name": "logits", "meaning": "one a label", **floats},
+                {"name": "embedding", "meaning": "mean colour", **floats},
+            ],
+            "artefacts": [
+                Artefact.of(path.name, precision, path.read_bytes())
                 for precision, path in models.items()
-            },
+            ],
             "served": {"precision": "int8", "reason": "smaller"},
             "int8_path": [],
             "provenance": {

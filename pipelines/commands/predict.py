@@ -169,14 +169,14 @@ def _as_text(predictor: Predictor, outcomes: Sequence[Outcome]) -> str:
             for label, probability in ranked[:_SHOWN_LABELS]
         ]
         lines += ["", shown(str(path))]
-        if prediction.is_foreign:
+        if prediction.is_ood:
             lines.append(f"{FOREIGN_WARNING} {_foreignness(bundle, prediction)}")
         lines.append(table(("LABEL", "PROBABILITY", "MEANING"), rows))
         if len(ranked) > _SHOWN_LABELS:
             lines.append(f"and {len(ranked) - _SHOWN_LABELS} more labels (--json shows all)")
-        if not prediction.is_foreign:
+        if not prediction.is_ood:
             lines += _calls(bundle, prediction)
-            if prediction.foreignness is not None:
+            if prediction.ood_score is not None:
                 lines.append(f"A kind of picture that I know. {_foreignness(bundle, prediction)}")
         if prediction.outside:
             lines.append(outside_words(prediction.outside, predictor.reading.range))
@@ -204,9 +204,9 @@ def _calls(bundle: Bundle, prediction: Prediction) -> list[str]:
 
 
 def _foreignness(bundle: Bundle, prediction: Prediction) -> str:
-    if bundle.abstention is None or prediction.foreignness is None:
+    if bundle.abstention is None or prediction.ood_score is None:
         return ""
-    return f"(foreignness {prediction.foreignness:.3f}, bound {bundle.abstention.threshold:.3f})"
+    return f"(foreignness {prediction.ood_score:.3f}, bound {bundle.abstention.threshold:.3f})"
 
 
 def _as_csv(bundle: Bundle, outcomes: Sequence[Outcome]) -> str:
@@ -222,7 +222,7 @@ def _as_csv(bundle: Bundle, outcomes: Sequence[Outcome]) -> str:
             writer.writerow([name, "", *("" for _ in shares), "", said])
         else:
             numbers = [f"{said.probabilities[label]:.6f}" for label in bundle.labels]
-            writer.writerow([name, said.label, *numbers, str(said.is_foreign).lower(), ""])
+            writer.writerow([name, said.label, *numbers, str(said.is_ood).lower(), ""])
     return buffer.getvalue().removesuffix("\n")
 
 
@@ -241,8 +241,8 @@ def _as_json(predictor: Predictor, outcomes: Sequence[Outcome], meant: Meant) ->
                 "label": prediction.label,
                 "name": bundle.name_of(prediction.label),
                 "probabilities": prediction.probabilities,
-                "is_foreign": prediction.is_foreign,
-                "foreignness": prediction.foreignness,
+                "is_foreign": prediction.is_ood,
+                "foreignness": prediction.ood_score,
                 "positives": prediction.positives,
                 "outside_range": prediction.outside,
                 "elapsed_ms": round(prediction.elapsed_ms, 3),

@@ -279,7 +279,7 @@ def _abstained(
 ) -> Abstained | None:
     if predictor.bundle.abstention is None:
         return None
-    is_refused = np.array([each.prediction.is_foreign for each in asked])
+    is_refused = np.array([each.prediction.is_ood for each in asked])
     answers, kept = probabilities.argmax(axis=1), ~is_refused
     groups = np.array([each.entry.group for each in asked])
     f1 = None

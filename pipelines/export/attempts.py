@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
 
 from pipelines.serving.bundle import Candidate
 
@@ -20,6 +23,26 @@ def max_bytes(stated: int, n_classes: int) -> int:
         n_classes: that the model answers with.
     """
     return stated + _BYTES_A_CLASS * max(0, n_classes - _CLASSES_WITHIN)
+
+
+@dataclass(frozen=True, slots=True)
+class Judgement:
+    """What the first output of an int8 file is worth beside that of fp32, as its kind sees it.
+
+    Attributes:
+        agreement: share of the answers that are the same, in [0, 1].
+        metrics: of the int8 file, by name.
+        missed: the bounds that it does not hold, each in a few words.
+    """
+
+    agreement: float
+    metrics: dict[str, float]
+    missed: tuple[str, ...]
+
+
+Judge = Callable[[NDArray[np.float32]], Judgement]
+#: Makes the judge of a model from the first output of fp32.
+JudgeMaker = Callable[[NDArray[np.float32]], Judge]
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 
 from pipelines.config.export import ExportParams
 from pipelines.errors import ConfigError
-from pipelines.export.attempts import Attempt, Recipe, best_of, max_bytes, with_choice
+from pipelines.export.attempts import Attempt, JudgeMaker, Recipe, best_of, max_bytes, with_choice
 from pipelines.export.equalize import equalized
 from pipelines.export.exact_sums import exact
 from pipelines.export.graphs import (
@@ -31,7 +31,7 @@ from pipelines.export.graphs import (
 from pipelines.export.inner_features import with_inner_features
 from pipelines.export.quantize import CALIBRATORS, StaticQuantizer, stem_nodes
 from pipelines.export.rounding import rounded
-from pipelines.metrics.classification import accuracy, agreement, macro_f1, sqnr_db
+from pipelines.metrics.classification import sqnr_db
 from pipelines.serving.bundle import Candidate
 
 _LOG = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ class Search:
         fp32: bytes,
         calibration: Sequence[NDArray[np.uint8]],
         val_pixels: NDArray[np.uint8],
-        val_class_index: NDArray[np.int64],
+        judge: JudgeMaker,
         params: ExportParams,
         folder: Path,
     ) -> None:
@@ -60,18 +60,18 @@ class Search:
             fp32: ONNX bytes.
             calibration: batches of train pictures.
             val_pixels: (n, h, w, 3).
-            val_class_index: (n,).
+            judge: of the kind, for these pictures.
             params: remedies and bounds.
             folder: for temporary files.
         """
         self._fp32 = fp32
         self._calibration = calibration
         self._pixels = val_pixels
-        self._truth = val_class_index
         self._params = params
         self._folder = folder
         self._quantizers: dict[bytes, StaticQuantizer] = {}
         self._reference = logits_of(fp32, val_pixels)
+        self._judge = judge(self._reference)
         self._most_bytes = max_bytes(params.max_int8_bytes, self._reference.shape[1])
 
     def run(self) -> list[Attempt]:
@@ -123,53 +123,32 @@ class Search:
     def _attempt(self, remedy: str, recipe: Recipe) -> Attempt:
         model = self.int8(recipe)
         logits = logits_of(model, self._pixels)
-        truth, n_classes = self._truth, logits.shape[1]
-        answers, reference = logits.argmax(axis=1), self._reference.argmax(axis=1)
+        judged = self._judge(logits)
         candidate = Candidate(
             remedy=remedy,
             calibrator=recipe.calibrator,
             float_nodes=recipe.float_nodes,
-            agreement=round(agreement(self._reference, logits), 6),
-            accuracy=round(accuracy(truth, answers), 6),
-            macro_f1=round(macro_f1(truth, answers, n_classes), 6),
+            agreement=judged.agreement,
+            metrics=judged.metrics,
             sqnr_db=round(sqnr_db(self._reference, logits), 3),
             size_bytes=len(model),
             holds_bounds=False,
             is_chosen=False,
         )
-        missed = self._missed(candidate, reference)
+        missed = judged.missed
+        if candidate.size_bytes > self._most_bytes:
+            missed += (f"{candidate.size_bytes:,} bytes (bound {self._most_bytes:,})",)
         _LOG.info(
-            "int8 by %s: agreement %.4f, accuracy %.4f, %.1f dB, %d bytes%s",
+            "int8 by %s: agreement %.4f, %s, %.1f dB, %d bytes%s",
             remedy,
             candidate.agreement,
-            candidate.accuracy,
+            ", ".join(f"{name} {value:.4f}" for name, value in candidate.metrics.items()),
             candidate.sqnr_db,
             candidate.size_bytes,
             f"; misses {'; '.join(missed)}" if missed else "; holds the bounds",
         )
         kept = candidate.model_copy(update={"holds_bounds": not missed})
         return Attempt(kept, recipe, model, missed)
-
-    def _missed(self, reached: Candidate, reference: NDArray[np.int64]) -> tuple[str, ...]:
-        """The bounds that a file does not hold, beside what it reached."""
-        truth, bounds, n_classes = self._truth, self._params, self._reference.shape[1]
-        accuracy_drop = accuracy(truth, reference) - reached.accuracy
-        f1_drop = macro_f1(truth, reference, n_classes) - reached.macro_f1
-        asked = {
-            f"agreement with fp32 {reached.agreement:.1%} (bound {bounds.min_agreement:.1%})": (
-                reached.agreement >= bounds.min_agreement
-            ),
-            f"drop of accuracy {accuracy_drop:.4f} (bound {bounds.max_accuracy_drop:g})": (
-                accuracy_drop <= bounds.max_accuracy_drop
-            ),
-            f"drop of macro-F1 {f1_drop:.4f} (bound {bounds.max_macro_f1_drop:g})": (
-                f1_drop <= bounds.max_macro_f1_drop
-            ),
-            f"{reached.size_bytes:,} bytes (bound {self._most_bytes:,})": (
-                reached.size_bytes <= self._most_bytes
-            ),
-        }
-        return tuple(words for words, holds in asked.items() if not holds)
 
     # -- remedies --------------------------------------------------------------------------------
     def calibrate(self, recipe: Recipe, calibrator: str) -> Iterator[Recipe]:
@@ -248,7 +227,7 @@ def search_int8(
     fp32: bytes,
     calibration: Sequence[NDArray[np.uint8]],
     val_pixels: NDArray[np.uint8],
-    val_class_index: NDArray[np.int64],
+    judge: JudgeMaker,
     params: ExportParams,
 ) -> list[Attempt]:
     """Every quantisation tried, in order, one of them chosen: the first that holds the bounds.
@@ -257,11 +236,11 @@ def search_int8(
         fp32: ONNX bytes of the float model.
         calibration: batches of train pictures, each (n, h, w, 3).
         val_pixels: (n, h, w, 3).
-        val_class_index: (n,).
+        judge: of the kind, for these pictures.
         params: remedies and bounds.
 
     Raises:
         ConfigError: if a remedy is unknown, or there is none.
     """
     with tempfile.TemporaryDirectory() as folder:
-        return Search(fp32, calibration, val_pixels, val_class_index, params, Path(folder)).run()
+        return Search(fp32, calibration, val_pixels, judge, params, Path(folder)).run()

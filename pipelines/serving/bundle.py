@@ -4,9 +4,10 @@ A model never travels without its labels, preprocessing and provenance. An unkno
 file or a wrong hash is a `BundleError`, never a guess. Read by the predictor, the apps, `gate`,
 `report` and `doctor`; written by `export` (as candidate.json, without metrics) and `evaluate`.
 
-Schema 2 has typed operating points, abstention and audit. A bundle of schema 1 is refused by
-`read_bundle` with one line that says so and how to make it again: it has no abstention, and an
-answer without one looks the same as an answer with one.
+Schema 3 names the kind of the task, the model's outputs and its artefacts. A bundle of schema 2, as
+released before, is a classification with two ONNX files, and is read as the same `Bundle`. One of
+schema 1 is refused with one line that says so and how to make it again: it has no abstention, and
+an answer without one looks the same as an answer with one.
 """
 
 from __future__ import annotations
@@ -21,11 +22,13 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from pipelines.data.pixel_range import MAX_ASPECT, Reading
 from pipelines.data.preprocess import MAX_BORDER_MASK, Interpolation, Preprocess, View
 from pipelines.errors import BundleError
+from pipelines.serving.answer import EMBEDDING_NAME
+from pipelines.serving.kinds import served_kind
 from pipelines.serving.sessions import Precision
 from pipelines.serving.trust import Abstention, AuditReport, Interval, OperatingPoint
 from pipelines.serving.vetting import MAX_MODEL_BYTES
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 BUNDLE_NAME = "bundle.json"
 
 
@@ -33,12 +36,33 @@ class _Part(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
 
-class FileRef(_Part):
-    """One model file beside bundle.json."""
+class Artefact(_Part):
+    """One model file beside bundle.json, and what runs it."""
 
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9_.-]+$")]
+    format: Literal["onnx", "pte"] = "onnx"
+    precision: Precision
+    runtime: Literal["onnxruntime", "executorch"] = "onnxruntime"
     sha256: Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
     size_bytes: Annotated[int, Field(ge=1, le=MAX_MODEL_BYTES)]
+
+    @classmethod
+    def of(cls, name: str, precision: Precision, model: bytes) -> Artefact:
+        """The description of an ONNX file.
+
+        Args:
+            name: of the file, without its folder.
+            precision: of its weights.
+            model: its bytes.
+        """
+        sha256 = hashlib.sha256(model).hexdigest()
+        return cls(name=name, precision=precision, sha256=sha256, size_bytes=len(model))
+
+    @model_validator(mode="after")
+    def _runtime_reads_format(self) -> Artefact:
+        if (self.format == "pte") != (self.runtime == "executorch"):
+            raise ValueError(f"{self.runtime} does not run {self.format} files")
+        return self
 
 
 class TensorSpec(_Part):
@@ -130,13 +154,13 @@ class Candidate(_Part):
     calibrator: str
     float_nodes: tuple[str, ...]
     agreement: float
-    accuracy: float
-    macro_f1: float
-    #: Signal-to-noise ratio of the logits against fp32.
+    #: Of the kind, by name, e.g. ``accuracy``.
+    metrics: dict[str, float]
+    #: Signal-to-noise ratio of the first output against fp32.
     sqnr_db: float
     size_bytes: int
     holds_bounds: bool
-    #: Whether this is the one in the bundle's ``files``.
+    #: Whether this is the one in the bundle's ``artefacts``.
     is_chosen: bool
 
 
@@ -150,11 +174,14 @@ class Serving(_Part):
 class Bundle(_Part):
     """A model with all that its use needs."""
 
-    schema_version: Literal[2]
+    schema_version: Literal[3]
+    #: What the task asks of a picture; one of `pipelines.serving.kinds`.
+    kind: str
     task: str
     domain: str
     title: str
-    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    #: Empty where the kind has none.
+    labels: tuple[str, ...]
     label_meanings: dict[str, str]
     #: What people call a label, in any script; only where it differs.
     label_names: Annotated[dict[str, str], Field(exclude_if=lambda names: not names)] = Field(
@@ -162,9 +189,9 @@ class Bundle(_Part):
     )
     preprocess: PreprocessSpec
     input: TensorSpec
-    logits: TensorSpec
-    embedding: TensorSpec
-    files: dict[Precision, FileRef]
+    #: In the order of the kind.
+    outputs: tuple[TensorSpec, ...]
+    artefacts: tuple[Artefact, ...]
     served: Serving
     #: Every quantisation tried, in order; one of them is chosen.
     int8_path: tuple[Candidate, ...]
@@ -172,7 +199,7 @@ class Bundle(_Part):
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     #: By label, from which probability on it is answered with yes; empty where none are wanted.
     operating_points: dict[str, OperatingPoint] = Field(default_factory=dict)
-    #: How foreign pictures are told; null: none is refused.
+    #: How pictures out of distribution are told; null: none is refused.
     abstention: Abstention | None = None
     provenance: Provenance
     #: Metrics of the test split by precision; null in a candidate.
@@ -187,16 +214,37 @@ class Bundle(_Part):
     @model_validator(mode="after")
     def _is_whole(self) -> Bundle:
         if set(self.files) != {"fp32", "int8"}:
-            raise ValueError(f"files needs fp32 and int8, got {sorted(self.files)}")
-        if len(set(self.labels)) != len(self.labels):
-            raise ValueError("a label stands twice")
-        unknown = sorted(set(self.operating_points) - set(self.labels))
-        if unknown:
-            raise ValueError(f"operating_points names no label: {', '.join(unknown)}")
-        unknown = sorted(set(self.label_names) - set(self.labels))
-        if unknown:
-            raise ValueError(f"label_names names no label: {', '.join(unknown)}")
+            raise ValueError(
+                f"artefacts: expected ONNX files of fp32 and int8, got "
+                f"{', '.join(self.files) or 'none'}"
+            )
+        given = [(each.format, each.precision) for each in self.artefacts]
+        if len(set(given)) != len(given):
+            raise ValueError("artefacts: a format stands twice with one precision")
+        kind = served_kind(self.kind)
+        names = tuple(output.name for output in self.outputs)
+        if names != kind.outputs:
+            raise ValueError(
+                f"outputs: a {self.kind} gives {', '.join(kind.outputs)}, got "
+                f"{', '.join(names) or 'none'}"
+            )
+        if self.abstention is not None and EMBEDDING_NAME not in names:
+            raise ValueError(f"abstention: needs an output {EMBEDDING_NAME}")
+        kind.check(self)
         return self
+
+    @property
+    def files(self) -> dict[Precision, Artefact]:
+        """The ONNX files by precision: what the predictor and the phone page run."""
+        return {each.precision: each for each in self.artefacts if each.format == "onnx"}
+
+    def output(self, name: str) -> TensorSpec:
+        """The output of a name.
+
+        Args:
+            name: one of the kind's.
+        """
+        return next(output for output in self.outputs if output.name == name)
 
     @property
     def is_sample(self) -> bool:
@@ -247,23 +295,75 @@ def read_bundle(path: Path | str, *, verify: bool = True) -> Bundle:
     except (OSError, ValueError, RecursionError) as err:
         raise BundleError(f"{path}: is not readable JSON ({err}). Run `dvc repro` again.") from err
     version = document.get("schema_version") if isinstance(document, dict) else None
-    if version != SCHEMA_VERSION:
+    if version not in (2, SCHEMA_VERSION) or not isinstance(version, int):
         raise BundleError(
-            f"{path}: schema_version: expected {SCHEMA_VERSION}, got {version!r}. "
+            f"{path}: schema_version: expected {SCHEMA_VERSION} or 2, got {version!r}. "
             f"Use the Fieldlens version that made it, or make it again with `dvc repro`."
         )
     try:
-        bundle = Bundle.model_validate(document)
+        bundle = Bundle.model_validate(_of_schema_2(document) if version == 2 else document)
     except ValidationError as err:
         fault = err.errors(include_url=False)[0]
         key = ".".join(str(part) for part in fault["loc"])
-        raise BundleError(
-            f"{path}: {key}: {fault['msg']}. Make it again with `dvc repro`."
-        ) from err
+        # What speaks of several keys begins with the first of them.
+        words = f"{key}: {fault['msg']}" if key else fault["msg"].removeprefix("Value error, ")
+        raise BundleError(f"{path}: {words}. Make it again with `dvc repro`.") from err
     if verify:
-        for precision in ("fp32", "int8"):
-            read_model(bundle, path.parent, precision)
+        for artefact in bundle.artefacts:
+            _read(bundle, path.parent, artefact)
     return bundle
+
+
+class _Candidate2(_Part):
+    """The keys of a `Candidate` that schema 3 put elsewhere."""
+
+    model_config = ConfigDict(extra="allow")
+
+    accuracy: float
+    macro_f1: float
+
+
+class _File2(_Part):
+    name: str
+    sha256: str
+    size_bytes: int
+
+
+class _Bundle2(_Part):
+    """The keys of schema 2 that schema 3 put elsewhere."""
+
+    model_config = ConfigDict(extra="allow")
+
+    logits: TensorSpec
+    embedding: TensorSpec
+    files: dict[Precision, _File2]
+    int8_path: tuple[_Candidate2, ...]
+
+
+def _of_schema_2(document: dict[str, Any]) -> dict[str, Any]:
+    """The same bundle as schema 3 writes it.
+
+    Raises:
+        ValidationError: if a key is missing that schema 2 asks for.
+    """
+    old = _Bundle2.model_validate(document)
+    return {
+        **(old.model_extra or {}),
+        "schema_version": SCHEMA_VERSION,
+        "kind": "classification",
+        "outputs": (old.logits, old.embedding),
+        "artefacts": [
+            {**file.model_dump(), "precision": precision}
+            for precision, file in sorted(old.files.items())
+        ],
+        "int8_path": [
+            {
+                **(each.model_extra or {}),
+                "metrics": {"accuracy": each.accuracy, "macro_f1": each.macro_f1},
+            }
+            for each in old.int8_path
+        ],
+    }
 
 
 def read_model(bundle: Bundle, folder: Path, precision: Precision) -> bytes:
@@ -277,7 +377,10 @@ def read_model(bundle: Bundle, folder: Path, precision: Precision) -> bytes:
     Raises:
         BundleError: if the file is missing or changed.
     """
-    ref = bundle.files[precision]
+    return _read(bundle, folder, bundle.files[precision])
+
+
+def _read(bundle: Bundle, folder: Path, ref: Artefact) -> bytes:
     path = folder / ref.name
     try:
         # Before it is read: a changed file may be of any size, or a pipe that never ends.
@@ -285,7 +388,7 @@ def read_model(bundle: Bundle, folder: Path, precision: Precision) -> bytes:
         data = path.read_bytes() if n_bytes == ref.size_bytes else b""
     except OSError as err:
         raise BundleError(
-            f"{path}: the bundle's {precision} model cannot be read ({err.strerror}). "
+            f"{path}: the bundle's {ref.precision} model cannot be read ({err.strerror}). "
             f"Run `dvc repro export@{bundle.task}`."
         ) from err
     got = hashlib.sha256(data).hexdigest()

@@ -1,7 +1,8 @@
 """How unlike the pictures that a model knows one picture is, told from its embedding.
 
-NumPy only, and pure: a browser computes the same from the same arrays (tests/golden/novelty.json
-holds both to it). The arrays are fitted by `pipelines.metrics.abstention`; the predictor asks.
+NumPy only, and pure: a browser computes the same from the same arrays, to which
+tests/golden/out_of_distribution.json holds both. The arrays are fitted by
+`pipelines.metrics.abstention`; the predictor asks.
 """
 
 from __future__ import annotations
@@ -118,7 +119,7 @@ def most_surprised(lengths: NDArray[np.float64], arrays: Arrays) -> NDArray[np.f
         arrays: as `standard_scores` takes them.
 
     Returns:
-        (n,), the largest of the levels' standard scores; larger is more foreign.
+        (n,), the largest of the levels' standard scores; larger is further out.
 
     References:
         Tippett 1931, "The methods of statistics": of several tests the most significant decides.
@@ -136,7 +137,7 @@ def rooted_residuals(embedding: NDArray[np.floating[Any]], arrays: Arrays) -> ND
         arrays: those of both.
 
     Returns:
-        (n,); larger is more foreign.
+        (n,); larger is further out.
     """
     return most_surprised(residuals(embedding, arrays), arrays)
 
@@ -146,7 +147,7 @@ SCORES: dict[str, Score] = {"rooted_residuals": rooted_residuals}
 
 
 @dataclass(frozen=True, slots=True)
-class Novelty:
+class OutOfDistribution:
     """A fitted score with its threshold, ready to be asked.
 
     Attributes:
@@ -158,7 +159,7 @@ class Novelty:
     arrays: Arrays
 
     @classmethod
-    def load(cls, abstention: Abstention, n_features: int) -> Novelty:
+    def load(cls, abstention: Abstention, n_features: int) -> OutOfDistribution:
         """Unpack the arrays and check that they fit the model.
 
         Args:
@@ -189,13 +190,13 @@ class Novelty:
     def judge(
         self, embedding: NDArray[np.floating[Any]]
     ) -> tuple[NDArray[np.float64], NDArray[np.bool_]]:
-        """How foreign pictures are, and which are more so than the threshold; NaN is.
+        """How far out pictures are, and which are further than the threshold; NaN is.
 
         Args:
             embedding: (n, d).
 
         Returns:
-            (n,) scores, larger for more foreign ones, and (n,) verdicts.
+            (n,) scores, larger for those further out, and (n,) verdicts.
         """
         scores = SCORES[self.abstention.score](embedding, self.arrays)
         return scores, ~(scores <= self.abstention.threshold)

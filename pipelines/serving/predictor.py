@@ -1,4 +1,4 @@
-"""Pictures in, probabilities out: what the app runs, and what `evaluate` measures.
+"""Pictures in, answers out: what the app runs, and what `evaluate` measures.
 
 Several pictures of one thing give one answer: leaves of a plant, frames of a fish, views of a part.
 Needs onnxruntime, NumPy and Pillow (and pydantic, to read the bundle); never torch, MLflow or DVC,
@@ -10,20 +10,27 @@ from __future__ import annotations
 import platform
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
+from typing import Generic, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from typing_extensions import TypeVar
 
 from pipelines.data.bounds import refuse_by_aspect, told_if_memory_ends
 from pipelines.data.images import OpenedImage, open_image
 from pipelines.data.pixel_range import Reading
+from pipelines.serving.answer import EMBEDDING_NAME, Answer, ServedKind
 from pipelines.serving.bundle import Bundle, bundle_file, read_bundle, read_model
-from pipelines.serving.out_of_distribution import Novelty
+from pipelines.serving.classification import Prediction
+from pipelines.serving.kinds import served_kind
+from pipelines.serving.out_of_distribution import OutOfDistribution
 from pipelines.serving.probabilities import softmax
 from pipelines.serving.sessions import Precision, check_interface, make_session
+
+__all__ = ["Prediction", "Predictor", "combine", "processor_name"]
 
 #: A large JPEG is decoded so that its shorter side is at least so many times that of the resized
 #: picture. At 2 the model's pixels differ from those of a full decode by 0.4 of 255 on average and
@@ -33,35 +40,11 @@ from pipelines.serving.sessions import Precision, check_interface, make_session
 _DECODED_SIDES = 2
 
 
-@dataclass(frozen=True, slots=True)
-class Prediction:
-    """The answer for one picture.
-
-    Attributes:
-        label: the most probable label.
-        probabilities: by label, in the bundle's order; they add up to 1.
-        is_foreign: the picture is unlike those that the model knows: do not believe the label.
-        foreignness: how unlike; larger is more foreign, on a scale of the bundle's own. None where
-            the bundle has no abstention, and then nothing is foreign.
-        positives: by label with an operating point, whether its probability reaches it; empty where
-            the bundle has none.
-        embedding: (d,) pooled features of two levels, see `inner_features`.
-        elapsed_ms: wall time of preprocessing and model for this picture, in ms.
-        outside: share of the picture's stored values outside the range of the training data, which
-            are clipped (`pixel_range.outside_words` says it); 0 for 8 bits a channel.
-    """
-
-    label: str
-    probabilities: dict[str, float]
-    is_foreign: bool
-    foreignness: float | None
-    positives: dict[str, bool]
-    embedding: NDArray[np.float32]
-    elapsed_ms: float
-    outside: float = 0.0
+#: Without one a predictor is taken for that of a classification.
+A = TypeVar("A", bound=Answer, default=Prediction)
 
 
-class Predictor:
+class Predictor(Generic[A]):
     """A bundle, ready to answer. Holds no state but its session, so threads may share it."""
 
     def __init__(
@@ -70,7 +53,7 @@ class Predictor:
         """Make the session.
 
         Args:
-            bundle: labels, preprocessing, temperature, operating points, abstention.
+            bundle: kind, preprocessing, abstention, and what the kind needs to decode.
             model: bytes of the ONNX file, as `read_model` gives them.
             precision: which of the bundle's files that is.
             n_threads: at least 1.
@@ -83,9 +66,10 @@ class Predictor:
         self.precision = precision
         self.n_threads = n_threads
         self._preprocess = bundle.preprocess.build()
-        #: Tells foreign pictures; None where the bundle has no abstention.
-        self.novelty = (
-            Novelty.load(bundle.abstention, bundle.embedding.shape[-1])
+        self._kind: ServedKind[A] = served_kind(bundle.kind)
+        #: Tells pictures out of distribution; None where the bundle has no abstention.
+        self.out_of_distribution = (
+            OutOfDistribution.load(bundle.abstention, bundle.output(EMBEDDING_NAME).shape[-1])
             if bundle.abstention is not None
             else None
         )
@@ -93,16 +77,13 @@ class Predictor:
         check_interface(
             self._session,
             {bundle.input.name: bundle.input.shape},
-            {
-                bundle.logits.name: (-1, len(bundle.labels)),
-                bundle.embedding.name: bundle.embedding.shape,
-            },
+            {output.name: output.shape for output in bundle.outputs},
         )
 
     @classmethod
     def load(
         cls, path: Path | str, precision: Precision | None = None, *, n_threads: int = 1
-    ) -> Predictor:
+    ) -> Self:
         """A predictor for a bundle on disk.
 
         Args:
@@ -183,20 +164,28 @@ class Predictor:
             reading=self.reading,
         )
 
-    def run(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-        """Logits and embeddings of preprocessed pictures.
+    def run(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
+        """The outputs for preprocessed pictures, in the order of the bundle.
 
         Args:
             pixels: (n, crop_px, crop_px, 3), in [0, 255].
 
         Returns:
-            (n, n_classes) logits and (n, d) embeddings.
+            The first axis of each is n; of a classification (n, n_classes) logits and (n, d)
+            embeddings.
         """
         spec = self.bundle
-        logits, embedding = self._session.run(
-            [spec.logits.name, spec.embedding.name], {spec.input.name: pixels}
-        )
-        return logits, embedding
+        names = [output.name for output in spec.outputs]
+        return tuple(self._session.run(names, {spec.input.name: pixels}))
+
+    def outputs(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+        """The outputs for preprocessed pictures by name; otherwise as `run`.
+
+        Args:
+            pixels: (n, crop_px, crop_px, 3), in [0, 255].
+        """
+        names = (output.name for output in self.bundle.outputs)
+        return dict(zip(names, self.run(pixels), strict=True))
 
     def probabilities(self, logits: NDArray[np.float32]) -> NDArray[np.float32]:
         """Calibrated probabilities of logits.
@@ -209,9 +198,7 @@ class Predictor:
         """
         return softmax(logits, self.bundle.temperature)
 
-    def predict(
-        self, source: Path | str | bytes | Image.Image, *, name: str | None = None
-    ) -> Prediction:
+    def predict(self, source: Path | str | bytes | Image.Image, *, name: str | None = None) -> A:
         """The answer for one picture.
 
         Args:
@@ -230,7 +217,7 @@ class Predictor:
 
     def answer(
         self, pixels: NDArray[np.uint8], start: float | None = None, *, outside: float = 0.0
-    ) -> Prediction:
+    ) -> A:
         """The answer for one picture that is preprocessed already.
 
         Args:
@@ -239,29 +226,23 @@ class Predictor:
             outside: share of the picture outside the range of the training data, as `opened` says.
         """
         start = time.perf_counter() if start is None else start
-        logits, embedding = self.run(pixels[np.newaxis])
-        labels = self.bundle.labels
-        row = self.probabilities(logits)[0]
-        probabilities = dict(zip(labels, map(float, row), strict=True))
-        foreignness, is_foreign = None, False
-        if self.novelty is not None:
-            scores, verdicts = self.novelty.judge(embedding)
-            foreignness, is_foreign = float(scores[0]), bool(verdicts[0])
-        return Prediction(
-            label=labels[int(row.argmax())],
-            probabilities=probabilities,
-            is_foreign=is_foreign,
-            foreignness=foreignness,
-            positives={
-                label: probabilities[label] >= point.threshold
-                for label, point in self.bundle.operating_points.items()
-            },
+        outputs = self.outputs(pixels[np.newaxis])
+        answer = self._kind.decode({name: of[0] for name, of in outputs.items()}, self.bundle)
+        embedding = outputs.get(EMBEDDING_NAME, np.empty((1, 0), dtype=np.float32))
+        ood_score, is_ood = None, False
+        if self.out_of_distribution is not None:
+            scores, verdicts = self.out_of_distribution.judge(embedding)
+            ood_score, is_ood = float(scores[0]), bool(verdicts[0])
+        return replace(
+            answer,
+            is_ood=is_ood,
+            ood_score=ood_score,
             embedding=embedding[0],
             elapsed_ms=(time.perf_counter() - start) * 1000,
             outside=outside,
         )
 
-    def predict_many(self, sources: Sequence[Path | str | bytes | Image.Image]) -> list[Prediction]:
+    def predict_many(self, sources: Sequence[Path | str | bytes | Image.Image]) -> list[A]:
         """The answers for several pictures, one after another.
 
         Args:

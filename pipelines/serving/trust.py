@@ -153,13 +153,13 @@ class Abstention(_Part):
     The bundle's other file is judged by it too, though it was not fitted for that one; so it is
     with the temperature and the operating points.
 
-    A picture is foreign if its score is above ``threshold``. The score's formula, and the arrays
-    that it needs, stand in `pipelines.serving.out_of_distribution`.
+    A picture is out of distribution if its score is above ``threshold``. The score's formula,
+    and the arrays that it needs, stand in `pipelines.serving.out_of_distribution`.
     """
 
     #: Name of the score; its arrays and formula: `pipelines.serving.out_of_distribution`.
     score: str
-    #: A larger score than this is foreign.
+    #: A larger score than this is out of distribution.
     threshold: Annotated[float, Field(allow_inf_nan=False)]
     #: Share of the val images that the threshold was chosen to accept.
     acceptance: Annotated[float, Field(gt=0, lt=1)]

@@ -3,40 +3,34 @@
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import logging
 from collections.abc import Sequence
 
 import numpy as np
-from numpy.typing import NDArray
 
 from pipelines.atomic import write_bytes, write_text
 from pipelines.backbones.heads import Classifier
 from pipelines.card import DatasetCard, load_card
 from pipelines.config.export import ExportParams
 from pipelines.data.loaders import Pictures
-from pipelines.data.manifest import Entry, class_index_of, content_sha256, in_split, read_manifest
+from pipelines.data.manifest import Entry, content_sha256, in_split, read_manifest
 from pipelines.errors import LeakageError
 from pipelines.export.attempts import Attempt
 from pipelines.export.calibration_images import calibration_batches, stratified_sample
 from pipelines.export.inner_features import with_inner_features
 from pipelines.export.latency import paired_ms, speedup
-from pipelines.export.onnx_export import (
-    EMBEDDING_NAME,
-    INPUT_NAME,
-    LOGITS_NAME,
-    check_parity,
-    classifier_onnx,
-)
+from pipelines.export.onnx_export import INPUT_NAME, check_parity, classifier_onnx
 from pipelines.export.remedies import search_int8
 from pipelines.export.trusted import trusted
+from pipelines.kinds.export import KINDS
+from pipelines.kinds.questions import ExportedKind
 from pipelines.paths import Paths, TaskPaths
 from pipelines.serving.bundle import (
+    Artefact,
     Bundle,
     Candidate,
-    FileRef,
     PreprocessSpec,
     Provenance,
     Serving,
@@ -75,6 +69,7 @@ def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
     files = paths.task(task)
     meta, model, float_sha256 = load_float_model(files.float_dir)
     card = load_card(files.card)
+    kind = KINDS[card.kind]
     entries = read_manifest(files.manifest)
     if content_sha256(entries) != meta.data_sha256:
         raise LeakageError(
@@ -83,24 +78,31 @@ def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
         )
     _LOG.info("%s: exporting", task)
     plain, fp32 = _exported(model, meta)
-    val_pixels, val_class_index = _val_split(entries, meta, seed, files)
+    val = stratified_sample(in_split(entries, "val"), _MAX_VAL_IMAGES, seed)
+    val_pixels = np.concatenate(list(_pictures(val, meta, seed, files).batches(_BATCH)))
+    truth = kind.truth(val, meta.labels)
     gap = check_parity(model, fp32, val_pixels[:_PARITY_IMAGES], meta.mean, meta.std)
     _LOG.info("%s: ONNX agrees with torch within %.1e", task, gap)
     chosen = stratified_sample(in_split(entries, "train"), params.calibration_images, seed)
     calibration = calibration_batches(_pictures(chosen, meta, seed, files))
-    attempts = search_int8(plain, calibration, val_pixels, val_class_index, params)
+    attempts = search_int8(
+        plain,
+        calibration,
+        val_pixels,
+        lambda reference: kind.judge(reference, truth, params),
+        params,
+    )
     best = next(attempt for attempt in attempts if attempt.candidate.is_chosen)
     served = _serving(fp32, best, meta, params)
     _LOG.info("%s: serves %s: %s", task, served.precision, served.reason)
-    bundle = _bundle(meta, card, float_sha256, fp32, attempts, best.model, served, files)
+    bundle = _bundle(kind, meta, card, float_sha256, fp32, attempts, best.model, served, files)
     known = stratified_sample(in_split(entries, "train"), _MAX_KNOWN_IMAGES, seed)
     bundle = trusted(
         bundle,
-        card.alarms,
+        lambda outputs: kind.fitted(outputs, truth, card, meta.labels, params),
         {"fp32": fp32, "int8": best.model}[served.precision],
         _pictures(known, meta, seed, files),
         val_pixels,
-        val_class_index,
         _exported(load_before(files.float_dir, meta), meta)[1] if meta.is_refit else None,
         params,
     )
@@ -119,14 +121,6 @@ def _exported(model: Classifier, meta: FloatModel) -> tuple[bytes, bytes]:
 
 def _pictures(entries: Sequence[Entry], meta: FloatModel, seed: int, files: TaskPaths) -> Pictures:
     return Pictures(files.raw_dir, entries, meta.preprocess, None, seed)
-
-
-def _val_split(
-    entries: Sequence[Entry], meta: FloatModel, seed: int, files: TaskPaths
-) -> tuple[NDArray[np.uint8], NDArray[np.int64]]:
-    val = stratified_sample(in_split(entries, "val"), _MAX_VAL_IMAGES, seed)
-    pixels = np.concatenate(list(_pictures(val, meta, seed, files).batches(_BATCH)))
-    return pixels, class_index_of(val, meta.labels)
 
 
 def _serving(fp32: bytes, best: Attempt, meta: FloatModel, params: ExportParams) -> Serving:
@@ -164,6 +158,7 @@ def _serving(fp32: bytes, best: Attempt, meta: FloatModel, params: ExportParams)
 
 
 def _bundle(
+    kind: ExportedKind,
     meta: FloatModel,
     card: DatasetCard,
     float_sha256: str,
@@ -176,7 +171,8 @@ def _bundle(
     meanings = {entry.label: entry.meaning for entry in card.classes}
     n_features = int(np.prod(make_session(fp32).get_outputs()[1].shape[1:]))
     return Bundle(
-        schema_version=2,
+        schema_version=3,
+        kind=card.kind,
         task=meta.task,
         domain=meta.domain,
         title=card.title,
@@ -192,23 +188,11 @@ def _bundle(
             dtype="uint8",
             meaning="upright RGB pictures in [0, 255]; normalisation is in the model",
         ),
-        logits=TensorSpec(
-            name=LOGITS_NAME,
-            shape=(-1, len(meta.labels)),
-            dtype="float32",
-            meaning="one a label; softmax after division by the temperature gives probabilities",
+        outputs=kind.outputs(meta.labels, n_features),
+        artefacts=(
+            Artefact.of(files.onnx_fp32.name, "fp32", fp32),
+            Artefact.of(files.onnx_int8.name, "int8", int8),
         ),
-        embedding=TensorSpec(
-            name=EMBEDDING_NAME,
-            shape=(-1, n_features),
-            dtype="float32",
-            meaning="pooled features of the last block, then those that its last depthwise "
-            "convolution reads; tells foreign pictures",
-        ),
-        files={
-            "fp32": _ref(files.onnx_fp32.name, fp32),
-            "int8": _ref(files.onnx_int8.name, int8),
-        },
         served=served,
         int8_path=tuple(attempt.candidate for attempt in attempts),
         provenance=Provenance(
@@ -232,16 +216,15 @@ def _bundle(
     )
 
 
-def _ref(name: str, data: bytes) -> FileRef:
-    return FileRef(name=name, sha256=hashlib.sha256(data).hexdigest(), size_bytes=len(data))
-
-
 def _table(candidates: Sequence[Candidate]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*Candidate.model_fields])
-    for candidate in candidates:
-        row = candidate.model_dump()
-        row["float_nodes"] = json.dumps(row["float_nodes"])
-        writer.writerow(row.values())
+    for row, candidate in enumerate(candidates):
+        columns: dict[str, object] = {}
+        for name, value in candidate.model_dump().items():
+            columns |= value if name == "metrics" else {name: value}
+        columns["float_nodes"] = json.dumps(candidate.float_nodes)
+        if row == 0:
+            writer.writerow(columns)
+        writer.writerow(columns.values())
     return buffer.getvalue()

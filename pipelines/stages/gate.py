@@ -16,9 +16,10 @@ from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from pipelines.atomic import write_text
-from pipelines.config.gate import GateParams
-from pipelines.errors import BundleError, GateError, MissingDataError
+from pipelines.config.gate import Demand, GateParams
+from pipelines.errors import BundleError, ConfigError, GateError, MissingDataError
 from pipelines.export.attempts import max_bytes
+from pipelines.kinds.gate import demands
 from pipelines.paths import Paths, TaskPaths
 from pipelines.reports.pages import run_markdown
 from pipelines.serving.bundle import Bundle, read_bundle
@@ -60,28 +61,35 @@ class Check:
 def check(metrics: Mapping[str, Any], bundle: Bundle, params: GateParams) -> list[Check]:
     """What the gate asks of a model, with what the model reached.
 
-    The floors count for the file that the bundle serves. The bounds on int8 (agreement, drops,
-    bytes) count while int8 is served. Where fp32 is served they do not: `export` found that int8 is
-    not worth its loss and kept it only as a second file, and nobody would be harmed by it.
+    Raises:
+        ConfigError: if a demand names no figure.
     """
     served = bundle.served.precision
-    of_served = metrics[served]
-    floors = [
-        Check(f"accuracy ({served})", of_served["accuracy"], params.min_accuracy, "at least"),
-        Check(f"macro_f1 ({served})", of_served["macro_f1"], params.min_macro_f1, "at least"),
-        *_shortcuts(bundle.audit),
-    ]
-    if served != "int8":
-        return floors
-    n_bytes = bundle.files["int8"].size_bytes
-    most_bytes = max_bytes(params.max_int8_bytes, len(bundle.labels))
-    return [
-        *floors,
-        Check("agreement", metrics["agreement"], params.min_agreement, "at least"),
-        Check("accuracy_drop", metrics["accuracy_drop"], params.max_accuracy_drop, "at most"),
-        Check("max_recall_drop", metrics["max_recall_drop"], params.max_recall_drop, "at most"),
-        Check("int8 bytes", n_bytes, most_bytes, "at most"),
-    ]
+    checks = [_checked(demand, metrics, served) for demand in demands(bundle, params)]
+    if served == "int8":
+        n_bytes = bundle.files["int8"].size_bytes
+        most_bytes = max_bytes(params.max_int8_bytes, len(bundle.labels))
+        checks.append(Check("int8 bytes", n_bytes, most_bytes, "at most"))
+    return [*checks, *_shortcuts(bundle.audit)]
+
+
+def _checked(demand: Demand, metrics: Mapping[str, Any], served: str) -> Check:
+    """A demand, with what the model reached."""
+    first, *rest = demand.metric.split(".")
+    found: Any = metrics
+    for key in (served if first == "served" else first, *rest):
+        if not isinstance(found, Mapping) or key not in found:
+            raise ConfigError(
+                f"params.yaml: gate.demands: metric: expected a figure of metrics.json, e.g. "
+                f"served.accuracy (got {demand.metric!r})."
+            )
+        found = found[key]
+    if not isinstance(found, int | float | None):
+        raise ConfigError(
+            f"params.yaml: gate.demands: metric: {demand.metric} is no number (it is {found!r})."
+        )
+    name = f"{'.'.join(rest)} ({served})" if first == "served" else demand.metric
+    return Check(name, found, demand.bound, demand.sense)
 
 
 def _shortcuts(audit: AuditReport | None) -> list[Check]:

@@ -118,7 +118,7 @@ def flipped_answers(
         for place, change in enumerate(wanted):
             after = predictor.predict(change.apply(picture))
             n_changed[place] += after.label != before.label
-            n_refused[place] += after.is_foreign and not before.is_foreign
+            n_refused[place] += after.is_ood and not before.is_ood
     return [
         Flips(change, n_images, changed, refused, bounds.get(change.family))
         for change, changed, refused in zip(wanted, n_changed, n_refused, strict=True)

@@ -20,11 +20,10 @@ import pytest
 from PIL import Image
 
 from apps.phone_site import DIST_DIR
-from pipelines.atomic import file_sha256
 from pipelines.card import DatasetCard, load_card
 from pipelines.data.manifest import Entry, content_sha256, write_manifest
 from pipelines.paths import Paths
-from pipelines.serving.bundle import Bundle
+from pipelines.serving.bundle import Artefact, Bundle
 from tests.conftest import mean_colour_net
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -113,7 +112,8 @@ def _bundle(card: DatasetCard, files: dict[str, Path], entries: list[Entry]) -> 
     spec = {"dtype": "float32", "meaning": "numbers"}
     return Bundle.model_validate(
         {
-            "schema_version": 2,
+            "schema_version": 3,
+            "kind": "classification",
             "task": card.task,
             "domain": card.domain,
             "title": card.title,
@@ -126,16 +126,14 @@ def _bundle(card: DatasetCard, files: dict[str, Path], entries: list[Entry]) -> 
                 "dtype": "uint8",
                 "meaning": "RGB",
             },
-            "logits": {"name": "logits", "shape": [-1, n], **spec},
-            "embedding": {"name": "embedding", "shape": [-1, 3], **spec},
-            "files": {
-                precision: {
-                    "name": path.name,
-                    "sha256": file_sha256(path),
-                    "size_bytes": path.stat().st_size,
-                }
+            "outputs": [
+                {"name": "logits", "shape": [-1, n], **spec},
+                {"name": "embedding", "shape": [-1, 3], **spec},
+            ],
+            "artefacts": [
+                Artefact.of(path.name, precision, path.read_bytes())
                 for precision, path in files.items()
-            },
+            ],
             "served": {"precision": "int8", "reason": "it is smaller"},
             "int8_path": [],
             "operating_points": {watched: point} if watched else {},

@@ -10,7 +10,7 @@ from PIL import Image
 
 from apps import faces
 from apps.batch import as_csv, together
-from apps.looking import look
+from apps.inference import answer_picture
 from apps.mask_detection import APP
 from apps.models import load_model
 from apps.texts import load_texts
@@ -46,7 +46,9 @@ BOXES = [(40.0 + 200 * n, 60.0, 160.0 + 200 * n, 180.0) for n in range(3)]
 
 def shot_of(data: bytes, monkeypatch: pytest.MonkeyPatch, *boxes):
     monkeypatch.setattr(faces, "_detector", lambda: _Boxes(*boxes))
-    return look(load_model("mask_detection"), data, key="k", name="scene.png", find=faces.find)
+    return answer_picture(
+        load_model("mask_detection"), data, key="k", name="scene.png", find=faces.find
+    )
 
 
 def test_each_face_gets_an_answer_of_its_own(scene, monkeypatch):
@@ -72,7 +74,7 @@ def test_close_up_without_a_face_is_answered_whole(scene, monkeypatch):
 def test_missing_detector_is_said(scene, monkeypatch):
     monkeypatch.setattr(faces, "_detector", lambda: None)
     model = load_model("mask_detection")
-    shot = look(model, scene, key="k", name="scene.png", find=faces.find)
+    shot = answer_picture(model, scene, key="k", name="scene.png", find=faces.find)
     assert not shot.scene.has_detector
     assert shot.main is shot.prediction
 

@@ -109,12 +109,12 @@ def test_test_picture_shows_whether_the_answer_is_right(app_root):
 
 def test_a_picture_without_an_answer_is_not_called_right(app_root):
     from apps.answers import truth
-    from apps.looking import look
+    from apps.inference import answer_picture
     from apps.models import load_model
 
     model = load_model("cats_dogs")
-    shot = look(model, encoded(black()), key="a", name="a.png", truth="cat")
-    assert shot.prediction.is_foreign
+    shot = answer_picture(model, encoded(black()), key="a", name="a.png", truth="cat")
+    assert shot.prediction.is_ood
     assert EN("answer.truth_none", label="Cat") in truth(EN, "cats_dogs", shot)
 
 
@@ -204,12 +204,15 @@ def test_several_pictures_make_a_table_a_file_and_one_answer(app_root):
 
 def test_csv_has_a_row_a_picture_and_no_formula(app_root):
     from apps.batch import as_csv
-    from apps.looking import look
+    from apps.inference import answer_picture
     from apps.models import load_model
 
     model = load_model("cats_dogs")
     data = encoded(tile(0.5))
-    shots = [look(model, data, key=name, name=name) for name in ("a,b.png", "=HYPERLINK(1).png")]
+    shots = [
+        answer_picture(model, data, key=name, name=name)
+        for name in ("a,b.png", "=HYPERLINK(1).png")
+    ]
     rows = list(csv.DictReader(io.StringIO(as_csv(model, shots))))
     assert [row["picture"] for row in rows] == ["a,b.png", "'=HYPERLINK(1).png"]
     assert [row["label"] for row in rows] == ["dogs", "dogs"]
@@ -249,11 +252,11 @@ def test_old_picture_can_be_looked_at_again(app_root):
 
 
 def test_session_keeps_a_bounded_number_of_pictures_and_all_that_are_looked_at(app_root):
-    from apps.looking import look
+    from apps.inference import answer_picture
     from apps.models import load_model
     from apps.session import MAX_SHOTS, Store
 
-    shot = look(load_model("cats_dogs"), encoded(tile(0.5)), key="a", name="a")
+    shot = answer_picture(load_model("cats_dogs"), encoded(tile(0.5)), key="a", name="a")
     many = [str(number) for number in range(MAX_SHOTS + 5)]
     kept = Store(shots=dict.fromkeys(many, shot))
     kept.trim(many)

@@ -61,7 +61,7 @@ def test_every_task_answers_as_the_predictor(browser, url, app_template) -> None
                 expected = predictor.predict(picture)
                 assert said["label"] == expected.label == label
                 assert said["state"] == "answer"
-                assert float(said["foreignness"]) == pytest.approx(expected.foreignness, abs=1e-5)
+                assert float(said["oodScore"]) == pytest.approx(expected.ood_score, abs=1e-5)
                 rows = page.eval_on_selector_all(
                     ".bars li",
                     "rows => rows.map(row => [row.dataset.label, row.dataset.probability])",
@@ -124,7 +124,7 @@ def test_picture_is_turned_upright_and_laid_over_white(browser, url, app_templat
             said = answered(page, n)
             expected = predictor.predict(buffer.getvalue())
             # Half-transparent pixels may differ by one step between two ways of rounding.
-            assert float(said["foreignness"]) == pytest.approx(expected.foreignness, abs=5e-3)
+            assert float(said["oodScore"]) == pytest.approx(expected.ood_score, abs=5e-3)
             assert said["label"] == expected.label
 
 
@@ -256,9 +256,9 @@ def test_bundle_of_another_schema_is_refused_in_words(browser, app_template, tmp
         page.wait_for_selector(".card")
         path = Paths(root).task("weld_defect").bundle
         text = path.read_text(encoding="utf-8")
-        path.write_text(text.replace('"schema_version": 2', '"schema_version": 3'), "utf-8")
+        path.write_text(text.replace('"schema_version": 3', '"schema_version": 4'), "utf-8")
         page.locator('.card[data-task="weld_defect"]').click()
-        expect(page.locator(".trouble:visible")).to_contain_text("schema 3, this page reads 2")
+        expect(page.locator(".trouble:visible")).to_contain_text("schema 4, this page reads 2, 3")
 
 
 def test_model_that_was_changed_is_refused_in_words(browser, app_template, tmp_path) -> None:

@@ -78,7 +78,7 @@ def root(app_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     bundle = json.loads(files.bundle.read_text(encoding="utf-8"))
     onnx.save_model(pixel_net(len(bundle["labels"])), files.onnx_int8)
     n_bytes = files.onnx_int8.stat().st_size
-    bundle["files"]["int8"].update(sha256=file_sha256(files.onnx_int8), size_bytes=n_bytes)
+    bundle["artefacts"][1].update(sha256=file_sha256(files.onnx_int8), size_bytes=n_bytes)
     files.bundle.write_text(json.dumps(bundle), encoding="utf-8")
     return root
 
@@ -118,7 +118,7 @@ def expect_parity(page: Page, n: int, data: bytes, predictor: Predictor, like: b
     shown = {name: float(value) for name, value in rows}
     expected = predictor.predict(like)
     assert shown == pytest.approx(expected.probabilities, abs=1e-6)
-    assert float(said["foreignness"]) == pytest.approx(expected.foreignness, abs=1e-6)
+    assert float(said["oodScore"]) == pytest.approx(expected.ood_score, abs=1e-6)
 
 
 def test_photos_of_every_kind_have_the_predictors_bits(browser, url, root) -> None:

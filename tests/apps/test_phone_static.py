@@ -35,7 +35,11 @@ def test_every_task_of_the_index_has_its_bundle_and_served_model(app_template, d
     assert len(tasks) == 7
     for task in tasks:
         bundle = json.loads((models / task / "bundle.json").read_text())
-        served = bundle["files"][bundle["served"]["precision"]]
+        served = next(
+            each
+            for each in bundle["artefacts"]
+            if each["precision"] == bundle["served"]["precision"]
+        )
         assert (models / task / served["name"]).stat().st_size == served["size_bytes"]
         assert {path.name for path in (models / task).iterdir()} == {"bundle.json", served["name"]}
 

@@ -56,7 +56,7 @@ def make_newer(root: Path) -> str:
     bundle = json.loads(files.bundle.read_text(encoding="utf-8"))
     onnx.save_model(hue_model(len(bundle["labels"]), 5.0), files.onnx_int8)
     sha256 = file_sha256(files.onnx_int8)
-    bundle["files"]["int8"].update(sha256=sha256, size_bytes=files.onnx_int8.stat().st_size)
+    bundle["artefacts"][1].update(sha256=sha256, size_bytes=files.onnx_int8.stat().st_size)
     files.bundle.write_text(json.dumps(bundle), encoding="utf-8")
     return sha256
 
@@ -300,14 +300,14 @@ def test_model_that_cannot_run_here_does_not_take_the_place_of_one_that_can(
         files.onnx_int8.write_bytes(b"no model, but the one that the bundle names")
         bundle = json.loads(files.bundle.read_text(encoding="utf-8"))
         size = files.onnx_int8.stat().st_size
-        bundle["files"]["int8"].update(sha256=file_sha256(files.onnx_int8), size_bytes=size)
+        bundle["artefacts"][1].update(sha256=file_sha256(files.onnx_int8), size_bytes=size)
         files.bundle.write_text(json.dumps(bundle), encoding="utf-8")
         page.reload()
         expect(page.locator(".news")).to_contain_text("cannot run in this browser")
         expect_model(page, old, picture)
-        files.bundle.write_text(text.replace('"schema_version": 2', '"schema_version": 3'))
+        files.bundle.write_text(text.replace('"schema_version": 3', '"schema_version": 4'))
         page.reload()
-        expect(page.locator(".news")).to_contain_text("schema 3, this page reads 2")
+        expect(page.locator(".news")).to_contain_text("schema 4, this page reads 2, 3")
         expect_model(page, old, picture)
         expect_kept(page, old)
 

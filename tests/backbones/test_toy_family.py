@@ -82,7 +82,7 @@ def test_from_its_name_to_an_answer(strategy, project):
     # What stands behind the pool, and what the last convolution with a kernel reads.
     assert bundle.preprocess.build() == meta.preprocess
     assert bundle.preprocess.interpolation == "bicubic"
-    assert bundle.embedding.shape == (-1, 20 + 24)
+    assert bundle.output("embedding").shape == (-1, 20 + 24)
     served = Predictor.load(files.candidate)
     entries = in_split(read_manifest(files.manifest), "test")
     pixels = np.stack([served.pixels(files.raw_dir / entry.path) for entry in entries])

@@ -8,12 +8,14 @@ import pytest
 
 from pipelines.config.export import ExportParams
 from pipelines.errors import ConfigError
+from pipelines.export import remedies
 from pipelines.export.attempts import Attempt, Recipe, best_of, max_bytes
 from pipelines.export.equalize import equalized
 from pipelines.export.graphs import blocks_of, logits_of
 from pipelines.export.quantize import stem_nodes
-from pipelines.export.remedies import REMEDIES, Search, search_int8
+from pipelines.export.remedies import REMEDIES, Search
 from pipelines.export.rounding import rounded
+from pipelines.kinds.classification.export import ExportedClassification
 from pipelines.metrics.classification import agreement, sqnr_db
 from pipelines.serving.bundle import Candidate
 
@@ -48,6 +50,18 @@ def data(doctored_onnx, make_pictures):
     truth = logits_of(doctored_onnx, val).argmax(axis=1)
     truth[::10] = (truth[::10] + 1) % 4
     return [make_pictures(16, seed) for seed in (1, 2, 3)], val, truth
+
+
+def judge_of(truth, asked):
+    return lambda reference: ExportedClassification().judge(reference, truth, asked)
+
+
+def search_int8(fp32, calibration, val, truth, asked) -> list[Attempt]:
+    return remedies.search_int8(fp32, calibration, val, judge_of(truth, asked), asked)
+
+
+def search_of(fp32, calibration, val, truth, asked, folder) -> Search:
+    return Search(fp32, calibration, val, judge_of(truth, asked), asked, folder)
 
 
 def remedies_of(attempts) -> list[str]:
@@ -94,7 +108,9 @@ def test_what_is_written_of_an_attempt_is_what_its_file_does(doctored_onnx, data
         candidate, logits = attempt.candidate, logits_of(attempt.model, val)
         assert candidate.size_bytes == len(attempt.model)
         assert candidate.agreement == pytest.approx(agreement(reference, logits), abs=1e-6)
-        assert candidate.accuracy == pytest.approx((logits.argmax(1) == truth).mean(), abs=1e-6)
+        assert candidate.metrics["accuracy"] == pytest.approx(
+            (logits.argmax(1) == truth).mean(), abs=1e-6
+        )
         assert candidate.sqnr_db == pytest.approx(sqnr_db(reference, logits), abs=1e-3)
         assert candidate.float_nodes == attempt.recipe.float_nodes
 
@@ -152,7 +168,7 @@ def test_no_remedy_is_refused(doctored_onnx, data):
 # -- one remedy at a time -------------------------------------------------------------------------
 @pytest.fixture
 def search(doctored_onnx, data, tmp_path) -> Search:
-    return Search(doctored_onnx, *data, params(), tmp_path)
+    return search_of(doctored_onnx, *data, params(), tmp_path)
 
 
 def test_leave_out_adds_whole_blocks_the_most_telling_first(search, doctored_onnx, data):
@@ -178,13 +194,13 @@ def test_leave_out_adds_whole_blocks_the_most_telling_first(search, doctored_onn
 
 def test_leave_out_takes_no_block_that_is_float_already_or_too_large(doctored_onnx, data, tmp_path):
     blocks = blocks_of(doctored_onnx)
-    search = Search(doctored_onnx, *data, params(), tmp_path)
+    search = search_of(doctored_onnx, *data, params(), tmp_path)
     start = Recipe(doctored_onnx, float_nodes=blocks[2])
     recipes = list(search.leave_out(start))
     assert {frozenset(recipes[-1].float_nodes)} == {frozenset(blocks[1] + blocks[2] + blocks[3])}
     sizes = [len(search.int8(Recipe(doctored_onnx, float_nodes=block))) for block in blocks]
     bound = sorted(sizes[1:4])[0]
-    tight = Search(doctored_onnx, *data, params(max_int8_bytes=bound), tmp_path)
+    tight = search_of(doctored_onnx, *data, params(max_int8_bytes=bound), tmp_path)
     (only,) = tight.leave_out(Recipe(doctored_onnx))
     assert set(only.float_nodes) == set(blocks[sizes.index(bound)])
 
@@ -237,8 +253,7 @@ def test_best_of_looks_at_bytes_then_noise_then_agreement():
             calibrator="minmax",
             float_nodes=(),
             agreement=agreement,
-            accuracy=0.5,
-            macro_f1=0.5,
+            metrics={"accuracy": 0.5},
             sqnr_db=sqnr,
             size_bytes=size_bytes,
             holds_bounds=False,

@@ -17,7 +17,7 @@ from pipelines.metrics.abstention import (
     pack,
     principal_directions,
 )
-from pipelines.serving.out_of_distribution import Novelty, residuals, rooted, unpack
+from pipelines.serving.out_of_distribution import OutOfDistribution, residuals, rooted, unpack
 from pipelines.serving.trust import MAX_ABSTENTION_BYTES
 
 D = 40
@@ -33,7 +33,7 @@ def embedded(n: int, seed: int, *, is_ood: bool = False, d: int = D) -> np.ndarr
 
 def test_out_of_distribution_embeddings_are_told_and_known_ones_accepted():
     fitted = fit_abstention(embedded(300, 0), embedded(200, 1), 0.95)
-    novelty = Novelty.load(fitted, D)
+    novelty = OutOfDistribution.load(fitted, D)
     known, is_refused = novelty.judge(embedded(1000, 2))
     ood, _ = novelty.judge(embedded(1000, 3, is_ood=True))
     assert 0.02 < is_refused.mean() < 0.09
@@ -64,7 +64,7 @@ def test_val_images_have_standard_scores_at_each_level():
     scores = (residuals(val, arrays) - arrays["centre"]) / arrays["spread"]
     np.testing.assert_allclose(scores.mean(axis=0), 0, atol=1e-5)
     np.testing.assert_allclose(scores.std(axis=0), 1, atol=1e-5)
-    np.testing.assert_allclose(Novelty.load(fitted, D).judge(val)[0], scores.max(axis=1))
+    np.testing.assert_allclose(OutOfDistribution.load(fitted, D).judge(val)[0], scores.max(axis=1))
 
 
 def test_what_one_level_does_not_show_the_other_tells():
@@ -72,7 +72,7 @@ def test_what_one_level_does_not_show_the_other_tells():
     widths = (D, D)
     train, val, known = (np.hstack([embedded(300, s), embedded(300, s + 50)]) for s in (0, 1, 2))
     ood = np.hstack([embedded(300, 3), embedded(300, 53, is_ood=True)])
-    novelty = Novelty.load(fit_abstention(train, val, 0.95, widths=widths), sum(widths))
+    novelty = OutOfDistribution.load(fit_abstention(train, val, 0.95, widths=widths), sum(widths))
     assert novelty.judge(known)[1].mean() < 0.1
     assert novelty.judge(ood)[1].mean() > 0.9
 
@@ -96,7 +96,7 @@ def test_same_embeddings_give_the_same_bytes():
 def test_few_or_dull_images_can_be_fitted(train, k):
     fitted = fit_abstention(train, train, 0.95)
     assert fitted.arrays["basis_0"].shape == (k, D)
-    novelty = Novelty.load(fitted, D)
+    novelty = OutOfDistribution.load(fitted, D)
     assert not novelty.judge(train)[1].all()
     assert novelty.judge(-embedded(5, 3))[1].all()
 
@@ -145,8 +145,8 @@ def test_network_that_was_trained_on_val_accepts_new_images_as_promised():
     new = around_patterns(1000, 4, 0.3)
     naive = fit_abstention(train, val, 0.95, 4)
     fitted = fit_abstention(train, val, 0.95, 4, before=before)
-    assert Novelty.load(naive, D).judge(new)[1].mean() > 0.3
-    assert 0.02 < Novelty.load(fitted, D).judge(new)[1].mean() < 0.09
+    assert OutOfDistribution.load(naive, D).judge(new)[1].mean() > 0.3
+    assert 0.02 < OutOfDistribution.load(fitted, D).judge(new)[1].mean() < 0.09
     # It is described by all that was trained on, and judged by what was not.
     assert (fitted.n_train, fitted.n_val) == (500, 200)
 

@@ -81,7 +81,7 @@ def test_occlusion_of_the_served_file_depends_on_its_weights(task):
         session = make_session(data)
 
         def logits_of(batch):
-            return session.run([bundle.logits.name], {bundle.input.name: batch})[0]
+            return session.run(["logits"], {bundle.input.name: batch})[0]
 
         # A coarser grid than in use: 49 places rank as well as 144.
         return [

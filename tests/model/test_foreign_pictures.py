@@ -50,8 +50,8 @@ def painted(monkeypatch: pytest.MonkeyPatch) -> list[Image.Image]:
 def judged(predictor: Predictor, sources: Sequence[Path | Image.Image]) -> tuple[np.ndarray, float]:
     """Foreignness of pictures, and the share that is accepted."""
     answers = [predictor.predict(source) for source in sources]
-    scores = np.array([answer.foreignness for answer in answers])
-    return scores, 1 - float(np.mean([answer.is_foreign for answer in answers]))
+    scores = np.array([answer.ood_score for answer in answers])
+    return scores, 1 - float(np.mean([answer.is_ood for answer in answers]))
 
 
 @pytest.mark.parametrize("task", TASKS)

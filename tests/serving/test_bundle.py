@@ -5,11 +5,15 @@ import shutil
 from pathlib import Path
 
 import pytest
+from PIL import Image
 
 from pipelines.data.pixel_range import Reading
 from pipelines.data.preprocess import Preprocess, View
 from pipelines.errors import BundleError
-from pipelines.serving.bundle import Bundle, PreprocessSpec, read_bundle, read_model
+from pipelines.serving.bundle import Artefact, Bundle, PreprocessSpec, read_bundle, read_model
+from pipelines.serving.predictor import Predictor
+
+GOLDEN = Path(__file__).parent.parent / "golden"
 
 POINT = {
     "threshold": 0.5,
@@ -32,7 +36,7 @@ def edited(path: Path, **changes) -> Path:
         *parents, last = key.split("__")
         part = document
         for parent in parents:
-            part = part[parent]
+            part = part[int(parent) if isinstance(part, list) else parent]
         if value is KeyError:
             del part[last]
         else:
@@ -127,13 +131,13 @@ def test_folder_in_its_place_is_one_clear_error(tmp_path):
 @pytest.mark.parametrize("data", ["null", "[]", "3", '"x"', "{}"])
 def test_json_that_is_no_bundle_has_no_schema(data, tmp_path):
     (tmp_path / "bundle.json").write_text(data)
-    with pytest.raises(BundleError, match="schema_version: expected 2, got None"):
+    with pytest.raises(BundleError, match="schema_version: expected 3 or 2, got None"):
         read_bundle(tmp_path / "bundle.json")
 
 
-@pytest.mark.parametrize("version", [0, 1, 3, "2", None, 2.5])
+@pytest.mark.parametrize("version", [0, 1, 4, "3", None, 2.5, 3.0, True])
 def test_unknown_schema_is_refused(version, candidate):
-    with pytest.raises(BundleError, match="schema_version: expected 2, got"):
+    with pytest.raises(BundleError, match="schema_version: expected 3 or 2, got"):
         read_bundle(edited(candidate, schema_version=version))
 
 
@@ -141,8 +145,8 @@ def test_unknown_schema_is_refused(version, candidate):
     ("changes", "message"),
     [
         ({"labels": KeyError}, "labels: Field required"),
-        ({"labels": ["only"]}, "labels: Tuple should have at least 2 items"),
-        ({"labels": ["a", "a"]}, "a label stands twice"),
+        ({"labels": ["only"]}, "labels: a classification needs at least 2, got 1"),
+        ({"labels": ["a", "a"]}, "labels: a label stands twice"),
         ({"surprise": 1}, "surprise: Extra inputs"),
         ({"temperature": 0}, "temperature: Input should be greater than 0"),
         ({"operating_points": {"mauve": POINT}}, "operating_points names no label: mauve"),
@@ -154,11 +158,22 @@ def test_unknown_schema_is_refused(version, candidate):
         ({"abstention": {"score": "root_residual"}}, "abstention.threshold: Field required"),
         ({"preprocess__crop_px": 0}, "preprocess.crop_px"),
         ({"preprocess__interpolation": "nearest"}, "preprocess.interpolation"),
-        ({"files__int8": KeyError}, "files needs fp32 and int8"),
-        ({"files__int8__sha256": "abc"}, "files.int8.sha256"),
-        ({"files__int8__name": "../../etc/passwd"}, "files.int8.name"),
-        ({"files__int8__name": "/etc/passwd"}, "files.int8.name"),
-        ({"files__int8__size_bytes": 0}, "files.int8.size_bytes"),
+        (
+            {"labels": ["a", "b"]},
+            "outputs.logits.shape: expected [-1, 2], one a label, got [-1, 3]",
+        ),
+        ({"kind": KeyError}, "kind: Field required"),
+        ({"kind": "augury"}, "kind: expected one of classification, got 'augury'"),
+        ({"outputs": []}, "outputs: a classification gives logits, embedding, got none"),
+        ({"outputs__0__name": "boxes"}, "gives logits, embedding, got boxes, embedding"),
+        ({"artefacts": []}, "artefacts: expected ONNX files of fp32 and int8, got none"),
+        ({"artefacts__0__precision": "int8"}, "expected ONNX files of fp32 and int8, got int8"),
+        ({"artefacts__1__format": "pte"}, "artefacts.1: Value error, onnxruntime does not run pte"),
+        ({"artefacts__1__format": "tflite"}, "artefacts.1.format"),
+        ({"artefacts__1__sha256": "abc"}, "artefacts.1.sha256"),
+        ({"artefacts__1__name": "../../etc/passwd"}, "artefacts.1.name"),
+        ({"artefacts__1__name": "/etc/passwd"}, "artefacts.1.name"),
+        ({"artefacts__1__size_bytes": 0}, "artefacts.1.size_bytes"),
         ({"served__precision": "fp16"}, "served.precision"),
         ({"provenance__backbone": KeyError}, "provenance.backbone"),
     ],
@@ -211,3 +226,80 @@ def test_names_of_labels_travel_and_are_left_out_where_there_are_none(candidate)
     assert json.loads(bundle.to_json())["label_names"] == {"red_tile": "红色"}
     with pytest.raises(BundleError, match="label_names names no label: mauve"):
         read_bundle(edited(candidate, label_names={"mauve": "Mauve"}))
+
+
+def test_third_artefact_travels_and_is_verified(candidate):
+    model = b"a program of ExecuTorch"
+    third = Artefact.of("model_int8.pte", "int8", model).model_dump()
+    third |= {"format": "pte", "runtime": "executorch"}
+    listed = [*json.loads(candidate.read_text())["artefacts"], third]
+    edited(candidate, artefacts=listed)
+    (candidate.parent / "model_int8.pte").write_bytes(model)
+    bundle = read_bundle(candidate)
+    assert json.loads(bundle.to_json())["artefacts"] == listed
+    # What is served is the ONNX file still.
+    assert bundle.files["int8"].name == "model_int8.onnx"
+    (candidate.parent / "model_int8.pte").write_bytes(model[::-1])
+    with pytest.raises(BundleError, match=r"model_int8\.pte: the file is not the one"):
+        read_bundle(candidate)
+    edited(candidate, artefacts=[*listed, third])
+    with pytest.raises(BundleError, match="a format stands twice with one precision"):
+        read_bundle(candidate)
+
+
+# -- schema 2 -------------------------------------------------------------------------------------
+@pytest.fixture
+def released(candidate) -> Path:
+    """A bundle as version 0.1 wrote it, beside the two files that it names."""
+    shutil.copy(GOLDEN / "bundle_schema_2.json", candidate)
+    return candidate
+
+
+def test_bundle_of_schema_2_is_read_as_the_same_bundle(released):
+    bundle = read_bundle(released)
+    old = json.loads(released.read_text(encoding="utf-8"))
+    new = json.loads(bundle.to_json())
+    assert (new.pop("schema_version"), new.pop("kind")) == (3, "classification")
+    assert new.pop("outputs") == [old.pop("logits"), old.pop("embedding")]
+    onnx = {"format": "onnx", "runtime": "onnxruntime"}
+    assert new.pop("artefacts") == [
+        {**old["files"][precision], **onnx, "precision": precision}
+        for precision in ("fp32", "int8")
+    ]
+    for before, after in zip(old["int8_path"], new["int8_path"], strict=True):
+        metrics = {name: before.pop(name) for name in ("accuracy", "macro_f1")}
+        assert after.pop("metrics") == metrics
+    # All the rest is as it was, to the key.
+    del old["schema_version"], old["files"]
+    assert new == old
+    # And what is written from it is read as the same.
+    released.write_text(bundle.to_json(), encoding="utf-8")
+    assert read_bundle(released) == bundle
+
+
+def test_predictor_answers_with_a_bundle_of_schema_2(released):
+    answer = Predictor.load(released).predict(Image.new("RGB", (40, 40), (20, 210, 30)))
+    assert answer.label == "green_tile"
+    assert set(answer.positives) == {"red_tile"}
+    assert answer.ood_score is not None
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"logits": KeyError}, "logits: Field required"),
+        ({"files": KeyError}, "files: Field required"),
+        ({"files": []}, "files: Input should be"),
+        ({"files__int8": KeyError}, "artefacts: expected ONNX files of fp32 and int8, got fp32"),
+        ({"files__int8__sha256": KeyError}, "files.int8.sha256: Field required"),
+        ({"files__int8__name": "../x"}, "artefacts.1.name"),
+        ({"int8_path__0__accuracy": KeyError}, "int8_path.0.accuracy: Field required"),
+        ({"labels": ["only"]}, "labels: a classification needs at least 2"),
+        ({"surprise": 1}, "surprise: Extra inputs"),
+    ],
+)
+def test_broken_bundle_of_schema_2_is_refused_in_one_line(changes, message, released):
+    with pytest.raises(BundleError) as caught:
+        read_bundle(edited(released, **changes))
+    assert message in str(caught.value)
+    assert "\n" not in str(caught.value)

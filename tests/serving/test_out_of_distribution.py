@@ -1,7 +1,8 @@
 """The score by which foreign pictures are told.
 
-tests/golden/novelty.json is for every implementation: a few embeddings, the parameters as a bundle
-has them, and what must come out. `expected` below is the plain reference that it was written by.
+tests/golden/out_of_distribution.json is for every implementation: a few embeddings, the parameters
+as a bundle has them, and what must come out. `expected` below is the plain reference that it was
+written by.
 """
 
 from __future__ import annotations
@@ -23,10 +24,10 @@ from pydantic import ValidationError
 
 from pipelines.errors import BundleError
 from pipelines.metrics.abstention import pack
-from pipelines.serving.out_of_distribution import Novelty, residuals, rooted, unpack
+from pipelines.serving.out_of_distribution import OutOfDistribution, residuals, rooted, unpack
 from pipelines.serving.trust import MAX_ABSTENTION_BYTES, Abstention, PackedArray
 
-GOLDEN = Path(__file__).parent.parent / "golden/novelty.json"
+GOLDEN = Path(__file__).parent.parent / "golden/out_of_distribution.json"
 D = 6
 
 
@@ -99,28 +100,28 @@ def test_golden_scores():
     assert len(document["bundles"]) == 3
     for bundle in document["bundles"]:
         fitted = Abstention.model_validate(bundle["abstention"])
-        novelty = Novelty.load(fitted, fitted.arrays["mean"].shape[0])
+        novelty = OutOfDistribution.load(fitted, fitted.arrays["mean"].shape[0])
         rows = np.float32([case["embedding"] for case in bundle["cases"]])
         scores, verdicts = novelty.judge(rows)
-        assert [case["is_foreign"] for case in bundle["cases"]] == verdicts.tolist()
+        assert [case["is_ood"] for case in bundle["cases"]] == verdicts.tolist()
         # Both verdicts occur, or the file would hold nobody to anything.
         assert set(verdicts.tolist()) == {True, False}
         for case, score in zip(bundle["cases"], scores, strict=True):
-            assert score == pytest.approx(case["foreignness"], abs=1e-9)
+            assert score == pytest.approx(case["ood_score"], abs=1e-9)
             assert expected(fitted, case["embedding"]) == pytest.approx(score, abs=1e-9)
 
 
 @given(embeddings)
 def test_score_is_that_of_the_plain_reference(rows):
     fitted = abstention()
-    scores, _ = Novelty.load(fitted, D).judge(rows)
+    scores, _ = OutOfDistribution.load(fitted, D).judge(rows)
     for row, score in zip(rows, scores, strict=True):
         assert score == pytest.approx(expected(fitted, row.tolist()), abs=1e-7)
 
 
 @given(embeddings)
 def test_residuals_are_lengths_within_the_unit_ball_of_each_level(rows):
-    lengths = residuals(rows, Novelty.load(abstention(), D).arrays)
+    lengths = residuals(rows, OutOfDistribution.load(abstention(), D).arrays)
     assert lengths.shape == (len(rows), 2)
     # At most 1 for the roots, and the mean's own length.
     assert ((lengths >= 0) & (lengths <= 1 + np.sqrt(D * 0.25))).all()
@@ -128,23 +129,23 @@ def test_residuals_are_lengths_within_the_unit_ball_of_each_level(rows):
 
 @given(embeddings, st.floats(0.01, 100))
 def test_contrast_of_a_picture_does_not_count(rows, factor):
-    novelty = Novelty.load(abstention(), D)
+    novelty = OutOfDistribution.load(abstention(), D)
     before = novelty.judge(rows.astype(np.float64))[0]
     # Each level has its own length: one may be louder than the other.
     after = novelty.judge(rows.astype(np.float64) * np.repeat([factor, 1 / factor], [4, 2]))[0]
     np.testing.assert_allclose(after, before, atol=1e-6)
 
 
-def test_a_picture_is_foreign_by_either_level():
+def test_a_picture_is_out_of_distribution_by_either_level():
     rows = np.float64([[2, 3, 1, 2, 5, 1]])
-    usual = Novelty.load(abstention(), D).judge(rows)[0][0]
-    at = residuals(rows, Novelty.load(abstention(), D).arrays)[0]
+    usual = OutOfDistribution.load(abstention(), D).judge(rows)[0][0]
+    at = residuals(rows, OutOfDistribution.load(abstention(), D).arrays)[0]
     assert usual < 10
     for level in range(2):
         centre = at.copy()
         centre[level] -= 10 * arrays()["spread"][level]
         moved = abstention(arrays=packed({**arrays(), "centre": centre}))
-        assert Novelty.load(moved, D).judge(rows)[0][0] == pytest.approx(10, abs=1e-4)
+        assert OutOfDistribution.load(moved, D).judge(rows)[0][0] == pytest.approx(10, abs=1e-4)
 
 
 @given(embeddings)
@@ -156,10 +157,10 @@ def test_roots_have_length_1_and_keep_their_signs(rows):
     assert (np.sign(roots) == np.sign(rows)).all()
 
 
-def test_the_bound_itself_is_accepted_and_nan_is_foreign():
+def test_the_bound_itself_is_accepted_and_nan_is_not():
     rows = np.float32([[1, 2, 3, 4, 5, 6], [np.nan, 1, 1, 1, 1, 1], [0, 0, 0, 0, 0, 0]])
-    score = float(Novelty.load(abstention(), D).judge(rows)[0][0])
-    at, below = (Novelty.load(abstention(threshold=t), D) for t in (score, score - 1e-9))
+    score = float(OutOfDistribution.load(abstention(), D).judge(rows)[0][0])
+    at, below = (OutOfDistribution.load(abstention(threshold=t), D) for t in (score, score - 1e-9))
     assert at.judge(rows)[1].tolist()[:2] == [False, True]
     assert below.judge(rows)[1].tolist()[:2] == [True, True]
 
@@ -233,9 +234,9 @@ def test_arrays_that_do_not_fit_the_model_are_refused(changes, n_features):
     wrong = {name: array for name, array in {**arrays(), **changes}.items() if array is not None}
     stored = {name: pack(array, "float32") for name, array in wrong.items()}
     with pytest.raises(BundleError, match=r"abstention\.arrays: expected finite numbers"):
-        Novelty.load(abstention(arrays=stored), n_features)
+        OutOfDistribution.load(abstention(arrays=stored), n_features)
 
 
 def test_unknown_score_is_refused():
     with pytest.raises(BundleError, match=r"expected one of rooted_residuals, got 'magic'"):
-        Novelty.load(abstention(score="magic"), D)
+        OutOfDistribution.load(abstention(score="magic"), D)

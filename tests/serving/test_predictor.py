@@ -86,17 +86,17 @@ def cautious(files, test_images) -> Predictor:
 
 def test_known_picture_is_accepted_and_a_foreign_one_refused(cautious, test_images):
     answers = cautious.predict_many(test_images)
-    n_refused = sum(answer.is_foreign for answer in answers)
+    n_refused = sum(answer.is_ood for answer in answers)
     assert n_refused <= 0.2 * len(answers)
     threshold = cautious.bundle.abstention.threshold
     for colour in ("black", "red"):
         answer = cautious.predict(Image.new("RGB", (40, 40), colour))
-        assert answer.is_foreign
-        assert answer.foreignness > threshold
+        assert answer.is_ood
+        assert answer.ood_score > threshold
         # It still says what it would say, for those who want to look.
         assert sum(answer.probabilities.values()) == pytest.approx(1, abs=1e-5)
     for answer in answers:
-        assert answer.is_foreign == (answer.foreignness > threshold)
+        assert answer.is_ood == (answer.ood_score > threshold)
 
 
 def test_operating_point_says_yes_or_no(cautious, test_images):
@@ -108,8 +108,8 @@ def test_operating_point_says_yes_or_no(cautious, test_images):
 
 def test_bundle_without_abstention_refuses_nothing(predictor):
     answer = predictor.predict(Image.new("RGB", (40, 40), "black"))
-    assert answer.is_foreign is False
-    assert answer.foreignness is None
+    assert answer.is_ood is False
+    assert answer.ood_score is None
     assert answer.positives == {}
 
 
@@ -196,7 +196,7 @@ def test_changed_model_is_not_loaded(files):
 def test_model_with_another_number_of_logits_is_not_loaded(files):
     document = json.loads(files.candidate.read_text())
     document["labels"] = [*document["labels"], "grey"]
-    document["logits"]["shape"][-1] += 1
+    document["outputs"][0]["shape"][-1] += 1
     files.candidate.write_text(json.dumps(document))
     with pytest.raises(BundleError, match="logits"):
         Predictor.load(files.candidate, "fp32")

@@ -158,7 +158,8 @@ def test_evaluate_compares_int8_with_fp32_on_the_same_resamples(tiny_project, fi
 
 def test_evaluate_of_an_int8_file_that_is_the_fp32_file_finds_no_difference(tiny_project, files):
     document = json.loads(files.candidate.read_text())
-    document["files"]["int8"] = document["files"]["fp32"]
+    fp32, _ = document["artefacts"]
+    document["artefacts"] = [fp32, {**fp32, "precision": "int8"}]
     files.candidate.write_text(json.dumps(document))
     evaluate.run("tiny", PARAMS, 42, tiny_project)
     paired = json.loads(files.metrics.read_text())["paired"]
@@ -265,8 +266,11 @@ def test_evaluate_model_that_gives_nan_is_refused(tiny_project, files):
     bias.CopyFrom(numpy_helper.from_array(np.float32([0, np.nan, 0]), "bias"))
     onnx.save_model(model, files.onnx_int8)
     document = json.loads(files.candidate.read_text())
-    document["files"]["int8"]["sha256"] = file_sha256(files.onnx_int8)
-    document["files"]["int8"]["size_bytes"] = files.onnx_int8.stat().st_size
+    _, int8 = document["artefacts"]
+    int8 |= {
+        "sha256": file_sha256(files.onnx_int8),
+        "size_bytes": files.onnx_int8.stat().st_size,
+    }
     files.candidate.write_text(json.dumps(document))
     with pytest.raises(DataError, match="NaN or infinity for 36 of 36"):
         evaluate.run("tiny", PARAMS, 42, tiny_project)

@@ -137,7 +137,7 @@ def test_export_writes_a_candidate_that_answers_like_the_float_model(project, fi
     assert bundle.provenance.data_sha256 == content_sha256(entries)
     assert bundle.is_sample
     # What the head reads, and what the last depthwise convolution reads.
-    assert bundle.embedding.shape == (-1, 576 + 576)
+    assert bundle.output("embedding").shape == (-1, 576 + 576)
     assert [c.remedy for c in bundle.int8_path if c.is_chosen] == ["minmax"]
     assert bundle.files["int8"].size_bytes < 0.35 * bundle.files["fp32"].size_bytes
     assert bundle.files["int8"].sha256 == file_sha256(files.onnx_int8)
@@ -156,7 +156,7 @@ def test_export_writes_a_candidate_that_answers_like_the_float_model(project, fi
     truth = class_index_of(in_split(entries, "val"), LABELS)
     assert bundle.temperature == pytest.approx(fit_temperature(logits, truth), rel=1e-4)
     assert bundle.temperature != 1.0
-    assert not served.novelty.judge(embedding)[1].any()
+    assert not served.out_of_distribution.judge(embedding)[1].any()
     assert (bundle.abstention.n_train, bundle.abstention.n_val) == (12, 12)
     assert set(bundle.operating_points) == {"red_tile", "green_tile"}
     for index, label in enumerate(LABELS[:2]):
@@ -168,7 +168,12 @@ def test_export_writes_a_candidate_that_answers_like_the_float_model(project, fi
 
     with files.quantization.open(newline="") as stream:
         (row,) = csv.DictReader(stream)
+    assert [*row] == [
+        *("remedy", "calibrator", "float_nodes", "agreement", "accuracy", "macro_f1", "sqnr_db"),
+        *("size_bytes", "holds_bounds", "is_chosen"),
+    ]
     assert row["remedy"] == "minmax"
+    assert float(row["accuracy"]) == bundle.int8_path[0].metrics["accuracy"]
     assert row["is_chosen"] == row["holds_bounds"] == "True"
     assert int(row["size_bytes"]) == files.onnx_int8.stat().st_size
     text = files.candidate.read_text()

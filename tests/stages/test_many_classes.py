@@ -14,10 +14,9 @@ import onnx
 import pytest
 from PIL import Image
 
-from pipelines.atomic import file_sha256
 from pipelines.data.manifest import Entry, content_sha256, write_manifest
 from pipelines.paths import Paths, TaskPaths
-from pipelines.serving.bundle import read_bundle
+from pipelines.serving.bundle import Artefact, read_bundle
 from tests.conftest import SIDE_PX, mean_colour_net
 
 #: Runs `evaluate` and prints the peak of its memory in kB.
@@ -74,13 +73,11 @@ def widened(project: Paths, n_classes: int, n_images: int) -> TaskPaths:
         "label_meanings": {label: "A shade." for label in labels},
         "operating_points": dict.fromkeys(labels, point),
     }
-    document["logits"]["shape"] = [-1, n_classes]
+    document["outputs"][0]["shape"] = [-1, n_classes]
     document["provenance"]["data_sha256"] = content_sha256(entries)
-    for key, path in models.items():
-        document["files"][key] |= {
-            "sha256": file_sha256(path),
-            "size_bytes": path.stat().st_size,
-        }
+    document["artefacts"] = [
+        Artefact.of(path.name, key, path.read_bytes()).model_dump() for key, path in models.items()
+    ]
     files.candidate.write_text(json.dumps(document), encoding="utf-8")
     return files
 

@@ -26,7 +26,7 @@ export class AnswerPanel {
   readonly #rows = new Map<string, { row: HTMLLIElement; bar: HTMLElement; percent: HTMLElement }>();
   #isExpanded = false;
   #n = 0;
-  #wasForeign: boolean | null = null;
+  #wasOod: boolean | null = null;
 
   constructor(
     readonly bundle: Bundle,
@@ -64,7 +64,7 @@ export class AnswerPanel {
     this.#headline.textContent = this.texts.say(key);
     this.#kicker.textContent = "";
     this.#barsBox.hidden = true;
-    this.#wasForeign = null;
+    this.#wasOod = null;
     fill(this.#alarms);
     fill(this.#lines);
     this.#speed.textContent = "";
@@ -72,7 +72,7 @@ export class AnswerPanel {
 
   /** One sentence for a screen reader. */
   spoken(answer: Answer): string {
-    if (answer.isForeign) return this.texts.say("answer.foreign");
+    if (answer.isOod) return this.texts.say("answer.foreign");
     const percent = this.texts.percent(Math.max(...answer.probabilities));
     return this.texts.say("answer.spoken", { label: this.#named(answer.label), percent });
   }
@@ -82,22 +82,22 @@ export class AnswerPanel {
     const best = answer.probabilities[argmax(answer.probabilities)]!;
     this.#n += 1;
     const data = this.element.dataset;
-    data["state"] = answer.isForeign ? "foreign" : "answer";
+    data["state"] = answer.isOod ? "foreign" : "answer";
     data["label"] = answer.label;
     data["answers"] = String(this.#n);
-    data["foreignness"] = String(answer.foreignness ?? "");
+    data["oodScore"] = String(answer.oodScore ?? "");
     this.#barsBox.hidden = false;
-    if (answer.isForeign) {
+    if (answer.isOod) {
       this.#kicker.textContent = "";
       this.#headline.textContent = texts.say("answer.foreign");
     } else {
       this.#kicker.textContent = texts.say("answer.probability", { percent: texts.percent(best) });
       this.#headline.textContent = this.#named(answer.label);
     }
-    if (this.#wasForeign !== answer.isForeign) {
-      this.#barsBox.open = !answer.isForeign;
-      this.#barsTitle.textContent = texts.say(answer.isForeign ? "answer.foreignBars" : "answer.bars");
-      this.#wasForeign = answer.isForeign;
+    if (this.#wasOod !== answer.isOod) {
+      this.#barsBox.open = !answer.isOod;
+      this.#barsTitle.textContent = texts.say(answer.isOod ? "answer.foreignBars" : "answer.bars");
+      this.#wasOod = answer.isOod;
     }
     this.#showBars(answer);
     this.#showAlarms(answer);
@@ -132,7 +132,7 @@ export class AnswerPanel {
   }
 
   #showAlarms(answer: Answer): void {
-    const points = answer.isForeign ? [] : Object.entries(this.bundle.operatingPoints);
+    const points = answer.isOod ? [] : Object.entries(this.bundle.operatingPoints);
     const sorted = points.sort(([a], [b]) => Number(answer.positives[b]) - Number(answer.positives[a]));
     fill(
       this.#alarms,
@@ -171,7 +171,7 @@ export class AnswerPanel {
     const outside =
       answer.outside > 0 &&
       h("p", { class: "close-call" }, texts.say("answer.outside", { percent: texts.percent(answer.outside), range: range === "full" ? "0–65535" : (range ?? []).join("–") }));
-    if (answer.isForeign) {
+    if (answer.isOod) {
       fill(this.#lines, outside, h("p", {}, texts.say("answer.foreignWhy")));
       return;
     }

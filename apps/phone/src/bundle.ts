@@ -2,12 +2,13 @@
 // preprocessing that this page does not know, is refused and never guessed.
 
 import type { Range } from "./deep_png.ts";
+import { EMBEDDING, KINDS } from "./kinds.ts";
 import type { Packed } from "./packed.ts";
 import type { PreprocessSpec } from "./preprocess.ts";
 import { Refusal } from "./refusal.ts";
 
-/** The one schema that this page reads. */
-export const SCHEMA_VERSION = 2;
+/** The schemas that this page reads; in 2 a bundle is a classification with one file a precision. */
+export const SCHEMA_VERSIONS: readonly unknown[] = [2, 3];
 
 export interface OperatingPoint {
   readonly threshold: number;
@@ -25,6 +26,7 @@ export interface Abstention {
 }
 
 export interface Bundle {
+  readonly kind: string;
   readonly task: string;
   readonly domain: string;
   readonly title: string;
@@ -34,8 +36,7 @@ export interface Bundle {
   readonly labelNames: Readonly<Record<string, string>>;
   readonly preprocess: PreprocessSpec;
   readonly inputName: string;
-  readonly logitsName: string;
-  readonly embeddingName: string;
+  /** Length of the embedding; 0 where the model gives none. */
   readonly nFeatures: number;
   readonly precision: "int8" | "fp32";
   readonly file: { readonly name: string; readonly sha256: string; readonly sizeBytes: number };
@@ -58,26 +59,46 @@ type Json = Record<string, unknown>;
 /** The bundle in a parsed JSON document. Throws a Refusal. */
 export function readBundle(document: unknown): Bundle {
   const version = isRecord(document) ? document["schema_version"] : undefined;
-  if (version !== SCHEMA_VERSION) {
-    throw new Refusal("refusal.schema", { expected: SCHEMA_VERSION, got: JSON.stringify(version) ?? "nothing" });
+  if (!SCHEMA_VERSIONS.includes(version)) {
+    throw new Refusal("refusal.schema", { expected: SCHEMA_VERSIONS.join(", "), got: JSON.stringify(version) ?? "nothing" });
   }
   try {
-    return read(document as Json);
+    return read(version === 2 ? ofSchema2(document as Json) : (document as Json));
   } catch (error) {
     if (error instanceof TypeError) throw new Refusal("refusal.bundle", { reason: error.message }, { cause: error });
     throw error;
   }
 }
 
+/** The same bundle as schema 3 writes it. */
+function ofSchema2(json: Json): Json {
+  const files = Object.entries(record(json, "files"));
+  return {
+    ...json,
+    kind: "classification",
+    outputs: [json["logits"], json["embedding"]],
+    artefacts: files.map(([precision, file]) => (isRecord(file) ? { ...file, format: "onnx", precision } : file)),
+  };
+}
+
 function read(json: Json): Bundle {
+  const kind = text(json, "kind");
+  const expected = KINDS.get(kind)?.outputs;
+  if (expected === undefined) throw new TypeError(`kind: ${kind}`);
+  const outputs = records(json, "outputs");
+  if (outputs.map((output) => text(output, "name")).join() !== expected.join()) {
+    throw new TypeError(`outputs: expected ${expected.join(", ")}`);
+  }
   const precision = text(record(json, "served"), "precision");
   if (precision !== "int8" && precision !== "fp32") throw new TypeError(`served.precision: ${precision}`);
-  const file = record(record(json, "files"), precision);
+  const file = records(json, "artefacts").find((each) => each["format"] === "onnx" && each["precision"] === precision);
+  if (file === undefined) throw new TypeError(`artefacts: no ONNX file of ${precision}`);
   const labels = texts(json, "labels");
-  const embedding = record(json, "embedding");
+  const embedding = outputs.find((output) => output["name"] === EMBEDDING);
   const metrics = isRecord(json["metrics"]) ? json["metrics"][precision] : null;
   const audit = json["audit"];
   return {
+    kind,
     task: text(json, "task"),
     domain: text(json, "domain"),
     title: text(json, "title"),
@@ -86,9 +107,7 @@ function read(json: Json): Bundle {
     labelNames: json["label_names"] == null ? {} : (record(json, "label_names") as Record<string, string>),
     preprocess: readPreprocess(record(json, "preprocess")),
     inputName: text(record(json, "input"), "name"),
-    logitsName: text(record(json, "logits"), "name"),
-    embeddingName: text(embedding, "name"),
-    nFeatures: numbers(embedding, "shape").at(-1) ?? 0,
+    nFeatures: embedding ? (numbers(embedding, "shape").at(-1) ?? 0) : 0,
     precision,
     file: { name: text(file, "name"), sha256: text(file, "sha256"), sizeBytes: number(file, "size_bytes") },
     temperature: number(json, "temperature"),
@@ -171,6 +190,12 @@ function isRecord(value: unknown): value is Json {
 function record(json: Json, key: string): Json {
   const value = json[key];
   if (!isRecord(value)) throw new TypeError(`${key}: expected an object`);
+  return value;
+}
+
+function records(json: Json, key: string): Json[] {
+  const value = json[key];
+  if (!Array.isArray(value) || !value.every(isRecord)) throw new TypeError(`${key}: expected objects`);
   return value;
 }
 

@@ -5,9 +5,9 @@ import mjsUrl from "onnxruntime-web/ort-wasm-simd-threaded.mjs?url";
 import wasmUrl from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
 import { decode, fromBitmap } from "./decode.ts";
 import type { Progress } from "./download.ts";
-import { makeNovelty } from "./novelty.ts";
+import { EMBEDDING, KINDS, type Outputs } from "./kinds.ts";
+import { makeOutOfDistribution } from "./out_of_distribution.ts";
 import { preprocess } from "./preprocess.ts";
-import { argmax, softmax } from "./probabilities.ts";
 import type { Answer, Loaded, Reply, Request } from "./protocol.ts";
 import { Refusal } from "./refusal.ts";
 import { fetchPair, type Keeping, keepPair, keptPair, type Pair } from "./store.ts";
@@ -15,7 +15,7 @@ import { fetchPair, type Keeping, keepPair, keptPair, type Pair } from "./store.
 interface Ready {
   readonly task: string;
   readonly pair: Pair;
-  readonly judge: ReturnType<typeof makeNovelty> | null;
+  readonly judge: ReturnType<typeof makeOutOfDistribution> | null;
   readonly session: ort.InferenceSession;
   readonly keeping: Keeping;
 }
@@ -76,7 +76,7 @@ async function update(request: Wanted, signal: AbortSignal): Promise<void> {
 /** Proof that this browser can run a model: it is ready to. Throws a Refusal. */
 async function prepare(task: string, pair: Pair, nThreads: number): Promise<Ready> {
   const { bundle } = pair;
-  const judge = bundle.abstention ? makeNovelty(bundle.abstention, bundle.nFeatures) : null;
+  const judge = bundle.abstention ? makeOutOfDistribution(bundle.abstention, bundle.nFeatures) : null;
   ort.env.wasm.numThreads = nThreads;
   ort.env.wasm.wasmPaths = { mjs: absolute(mjsUrl), wasm: absolute(wasmUrl) };
   ort.env.logLevel = "error";
@@ -130,24 +130,18 @@ async function answer(id: number, source: Blob | ImageBitmap): Promise<void> {
   }
   const preprocessed = performance.now();
   const side = bundle.preprocess.cropPx;
-  const outputs = await session.run({
+  const ran = await session.run({
     [bundle.inputName]: new ort.Tensor("uint8", pixels, [1, side, side, 3]),
   });
   const done = performance.now();
-  const logits = outputs[bundle.logitsName]!.data as Float32Array;
-  const embedding = outputs[bundle.embeddingName]!.data as Float32Array;
-  const probabilities = softmax(logits, bundle.temperature);
-  const verdict = judge ? judge(embedding) : null;
-  const positives: Record<string, boolean> = {};
-  for (const [label, point] of Object.entries(bundle.operatingPoints)) {
-    positives[label] = probabilities[bundle.labels.indexOf(label)]! >= point.threshold;
-  }
+  const outputs: Outputs = Object.fromEntries(
+    Object.entries(ran).map(([name, tensor]) => [name, tensor.data as Float32Array]),
+  );
+  const verdict = judge ? judge(outputs[EMBEDDING]!) : null;
   const result: Answer = {
-    label: bundle.labels[argmax(probabilities)]!,
-    probabilities,
-    foreignness: verdict?.foreignness ?? null,
-    isForeign: verdict?.isForeign ?? false,
-    positives,
+    ...KINDS.get(bundle.kind)!.decode(outputs, bundle),
+    oodScore: verdict?.oodScore ?? null,
+    isOod: verdict?.isOod ?? false,
     outside: picture.outside,
     decodeMs: decoded - start,
     preprocessMs: preprocessed - decoded,

@@ -1,16 +1,12 @@
 // What the page and its worker say to each other.
 
+import type { Classes } from "./kinds.ts";
 import type { RefusalKey } from "./refusal.ts";
 import type { Keeping } from "./store.ts";
 
-export interface Answer {
-  readonly label: string;
-  /** In the order of the bundle's labels. */
-  readonly probabilities: readonly number[];
-  readonly foreignness: number | null;
-  readonly isForeign: boolean;
-  /** By label with an operating point: does its probability reach it? */
-  readonly positives: Readonly<Record<string, boolean>>;
+export interface Answer extends Classes {
+  readonly oodScore: number | null;
+  readonly isOod: boolean;
   /** Share of the picture's pixels whose stored values lie outside the model's range. */
   readonly outside: number;
   readonly decodeMs: number;

@@ -276,7 +276,7 @@ export class TaskView {
         const now = performance.now();
         this.#placeFrame();
         this.#give(answer, pace.add(now));
-        if (steady.add(answer.isForeign ? "" : answer.label, now)) this.#speak(answer);
+        if (steady.add(answer.isOod ? "" : answer.label, now)) this.#speak(answer);
       }
     } catch (error) {
       if (turn !== this.#turn) return;

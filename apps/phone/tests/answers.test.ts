@@ -1,7 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { type Abstention, readBundle } from "../src/bundle.ts";
-import { makeNovelty, rooted } from "../src/novelty.ts";
+import { makeOutOfDistribution, rooted } from "../src/out_of_distribution.ts";
 import { halfToNumber, unpack } from "../src/packed.ts";
+import { KINDS } from "../src/kinds.ts";
 import { argmax, softmax } from "../src/probabilities.ts";
 import { Refusal } from "../src/refusal.ts";
 import { golden } from "./files.ts";
@@ -42,7 +43,7 @@ describe("packed arrays", () => {
   });
 });
 
-describe("novelty", () => {
+describe("out of distribution", () => {
   const abstention = {
     score: "rooted_residuals",
     threshold: 0.5,
@@ -57,11 +58,11 @@ describe("novelty", () => {
   const { mean, basis_0, centre, spread } = abstention.arrays;
 
   it("is the length of what the basis does not hold", () => {
-    const judge = makeNovelty(abstention, 2);
-    expect(judge([4, 0])).toEqual({ foreignness: 0, isForeign: false });
-    expect(judge([0, 4]).foreignness).toBeCloseTo(1, 12);
-    expect(judge([0, 4]).isForeign).toBe(true);
-    expect(judge([9, 16]).foreignness).toBeCloseTo(0.8, 12);
+    const judge = makeOutOfDistribution(abstention, 2);
+    expect(judge([4, 0])).toEqual({ oodScore: 0, isOod: false });
+    expect(judge([0, 4]).oodScore).toBeCloseTo(1, 12);
+    expect(judge([0, 4]).isOod).toBe(true);
+    expect(judge([9, 16]).oodScore).toBeCloseTo(0.8, 12);
   });
 
   it("is the largest of the levels' standard scores", () => {
@@ -72,16 +73,16 @@ describe("novelty", () => {
       centre: packed("int8", [1, 0], [2]),
       spread: packed("int8", [2, 4], [2]),
     };
-    const judge = makeNovelty({ ...abstention, arrays }, 4);
+    const judge = makeOutOfDistribution({ ...abstention, arrays }, 4);
     // The second level has its own length: 3 and 4 of 5, rooted.
-    expect(judge([0, 4, 9, 16]).foreignness).toBeCloseTo((0.6 - 0) / 4, 12);
-    expect(judge([0, 4, 0, 1]).foreignness).toBeCloseTo((1 - 1) / 2, 12);
-    expect(judge([4, 0, 0, 1]).foreignness).toBeCloseTo(0, 12);
-    expect(judge([4, 0, 0, Number.NaN]).isForeign).toBe(true);
+    expect(judge([0, 4, 9, 16]).oodScore).toBeCloseTo((0.6 - 0) / 4, 12);
+    expect(judge([0, 4, 0, 1]).oodScore).toBeCloseTo((1 - 1) / 2, 12);
+    expect(judge([4, 0, 0, 1]).oodScore).toBeCloseTo(0, 12);
+    expect(judge([4, 0, 0, Number.NaN]).isOod).toBe(true);
   });
 
   it("holds NaN for foreign and zeros for zeros", () => {
-    expect(makeNovelty(abstention, 2)([Number.NaN, 1]).isForeign).toBe(true);
+    expect(makeOutOfDistribution(abstention, 2)([Number.NaN, 1]).isOod).toBe(true);
     expect([...rooted([0, 0])]).toEqual([0, 0]);
   });
 
@@ -100,39 +101,74 @@ describe("novelty", () => {
     [{ ...abstention, arrays: { ...abstention.arrays, spread: packed("int8", [0], [1]) } }, 2],
     [{ ...abstention, arrays: { ...abstention.arrays, basis_0: packed("float16", [0, 0x7c, 0, 0], [1, 2]) } }, 2],
   ])("refuses what it does not know (%#)", (wrong, n) => {
-    expect(() => makeNovelty(wrong, n)).toThrow(Refusal);
+    expect(() => makeOutOfDistribution(wrong, n)).toThrow(Refusal);
   });
 
   it("gives Python's golden scores", () => {
-    const { bundles } = JSON.parse(golden("novelty.json").toString("utf8")) as Golden;
+    const { bundles } = JSON.parse(golden("out_of_distribution.json").toString("utf8")) as Golden;
     for (const { abstention, cases } of bundles) {
-      const judge = makeNovelty(abstention, cases[0]!.embedding.length);
-      for (const { embedding, foreignness, is_foreign } of cases) {
-        expect(judge(embedding).foreignness).toBeCloseTo(foreignness, 9);
-        expect(judge(embedding).isForeign).toBe(is_foreign);
+      const judge = makeOutOfDistribution(abstention, cases[0]!.embedding.length);
+      for (const { embedding, ood_score, is_ood } of cases) {
+        expect(judge(embedding).oodScore).toBeCloseTo(ood_score, 9);
+        expect(judge(embedding).isOod).toBe(is_ood);
       }
     }
     expect(bundles.flatMap(({ cases }) => cases).length).toBeGreaterThan(9);
   });
 });
 
-/** tests/golden/novelty.json; tests/mobile/test_novelty.py writes it. */
+describe("a classification", () => {
+  it("gives Python's golden answers", () => {
+    const { cases } = JSON.parse(golden("classification.json").toString("utf8")) as { readonly cases: readonly Case[] };
+    const document = JSON.parse(golden("bundle_schema_3.json").toString("utf8"));
+    const [logits, embedding] = document.outputs;
+    for (const { labels, temperature, thresholds, logits: values, label, probabilities, positives } of cases) {
+      const point = document.operating_points.red_tile;
+      const points = Object.entries(thresholds).map(([name, threshold]) => [name, { ...point, threshold }]);
+      const bundle = readBundle({
+        ...document, labels, temperature, label_names: {}, operating_points: Object.fromEntries(points),
+        outputs: [{ ...logits, shape: [-1, labels.length] }, embedding],
+      });
+      const said = KINDS.get(bundle.kind)!.decode({ logits: values }, bundle);
+      expect(said.label).toBe(label);
+      expect(said.positives).toEqual(positives);
+      said.probabilities.forEach((value, index) => expect(value).toBeCloseTo(probabilities[index]!, 6));
+    }
+    expect(cases.length).toBeGreaterThan(3);
+  });
+});
+
+/** One answer of tests/golden/classification.json; tests/serving/test_kinds.py holds Python to it. */
+interface Case {
+  readonly labels: string[];
+  readonly temperature: number;
+  readonly thresholds: Readonly<Record<string, number>>;
+  readonly logits: number[];
+  readonly label: string;
+  readonly probabilities: number[];
+  readonly positives: Readonly<Record<string, boolean>>;
+}
+
+/** tests/golden/out_of_distribution.json; tests/serving/test_out_of_distribution.py writes it. */
 interface Golden {
   readonly bundles: {
     readonly abstention: Abstention;
-    readonly cases: { readonly embedding: number[]; readonly foreignness: number; readonly is_foreign: boolean }[];
+    readonly cases: { readonly embedding: number[]; readonly ood_score: number; readonly is_ood: boolean }[];
   }[];
 }
 
 describe("bundle.json", () => {
   const document = {
-    schema_version: 2,
+    schema_version: 3,
+    kind: "classification",
     task: "leaf", domain: "agriculture", title: "Leaves", labels: ["a", "b"], label_meanings: { a: "A." },
     preprocess: { resize_px: 256, crop_px: 224, interpolation: "bilinear" },
     input: { name: "image", shape: [-1, 224, 224, 3] },
-    logits: { name: "logits", shape: [-1, 2] },
-    embedding: { name: "embedding", shape: [-1, 1280] },
-    files: { int8: { name: "model_int8.onnx", sha256: "0".repeat(64), size_bytes: 5 } },
+    outputs: [{ name: "logits", shape: [-1, 2] }, { name: "embedding", shape: [-1, 1280] }],
+    artefacts: [
+      { name: "model_int8.pte", format: "pte", precision: "int8", sha256: "1".repeat(64), size_bytes: 6 },
+      { name: "model_int8.onnx", format: "onnx", precision: "int8", sha256: "0".repeat(64), size_bytes: 5 },
+    ],
     served: { precision: "int8", reason: "" },
     temperature: 1.2,
     operating_points: { a: { threshold: 0.3, min_specificity: 0.9, sensitivity: 0.8, specificity: 0.9, n_positive: 5, n_negative: 9 } },
@@ -150,6 +186,14 @@ describe("bundle.json", () => {
     expect(bundle.operatingPoints["a"]?.threshold).toBe(0.3);
     expect(bundle.accuracy).toEqual({ value: 0.9, n: 7 });
     expect(bundle.nFeatures).toBe(1280);
+    expect(bundle.file.name).toBe("model_int8.onnx");
+  });
+
+  it("of schema 2 says the same as of schema 3", () => {
+    const [two, three] = [2, 3].map((version) => JSON.parse(golden(`bundle_schema_${version}.json`).toString("utf8")));
+    expect([two.schema_version, three.schema_version]).toEqual([2, 3]);
+    expect(readBundle(two)).toEqual(readBundle(three));
+    expect(readBundle(two).file.sha256).toBe(two.files.int8.sha256);
   });
 
   it("says how files are read, and what people call a label", () => {
@@ -170,11 +214,19 @@ describe("bundle.json", () => {
 
   it.each([
     [{ ...document, schema_version: 1 }, "refusal.schema"],
-    [{ ...document, schema_version: 3 }, "refusal.schema"],
+    [{ ...document, schema_version: 4 }, "refusal.schema"],
+    [{ ...document, schema_version: "3" }, "refusal.schema"],
+    [{ ...document, schema_version: 2 }, "refusal.bundle"],
+    [{ ...document, kind: "augury" }, "refusal.bundle"],
+    [{ ...document, kind: undefined }, "refusal.bundle"],
+    [{ ...document, outputs: [] }, "refusal.bundle"],
+    [{ ...document, outputs: [...document.outputs].reverse() }, "refusal.bundle"],
+    [{ ...document, outputs: ["logits", "embedding"] }, "refusal.bundle"],
     [null, "refusal.schema"],
     [[], "refusal.schema"],
     [{ ...document, labels: "a" }, "refusal.bundle"],
-    [{ ...document, files: {} }, "refusal.bundle"],
+    [{ ...document, artefacts: [] }, "refusal.bundle"],
+    [{ ...document, artefacts: [document.artefacts[0]] }, "refusal.bundle"],
     [{ ...document, temperature: "1" }, "refusal.bundle"],
     [{ ...document, preprocess: { ...document.preprocess, sharpen: true } }, "refusal.bundle"],
     [{ ...document, preprocess: { ...document.preprocess, interpolation: "bicubic" } }, "refusal.bundle"],

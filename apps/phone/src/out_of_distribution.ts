@@ -1,5 +1,5 @@
 // How unlike the pictures that a model knows one picture is: pipelines/serving/out_of_distribution.py, held to
-// the same numbers by tests/golden/novelty.json.
+// the same numbers by tests/golden/out_of_distribution.json.
 
 import type { Abstention } from "./bundle.ts";
 import { unpack } from "./packed.ts";
@@ -20,8 +20,8 @@ interface Level {
 
 export interface Verdict {
   /** Larger is more foreign. */
-  readonly foreignness: number;
-  readonly isForeign: boolean;
+  readonly oodScore: number;
+  readonly isOod: boolean;
 }
 
 /** The signed square root of each value, then of length 1 (Perronnin et al. 2010); zeros stay zeros. */
@@ -48,7 +48,7 @@ function residual(values: ArrayLike<number>, { mean, basis }: Level): number {
 }
 
 /** A fitted score, ready to be asked. Throws a Refusal where it is unknown or does not fit. */
-export function makeNovelty(
+export function makeOutOfDistribution(
   abstention: Abstention,
   nFeatures: number,
 ): (embedding: ArrayLike<number>) => Verdict {
@@ -57,8 +57,8 @@ export function makeNovelty(
   return (embedding) => {
     const values = Float64Array.from(embedding);
     // The level that is most surprised decides (Tippett 1931).
-    const foreignness = Math.max(...levels.map((level) => standardScore(values, level)));
-    return { foreignness, isForeign: !(foreignness <= abstention.threshold) }; // NaN is foreign
+    const oodScore = Math.max(...levels.map((level) => standardScore(values, level)));
+    return { oodScore, isOod: !(oodScore <= abstention.threshold) }; // NaN is foreign
   };
 }
 

@@ -21,7 +21,7 @@ SCENE_SIDE_PX = 1500
 FindScene = Callable[[Model, Image.Image], Scene]
 
 
-def look(
+def answer_picture(
     model: Model,
     source: bytes | Path,
     *,

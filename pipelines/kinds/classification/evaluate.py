@@ -1,0 +1,121 @@
+"""The half of `classification` that `evaluate` asks."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from pipelines.config.evaluate import EvaluateParams
+from pipelines.data.manifest import Entry, class_index_of
+from pipelines.kinds.questions import Answers, TestedKind
+from pipelines.metrics.certainty import (
+    Certainty,
+    metric_intervals,
+    paired_intervals,
+    served_metrics,
+    trust_intervals,
+)
+from pipelines.metrics.classification import agreement, classification_metrics, max_recall_drop
+from pipelines.metrics.predictions import confusion_csv, predictions_csv
+from pipelines.metrics.resamples import Draws
+from pipelines.plots.served import served_figures
+from pipelines.serving.bundle import Bundle
+from pipelines.serving.classification import LOGITS_NAME
+from pipelines.serving.probabilities import softmax
+from pipelines.serving.sessions import Precision
+
+
+class TestedClassification(TestedKind):
+    """Labels and probabilities against the true classes."""
+
+    @override
+    def unknown(self, entries: Sequence[Entry], bundle: Bundle) -> str | None:
+        labels = sorted({entry.label for entry in entries} - set(bundle.labels))
+        if not labels:
+            return None
+        return f"the model knows no label {', '.join(labels)}; expected {', '.join(bundle.labels)}"
+
+    @override
+    def metrics(self, answers: Answers, params: EvaluateParams) -> dict[str, Any]:
+        true, labels = _truth(answers), answers.bundle.labels
+        by_precision: dict[str, dict[str, Any]] = {
+            precision: classification_metrics(true, found, labels, params.calibration_bins)
+            for precision, found in _probabilities(answers).items()
+        }
+        fp32, int8 = by_precision["fp32"], by_precision["int8"]
+        return {
+            **by_precision,
+            "agreement": agreement(_logits(answers, "fp32"), _logits(answers, "int8")),
+            "accuracy_drop": fp32["accuracy"] - int8["accuracy"],
+            "max_recall_drop": max_recall_drop(fp32, int8),
+        }
+
+    @override
+    def trust(self, answers: Answers, params: EvaluateParams) -> dict[str, Any]:
+        return served_metrics(
+            answers.bundle,
+            _truth(answers),
+            _logits(answers, answers.bundle.served.precision),
+            answers.is_ood,
+            params.calibration_bins,
+        )
+
+    @override
+    def certainty(self, answers: Answers, draws: Draws, params: EvaluateParams) -> Certainty:
+        true, bundle, probabilities = _truth(answers), answers.bundle, _probabilities(answers)
+        intervals = {
+            key: metric_intervals(draws, true, found, bundle.labels, params.calibration_bins)
+            for key, found in probabilities.items()
+        }
+        served = bundle.served.precision
+        intervals[served] |= trust_intervals(
+            draws, true, probabilities[served], bundle, answers.is_ood
+        )
+        fp32, int8 = (_logits(answers, key).argmax(axis=1) for key in ("fp32", "int8"))
+        return Certainty(intervals, paired_intervals(draws, true, fp32, int8, len(bundle.labels)))
+
+    @override
+    def tables(self, answers: Answers) -> tuple[str, str]:
+        labels, probabilities = answers.bundle.labels, _probabilities(answers)
+        predicted = probabilities[answers.bundle.served.precision].argmax(axis=1)
+        return (
+            predictions_csv(labels, answers.entries, probabilities),
+            confusion_csv(labels, answers.entries, predicted),
+        )
+
+    @override
+    def figures(self, answers: Answers, params: EvaluateParams) -> dict[str, bytes]:
+        served = answers.bundle.served.precision
+        return served_figures(
+            answers.bundle, _truth(answers), _logits(answers, served), params.calibration_bins
+        )
+
+    @override
+    def summary(self, metrics: Mapping[str, Any], certainty: Certainty) -> str:
+        served = metrics["served"]
+        accuracy = certainty.intervals[served]["accuracy"]
+        return (
+            f"{served} accuracy {metrics[served]['accuracy']:.3f} (95 %: {accuracy.low:.3f} to "
+            f"{accuracy.high:.3f}), macro-F1 {metrics[served]['macro_f1']:.3f}, agreement of int8 "
+            f"and fp32 {metrics['agreement']:.3f}"
+        )
+
+
+def _truth(answers: Answers) -> NDArray[np.int64]:
+    return class_index_of(answers.entries, answers.bundle.labels)
+
+
+def _logits(answers: Answers, precision: Precision) -> NDArray[np.float32]:
+    return answers.outputs[precision][LOGITS_NAME]
+
+
+def _probabilities(answers: Answers) -> dict[Precision, NDArray[np.float32]]:
+    """As the predictor gives them, by precision in the order of the outputs."""
+    return {
+        precision: softmax(found[LOGITS_NAME], answers.bundle.temperature)
+        for precision, found in answers.outputs.items()
+    }

@@ -1,0 +1,111 @@
+"""The half of `classification` that `export` asks."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import override
+
+from pipelines.card import DatasetCard
+from pipelines.config.export import ExportParams
+from pipelines.data.manifest import Entry, class_index_of
+from pipelines.export.attempts import Judge, Judgement
+from pipelines.kinds.questions import ExportedKind
+from pipelines.metrics.calibration import fit_temperature, operating_point
+from pipelines.metrics.classification import accuracy, agreement, macro_f1
+from pipelines.serving.answer import EMBEDDING_NAME
+from pipelines.serving.bundle import TensorSpec
+from pipelines.serving.classification import LOGITS_NAME
+from pipelines.serving.probabilities import softmax
+
+_LOG = logging.getLogger(__name__)
+
+
+class ExportedClassification(ExportedKind):
+    """Classes as numbers, in the order of the logits."""
+
+    @override
+    def truth(self, entries: Sequence[Entry], labels: Sequence[str]) -> NDArray[np.int64]:
+        return class_index_of(entries, labels)
+
+    @override
+    def outputs(self, labels: Sequence[str], n_features: int) -> tuple[TensorSpec, ...]:
+        return (
+            TensorSpec(
+                name=LOGITS_NAME,
+                shape=(-1, len(labels)),
+                dtype="float32",
+                meaning="one a label; softmax after division by the temperature gives "
+                "probabilities",
+            ),
+            TensorSpec(
+                name=EMBEDDING_NAME,
+                shape=(-1, n_features),
+                dtype="float32",
+                meaning="pooled features of the last block, then those that its last depthwise "
+                "convolution reads; tells pictures out of distribution",
+            ),
+        )
+
+    @override
+    def judge(
+        self, reference: NDArray[np.float32], truth: NDArray[np.int64], params: ExportParams
+    ) -> Judge:
+        of_fp32 = _measured(reference, truth)
+
+        def judged(logits: NDArray[np.float32]) -> Judgement:
+            same = round(agreement(reference, logits), 6)
+            metrics = {name: round(value, 6) for name, value in _measured(logits, truth).items()}
+            drops = {name: of_fp32[name] - metrics[name] for name in metrics}
+            asked = {
+                f"agreement with fp32 {same:.1%} (bound {params.min_agreement:.1%})": (
+                    same >= params.min_agreement
+                ),
+                f"drop of accuracy {drops['accuracy']:.4f} (bound {params.max_accuracy_drop:g})": (
+                    drops["accuracy"] <= params.max_accuracy_drop
+                ),
+                f"drop of macro-F1 {drops['macro_f1']:.4f} (bound {params.max_macro_f1_drop:g})": (
+                    drops["macro_f1"] <= params.max_macro_f1_drop
+                ),
+            }
+            return Judgement(
+                same, metrics, tuple(words for words, holds in asked.items() if not holds)
+            )
+
+        return judged
+
+    @override
+    def fitted(
+        self,
+        outputs: Mapping[str, NDArray[np.float32]],
+        truth: NDArray[np.int64],
+        card: DatasetCard,
+        labels: Sequence[str],
+        params: ExportParams,
+    ) -> dict[str, Any]:
+        logits = outputs[LOGITS_NAME]
+        temperature = fit_temperature(logits, truth)
+        points = {}
+        if params.min_specificity is not None:
+            probabilities = softmax(logits, temperature)
+            points = {
+                label: operating_point(
+                    probabilities[:, index], truth == index, params.min_specificity
+                )
+                for index, label in enumerate(labels)
+                if label in card.alarms
+            }
+        _LOG.info("temperature %.3f", temperature)
+        return {"temperature": temperature, "operating_points": points}
+
+
+def _measured(logits: NDArray[np.float32], truth: NDArray[np.int64]) -> dict[str, float]:
+    answers = logits.argmax(axis=1)
+    return {
+        "accuracy": accuracy(truth, answers),
+        "macro_f1": macro_f1(truth, answers, logits.shape[1]),
+    }

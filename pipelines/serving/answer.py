@@ -1,0 +1,73 @@
+"""What serving asks of the kind of a task: which outputs a model has, and what they say.
+
+The serving half of a kind: NumPy only, so that the predictor, the apps and the phone page need no
+torch. What making, testing and releasing a model ask stands in `pipelines.kinds`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic
+
+import numpy as np
+from numpy.typing import NDArray
+from typing_extensions import TypeVar
+
+if TYPE_CHECKING:
+    from pipelines.serving.bundle import Bundle
+
+
+#: The output that tells pictures out of distribution, where a kind has one.
+EMBEDDING_NAME = "embedding"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """What every kind says of one picture; a kind's own answer adds to it.
+
+    Attributes:
+        is_ood: the picture is out of distribution, unlike those that the model knows: do not
+            believe the answer.
+        ood_score: how unlike; larger is more so, on a scale of the bundle's own. None where the
+            bundle has no abstention, and then nothing is refused.
+        embedding: (d,) pooled features of two levels, see `inner_features`; empty where the model
+            has no such output.
+        elapsed_ms: wall time of preprocessing and model for this picture, in ms.
+        outside: share of the picture's stored values outside the range of the training data, which
+            are clipped (`pixel_range.outside_words` says it); 0 for 8 bits a channel.
+    """
+
+    is_ood: bool = False
+    ood_score: float | None = None
+    embedding: NDArray[np.float32] = field(default_factory=lambda: np.empty(0, dtype=np.float32))
+    elapsed_ms: float = 0.0
+    outside: float = 0.0
+
+
+A = TypeVar("A", bound=Answer, default=Any)
+
+
+class ServedKind(ABC, Generic[A]):
+    """A kind of a task, as far as serving must know it."""
+
+    #: Names of the model's outputs, in the order in which the bundle lists them.
+    outputs: tuple[str, ...]
+
+    @abstractmethod
+    def check(self, bundle: Bundle) -> None:
+        """Nothing, if a bundle has what this kind needs.
+
+        Raises:
+            ValueError: begins with the key that is at fault.
+        """
+
+    @abstractmethod
+    def decode(self, outputs: Mapping[str, NDArray[np.float32]], bundle: Bundle) -> A:
+        """The answer that one picture's outputs mean, without what every kind says.
+
+        Args:
+            outputs: by name, without the axis of the batch.
+            bundle: with what decoding needs to know, e.g. labels and temperature.
+        """

@@ -1,0 +1,21 @@
+"""The kinds that this version can serve, by the name that stands in a bundle."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from pipelines.serving.answer import ServedKind
+from pipelines.serving.classification import ServedClassification
+
+KINDS: dict[str, ServedKind[Any]] = {"classification": ServedClassification()}
+
+
+def served_kind(name: str) -> ServedKind[Any]:
+    """The serving half of a kind.
+
+    Raises:
+        ValueError: if this version does not know it.
+    """
+    if name not in KINDS:
+        raise ValueError(f"kind: expected one of {', '.join(KINDS)}, got {name!r}")
+    return KINDS[name]
