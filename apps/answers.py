@@ -86,8 +86,6 @@ def answer(t: Texts, model: Model, said: Said, tones: Tones) -> str:
     """Label, probability, meaning, bars and the next step, or that the picture is foreign.
 
     Args:
-        t: texts.
-        model: whose answer.
         said: what it says.
         tones: by label.
     """
@@ -119,8 +117,6 @@ def headline(t: Texts, model: Model, said: Said, tones: Tones) -> str:
     """The label in words and its probability.
 
     Args:
-        t: texts.
-        model: whose answer.
         said: what it says.
         tones: by label.
     """
@@ -134,8 +130,6 @@ def bars(t: Texts, model: Model, said: Said) -> str:
     """Probabilities as bars, the largest first, with the alarm threshold where there is one.
 
     Args:
-        t: texts.
-        model: whose answer.
         said: what it says.
     """
     points = model.bundle.operating_points
@@ -168,8 +162,6 @@ def alarms(t: Texts, model: Model, said: Said) -> str:
     not would hide the one that matters.
 
     Args:
-        t: texts.
-        model: whose answer.
         said: what it says.
     """
     chips = [
@@ -186,8 +178,6 @@ def next_step(t: Texts, model: Model, label: str) -> str:
     """What to do next, from the card.
 
     Args:
-        t: texts.
-        model: whose answer.
         label: the answer.
     """
     step = model.card.next_steps.get(label) if model.card else None
@@ -201,9 +191,6 @@ def truth(t: Texts, task: str, shot: Shot, names: Mapping[str, str] | None = Non
     """Whether the answer is the true label, where that is known; a foreign picture has none.
 
     Args:
-        t: texts.
-        task: slug.
-        shot: the picture.
         names: what people call a label, where that differs.
     """
     if shot.truth is None:
@@ -219,7 +206,6 @@ def latency(t: Texts, milliseconds: float) -> str:
     """How long it took, with processor and threads.
 
     Args:
-        t: texts.
         milliseconds: of decoding, preprocessing and model.
     """
     words = t(
@@ -232,11 +218,7 @@ def latency(t: Texts, milliseconds: float) -> str:
 
 
 def threads(t: Texts) -> str:
-    """The number of threads in words.
-
-    Args:
-        t: texts.
-    """
+    """The number of threads in words."""
     return t("answer.threads_one") if N_THREADS == 1 else t("answer.threads_many", n=N_THREADS)
 
 
@@ -244,8 +226,6 @@ def faces(t: Texts, model: Model, scene: Scene, tones: Tones) -> str:
     """One line a face, numbered as its box.
 
     Args:
-        t: texts.
-        model: whose answers.
         scene: what was found.
         tones: by label.
     """

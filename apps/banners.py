@@ -18,12 +18,7 @@ _SIGNS = {"sample": "brush", "medical": "health_and_safety", "alarm": "warning",
 
 
 def show(t: Texts, model: Model) -> None:
-    """The banners of a model, the gravest first.
-
-    Args:
-        t: texts.
-        model: whose.
-    """
+    """The banners of a model, the gravest first."""
     bundle = model.bundle
     if bundle.domain == "medical":
         use = t.of_card(model.task, "intended_use", bundle.intended_use)
@@ -46,8 +41,6 @@ def beyond_range(t: Texts, model: Model, outside: float) -> str:
     """What must be said of a picture whose values leave the range of the training data; or empty.
 
     Args:
-        t: texts.
-        model: whose answer.
         outside: share of the picture that was clipped.
     """
     if not outside:
@@ -90,12 +83,7 @@ def interval(bundle: Bundle, name: str) -> tuple[float, float] | None:
 
 
 def about(t: Texts, model: Model) -> None:
-    """What the model is, what it is for, and what it is not for.
-
-    Args:
-        t: texts.
-        model: whose.
-    """
+    """What the model is, what it is for, and what it is not for."""
     bundle = model.bundle
     use = t.of_card(model.task, "intended_use", bundle.intended_use)
     not_for = t.lines(f"cards.{model.task}.not_for") or list(bundle.not_for)

@@ -23,8 +23,6 @@ def table(t: Texts, model: Model, shots: Sequence[Shot]) -> None:
     """Show one row a picture, and offer them as a file.
 
     Args:
-        t: texts.
-        model: whose answers.
         shots: the answered pictures.
     """
     has_truth = any(shot.truth is not None for shot in shots)
@@ -93,7 +91,6 @@ def together(model: Model, shots: Sequence[Shot]) -> Said | None:
     """The answer of several pictures of one thing; None if none of them is of a known kind.
 
     Args:
-        model: whose answers.
         shots: the answered pictures, of a scene the largest face; unknown kinds are left out.
     """
     known = [shot.main.probabilities for shot in shots if not shot.main.is_ood]

@@ -21,9 +21,7 @@ def panel(t: Texts, model: Model, shot: Shot) -> None:
     """Offer the comparison; it runs when it is asked for.
 
     Args:
-        t: texts.
         model: with its two files.
-        shot: the picture.
     """
     files = model.bundle.files
     if not all((model.path.parent / files[kind].name).is_file() for kind in PRECISIONS):
@@ -37,7 +35,6 @@ def as_html(t: Texts, model: Model, shot: Shot) -> str:
     """The two answers as a table.
 
     Args:
-        t: texts.
         model: with its two files.
         shot: the picture, as the model saw it.
 

@@ -37,13 +37,7 @@ class Heat:
 
 
 def toggle(t: Texts, model: Model, shot: Shot) -> Heat | None:
-    """Offer the heat map; None while nobody asks for it.
-
-    Args:
-        t: texts.
-        model: whose answer.
-        shot: the picture.
-    """
+    """Offer the heat map; None while nobody asks for it."""
     if not st.toggle(t("answer.explain"), key=f"explain-{model.task}"):
         return None
     return heat_map(t, model, shot)
@@ -51,11 +45,6 @@ def toggle(t: Texts, model: Model, shot: Shot) -> Heat | None:
 
 def heat_map(t: Texts, model: Model, shot: Shot) -> Heat:
     """The places that speak for the answer, over the picture as the model saw it.
-
-    Args:
-        t: texts.
-        model: whose answer.
-        shot: the picture.
 
     Raises:
         BundleError: if the model cannot be used.
@@ -81,7 +70,6 @@ def points(t: Texts, model: Model) -> None:
     """From which probability on an alarm is given, and what that was worth on the val split.
 
     Args:
-        t: texts.
         model: with or without operating points.
     """
     found = model.bundle.operating_points

@@ -18,9 +18,6 @@ def phone(t: Texts, model: Model, icon: str, inside: str) -> str:
     """The frame of a phone around an answer.
 
     Args:
-        t: texts.
-        model: whose answer.
-        icon: symbol of the task.
         inside: HTML.
     """
     bundle = model.bundle
@@ -39,12 +36,7 @@ def phone(t: Texts, model: Model, icon: str, inside: str) -> str:
 
 
 def waiting(t: Texts, icon: str) -> str:
-    """What the phone shows before the first picture.
-
-    Args:
-        t: texts.
-        icon: symbol of the task.
-    """
+    """What the phone shows before the first picture."""
     return (
         f'<div class="fl-wait">{symbol(icon, "fl-big")}'
         f"<b>{escape(t('answer.waiting'))}</b><span>{escape(t('answer.waiting_hint'))}</span></div>"
@@ -55,7 +47,6 @@ def picture(t: Texts, shot: Shot, drawn: bytes | None = None) -> str:
     """The picture on the phone.
 
     Args:
-        t: texts.
         shot: whose.
         drawn: the picture with a box around each face; None: as it came.
     """
@@ -67,7 +58,6 @@ def heat_map(t: Texts, bundle: Bundle, label: str, drawn: bytes) -> str:
     """The heat map in the picture's place.
 
     Args:
-        t: texts.
         bundle: of the model.
         label: that it explains.
         drawn: the picture under the map, as JPEG.
@@ -102,7 +92,6 @@ def data_url(data: bytes, kind: str) -> str:
     """A picture within the page.
 
     Args:
-        data: of the file.
         kind: ``jpeg``, ``png`` or ``svg+xml``.
     """
     return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"

@@ -37,7 +37,6 @@ def pick(files: TaskPaths, labels: Sequence[str], *, n: int, turn: int) -> list[
     """Some test pictures, as many of each label as of the others.
 
     Args:
-        files: of the task.
         labels: those that the model knows.
         n: at most so many.
         turn: another number gives other pictures; the same gives the same.
@@ -68,9 +67,7 @@ def thumbnail(path: str, _version: int, reading: Reading) -> bytes | None:
     """A small square JPEG of a test picture; None if it cannot be opened.
 
     Args:
-        path: of the file.
         _version: changes when the file does.
-        reading: of the model.
     """
     try:
         return thumb(open_image(Path(path), reading=reading).rgb)

@@ -19,8 +19,6 @@ def panel(t: Texts, model: Model, kept: Store) -> None:
     """Thumbnails of the session, the newest first, and the button that deletes them.
 
     Args:
-        t: texts.
-        model: whose answers.
         kept: the session's pictures.
     """
     if not kept.shots and not kept.refused:

@@ -31,11 +31,7 @@ _APPS = Path(__file__).parent
 
 
 def app_of(task: str) -> TaskApp:
-    """The app of a task: its own, or the general one.
-
-    Args:
-        task: slug.
-    """
+    """The app of a task: its own, or the general one."""
     if not (_APPS / f"{task}.py").is_file():
         return TaskApp(task)
     app = import_module(f"apps.{task}").APP

@@ -33,7 +33,6 @@ def answer_picture(
     """The answer for one picture.
 
     Args:
-        model: whose.
         source: a file, or its bytes.
         key: tells the pictures of a session apart.
         name: for messages.

@@ -98,9 +98,6 @@ def all_tasks() -> dict[str, str]:
 def load_model(task: str) -> Model:
     """The model of a task.
 
-    Args:
-        task: slug.
-
     Raises:
         BundleError: if there is none, or it cannot be used.
     """

@@ -56,7 +56,6 @@ def choose(t: Texts, model: Model, kept: Store) -> list[Incoming]:
     """The pictures that the person has chosen, in their order.
 
     Args:
-        t: texts.
         model: for the labels of the test pictures.
         kept: the session's pictures; choosing others ends the look at an old one.
     """

@@ -141,11 +141,7 @@ class Store:
 
 
 def store(task: str) -> Store:
-    """The session's pictures of one task.
-
-    Args:
-        task: slug.
-    """
+    """The session's pictures of one task."""
     key = f"store-{task}"
     if key not in st.session_state:
         st.session_state[key] = Store()

@@ -75,7 +75,6 @@ class Texts:
         """A task's text, or the default for a task that this file does not know.
 
         Args:
-            task: slug.
             key: below ``tasks.<task>``.
             default: given instead; e.g. what the bundle says.
         """
@@ -86,7 +85,6 @@ class Texts:
         """A label in words: in this language, or else as its people call it.
 
         Args:
-            task: slug.
             label: as in the bundle.
             names: the bundle's ``label_names``.
         """
@@ -97,7 +95,6 @@ class Texts:
         """What the card says, translated where this language has a translation.
 
         Args:
-            task: slug.
             key: e.g. ``intended_use``, or ``next_steps.healthy``.
             default: the card's own words.
         """

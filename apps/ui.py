@@ -89,7 +89,6 @@ def heading(t: Texts, icon: str, title: str, lead: str) -> None:
     """The name of a page, and one line on what it does.
 
     Args:
-        t: texts.
         icon: name of a symbol, e.g. ``eco`` (fonts.google.com/icons, Material Symbols).
         title: the name.
         lead: the line.

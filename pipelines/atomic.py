@@ -52,7 +52,6 @@ def write_bytes(path: Path, data: bytes) -> None:
     """Replace a file in one step, making its folder if needed.
 
     Args:
-        path: the file.
         data: its whole new content.
 
     Raises:
@@ -97,7 +96,6 @@ def write_text(path: Path, text: str) -> None:
     """Replace a text file in one step, in UTF-8 with the line ends as given.
 
     Args:
-        path: the file.
         text: its whole new content.
 
     Raises:
@@ -142,10 +140,6 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def file_sha256(path: Path) -> str:
-    """Hash of a file's bytes, read in bounded memory.
-
-    Args:
-        path: the file.
-    """
+    """Hash of a file's bytes, read in bounded memory."""
     with path.open("rb") as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

@@ -56,7 +56,6 @@ def issues_sheet(
         issues: the surest first.
         entries: all that were audited.
         labels: in the order of the classes.
-        files: of the task.
         reading: of the prepared set.
 
     Raises:
@@ -94,7 +93,6 @@ def facts_sheet(
         guessed: (n, c) probabilities out of fold.
         entries: n that were audited.
         labels: in the order of the classes.
-        files: of the task.
         reading: of the prepared set.
 
     Raises:

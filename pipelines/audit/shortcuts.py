@@ -143,7 +143,6 @@ def blind(
         n_classes: c.
         groups: (n,).
         n_folds: wanted; fewer where a class has fewer groups.
-        seed: of the run.
         resamples: for the intervals.
 
     Raises:
@@ -282,7 +281,6 @@ def verdict_of(share: float, low: float, n_classes: int, params: AuditParams) ->
         share: of the way from chance to the probe.
         low: lower end of the audit's interval of macro-F1.
         n_classes: c.
-        params: the bounds.
     """
     if low <= 1 / n_classes or share < params.suspicious_share:
         return "clean"
@@ -303,7 +301,6 @@ def score(
         predicted: (n,) its answers out of fold.
         probe_value: macro-F1 of the probe.
         shared: of the task.
-        params: the bounds.
     """
     audit = AUDITS[name]
     reached = shared.interval(predicted)

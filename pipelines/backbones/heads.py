@@ -119,7 +119,6 @@ def make_classifier(
     """An untrained classifier.
 
     Args:
-        name: of the backbone.
         n_classes: number of logits, at least 2.
         hidden: widths of the head's hidden layers.
         dropout: of the head, in [0, 1).

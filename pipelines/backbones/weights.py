@@ -54,7 +54,6 @@ def load_imagenet(name: str, weights_dir: Path) -> LoadedWeights:
     """ImageNet weights of a backbone, from the first provider that gives them.
 
     Args:
-        name: of the backbone.
         weights_dir: where fetched files are kept; ``FIELDLENS_WEIGHTS`` is looked at too.
 
     Raises:
@@ -92,7 +91,6 @@ def found_sha256(name: str, weights_dir: Path) -> str | None:
     """Hash of the file that `load_imagenet` reads, without loading it; None if it must be fetched.
 
     Args:
-        name: of the backbone.
         weights_dir: as for `load_imagenet`.
 
     Raises:

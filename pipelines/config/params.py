@@ -77,9 +77,6 @@ class Params(Strict):
     def task(self, task: str) -> TaskParams:
         """The section of one task.
 
-        Args:
-            task: slug.
-
         Raises:
             ConfigError: if there is no such task; lists those that are.
         """
@@ -93,9 +90,6 @@ class Params(Strict):
 
 def load_params(path: Path) -> Params:
     """params.yaml, checked.
-
-    Args:
-        path: the file.
 
     Raises:
         ConfigError: names the file, the key, the rule and the value.

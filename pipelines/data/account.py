@@ -195,7 +195,6 @@ def check_classes(
         max_loss: largest share of a class's files, rows without a file included, that may be lost.
         names: what people call each label.
         where: the raw folder, for messages.
-        task: slug.
 
     Raises:
         DataError: names each class that lost more, with its counts and the reasons.
@@ -240,7 +239,6 @@ def check_all(
         first: path and reason of the first files that cannot be used.
         max_fraction: largest share of them.
         where: the raw folder, for messages.
-        task: slug.
 
     Raises:
         DataError: counts by class and reason, and the first files.

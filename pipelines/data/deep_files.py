@@ -143,20 +143,12 @@ class TiffLayout:
 
 
 def is_tiff(data: bytes) -> bool:
-    """Whether the bytes begin as a TIFF does.
-
-    Args:
-        data: of a file.
-    """
+    """Whether the bytes begin as a TIFF does."""
     return data[:4] in _ORDERS
 
 
 def tiff_layout(data: bytes) -> TiffLayout | None:
-    """The layout of a TIFF; None where its directory cannot be read, or it is no TIFF.
-
-    Args:
-        data: of a file.
-    """
+    """The layout of a TIFF; None where its directory cannot be read, or it is no TIFF."""
     order = _ORDERS.get(data[:4])
     if order is None:
         return None
@@ -236,11 +228,7 @@ _TWIN = {
 
 
 def is_deep_png(data: bytes) -> bool:
-    """Whether the bytes of a file are those of a PNG with 16 bits a channel.
-
-    Args:
-        data: of a file.
-    """
+    """Whether the bytes of a file are those of a PNG with 16 bits a channel."""
     return data[:8] == _PNG and data[_DEPTH_AT : _DEPTH_AT + 1] == b"\x10"
 
 

@@ -163,7 +163,6 @@ def open_dicom(data: bytes, name: str) -> DicomImage:
     """The picture of a DICOM file, not decoded yet.
 
     Args:
-        data: of the file.
         name: what to call it in messages.
 
     Raises:

@@ -276,7 +276,6 @@ def read_header(data: bytes, name: str, tags: tuple[int, ...]) -> Header:
     """The wanted elements of a header, and where the pixels are.
 
     Args:
-        data: of the file.
         name: what to call it in messages.
         tags: of the elements; the others are skipped.
 
@@ -333,7 +332,6 @@ def read_file(data: bytes, name: str) -> File:
     """What a file says of its pixels, checked before any is decoded.
 
     Args:
-        data: of the file.
         name: what to call it in messages.
 
     Raises:

@@ -84,7 +84,6 @@ def opened(data: bytes, name: str) -> Image.Image:
     """The image of a file, not decoded yet.
 
     Args:
-        data: of the file.
         name: what to call it in messages.
 
     Raises:
@@ -375,7 +374,6 @@ def readable(data: bytes, name: str) -> bytes:
     """The bytes of a file with a header that Pillow reads whole; its pixels are the same.
 
     Args:
-        data: of the file.
         name: what to call it in messages.
 
     Raises:
@@ -416,7 +414,6 @@ def read_file(path: Path, name: str) -> bytes:
     """The bytes of a regular file of at most `MAX_FILE_BYTES`.
 
     Args:
-        path: the file.
         name: what to call it in messages.
 
     Raises:

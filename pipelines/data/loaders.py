@@ -25,7 +25,6 @@ def draw_seed(seed: int, path: str, view: int) -> int:
     """The seed of one view of one image: its own, whatever the order of work.
 
     Args:
-        seed: of the run.
         path: of the image, relative to raw/.
         view: number of the view.
 

@@ -90,7 +90,6 @@ def check_scale(refused: Sequence[Refused], files: TaskPaths) -> None:
 
     Args:
         refused: files that could not be used.
-        files: of the task.
 
     Raises:
         DataError: names how many, an example, their values, and what to write into the card.
@@ -117,7 +116,6 @@ def tell_outside(task: str, seen: Iterable[Seen], reading: Reading) -> None:
     """Warn of files that leave the stated range.
 
     Args:
-        task: slug.
         seen: files that were read.
         reading: states the range.
     """

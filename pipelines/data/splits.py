@@ -170,9 +170,6 @@ def _fill_empty(
 def check_contents(entries: Sequence[Entry]) -> None:
     """Pass if no bytes stand in two splits; all that is asked where a card accepts more.
 
-    Args:
-        entries: the manifest.
-
     Raises:
         LeakageError: the first three, and how many.
     """
@@ -183,7 +180,6 @@ def check_leaks(entries: Sequence[Entry], pairs: Indices) -> None:
     """Pass if no group, no bytes and none of the pairs stand in two splits.
 
     Args:
-        entries: the manifest.
         pairs: (p, 2) indices of near duplicates that must be in one split.
 
     Raises:
@@ -207,7 +203,6 @@ def in_two_splits(entries: Sequence[Entry], pairs: Indices) -> NDArray[np.bool_]
     """(p,) which pairs stand in two splits.
 
     Args:
-        entries: the manifest.
         pairs: (p, 2) indices.
     """
     split = np.array([SPLITS.index(entry.split) for entry in entries], np.intp)
@@ -375,7 +370,6 @@ def check_labels(labels: Sequence[str], found: Sequence[str], splits: Sequence[S
     """Nothing, if every label has images in every part.
 
     Args:
-        labels: of the task.
         found: label of each image.
         splits: part of each image.
 
@@ -452,7 +446,6 @@ def make_partition(
 
     Args:
         card: says whether splits are given, and what is accepted of them.
-        labels: of the task.
         seen: every image that could be decoded, copies too.
         sha256s: of each.
         kept: indices of those that are kept.

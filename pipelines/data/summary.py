@@ -81,7 +81,6 @@ def summarise(
     """summary.json as a value.
 
     Args:
-        task: slug.
         labels: in the order of the model's outputs.
         data_source: kind of the source that the images came from, e.g. ``sample``.
         findings: of the stage.

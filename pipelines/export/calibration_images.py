@@ -25,7 +25,6 @@ def stratified_sample(entries: Sequence[Entry], n_images: int, seed: int) -> lis
     Args:
         entries: of the train split.
         n_images: how many are wanted; all, if there are fewer.
-        seed: of the run.
 
     Returns:
         At most ``n_images``, as evenly spread over labels as the data allow, sorted by path.

@@ -71,7 +71,6 @@ def metric_intervals(
     ``roc_auc_ovr.<label>`` stand for each label.
 
     Args:
-        draws: of these images.
         class_index: (n,) true classes.
         probabilities: (n, c), rows add up to 1.
         labels: c labels, in the order of the columns.
@@ -96,7 +95,6 @@ def paired_intervals(
     """How two sets of answers to the same images differ, on the same resamples.
 
     Args:
-        draws: of these images.
         class_index: (n,) true classes.
         a: (n,) answers.
         b: (n,) other answers.
@@ -197,7 +195,6 @@ def trust_intervals(
     ``refused`` and ``accuracy_of_accepted`` where there is an abstention.
 
     Args:
-        draws: of these images.
         class_index: (n,) true classes.
         probabilities: (n, c) of the served file.
         bundle: holds the operating points.

@@ -56,7 +56,6 @@ def by_sums(
     Resamples in which it is not defined (a label that was not drawn) do not count.
 
     Args:
-        draws: of these images.
         rows: (n, k), one a image.
         metric: (r, k) sums over the images -> (r,) values.
         bounds: all that the metric can be; the interval where there is one group only.
@@ -76,7 +75,6 @@ def by_mean(
     """The mean of a value that every image has: accuracy, agreement, Brier score, share refused.
 
     Args:
-        draws: of these images.
         values: (n,); NaN for images that do not count, e.g. those without the label.
         bounds: as in `by_sums`.
 
@@ -93,7 +91,6 @@ def by_shares(draws: Draws, part: NDArray[Any], whole: NDArray[Any]) -> list[Int
     """For each of k things, the share of the images that count which are in part; all at once.
 
     Args:
-        draws: of these images.
         part: (n, k) whether an image is counted as hit.
         whole: (n, k) whether it counts at all.
     """
@@ -107,7 +104,6 @@ def by_counts(
     """A metric of the confusion matrix, with its interval.
 
     Args:
-        draws: of these images.
         class_index: (n,) true classes.
         predicted: (n,) answers.
         n_classes: c.
@@ -126,7 +122,6 @@ def of_counts(
     """A metric of the confusion matrix for each class, or one alone, with its intervals.
 
     Args:
-        draws: of these images.
         counts: of `resampled`.
         metric: of pipelines.metrics.resamples.
         bounds: as in `by_sums`.
@@ -144,7 +139,6 @@ def paired(
     Both are taken on the same resamples, so what makes an image hard for both cancels out.
 
     Args:
-        draws: of these images.
         class_index: (n,) true classes.
         a: (n,) answers.
         b: (n,) other answers.
@@ -167,7 +161,6 @@ def ece(
     counted without sign: the interval leans upwards and may even lie above the value.
 
     Args:
-        draws: of these images.
         class_index: (n,) true classes.
         probabilities: (n, c), rows add up to 1.
         bins: equal divisions of [0, 1].
@@ -267,7 +260,6 @@ def roc_auc(draws: Draws, class_index: NDArray[Any], probabilities: NDArray[Any]
     A resample only changes how often an image counts, so images are sorted once and weighted.
 
     Args:
-        draws: of these images.
         class_index: (n,) true classes.
         probabilities: (n, c).
 

@@ -142,7 +142,6 @@ def resampled(draws: Draws, class_index: Integers, predicted: Integers, n_classe
     """(1 + r, c) counts: of the images themselves, then of each resample.
 
     Args:
-        draws: of these images.
         class_index: (n,) true classes.
         predicted: (n,) answers.
         n_classes: c.
@@ -166,7 +165,6 @@ def rows_summed(draws: Draws, rows: NDArray[Any]) -> Floats:
     """(1 + r, k) sums of rows: of the images themselves, then of each resample.
 
     Args:
-        draws: of these images.
         rows: (n, k).
     """
     by_group = np.zeros((draws.n_groups, rows.shape[1]))

@@ -67,7 +67,6 @@ def training_curves(history: Sequence[Mapping[str, Any]], title: str = "") -> by
     Args:
         history: one mapping an epoch, as in history.csv: columns whose name holds ``loss`` go to
             the left, other ``val_`` columns to the right; a change of ``phase`` is marked.
-        title: of the figure.
     """
     columns = list(history[0]) if history else []
     losses = [column for column in columns if "loss" in column]
@@ -134,7 +133,6 @@ def confusion(
         class_index: (n,) true classes.
         predicted: (n,) answers.
         labels: in the order of the classes.
-        title: of the figure.
     """
     counts = confusion_counts(class_index, predicted, len(labels))
     if len(labels) > _MAX_MATRIX_CLASSES:
@@ -216,7 +214,6 @@ def reliability(
         class_index: (n,) true classes.
         probabilities: (n, c).
         bins: as in the expected calibration error.
-        title: of the figure.
         before: (n, c), the same before calibration, drawn as crosses.
     """
     found = reliability_bins(class_index, probabilities, bins)
@@ -266,7 +263,6 @@ def roc(
         class_index: (n,) true classes.
         probabilities: (n, c).
         labels: in the order of the classes.
-        title: of the figure.
     """
     from sklearn.metrics import roc_auc_score, roc_curve
 

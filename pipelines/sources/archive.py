@@ -38,7 +38,6 @@ def fetch_archive(source: ArchiveSource, intake: Intake, root: Path, downloads_d
     """Take the images out of an archive.
 
     Args:
-        source: names it.
         intake: takes the files.
         root: project root, for a relative path.
         downloads_dir: where a downloaded archive is kept.

@@ -30,7 +30,6 @@ def fetch_folder(source: FolderSource, intake: Intake, root: Path) -> Facts:
     """Copy the images of a folder.
 
     Args:
-        source: names it.
         intake: takes the files.
         root: project root, for a relative path.
 

@@ -355,7 +355,6 @@ def refused(what: str, name: str, kind: str) -> SourceError:
     """The error for a member that is not a plain file.
 
     Args:
-        what: the task.
         name: of the member.
         kind: what it is instead, e.g. ``a link``.
     """

@@ -174,7 +174,6 @@ def store_faults(what: str, name: str) -> Iterator[None]:
     """One line for whatever a store's library raises, without what it may say of secrets.
 
     Args:
-        what: the task.
         name: of the file or folder, without credentials.
 
     Raises:
@@ -212,7 +211,6 @@ def fetch_store(source: StoreSource, intake: Intake, downloads_dir: Path) -> Fac
     """Take the images of a folder in a store.
 
     Args:
-        source: names it.
         intake: takes the files.
         downloads_dir: where what has arrived is kept.
 

@@ -109,8 +109,6 @@ def own_code(stage: str, task: str, domain: str, root: Path) -> list[str]:
 
     Args:
         stage: one of `STAGES`.
-        task: slug.
-        domain: of the task.
         root: holds ``pipelines``.
 
     Returns:

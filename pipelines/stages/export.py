@@ -54,10 +54,8 @@ def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
     """Write model_fp32.onnx, model_int8.onnx, candidate.json and quantization.csv.
 
     Args:
-        task: slug.
         params: the task's ``export`` section.
         seed: draws the calibration pictures.
-        paths: of the project.
 
     Raises:
         MissingDataError: if `train` has not run.

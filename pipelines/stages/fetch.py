@@ -70,11 +70,8 @@ def run(task: str, domain: str, params: FetchParams, seed: int, paths: Paths) ->
     """Fill datasets/<task>/raw.
 
     Args:
-        task: slug.
-        domain: of the task.
         params: where the images come from.
         seed: of painted images.
-        paths: of the project.
 
     Raises:
         ConfigError: if the card is not there, or the task has no painter for samples.

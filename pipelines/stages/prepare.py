@@ -44,11 +44,9 @@ def run(task: str, domain: str, params: PrepareParams, seed: int, paths: Paths) 
     """Write datasets/<task>/prepared, whole or not at all.
 
     Args:
-        task: slug.
         domain: folder of the task's module.
         params: the task's ``prepare`` section.
         seed: draws the splits.
-        paths: of the project.
 
     Raises:
         MissingDataError: if nothing was fetched.

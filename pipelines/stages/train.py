@@ -41,11 +41,7 @@ def run(
     """Train the float model of a task.
 
     Args:
-        task: slug.
-        domain: of the task.
         params: the task's ``train`` section.
-        seed: of the run.
-        paths: of the project.
         runtime: which process this is; by default the only one.
 
     Raises:

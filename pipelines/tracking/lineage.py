@@ -35,8 +35,6 @@ def training_tags(
 
     Args:
         paths: the project, for its git revision.
-        task: slug.
-        domain: of the task.
         weights_sha256: of the float weights.
         data_sha256: of the prepared set.
         params_sha256: of the parameters that the training saw.

@@ -143,7 +143,6 @@ class Tracker:
         """The newest run of a task that carries a tag, or None.
 
         Args:
-            task: slug.
             tag: name of the tag.
             value: its value.
             unfinished: look only at runs that are not FINISHED.
@@ -165,7 +164,6 @@ class Tracker:
         """The id of a run that has just begun, or None.
 
         Args:
-            task: slug.
             name: of the run.
             tags: set at once.
         """

@@ -41,9 +41,6 @@ def start(paths: Paths, task: str, domain: str, *, name: str, training_key: str)
     with it, so that one training stays one run.
 
     Args:
-        paths: the project.
-        task: slug.
-        domain: of the task.
         name: backbone and strategy, e.g. ``mobilenet_v2-cached``.
         training_key: hash of all that the training depends on.
 
@@ -72,8 +69,6 @@ def find_run(
     """The newest run that made these weights; None if there is none, or no tracking.
 
     Args:
-        paths: the project.
-        task: slug.
         weights_sha256: of the float weights.
         tracker: the line to the store, if there is one already.
     """
@@ -96,8 +91,6 @@ def find_or_record(
     """The run that made these weights, written after the fact if there is none.
 
     Args:
-        paths: the project.
-        task: slug.
         weights_sha256: of the float weights.
         name: see `record_training`.
         params: see `record_training`.
@@ -123,7 +116,6 @@ def record_training(
 
     Args:
         paths: the project; history.csv and the training's figures are read from it.
-        task: slug.
         name: backbone and strategy, e.g. ``mobilenet_v2-cached``.
         params: what the training was asked to do.
         tags: see `training_tags`.
@@ -196,7 +188,6 @@ def release(
     """Register a bundle and point the alias ``champion`` at it.
 
     Args:
-        paths: the project.
         task: slug; the registered model's name.
         weights_sha256: of the float weights, to find the run.
         onnx_path: the served ONNX file.

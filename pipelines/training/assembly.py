@@ -63,7 +63,6 @@ def open_split(
         labels: in the order of the logits.
         params: preprocessing and augmentation.
         seed: draws the views.
-        files: of the task.
         reading: of the prepared set.
     """
     preprocess = preprocess_of(params, reading)
@@ -88,7 +87,6 @@ def phases_of(
         params: strategy and all that it needs.
         train: the train split.
         val: the val split; None trains without one.
-        seed: of the run.
         paths: of caches.
 
     Raises:
@@ -135,7 +133,6 @@ def frozen_trunks(
         model: as `start.start_model` gives it.
         params: cut, share of int8 views, and how many pictures calibrate them.
         pictures: of the train split, to calibrate int8.
-        seed: of the run.
         paths: where trunks are kept.
     """
     expected = backbone(params.backbone).input

@@ -60,7 +60,6 @@ def cached_phases(
         val: the val split; None trains without one.
         trunks: ONNX bytes by precision.
         cache_dir: of activations.
-        seed: of the run.
         what: for progress bars.
 
     Raises:

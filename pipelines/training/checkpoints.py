@@ -52,7 +52,6 @@ def save_checkpoint(folder: Path, key: str, checkpoint: Checkpoint) -> None:
     """Replace the checkpoint of a training.
 
     Args:
-        folder: of the task.
         key: hash of all that the training depends on.
         checkpoint: the state.
 
@@ -77,7 +76,6 @@ def load_checkpoint(folder: Path, key: str) -> Checkpoint | None:
     """The checkpoint of a training, or None if there is none of the same key.
 
     Args:
-        folder: of the task.
         key: hash of all that the training depends on.
     """
     path = folder / _NAME
@@ -99,11 +97,7 @@ def load_checkpoint(folder: Path, key: str) -> Checkpoint | None:
 
 
 def drop_checkpoint(folder: Path) -> None:
-    """Remove the checkpoint of a training that has finished.
-
-    Args:
-        folder: of the task.
-    """
+    """Remove the checkpoint of a training that has finished."""
     shutil.rmtree(folder, ignore_errors=True)
 
 

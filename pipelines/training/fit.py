@@ -236,7 +236,6 @@ def fit(
         params: losses, optimiser, monitor.
         train_class_index: (n,) of the train split, for class weights.
         n_classes: number of logits.
-        seed: of the run.
         checkpoint_dir: of the task.
         key: hash of all that the training depends on; another key starts anew.
         on_epoch: told of each epoch, those before a resumption included.

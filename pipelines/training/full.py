@@ -44,7 +44,6 @@ def full_phases(
         train: the train split.
         val: the val split; None trains without one.
         normalise: (n, h, w, 3) bytes to (n, 3, h, w) normalised pixels.
-        seed: of the run.
         what: the task, for messages.
 
     Raises:

@@ -138,7 +138,6 @@ def measure(
     """The metrics of the folder, and the same with intervals.
 
     Args:
-        draws: of these images.
         class_index: (n,) true classes.
         probabilities: (n, c), rows add up to 1.
         labels: c labels, in the order of the columns.
@@ -157,7 +156,6 @@ def abstained(
     """What the abstention does.
 
     Args:
-        draws: of these images.
         is_refused: (n,) whether the model refuses to answer.
         is_right: (n,) whether its answer is the label.
         macro_f1: of the images that it accepts.

@@ -102,7 +102,6 @@ def sift(
         project: images that the model may have seen; None where it is not known.
         min_side_px: of params.
         near_duplicate_bits: of params.
-        reading: of the model.
 
     Raises:
         MissingDataError: if there is no such folder.
