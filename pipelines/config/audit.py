@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from pipelines.config.bounds import Share
+from pipelines.config.number_types import Share
 from pipelines.strict_yaml import Strict
 
 

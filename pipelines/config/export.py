@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pipelines.config.bounds import Positive, Share
+from pipelines.config.number_types import Positive, Share
 from pipelines.strict_yaml import Strict
 
 

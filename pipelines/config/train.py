@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from pipelines.config.augment import AugmentParams
-from pipelines.config.bounds import NotNegative, Positive, Share
+from pipelines.config.number_types import NotNegative, Positive, Share
 from pipelines.config.view import ViewParams
 from pipelines.strict_yaml import Strict
 

@@ -1,8 +1,9 @@
-"""A picture -> the pixels that a model sees; the only such path there is.
+"""A picture -> the pixels that a model sees; the only such path, but for training's random views.
 
 Training, calibration, evaluation, the audit, the predictor and the apps all come through
-`Preprocess`. A `View` is what it takes away from every picture before anything looks at it: colour,
-sharpness, the border. All views are off by default (ADR 0014). NumPy and Pillow alone.
+`Preprocess`; random views are cut in `pipelines.data.augment`. A `View` is what it takes away from
+every picture before anything looks at it: colour, sharpness, the border. All views are off by
+default (ADR 0014). NumPy and Pillow alone.
 """
 
 from __future__ import annotations

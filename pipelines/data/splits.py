@@ -2,7 +2,7 @@
 
 Made here, or given by the publisher (the card says ``splits: given``) and completed here: what must
 hold of it, what straddles it, and the parts that it lacks. Pure: the same groups, labels, fractions
-and seed give the same splits, whatever the order. Called by `prepare`.
+and seed give the same splits, whatever the order. `make_partition` is what `prepare` calls.
 """
 
 from __future__ import annotations
@@ -226,8 +226,6 @@ def _check_once(what: str, keyed: Sequence[tuple[str, Entry]]) -> None:
 
 
 # -- given ----------------------------------------------------------------------------------------
-#: Offenders that an error names.
-_NAMED = 3
 #: Examples that summary.json lists of each kind.
 _LISTED = 20
 
