@@ -19,7 +19,6 @@ from pipelines.source_kinds import ArchiveSource, GitSource, StoreSource
 from pipelines.strict_yaml import Strict, read_yaml, validate
 
 Domain = Literal["medical", "agriculture", "safety", "reference"]
-Kind = Literal["classification"]
 Text = Annotated[str, Field(min_length=1)]
 Slug = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
 
@@ -113,8 +112,9 @@ class DatasetCard(Strict):
     title: Text
     task: Slug
     domain: Domain
-    #: What the task asks of a picture; each has its answers in `pipelines.kinds`.
-    kind: Kind = "classification"
+    #: What the task asks of a picture, out of `pipelines.serving.kinds`. Checked by the command
+    #: line: a list here would make another kind re-run every stage of every task.
+    kind: Slug = "classification"
     source: Source
     licence: Licence
     citation: Citation

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from pipelines import locks
+from pipelines.card import load_card
 from pipelines.commands.answer import Answer
 from pipelines.config.params import TaskParams, load_params
+from pipelines.errors import ConfigError
 from pipelines.paths import Paths
 
 
@@ -25,9 +28,24 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     params, verb, task = load_params(paths.params), arguments.verb, arguments.task
     # Before the lock, so that a misspelt task leaves no lock file behind.
     section = params.task(task)
+    _check_kind(paths.task(task).card)
     with locks.hold(paths.task(task).lock, f"{verb} {task}"):
         _run(verb, task, section, params.seed, paths)
     return Answer()
+
+
+def _check_kind(card: Path) -> None:
+    """Before any stage, and not in one: another kind is no reason to run it again.
+
+    Raises:
+        ConfigError: if this version does not know the kind.
+    """
+    from pipelines.serving.kinds import served_kind
+
+    try:
+        served_kind(load_card(card).kind)
+    except ValueError as err:
+        raise ConfigError(f"{card}: {err}.") from err
 
 
 def _run(verb: str, task: str, section: TaskParams, seed: int, paths: Paths) -> None:

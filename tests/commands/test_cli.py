@@ -137,6 +137,16 @@ def test_unknown_task_lists_those_that_are_and_leaves_no_lock(toy_project, capsy
     assert not (toy_project / ".cache").exists()
 
 
+@pytest.mark.parametrize("verb", ["fetch", "train"])
+def test_kind_that_is_not_known_stops_any_stage(verb, toy_project, capsys):
+    card = Paths(toy_project).task("toy").card
+    card.write_text(card.read_text() + "kind: augury\n")
+    assert cli.main([verb, "toy", "--root", str(toy_project)]) == 2
+    said = capsys.readouterr().err
+    assert "card.yaml: kind: expected one of classification" in said
+    assert "got 'augury'" in said
+
+
 def test_no_project_here_names_the_root_option(tmp_path, capsys):
     assert cli.main(["train", "toy", "--root", str(tmp_path)]) == 2
     assert "--root" in capsys.readouterr().err

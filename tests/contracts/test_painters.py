@@ -11,14 +11,12 @@ import pytest
 from PIL import Image
 
 from pipelines.card import load_card
-from pipelines.config.params import load_params
 from pipelines.paths import Paths
 from pipelines.samples.folder import load_painter
+from tests.shipped import SHIPPED
 
 PATHS = Paths(Path(__file__).resolve().parents[2])
-TASKS = load_params(PATHS.params).tasks
-#: Tasks that paint; one that `fieldlens new` made has images of its own.
-PAINTED = [name for name, task in TASKS.items() if task.fetch.source.kind == "sample"]
+PAINTED = SHIPPED
 LABELS = {task: load_card(PATHS.task(task).card).labels for task in PAINTED}
 CLASSES = [(task, label) for task in PAINTED for label in LABELS[task]]
 

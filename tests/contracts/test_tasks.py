@@ -11,6 +11,7 @@ from pipelines.backbones.registry import backbones
 from pipelines.card import Domain, load_card
 from pipelines.config.params import load_params
 from pipelines.tasks import load_task
+from tests.shipped import SHIPPED
 
 ROOT = Path(__file__).resolve().parents[2]
 PARAMS = load_params(ROOT / "params.yaml")
@@ -25,7 +26,8 @@ N_CLASSES = {"skin_lesion": 7, "tomato_leaf": 10, "fish_species": 10, "cats_dogs
 
 
 def test_the_seven_tasks_are_there():
-    assert set(PROMISED) | set(N_CLASSES) <= set(TASKS)
+    # Each is painted: a clean clone must run without anybody's data.
+    assert set(PROMISED) | set(N_CLASSES) <= set(SHIPPED)
 
 
 @pytest.mark.parametrize("task", TASKS)
@@ -51,7 +53,7 @@ def test_every_module_of_a_domain_and_every_painter_is_a_tasks():
     assert painters <= set(TASKS)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", SHIPPED)
 def test_card_says_whose_the_data_are(task):
     card = load_card(ROOT / "datasets" / task / "card.yaml")
     assert card.source.url.startswith("http")
@@ -80,14 +82,13 @@ def test_params_name_what_exists(task):
     card = load_card(ROOT / "datasets" / task / "card.yaml")
     assert set(section.prepare.classes or ()) <= set(card.labels)
     assert section.train.backbone in backbones()
-    assert section.fetch.source.kind == "sample", "a clean clone must run without anybody's data"
 
 
 def test_cards_are_those_of_the_tasks():
     assert {path.parent.name for path in (ROOT / "datasets").glob("*/card.yaml")} == set(TASKS)
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", SHIPPED)
 def test_real_overlay_gives_valid_params(task, tmp_path):
     from pipelines.commands.workspace import overlay
     from pipelines.config.params import TaskParams

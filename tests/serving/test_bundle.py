@@ -11,6 +11,7 @@ from pipelines.data.pixel_range import Reading
 from pipelines.data.preprocess import Preprocess, View
 from pipelines.errors import BundleError
 from pipelines.serving.bundle import Artefact, Bundle, PreprocessSpec, read_bundle, read_model
+from pipelines.serving.kinds import KINDS
 from pipelines.serving.predictor import Predictor
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -163,7 +164,7 @@ def test_unknown_schema_is_refused(version, candidate):
             "outputs.logits.shape: expected [-1, 2], one a label, got [-1, 3]",
         ),
         ({"kind": KeyError}, "kind: Field required"),
-        ({"kind": "augury"}, "kind: expected one of classification, got 'augury'"),
+        ({"kind": "augury"}, f"kind: expected one of {', '.join(KINDS)}, got 'augury'"),
         ({"outputs": []}, "outputs: a classification gives logits, embedding, got none"),
         ({"outputs__0__name": "boxes"}, "gives logits, embedding, got boxes, embedding"),
         ({"artefacts": []}, "artefacts: expected ONNX files of fp32 and int8, got none"),

@@ -55,5 +55,5 @@ def test_golden_bundle_is_what_is_written_today():
 
 
 def test_unknown_kind_is_refused_with_those_there_are():
-    with pytest.raises(ValueError, match="kind: expected one of classification, got 'augury'"):
+    with pytest.raises(ValueError, match=f"kind: expected one of {', '.join(KINDS)}, got 'augury'"):
         served_kind("augury")
