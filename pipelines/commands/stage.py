@@ -28,7 +28,10 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     params, verb, task = load_params(paths.params), arguments.verb, arguments.task
     # Before the lock, so that a misspelt task leaves no lock file behind.
     section = params.task(task)
-    _check_kind(paths.task(task).card)
+    card = paths.task(task).card
+    # One that is not there is told by the stage that needs it.
+    if card.is_file():
+        _check_kind(card)
     with locks.hold(paths.task(task).lock, f"{verb} {task}"):
         _run(verb, task, section, params.seed, paths)
     return Answer()

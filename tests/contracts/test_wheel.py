@@ -193,7 +193,7 @@ def test_verb_that_needs_an_extra_names_it(empty, tmp_path):
     done = ran(empty / "bin/fieldlens", "train", "fish_species", cwd=tmp_path, code=2)
     (line,) = done.stderr.splitlines()
     assert re.fullmatch(
-        r"fieldlens: train: \w+ is not installed\. Install .+: pip install 'fieldlens\[train\]'\.",
+        r"fieldlens: \w+ is not installed\. Install .+: pip install 'fieldlens\[train\]'\.",
         line,
     )
 

@@ -45,7 +45,7 @@ PRELOADED = (
     *("pipelines.commands.stage", "pipelines.commands.report"),
     *("mlflow", "mlflow.onnx", "mlflow.store.tracking.sqlalchemy_store", "onnx", "onnxscript"),
     *("torch.onnx", "matplotlib.pyplot", "albumentations", "sklearn.metrics"),
-    f"pipelines.reference.{TASK}",
+    f"pipelines.samples.{TASK}",
 )
 #: What a stage leaves for the next one; the rest is caches, locks and MLflow's.
 OUTPUTS = ("datasets", "models", "reports")
