@@ -16,6 +16,7 @@ from __future__ import annotations
 import ast
 import hashlib
 from collections.abc import Iterable, Iterator, Mapping
+from functools import cache
 from pathlib import Path
 
 from pipelines.atomic import new_folder, write_text
@@ -174,19 +175,23 @@ def imported(file: Path, root: Path) -> set[str]:
     Returns:
         Paths relative to ``root``.
     """
-    found: set[str] = set()
-    for node in _run_time_nodes(ast.parse(file.read_text(encoding="utf-8"))):
+    names = _imported_names(file.read_text(encoding="utf-8"))
+    return {name for name in names if (root / name).is_file()}
+
+
+# Of the text and not of the file: many lists ask for the same one, and a text never changes.
+@cache
+def _imported_names(source: str) -> frozenset[str]:
+    """What may be files of `pipelines` among the names that a module imports, as their paths."""
+    names: set[str] = set()
+    for node in _run_time_nodes(ast.parse(source)):
         if isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
+            names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
-        else:
-            continue
-        for name in names:
-            candidate = f"{name.replace('.', '/')}.py"
-            if name.startswith("pipelines.") and (root / candidate).is_file():
-                found.add(candidate)
-    return found
+            names |= {node.module, *(f"{node.module}.{alias.name}" for alias in node.names)}
+    return frozenset(
+        f"{name.replace('.', '/')}.py" for name in names if name.startswith("pipelines.")
+    )
 
 
 def _run_time_nodes(tree: ast.AST) -> Iterator[ast.AST]:
@@ -207,7 +212,12 @@ def code_sha256(file: Path, entry: str | None = None) -> str:
         file: Python source.
         entry: of a family's file, the backbone whose entry counts; None counts all of them.
     """
-    tree = ast.parse(file.read_text(encoding="utf-8"))
+    return _sha256(file.read_text(encoding="utf-8"), entry)
+
+
+@cache
+def _sha256(source: str, entry: str | None) -> str:
+    tree = ast.parse(source)
     if entry is not None:
         tree.body = [node for node in tree.body if _entry_name(node) in {None, entry}]
     return hashlib.sha256(repr(_plain(tree)).encode()).hexdigest()
