@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from pipelines.columns import table
+from pipelines.columns import shown, table
 from pipelines.data.formats import EXTRAS, missing_extra, missing_extra_of_many
 from pipelines.data.names import suffix_of
 from pipelines.data.tree import File
@@ -175,8 +175,7 @@ def _cells(
     name: str, n_read: int, n_refused: int, n_passed: int, why: str
 ) -> tuple[str, str, str, str, str, str]:
     counts = (n_read + n_refused + n_passed, n_read, n_refused, n_passed)
-    shown = name if name.isprintable() else repr(name)
-    return (shown, *(f"{n:,}" if n else "-" for n in counts), why)  # type: ignore[return-value]
+    return (shown(name), *(f"{n:,}" if n else "-" for n in counts), why)  # type: ignore[return-value]
 
 
 # -- losses ---------------------------------------------------------------------------------------

@@ -229,8 +229,6 @@ def _stem_of(graph: GraphProto, constants: Constants) -> list[NodeProto] | None:
 
 
 # -- exact sums -----------------------------------------------------------------------------------
-_LOG = logging.getLogger(__name__)
-
 #: Half the distance between 1 and the next float32, and so the largest relative rounding error.
 _UNIT = 2.0**-24
 #: By how much a scale is enlarged at a time, and how often at most: 1 % in all.

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from onnx import GraphProto, NodeProto, numpy_helper
 
 from pipelines.data.workers import n_workers
-from pipelines.export.onnx_export import INPUT_NAME, LOGITS_NAME
+from pipelines.export.onnx_export import INPUT_NAME
+from pipelines.serving.classification import LOGITS_NAME
 from pipelines.serving.sessions import make_session
 
 #: Where ReLU6 cuts off.

@@ -13,7 +13,7 @@ import onnx
 from onnx import helper, numpy_helper
 
 from pipelines.export.graphs import kernel_shapes, n_groups_of
-from pipelines.export.onnx_export import EMBEDDING_NAME
+from pipelines.serving.answer import EMBEDDING_NAME
 
 _HEAD_NAME, _INNER_NAME = "head_embedding", "inner_embedding"
 

@@ -18,12 +18,12 @@ from torch import Tensor, nn
 from pipelines.backbones.folding import fold_batch_norms
 from pipelines.backbones.heads import Classifier
 from pipelines.errors import ParityError
+from pipelines.serving.answer import EMBEDDING_NAME
+from pipelines.serving.classification import LOGITS_NAME
 from pipelines.serving.probabilities import softmax
 from pipelines.serving.sessions import make_session
 
 INPUT_NAME = "image"
-LOGITS_NAME = "logits"
-EMBEDDING_NAME = "embedding"
 ACTIVATIONS_NAME = "activations"
 
 #: ONNX Runtime 1.31 and onnxruntime-web know it; later ones add nothing that these networks use.

@@ -17,8 +17,9 @@ from pipelines.backbones.registry import backbone
 from pipelines.config.export import ExportParams
 from pipelines.data.loaders import Pictures
 from pipelines.data.workers import n_workers
-from pipelines.export.onnx_export import EMBEDDING_NAME, INPUT_NAME
+from pipelines.export.onnx_export import INPUT_NAME
 from pipelines.metrics.abstention import Before, fit_abstention
+from pipelines.serving.answer import EMBEDDING_NAME
 from pipelines.serving.bundle import Bundle
 from pipelines.serving.sessions import make_session
 

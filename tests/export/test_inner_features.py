@@ -11,9 +11,11 @@ from pipelines.backbones.heads import Classifier, make_head
 from pipelines.export.exact_sums import exact
 from pipelines.export.graphs import n_groups_of, session_with
 from pipelines.export.inner_features import with_inner_features
-from pipelines.export.onnx_export import EMBEDDING_NAME, LOGITS_NAME, classifier_onnx
+from pipelines.export.onnx_export import classifier_onnx
 from pipelines.export.quantize import StaticQuantizer
 from pipelines.metrics.classification import sqnr_db
+from pipelines.serving.answer import EMBEDDING_NAME
+from pipelines.serving.classification import LOGITS_NAME
 from pipelines.serving.sessions import make_session
 from pipelines.serving.vetting import vet
 
