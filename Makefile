@@ -79,7 +79,7 @@ ui: $(READY)  ## open MLflow on 127.0.0.1 (PORT=5000, ROOT=.real for the real im
 app: $(READY) $(WEIGHTS) apps/phone/dist/index.html  ## open the apps on 127.0.0.1 and the phone page beside them (APP_PORT=8501, LAN=1 for phones, ROOT=.real)
 	fieldlens app --root "$(ROOT)" --port $(APP_PORT) $(if $(LAN),--lan)
 
-shots: $(READY) apps/phone/dist/index.html  ## take docs/img anew, of the painted samples
+shots: $(READY) apps/phone/dist/index.html  ## take docs/img anew, of the synthetic samples
 	python -m tests.apps.shots
 
 phone: apps/phone/dist/index.html  ## build the phone page into apps/phone/dist

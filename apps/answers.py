@@ -83,7 +83,7 @@ class Said:
 
 
 def answer(t: Texts, model: Model, said: Said, tones: Tones) -> str:
-    """Label, probability, meaning, bars and the next step, or that the picture is foreign.
+    """Label, probability, meaning, bars and the next step, or that the picture is out of distribution.
 
     Args:
         said: what it says.
@@ -91,9 +91,9 @@ def answer(t: Texts, model: Model, said: Said, tones: Tones) -> str:
     """
     if said.is_ood:
         return (
-            f'<div class="fl-foreign"><h2>{escape(t("answer.foreign"))}</h2>'
-            f"<p>{escape(t('answer.foreign_hint'))}</p></div>"
-            f"<details><summary>{escape(t('answer.foreign_would'))}</summary>"
+            f'<div class="fl-ood"><h2>{escape(t("answer.ood"))}</h2>'
+            f"<p>{escape(t('answer.ood_hint'))}</p></div>"
+            f"<details><summary>{escape(t('answer.ood_would'))}</summary>"
             f"{bars(t, model, said)}</details>"
         )
     return (
@@ -188,7 +188,7 @@ def next_step(t: Texts, model: Model, label: str) -> str:
 
 
 def truth(t: Texts, task: str, shot: Shot, names: Mapping[str, str] | None = None) -> str:
-    """Whether the answer is the true label, where that is known; a foreign picture has none.
+    """Whether the answer is the true label, where that is known; an out-of-distribution picture has none.
 
     Args:
         names: what people call a label, where that differs.
@@ -243,7 +243,7 @@ def faces(t: Texts, model: Model, scene: Scene, tones: Tones) -> str:
 
 
 def tone_of(prediction: Prediction, tones: Tones) -> Tone:
-    """The tone of an answer; plain where the picture is foreign.
+    """The tone of an answer; plain where the picture is out of distribution.
 
     Args:
         prediction: of the predictor.
@@ -264,7 +264,7 @@ def box_colour(tone: Tone) -> str:
 def _face(t: Texts, model: Model, number: int, face: Face, tones: Tones) -> str:
     prediction = face.prediction
     words = (
-        t("answer.foreign")
+        t("answer.ood")
         if prediction.is_ood
         else t.label(model.task, prediction.label, model.names)
     )

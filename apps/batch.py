@@ -33,7 +33,7 @@ def table(t: Texts, model: Model, shots: Sequence[Shot]) -> None:
             **({t("batch.face"): number} if has_faces else {}),
             t("batch.label"): t.label(model.task, given.label, model.names),
             t("batch.probability"): 100 * given.probabilities[given.label],
-            t("batch.foreign"): given.is_ood,
+            t("batch.ood"): given.is_ood,
             **(
                 {t("batch.truth"): t.label(model.task, shot.truth or "", model.names)}
                 if has_truth
@@ -65,7 +65,7 @@ def table(t: Texts, model: Model, shots: Sequence[Shot]) -> None:
 
 
 def as_csv(model: Model, shots: Sequence[Shot]) -> str:
-    """One row a picture or face: name, label, whether it is foreign, each label's probability.
+    """One row a picture or face: name, label, whether it is out of distribution, each label's probability.
 
     Args:
         model: whose answers; its slugs are the names of the columns, in any language.
@@ -76,7 +76,7 @@ def as_csv(model: Model, shots: Sequence[Shot]) -> str:
     writer = csv.writer(buffer, lineterminator="\n")
     # What people call the answer stands beside its slug where they differ.
     called = ["name"] if names else []
-    writer.writerow(["picture", "face", "label", *called, "is_foreign", "true_label", *labels])
+    writer.writerow(["picture", "face", "label", *called, "is_ood", "true_label", *labels])
     for shot in shots:
         name = f"'{shot.name}" if shot.name.startswith(_FORMULA_SIGNS) else shot.name
         for number, given in _numbered(shot):

@@ -32,7 +32,7 @@ def panel(t: Texts, model: Model, kept: Store) -> None:
             if len(shot.answers) > 1:
                 label = t("faces.many", n=len(shot.answers))
             is_ood = len(shot.answers) == 1 and shot.main.is_ood
-            words = t("answer.foreign") if is_ood else label
+            words = t("answer.ood") if is_ood else label
             with st.container(key=f"past-{number}", gap=None):
                 st.html(thumb_html(shot.thumb, t("history.picture", name=shot.name, label=words)))
                 st.button(

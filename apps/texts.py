@@ -51,7 +51,7 @@ class Texts:
         """The text of a key, its gaps filled.
 
         Args:
-            key: with dots, e.g. ``answer.foreign``.
+            key: with dots, e.g. ``answer.ood``.
             values: by name of the gap.
 
         Raises:

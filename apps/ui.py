@@ -199,7 +199,7 @@ def _phone(
         said_html = (
             answers.answer(t, model, said, app.tones)
             if said
-            else f'<div class="fl-foreign"><p>{escape(t("batch.combine_none"))}</p></div>'
+            else f'<div class="fl-ood"><p>{escape(t("batch.combine_none"))}</p></div>'
         )
         inside = f'{strip}<div class="fl-body"><p class="fl-small">{words}</p>{said_html}</div>'
         st.html(frame.phone(t, model, app.icon, inside))

@@ -110,9 +110,9 @@ class TaskPaths:
         return self.reports_dir / "audit"
 
     @property
-    def label_doubts(self) -> Path:
+    def label_issues(self) -> Path:
         """One row an image whose label the other images speak against."""
-        return self.audit_dir / "label_doubts.csv"
+        return self.audit_dir / "label_issues.csv"
 
     @property
     def reports_dir(self) -> Path:

@@ -6,7 +6,7 @@ would travel with every model.
 
 Two modules are optional, and none is written: ``pipelines/<domain>/<task>.py`` gives
 ``records(raw_dir, card)`` where the card cannot say how the folder is read, and
-``pipelines/samples/<task>.py`` gives ``paint(label, subject, shot, side_px)`` for painted samples.
+``pipelines/samples/<task>.py`` gives ``paint(label, subject, shot, side_px)`` for synthetic samples.
 """
 
 from __future__ import annotations
@@ -364,7 +364,7 @@ def _summary(task: str, domain: Domain, folder: Path, survey: Survey, files: lis
     lines += [
         f"Next: fill in datasets/{task}/card.yaml, then run `dvc repro gate@{task}`.",
         "Only if the card cannot say how the folder is read: records(raw_dir, card) in",
-        f"pipelines/{domain}/{task}.py. Only for painted samples: paint(label, subject, shot,",
+        f"pipelines/{domain}/{task}.py. Only for synthetic samples: paint(label, subject, shot,",
         f"side_px) in pipelines/samples/{task}.py.",
     ]
     return "\n".join(lines)

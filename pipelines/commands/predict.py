@@ -37,9 +37,9 @@ _MANY = 20
 _NO_EMBEDDING = np.empty(0, dtype=np.float32)
 #: A spreadsheet takes a cell that begins with one of these for a formula (OWASP, "CSV injection").
 _FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
-FOREIGN_WARNING = "I do not know this kind of picture: do not believe what stands here."
+OOD_WARNING = "I do not know this kind of picture: do not believe what stands here."
 SAMPLE_WARNING = (
-    "This model has seen painted sample images only: its answers mean nothing for real pictures."
+    "This model has seen synthetic sample images only: its answers mean nothing for real pictures."
 )
 
 
@@ -170,14 +170,14 @@ def _as_text(predictor: Predictor, outcomes: Sequence[Outcome]) -> str:
         ]
         lines += ["", shown(str(path))]
         if prediction.is_ood:
-            lines.append(f"{FOREIGN_WARNING} {_foreignness(bundle, prediction)}")
+            lines.append(f"{OOD_WARNING} {_ood_score(bundle, prediction)}")
         lines.append(table(("LABEL", "PROBABILITY", "MEANING"), rows))
         if len(ranked) > _SHOWN_LABELS:
             lines.append(f"and {len(ranked) - _SHOWN_LABELS} more labels (--json shows all)")
         if not prediction.is_ood:
             lines += _calls(bundle, prediction)
             if prediction.ood_score is not None:
-                lines.append(f"A kind of picture that I know. {_foreignness(bundle, prediction)}")
+                lines.append(f"A kind of picture that I know. {_ood_score(bundle, prediction)}")
         if prediction.outside:
             lines.append(outside_words(prediction.outside, predictor.reading.range))
         lines.append(f"{prediction.elapsed_ms:.1f} ms")
@@ -203,10 +203,10 @@ def _calls(bundle: Bundle, prediction: Prediction) -> list[str]:
     ]
 
 
-def _foreignness(bundle: Bundle, prediction: Prediction) -> str:
+def _ood_score(bundle: Bundle, prediction: Prediction) -> str:
     if bundle.abstention is None or prediction.ood_score is None:
         return ""
-    return f"(foreignness {prediction.ood_score:.3f}, bound {bundle.abstention.threshold:.3f})"
+    return f"(out-of-distribution score {prediction.ood_score:.3f}, bound {bundle.abstention.threshold:.3f})"
 
 
 def _as_csv(bundle: Bundle, outcomes: Sequence[Outcome]) -> str:
@@ -214,7 +214,7 @@ def _as_csv(bundle: Bundle, outcomes: Sequence[Outcome]) -> str:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     shares = [f"probability_{label}" for label in bundle.labels]
-    writer.writerow(["path", "label", *shares, "is_foreign", "error"])
+    writer.writerow(["path", "label", *shares, "is_ood", "error"])
     for path, said in outcomes:
         # The same file under a name that no spreadsheet calculates.
         name = f"./{path}" if str(path).startswith(_FORMULA_SIGNS) else str(path)
@@ -241,8 +241,8 @@ def _as_json(predictor: Predictor, outcomes: Sequence[Outcome], meant: Meant) ->
                 "label": prediction.label,
                 "name": bundle.name_of(prediction.label),
                 "probabilities": prediction.probabilities,
-                "is_foreign": prediction.is_ood,
-                "foreignness": prediction.ood_score,
+                "is_ood": prediction.is_ood,
+                "ood_score": prediction.ood_score,
                 "positives": prediction.positives,
                 "outside_range": prediction.outside,
                 "elapsed_ms": round(prediction.elapsed_ms, 3),

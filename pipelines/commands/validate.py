@@ -343,7 +343,7 @@ def _as_text(found: Validation, page: Path, beyond: str) -> str:
         lines.append(f"No blind baseline: {found.blind_missing}")
     if found.abstained is not None:
         lines.append(
-            f"Called foreign: {with_interval(found.abstained.refused)} of the images; accuracy on "
+            f"Called out of distribution: {with_interval(found.abstained.refused)} of the images; accuracy on "
             f"the others {with_interval(found.abstained.accuracy_of_accepted)}."
         )
     if beyond:

@@ -248,7 +248,7 @@ class Bundle(_Part):
 
     @property
     def is_sample(self) -> bool:
-        """Whether the model was trained on painted images."""
+        """Whether the model was trained on synthetic images."""
         return self.provenance.data_source == "sample"
 
     def name_of(self, label: str) -> str:

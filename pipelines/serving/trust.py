@@ -12,7 +12,7 @@ import math
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.errors import MissingDataError
 
@@ -79,8 +79,11 @@ class AuditReport(_Part):
     shortcut_share: float
     #: By source, the share of its images that have its commonest label; empty without sources.
     source_purity: dict[str, float] = Field(default_factory=dict)
-    #: Images whose label the cross-validated probe doubts (confident learning).
-    n_label_doubts: int = 0
+    #: Images whose label the cross-validated probe contradicts (confident learning); files of
+    #: version 0.1 call it by its older name.
+    n_label_issues: int = Field(
+        0, validation_alias=AliasChoices("n_label_issues", "n_label_doubts")
+    )
 
 
 class OperatingPoint(_Part):

@@ -77,9 +77,9 @@ def run(
     report = _report(task, params, labels, entries, shared, probed, guesses, len(issues))
     with new_folder(files.audit_dir) as folder:
         write_bytes(folder / "audit.png", audit_bars(report))
-        write_text(folder / files.label_doubts.name, issues_csv(issues, entries, labels))
+        write_text(folder / files.label_issues.name, issues_csv(issues, entries, labels))
         for name, sheet in (
-            ("label_doubts.png", issues_sheet(issues, entries, labels, files, summary.reading)),
+            ("label_issues.png", issues_sheet(issues, entries, labels, files, summary.reading)),
             (
                 "file_facts.png",
                 facts_sheet(guesses["file_facts"], entries, labels, files, summary.reading),
@@ -170,7 +170,7 @@ def _report(
         source_purity=source_purity(
             [entry.source for entry in entries], [entry.label for entry in entries]
         ),
-        n_label_doubts=n_issues,
+        n_label_issues=n_issues,
     )
 
 
@@ -185,5 +185,5 @@ def _tell(report: AuditReport) -> None:
         report.chance,
         report.probe.value,
         listed,
-        report.n_label_doubts,
+        report.n_label_issues,
     )

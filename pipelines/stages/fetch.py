@@ -159,7 +159,7 @@ _BUILDERS: dict[str, Callable[[Any, _Job], _Arrived]] = {
 def _credits(kind: str, card: DatasetCard) -> dict[str, str]:
     if kind == "sample":
         # The card's publisher has nothing to do with painted images.
-        return {"publisher": "Fieldlens (painted images)", "licence": "Apache-2.0"}
+        return {"publisher": "Fieldlens (synthetic images)", "licence": "Apache-2.0"}
     return {
         "publisher": card.source.publisher,
         "publisher_url": card.source.url,

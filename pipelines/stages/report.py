@@ -32,7 +32,7 @@ from pipelines.validation.external import VALIDATION_FILE, Validation
 _LOG = logging.getLogger(__name__)
 
 #: In the names of figures that show pictures of the data set.
-_PICTURES = ("samples", "label_doubts", "file_facts")
+_PICTURES = ("samples", "label_issues", "file_facts")
 
 
 def run(paths: Paths, params: Params) -> None:

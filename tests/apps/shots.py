@@ -1,6 +1,6 @@
-"""`make shots`: pictures of the apps and of the phone page for docs/img, of painted samples only.
+"""`make shots`: pictures of the apps and of the phone page for docs/img, of synthetic samples only.
 
-Serves the project's own models; refuses any that was not trained on painted samples, so that no
+Serves the project's own models; refuses any that was not trained on synthetic samples, so that no
 real picture is ever published. WebP would be smaller; GitHub and every reader show PNG.
 """
 
@@ -86,7 +86,7 @@ def _painted(root: Path) -> list[str]:
     tasks = []
     for path in sorted(paths.models_dir.glob("*/mobile/bundle.json")):
         if not read_bundle(path, verify=False).is_sample:
-            raise SystemExit(f"{path}: not a model of painted samples; no picture is taken of it.")
+            raise SystemExit(f"{path}: not a model of synthetic samples; no picture is taken of it.")
         tasks.append(path.parents[1].name)
     return tasks
 

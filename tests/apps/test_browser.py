@@ -206,10 +206,10 @@ def test_text_file_with_a_picture_name_is_refused(hub, page):
     assert page.get_by_text("Traceback").count() == 0
 
 
-def test_foreign_picture_is_not_named(hub, page):
+def test_out_of_distribution_picture_is_not_named(hub, page):
     open_app(page, f"{hub}/fish_species")
     give(page, file("black.png", encoded(black())))
-    answer(page).get_by_role("heading", name=EN("answer.foreign")).wait_for()
+    answer(page).get_by_role("heading", name=EN("answer.ood")).wait_for()
 
 
 def test_keyboard_alone_reaches_an_answer(hub, page):

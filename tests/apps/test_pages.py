@@ -88,7 +88,7 @@ def test_uploaded_picture_gets_its_label_meaning_and_next_step(app_root, task):
     assert EN.label(task, label) in shown
     assert card.next_steps[label] in shown
     assert "1 thread" in shown
-    assert EN("answer.foreign") not in shown
+    assert EN("answer.ood") not in shown
 
 
 def test_answer_is_in_indonesian_when_that_is_chosen(app_root):
@@ -145,12 +145,12 @@ def test_bad_file_is_refused_in_one_sentence(app_root, name, data, reason):
     assert EN("answer.waiting") in said(app)
 
 
-def test_foreign_picture_gets_no_label_first(app_root):
+def test_out_of_distribution_picture_gets_no_label_first(app_root):
     app = upload(start("fish_species"), ("black.png", encoded(black()), "image/png"))
     shown = said(app)
-    assert EN("answer.foreign") in shown
+    assert EN("answer.ood") in shown
     assert EN("answer.next") not in shown
-    assert shown.index(EN("answer.foreign")) < shown.index(EN("answer.foreign_would"))
+    assert shown.index(EN("answer.ood")) < shown.index(EN("answer.ood_would"))
 
 
 def test_alarm_threshold_decides_beside_the_most_probable_label(app_root):

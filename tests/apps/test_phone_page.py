@@ -73,11 +73,11 @@ def test_every_task_answers_as_the_predictor(browser, url, app_template) -> None
                     assert alarm.get_attribute("data-on") == str(is_on).lower()
 
 
-def test_foreign_picture_gets_no_label(browser, url) -> None:
+def test_out_of_distribution_picture_gets_no_label(browser, url) -> None:
     with opened(browser) as page:
         open_task(page, url, "tomato_leaf")
         choose(page, png(Image.new("RGB", (64, 64))))
-        assert answered(page)["state"] == "foreign"
+        assert answered(page)["state"] == "ood"
         expect(page.locator(".headline")).to_have_text("I don't know this kind of picture")
         expect(page.locator(".bars")).not_to_be_visible()
 
@@ -132,7 +132,7 @@ def test_medical_task_warns_before_the_first_answer(browser, url) -> None:
     with opened(browser) as page:
         open_task(page, url, "skin_lesion")
         expect(page.locator('[data-banner="medical"]')).to_contain_text("Not a medical device.")
-        expect(page.locator('[data-banner="sample"]')).to_contain_text("Painted sample.")
+        expect(page.locator('[data-banner="sample"]')).to_contain_text("Synthetic sample.")
         assert page.locator(".answer").get_attribute("data-answers") is None
         page.goto(f"{url}#/chest_xray")
         expect(page.locator('[data-banner="audit"]')).to_contain_text("Shortcut in the data.")

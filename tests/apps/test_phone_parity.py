@@ -107,7 +107,7 @@ def test_same_answers_as_the_predictor(task: str, browser: Browser, url: str) ->
         )
         if said["label"] != expected.label:
             other_labels.append(f"{picture.name}: {expected.label}, not {said['label']}")
-        if (said["state"] == "foreign") != expected.is_ood:
+        if (said["state"] == "ood") != expected.is_ood:
             other_verdicts.append(picture.name)
     page.close()
     worst = max(differences, key=lambda name: differences[name])

@@ -269,7 +269,7 @@ def table_rows(shown: str) -> list[str]:
     return rows
 
 
-#: What each script is asked, with the models of the painted samples.
+#: What each script is asked, with the models of the synthetic samples.
 SMALL = {
     "abstention": ("--task", "weld_defect", "mask_detection"),
     "first_answer": ("--task", "weld_defect", "--runs", "2"),

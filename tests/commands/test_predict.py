@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from pipelines import cli, progress
-from pipelines.commands.predict import FOREIGN_WARNING, SAMPLE_WARNING
+from pipelines.commands.predict import OOD_WARNING, SAMPLE_WARNING
 from pipelines.metrics.abstention import fit_abstention
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -68,18 +68,18 @@ def test_predict_says_when_it_does_not_know_the_kind_of_picture(
     black = tmp_path / "black.png"
     Image.new("RGB", (20, 20)).save(black)
     assert predict(toy_project, colour_images["green"], black) == 0
-    known_text, foreign_text = capsys.readouterr().out.split(str(black))
-    assert FOREIGN_WARNING not in known_text
-    known = r"A kind of picture that I know\. \(foreignness -?\d\.\d{3}, bound "
+    known_text, ood_text = capsys.readouterr().out.split(str(black))
+    assert OOD_WARNING not in known_text
+    known = r"A kind of picture that I know\. \(out-of-distribution score -?\d\.\d{3}, bound "
     assert re.search(known, known_text)
     assert "green: yes (yes from 0.500; on val that found 80% and said no to 90%" in known_text
-    assert FOREIGN_WARNING in foreign_text
-    assert "yes from" not in foreign_text
+    assert OOD_WARNING in ood_text
+    assert "yes from" not in ood_text
 
     assert predict(toy_project, colour_images["green"], black, "--json") == 0
     first, second = json.loads(capsys.readouterr().out)["images"]
-    assert (first["is_foreign"], second["is_foreign"]) == (False, True)
-    assert first["foreignness"] < document["abstention"]["threshold"] < second["foreignness"]
+    assert (first["is_ood"], second["is_ood"]) == (False, True)
+    assert first["ood_score"] < document["abstention"]["threshold"] < second["ood_score"]
     assert (first["positives"], second["positives"]) == ({"green": True}, {"green": False})
 
 
@@ -132,8 +132,8 @@ def test_predict_folder_as_csv_has_a_row_a_file(toy_project, toy_bundle, tmp_pat
     captured = capsys.readouterr()
     rows = list(csv.DictReader(io.StringIO(captured.out)))
     shares = ["probability_red", "probability_green", "probability_blue"]
-    assert list(rows[0]) == ["path", "label", *shares, "is_foreign", "error"]
-    assert [(row["path"], row["label"], row["is_foreign"]) for row in rows] == [
+    assert list(rows[0]) == ["path", "label", *shares, "is_ood", "error"]
+    assert [(row["path"], row["label"], row["is_ood"]) for row in rows] == [
         (str(folder / "plot 0/a.png"), "red", "false"),
         (str(folder / "plot 1/a.png"), "green", "false"),
         (str(folder / "plot 2/a.png"), "blue", "false"),

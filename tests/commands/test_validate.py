@@ -119,7 +119,7 @@ def test_validate_measures_what_the_predictor_answers(project, folder, capsys):
     )
     out = capsys.readouterr().out
     assert re.search(r"^all +24 +24 +- +-$", out, re.MULTILINE)
-    assert "This model has seen painted sample images only" in out
+    assert "This model has seen synthetic sample images only" in out
     assert f"{accuracy['value']:.3f} ({accuracy['low']:.3f} to" in out
     assert "Set aside: nothing" in out
 
@@ -135,7 +135,7 @@ def test_validate_page_is_whole_and_loads_nothing(project, folder):
     assert page.open == page.addresses == []
     assert "<script" not in text
     assert "width=device-width" in text
-    assert "painted sample images" in text
+    assert "synthetic sample images" in text
     assert "In short" in text
     assert str(project.root) not in text
     assert str(folder.parent) not in (target / "validation.json").read_text(encoding="utf-8")

@@ -88,7 +88,7 @@ def audit(verdict: str = "shortcut", accepted: str | None = None) -> AuditReport
             "accepted": accepted,
             "suspicious_share": 0.5,
             "shortcut_share": 0.8,
-            "n_label_doubts": 3,
+            "n_label_issues": 3,
         }
     )
 
@@ -152,7 +152,7 @@ def test_card_shows_the_shortcut_before_anything_else(written):
     assert "macro-F1 0.850 (0.800 to 0.900)" in first
     assert "87 % (Somebody 2020)" in first
     assert "Verdict: shortcut." in text
-    assert "3 labels are doubted" in text
+    assert "3 likely label issues" in text
     accepted = written(audit=audit(accepted="it is shown for teaching").model_dump())
     assert "because: it is shown for teaching" in accepted.splitlines()[0]
 

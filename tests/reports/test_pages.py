@@ -39,7 +39,7 @@ def test_run_markdown_has_the_blind_models_beside_the_accuracy(described):
 
 def test_run_markdown_warns_of_a_shortcut_and_of_painted_pictures(described):
     text = described("sample", verdict="shortcut")
-    assert "> **Sample data: these numbers come from painted images." in text
+    assert "> **Sample data: these numbers come from synthetic images." in text
     assert "> **tiny: the data hold a shortcut." in text
 
 

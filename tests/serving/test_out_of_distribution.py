@@ -1,4 +1,4 @@
-"""The score by which foreign pictures are told.
+"""The score that tells out-of-distribution pictures.
 
 tests/golden/out_of_distribution.json is for every implementation: a few embeddings, the parameters
 as a bundle has them, and what must come out. `expected` below is the plain reference that it was

@@ -84,7 +84,7 @@ def cautious(files, test_images) -> Predictor:
     return Predictor.load(files.candidate)
 
 
-def test_known_picture_is_accepted_and_a_foreign_one_refused(cautious, test_images):
+def test_known_picture_is_accepted_and_one_out_of_distribution_refused(cautious, test_images):
     answers = cautious.predict_many(test_images)
     n_refused = sum(answer.is_ood for answer in answers)
     assert n_refused <= 0.2 * len(answers)

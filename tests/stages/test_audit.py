@@ -167,7 +167,7 @@ def test_files_are_written_alike_again_and_test_images_are_not_opened(tmp_path):
     files = paths.task(TASK)
     run(paths)
     before = {path.name: path.read_bytes() for path in [files.audit, *files.audit_dir.iterdir()]}
-    assert {"audit.json", "audit.png", "label_doubts.csv", "file_facts.png"} <= set(before)
+    assert {"audit.json", "audit.png", "label_issues.csv", "file_facts.png"} <= set(before)
     for group in range(13, N_GROUPS):
         for path in files.raw_dir.glob(f"*/{group}_*"):
             path.write_bytes(b"spoilt")
@@ -183,12 +183,12 @@ def test_flipped_label_is_doubted_and_a_reason_is_written_down(tmp_path):
     report = run(paths, PARAMS.model_copy(update={"accepted": reason}))
     assert report.accepted == reason
     files = paths.task(TASK)
-    rows = list(csv.DictReader(io.StringIO(files.label_doubts.read_text(encoding="utf-8"))))
-    assert report.n_label_doubts == len(rows) == 1
+    rows = list(csv.DictReader(io.StringIO(files.label_issues.read_text(encoding="utf-8"))))
+    assert report.n_label_issues == len(rows) == 1
     assert rows[0]["path"].startswith("red/00_0")
     assert (rows[0]["label"], rows[0]["suggested"]) == ("blue", "red")
     assert float(rows[0]["probability"]) > 0.5
-    assert (files.audit_dir / "label_doubts.png").is_file()
+    assert (files.audit_dir / "label_issues.png").is_file()
 
 
 def test_before_prepare_and_with_a_spoilt_image(tmp_path):

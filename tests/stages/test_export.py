@@ -216,7 +216,7 @@ def test_a_refitted_model_is_as_sure_as_the_network_before_the_refit(precision, 
         assert bundle.operating_points[label].threshold == pytest.approx(
             expected.threshold, abs=1e-4
         )
-    # What is foreign is told from what the served file says of all that it was trained on.
+    # What is out of distribution is told from what the served file says of all that it was trained on.
     assert bundle.abstention is not None
     n_train = len(in_split(read_manifest(files.manifest), "train"))
     assert (bundle.abstention.n_train, bundle.abstention.n_val) == (n_train + len(val), len(val))

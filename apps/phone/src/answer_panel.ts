@@ -72,7 +72,7 @@ export class AnswerPanel {
 
   /** One sentence for a screen reader. */
   spoken(answer: Answer): string {
-    if (answer.isOod) return this.texts.say("answer.foreign");
+    if (answer.isOod) return this.texts.say("answer.ood");
     const percent = this.texts.percent(Math.max(...answer.probabilities));
     return this.texts.say("answer.spoken", { label: this.#named(answer.label), percent });
   }
@@ -82,21 +82,21 @@ export class AnswerPanel {
     const best = answer.probabilities[argmax(answer.probabilities)]!;
     this.#n += 1;
     const data = this.element.dataset;
-    data["state"] = answer.isOod ? "foreign" : "answer";
+    data["state"] = answer.isOod ? "ood" : "answer";
     data["label"] = answer.label;
     data["answers"] = String(this.#n);
     data["oodScore"] = String(answer.oodScore ?? "");
     this.#barsBox.hidden = false;
     if (answer.isOod) {
       this.#kicker.textContent = "";
-      this.#headline.textContent = texts.say("answer.foreign");
+      this.#headline.textContent = texts.say("answer.ood");
     } else {
       this.#kicker.textContent = texts.say("answer.probability", { percent: texts.percent(best) });
       this.#headline.textContent = this.#named(answer.label);
     }
     if (this.#wasOod !== answer.isOod) {
       this.#barsBox.open = !answer.isOod;
-      this.#barsTitle.textContent = texts.say(answer.isOod ? "answer.foreignBars" : "answer.bars");
+      this.#barsTitle.textContent = texts.say(answer.isOod ? "answer.oodBars" : "answer.bars");
       this.#wasOod = answer.isOod;
     }
     this.#showBars(answer);
@@ -172,7 +172,7 @@ export class AnswerPanel {
       answer.outside > 0 &&
       h("p", { class: "close-call" }, texts.say("answer.outside", { percent: texts.percent(answer.outside), range: range === "full" ? "0–65535" : (range ?? []).join("–") }));
     if (answer.isOod) {
-      fill(this.#lines, outside, h("p", {}, texts.say("answer.foreignWhy")));
+      fill(this.#lines, outside, h("p", {}, texts.say("answer.oodWhy")));
       return;
     }
     const second = [...answer.probabilities].sort((a, b) => b - a)[1] ?? 0;

@@ -24,7 +24,7 @@ export class Steady {
   #sinceMs = 0;
   #spoken: string | null = null;
 
-  /** Whether this answer is to be read out now; an empty label is a foreign picture. */
+  /** Whether this answer is to be read out now; an empty label is an out-of-distribution picture. */
   add(label: string, nowMs: number): boolean {
     if (label !== this.#label) {
       this.#label = label;

@@ -19,7 +19,7 @@ interface Level {
 }
 
 export interface Verdict {
-  /** Larger is more foreign. */
+  /** Larger is further from the training pictures. */
   readonly oodScore: number;
   readonly isOod: boolean;
 }
@@ -58,7 +58,7 @@ export function makeOutOfDistribution(
     const values = Float64Array.from(embedding);
     // The level that is most surprised decides (Tippett 1931).
     const oodScore = Math.max(...levels.map((level) => standardScore(values, level)));
-    return { oodScore, isOod: !(oodScore <= abstention.threshold) }; // NaN is foreign
+    return { oodScore, isOod: !(oodScore <= abstention.threshold) }; // NaN is out of distribution
   };
 }
 

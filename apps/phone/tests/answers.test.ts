@@ -81,7 +81,7 @@ describe("out of distribution", () => {
     expect(judge([4, 0, 0, Number.NaN]).isOod).toBe(true);
   });
 
-  it("holds NaN for foreign and zeros for zeros", () => {
+  it("holds NaN for out of distribution and zeros for zeros", () => {
     expect(makeOutOfDistribution(abstention, 2)([Number.NaN, 1]).isOod).toBe(true);
     expect([...rooted([0, 0])]).toEqual([0, 0]);
   });

@@ -30,7 +30,7 @@ N_OWN, N_OF_OTHERS = 100, 20
 #: What was asked of the mean over tasks, here of each.
 MIN_AUROC = 0.97
 #: Shares of pictures that are taken for the task's own.
-MAX_FOREIGN_ACCEPTED, MAX_PAINTED_ACCEPTED = 0.1, 0.05
+MAX_OOD_ACCEPTED, MAX_SYNTHETIC_ACCEPTED = 0.1, 0.05
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
@@ -48,23 +48,23 @@ def painted(monkeypatch: pytest.MonkeyPatch) -> list[Image.Image]:
 
 
 def judged(predictor: Predictor, sources: Sequence[Path | Image.Image]) -> tuple[np.ndarray, float]:
-    """Foreignness of pictures, and the share that is accepted."""
+    """Out-of-distribution scores of pictures, and the share that is accepted."""
     answers = [predictor.predict(source) for source in sources]
     scores = np.array([answer.ood_score for answer in answers])
     return scores, 1 - float(np.mean([answer.is_ood for answer in answers]))
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_foreign_pictures_are_told(task, monkeypatch):
+def test_out_of_distribution_pictures_are_told(task, monkeypatch):
     missing = [name for name in TASKS if not PATHS.task(name).manifest.is_file()]
     if missing or not PATHS.task(task).bundle.is_file():
         pytest.skip(f"{PATHS.root}: there are no models of all tasks; `make repro` makes them")
     predictor = Predictor.load(PATHS.task(task).bundle)
     others = [path for name in TASKS if name != task for path in pictures_of(name, N_OF_OTHERS)]
     own, _ = judged(predictor, pictures_of(task, N_OWN))
-    foreign, accepted = judged(predictor, others)
-    truth = np.repeat([0, 1], [len(own), len(foreign)])
-    assert roc_auc_score(truth, np.concatenate([own, foreign])) >= MIN_AUROC
-    assert accepted <= MAX_FOREIGN_ACCEPTED
+    ood, accepted = judged(predictor, others)
+    truth = np.repeat([0, 1], [len(own), len(ood)])
+    assert roc_auc_score(truth, np.concatenate([own, ood])) >= MIN_AUROC
+    assert accepted <= MAX_OOD_ACCEPTED
     _, accepted = judged(predictor, painted(monkeypatch))
-    assert accepted <= MAX_PAINTED_ACCEPTED
+    assert accepted <= MAX_SYNTHETIC_ACCEPTED
