@@ -83,7 +83,7 @@ class Said:
 
 
 def answer(t: Texts, model: Model, said: Said, tones: Tones) -> str:
-    """Label, probability, meaning, bars and the next step, or that the picture is out of distribution.
+    """Label, probability, meaning, bars and the next step, or that the kind of picture is unknown.
 
     Args:
         said: what it says.
@@ -188,7 +188,7 @@ def next_step(t: Texts, model: Model, label: str) -> str:
 
 
 def truth(t: Texts, task: str, shot: Shot, names: Mapping[str, str] | None = None) -> str:
-    """Whether the answer is the true label, where that is known; an out-of-distribution picture has none.
+    """Whether the answer is the true label, where that is known; none out of distribution.
 
     Args:
         names: what people call a label, where that differs.
@@ -264,9 +264,7 @@ def box_colour(tone: Tone) -> str:
 def _face(t: Texts, model: Model, number: int, face: Face, tones: Tones) -> str:
     prediction = face.prediction
     words = (
-        t("answer.ood")
-        if prediction.is_ood
-        else t.label(model.task, prediction.label, model.names)
+        t("answer.ood") if prediction.is_ood else t.label(model.task, prediction.label, model.names)
     )
     value = prediction.probabilities[prediction.label]
     percent = "" if prediction.is_ood else t("answer.probability", value=value)

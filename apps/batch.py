@@ -65,7 +65,7 @@ def table(t: Texts, model: Model, shots: Sequence[Shot]) -> None:
 
 
 def as_csv(model: Model, shots: Sequence[Shot]) -> str:
-    """One row a picture or face: name, label, whether it is out of distribution, each label's probability.
+    """One row a picture or face: name, label, out of distribution or not, each probability.
 
     Args:
         model: whose answers; its slugs are the names of the columns, in any language.

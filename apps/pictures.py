@@ -15,8 +15,8 @@ from apps.gallery import pick, thumbnail
 from apps.models import Model
 from apps.session import MAX_AT_ONCE, Store
 from apps.texts import Texts
-from pipelines.data.bounds import max_pixels
-from pipelines.data.names import IMAGE_SUFFIXES
+from pipelines.data.pixel_range import max_pixels
+from pipelines.data.tree import IMAGE_SUFFIXES
 
 #: Of one uploaded picture; .streamlit/config.toml says the same to the server.
 MAX_UPLOAD_MB = 30

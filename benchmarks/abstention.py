@@ -26,13 +26,12 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
 from report import header, make_parser, run, say, table
 
-from pipelines.backbones.registry import backbone
+from pipelines.backbones.spec import backbone
 from pipelines.data.images import open_image
-from pipelines.data.loaders import Pictures
+from pipelines.data.loaders import Pictures, stratified_sample
 from pipelines.data.manifest import Entry, Split, class_index_of, in_split, read_manifest
 from pipelines.data.preprocess import Preprocess
 from pipelines.errors import MissingDataError
-from pipelines.export.calibration_images import stratified_sample
 from pipelines.export.latency import paired_ms
 from pipelines.metrics.abstention import MAX_DIRECTIONS, accepting_threshold, fit_abstention
 from pipelines.paths import Paths, TaskPaths

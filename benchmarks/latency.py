@@ -127,7 +127,7 @@ def asking(
     import torch
 
     from pipelines.backbones.spec import IMAGENET_MEAN, IMAGENET_STD
-    from pipelines.training.assembly import normalise
+    from pipelines.training.job import normalise
 
     torch.set_num_threads(1)
 

@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 from PIL import Image, ImageEnhance
 from report import header, make_parser, run, say, table
 
+from pipelines.data.duplicates import Indices, find, near_pairs
 from pipelines.data.fingerprints import GLANCE_PX, Fingerprint, Fingerprints, fingerprint, stack
 from pipelines.data.images import glance
-from pipelines.data.names import TABLES
-from pipelines.data.near_duplicates import Indices, find, near_pairs
+from pipelines.data.tree import TABLES
 from pipelines.errors import CorruptImageError, MissingDataError
 
 _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}

@@ -31,7 +31,7 @@ from report import header, make_parser, run, say, table
 
 from pipelines.data.decoding import Refused, examine_all
 from pipelines.data.fingerprints import fingerprint
-from pipelines.data.names import IMAGE_SUFFIXES
+from pipelines.data.tree import IMAGE_SUFFIXES
 from pipelines.data.workers import n_workers
 from pipelines.errors import MissingDataError
 

@@ -15,15 +15,15 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.backbones.heads import Classifier
-from pipelines.backbones.registry import backbone
+from pipelines.backbones.spec import backbone
 from pipelines.config.params import load_params
 from pipelines.metrics.classification import accuracy
 from pipelines.paths import Paths
 from pipelines.training import job as jobs
-from pipelines.training.assembly import frozen_trunks, normalise
 from pipelines.training.batches import Split
 from pipelines.training.fit import EpochLog
 from pipelines.training.full import logits_of
+from pipelines.training.job import frozen_trunks, normalise
 from pipelines.training.runtime import Runtime
 from pipelines.training.start import start_model
 

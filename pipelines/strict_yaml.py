@@ -2,6 +2,8 @@
 
 Used by `config` and `card`, so that both files are read by one parser (ruamel, as DVC reads them:
 `1e-3` is a number and the label `no` a string) and complain in one form.
+
+Numbers with a bound, as the sections of params.yaml take them.
 """
 
 from __future__ import annotations
@@ -9,9 +11,9 @@ from __future__ import annotations
 import reprlib
 from itertools import chain
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from ruamel.yaml import YAML
 from ruamel.yaml.error import YAMLError
 from ruamel.yaml.nodes import CollectionNode, MappingNode, Node
@@ -138,3 +140,9 @@ def validate(model: type[M], document: object, path: Path, prefix: str = "") -> 
         more = f" ({len(faults) - 1} more faults)" if len(faults) > 1 else ""
         message = first["msg"].removeprefix("Value error, ")
         raise ConfigError(f"{path}: {key or '(top level)'}: {message} (got {got}).{more}") from err
+
+
+# -- number types ---------------------------------------------------------------------------------
+Share = Annotated[float, Field(ge=0.0, le=1.0, strict=False)]
+Positive = Annotated[float, Field(gt=0.0, strict=False)]
+NotNegative = Annotated[float, Field(ge=0.0, strict=False)]

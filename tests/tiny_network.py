@@ -53,7 +53,7 @@ def nearly_constant_channel(first: nn.Module, second: nn.Module) -> None:
 
 def make_net(*, doctored: bool) -> Classifier:
     """Five blocks, 32 px: a shortcut, a bottleneck without one, ReLU6 everywhere."""
-    from pipelines.backbones.registry import torchvision_models
+    from pipelines.backbones.spec import torchvision_models
 
     v2 = torchvision_models().mobilenetv2
     relu6 = {"activation_layer": nn.ReLU6}

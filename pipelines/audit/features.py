@@ -17,9 +17,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.data.image_bytes import file_header, readable
+from pipelines.data.images import file_header, readable
 from pipelines.data.layout import read_folder
-from pipelines.data.names import TABLES
+from pipelines.data.tree import TABLES
 
 #: A usual quality of photographs; high enough that the bytes tell fine detail.
 _JPEG_QUALITY = 90

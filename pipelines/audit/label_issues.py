@@ -6,16 +6,30 @@ References:
     Northcutt, Jiang and Chuang 2021, "Confident learning: estimating uncertainty in dataset
     labels", JAIR 70: thresholds in equation 2, candidates as the off-diagonal cells of the
     confident joint (equation 1, ties by the larger probability).
+
+What a person should look at after an audit: doubtful labels, and images told by their file.
+
+Called by `audit`.
 """
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
+from PIL import Image
+
+from pipelines.audit.features import file_facts
+from pipelines.data.contact_sheets import SHEET_IMAGES, Tile, contact_sheet
+from pipelines.data.images import open_image, read_file
+from pipelines.data.manifest import Entry, class_index_of
+from pipelines.data.pixel_range import AS_IT_COMES, Reading
+from pipelines.paths import TaskPaths
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,3 +90,109 @@ def spread(order: Sequence[int], class_index: NDArray[np.integer[Any]], n_wanted
         (turn, k, index) for k, indices in waiting.items() for turn, index in enumerate(indices)
     ]
     return [index for _, _, index in sorted(turns, key=lambda each: each[:2])[:n_wanted]]
+
+
+# -- sheets ---------------------------------------------------------------------------------------
+def issues_csv(
+    issues: Sequence[LabelIssue], entries: Sequence[Entry], labels: Sequence[str]
+) -> str:
+    """Doubtful labels as CSV text: path, label, suggested, probability.
+
+    Args:
+        issues: the surest first.
+        entries: all that were audited.
+        labels: in the order of the classes.
+    """
+    buffer = io.StringIO()
+    # Quoted always: a file name may hold a lone carriage return.
+    writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
+    writer.writerow(["path", "label", "suggested", "probability"])
+    for issue in issues:
+        entry = entries[issue.index]
+        suggested = labels[issue.suggested]
+        writer.writerow([entry.path, entry.label, suggested, f"{issue.probability:.4f}"])
+    return buffer.getvalue()
+
+
+def issues_sheet(
+    issues: Sequence[LabelIssue],
+    entries: Sequence[Entry],
+    labels: Sequence[str],
+    files: TaskPaths,
+    reading: Reading = AS_IT_COMES,
+) -> bytes | None:
+    """A PNG file with the surest issues; None without any.
+
+    Args:
+        issues: the surest first.
+        entries: all that were audited.
+        labels: in the order of the classes.
+        reading: of the prepared set.
+
+    Raises:
+        CorruptImageError: if an image changed meanwhile.
+    """
+    shown = issues[:SHEET_IMAGES]
+    if not shown:
+        return None
+    tiles = [
+        Tile(
+            _picture(entries[issue.index], files, reading),
+            entries[issue.index].label,
+            entries[issue.index].split,
+            f"{issue.probability:.2f} {labels[issue.suggested]}?",
+        )
+        for issue in shown
+    ]
+    title = (
+        f"{files.task}: labels that the other images speak against, {len(shown)} of {len(issues)}. "
+        f"First line: split and label. Second: what it is taken for."
+    )
+    return contact_sheet(title, tiles)
+
+
+def facts_sheet(
+    guessed: NDArray[np.float64],
+    entries: Sequence[Entry],
+    labels: Sequence[str],
+    files: TaskPaths,
+    reading: Reading = AS_IT_COMES,
+) -> bytes | None:
+    """A PNG file with the images that facts of the file tell most surely; None if they tell none.
+
+    Args:
+        guessed: (n, c) probabilities out of fold.
+        entries: n that were audited.
+        labels: in the order of the classes.
+        reading: of the prepared set.
+
+    Raises:
+        CorruptImageError: if an image changed meanwhile.
+    """
+    class_index = class_index_of(entries, labels)
+    sure = guessed[np.arange(len(entries)), class_index]
+    right = guessed.argmax(axis=1) == class_index
+    order = [int(row) for row in np.argsort(-sure, kind="stable") if right[row]]
+    shown = spread(order, class_index, SHEET_IMAGES)
+    if not shown:
+        return None
+    tiles = [
+        Tile(
+            _picture(entries[row], files, reading),
+            entries[row].label,
+            entries[row].split,
+            f"{sure[row]:.2f} {_facts_line(entries[row], files)}",
+        )
+        for row in shown
+    ]
+    title = f"{files.task}: told by facts of the file alone, the surest {len(shown)}"
+    return contact_sheet(title, tiles)
+
+
+def _facts_line(entry: Entry, files: TaskPaths) -> str:
+    facts = file_facts(read_file(files.raw_dir / entry.path, entry.path), entry.path)
+    return f"{facts.format} {facts.mode} {facts.width_px}x{facts.height_px}"
+
+
+def _picture(entry: Entry, files: TaskPaths, reading: Reading) -> Image.Image:
+    return open_image(files.raw_dir / entry.path, name=entry.path, reading=reading).rgb

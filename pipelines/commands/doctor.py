@@ -189,9 +189,9 @@ def _verdict(bundle: Bundle) -> str:
 def _tracking(
     paths: Paths, params: Params, bundles: dict[str, Bundle], *, fix: bool
 ) -> Iterable[Finding]:
-    from pipelines.tracking import stage as tracking
+    from pipelines.tracking import runs
 
-    tracker = tracking.Tracker(paths)
+    tracker = runs.Tracker(paths)
     if not tracker.is_on:
         yield Finding("note", "mlflow", "off (FIELDLENS_TRACKING)")
         return
@@ -208,8 +208,8 @@ def _tracking(
     yield Finding("ok", "mlflow", "the store answers")
     for task, bundle in bundles.items():
         weights_sha256 = bundle.provenance.float_sha256
-        if tracking.find_run(paths, task, weights_sha256, tracker=tracker) is not None:
-            version = tracking.champion_version(tracker, task)
+        if runs.find_run(paths, task, weights_sha256, tracker=tracker) is not None:
+            version = runs.champion_version(tracker, task)
             champion = f"champion is version {version}" if version else "no champion yet"
             yield Finding("ok", f"run {task}", f"found by the weights' hash; {champion}")
         elif fix:
@@ -224,16 +224,16 @@ def _tracking(
 
 def _record(paths: Paths, params: Params, task: str, bundle: Bundle) -> bool:
     """Write the run that DVC's run cache, or a server that was away, has cost; whether it is in."""
-    from pipelines.tracking import stage as tracking
+    from pipelines.tracking import runs
 
     train = params.task(task).train
     made_of = bundle.provenance
-    run = tracking.record_training(
+    run = runs.record_training(
         paths,
         task,
         name=f"{made_of.backbone}-{train.strategy}",
         params=train.model_dump(mode="json"),
-        tags=tracking.training_tags(
+        tags=runs.training_tags(
             paths,
             task,
             bundle.domain,

@@ -188,7 +188,7 @@ def _statements(found: metadata.Distribution) -> Iterator[str]:
 
 def _weight_table() -> str:
     # torch takes seconds to load.
-    from pipelines.backbones.registry import backbones
+    from pipelines.backbones.spec import backbones
     from pipelines.serving import faces
 
     rows = [("face detector", f"wheel {faces.WHEEL}", faces.LICENCE, f"`{faces.SHA256[:12]}…`")]

@@ -6,7 +6,7 @@ would travel with every model.
 
 Two modules are optional, and none is written: ``pipelines/<domain>/<task>.py`` gives
 ``records(raw_dir, card)`` where the card cannot say how the folder is read, and
-``pipelines/samples/<task>.py`` gives ``paint(label, subject, shot, side_px)`` for synthetic samples.
+``pipelines/samples/<task>.py`` gives ``paint(label, subject, shot, side_px)`` for samples.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from pipelines.card import DatasetCard, Domain, load_card
 from pipelines.commands.answer import Answer
 from pipelines.commands.survey import Survey, survey_folder
 from pipelines.config.params import Params, load_params
-from pipelines.data.names import SPLITS
-from pipelines.data.range_of_set import MeasuredRange, measure_range
+from pipelines.data.decoding import MeasuredRange, measure_range
+from pipelines.data.tree import SPLITS
 from pipelines.errors import ConfigError
 from pipelines.paths import Paths
 from pipelines.strict_yaml import validate

@@ -19,10 +19,15 @@ from typing import NamedTuple
 from anyascii import anyascii
 
 from pipelines.data.account import Account, account
-from pipelines.data.formats import missing_extra_of_many
-from pipelines.data.image_bytes import file_header
+from pipelines.data.images import file_header
 from pipelines.data.layout import Layout, read_folder
-from pipelines.data.names import IMAGE_SUFFIXES, TABLES, UNREAD_SUFFIXES, suffix_of
+from pipelines.data.tree import (
+    IMAGE_SUFFIXES,
+    TABLES,
+    UNREAD_SUFFIXES,
+    missing_extra_of_many,
+    suffix_of,
+)
 from pipelines.errors import ConfigError, CorruptImageError, DataError, MissingDataError
 from pipelines.progress import track
 

@@ -24,13 +24,11 @@ from pipelines.config.params import TaskParams, load_params
 from pipelines.data.manifest import Entry, class_index_of, read_manifest
 from pipelines.errors import BundleError, ConfigError, CorruptImageError, DataError
 from pipelines.metrics.classification import macro_f1, rounded
-from pipelines.metrics.intervals import by_counts
+from pipelines.metrics.intervals import by_counts, draw, macro_f1s
 from pipelines.metrics.predictions import predictions_csv
-from pipelines.metrics.resamples import draw, macro_f1s
 from pipelines.paths import Paths, TaskPaths
 from pipelines.progress import track
-from pipelines.reports.pages import external_page
-from pipelines.reports.results import METRIC_NAMES, with_interval
+from pipelines.reports.pages import METRIC_NAMES, external_page, with_interval
 from pipelines.serving.bundle import Bundle
 from pipelines.serving.predictor import Predictor
 from pipelines.validation.blind import (
@@ -343,8 +341,8 @@ def _as_text(found: Validation, page: Path, beyond: str) -> str:
         lines.append(f"No blind baseline: {found.blind_missing}")
     if found.abstained is not None:
         lines.append(
-            f"Called out of distribution: {with_interval(found.abstained.refused)} of the images; accuracy on "
-            f"the others {with_interval(found.abstained.accuracy_of_accepted)}."
+            f"Called out of distribution: {with_interval(found.abstained.refused)} of the images; "
+            f"accuracy on the others {with_interval(found.abstained.accuracy_of_accepted)}."
         )
     if beyond:
         lines.append(beyond)

@@ -19,21 +19,14 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from pipelines import atomic
-from pipelines.card import DatasetCard, PublishedSource, load_card
+from pipelines.card import DatasetCard, GitSource, PublishedSource, load_card
 from pipelines.columns import table
 from pipelines.commands.answer import Answer
 from pipelines.config.params import Params, RealParams, load_params
 from pipelines.data.layout import read_folder
-from pipelines.errors import (
-    ConfigError,
-    DataError,
-    MissingDataError,
-    PipelineError,
-    SourceError,
-)
+from pipelines.errors import ConfigError, DataError, MissingDataError, PipelineError, SourceError
 from pipelines.paths import Paths
-from pipelines.source_kinds import GitSource
-from pipelines.sources.addresses import public_name
+from pipelines.sources.download import public_name
 from pipelines.sources.git import check_reach
 from pipelines.strict_yaml import read_yaml, validate
 

@@ -6,8 +6,7 @@ from typing import Annotated
 
 from pydantic import Field, model_validator
 
-from pipelines.config.number_types import Share
-from pipelines.strict_yaml import Strict
+from pipelines.strict_yaml import Share, Strict
 
 
 class AuditParams(Strict):

@@ -6,8 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from pipelines.config.number_types import Share
-from pipelines.strict_yaml import Strict
+from pipelines.strict_yaml import Share, Strict
 
 ChangeFamily = Literal["jpeg", "brightness", "rotation", "flip"]
 

@@ -6,8 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pipelines.config.number_types import Positive, Share
-from pipelines.strict_yaml import Strict
+from pipelines.strict_yaml import Positive, Share, Strict
 
 
 class ExportParams(Strict):

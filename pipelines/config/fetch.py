@@ -6,7 +6,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from pipelines.source_kinds import AnySource
+from pipelines.card import AnySource
 from pipelines.strict_yaml import Strict
 
 

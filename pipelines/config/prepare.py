@@ -7,8 +7,7 @@ from typing import Annotated
 from pydantic import Field, model_validator
 
 from pipelines.card import Slug
-from pipelines.config.number_types import Share
-from pipelines.strict_yaml import Strict
+from pipelines.strict_yaml import Share, Strict
 
 
 class PrepareParams(Strict):

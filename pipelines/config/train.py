@@ -6,10 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from pipelines.config.augment import AugmentParams
-from pipelines.config.number_types import NotNegative, Positive, Share
-from pipelines.config.view import ViewParams
-from pipelines.strict_yaml import Strict
+from pipelines.config.view import AugmentParams, ViewParams
+from pipelines.strict_yaml import NotNegative, Positive, Share, Strict
 
 
 class HeadParams(Strict):

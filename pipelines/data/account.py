@@ -14,9 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pipelines.columns import shown, table
-from pipelines.data.formats import EXTRAS, missing_extra, missing_extra_of_many
-from pipelines.data.names import suffix_of
-from pipelines.data.tree import File
+from pipelines.data.tree import EXTRAS, File, missing_extra, missing_extra_of_many, suffix_of
 from pipelines.errors import DataError
 
 #: By kind of file, in words.

@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.config.augment import AugmentParams
+from pipelines.config.view import AugmentParams
 
 #: Semi-axes of what is kept, as shares of half the picture's width and of half its height.
 _MIN_AXIS, _MAX_AXIS = 0.6, 1.0

@@ -3,7 +3,7 @@
 Pillow keeps the upper byte of 16-bit colour. Both bytes are had by reading such a file twice: once
 as it is, and once as if its bytes stood in the other order. How the samples of a TIFF lie is read
 from its first directory, before Pillow looks at it: it says "not an image" of a layout that it does
-not know. Called by `pipelines.data.image_bytes`.
+not know. Called by `pipelines.data.images`.
 
 Reference: TIFF Revision 6.0 (Aldus, 1992), sections 2, 7 and 8.
 """

@@ -2,7 +2,7 @@
 
 The hash alone collides on pictures with little texture (two dark photographs, two chest
 radiographs), so a pair is a candidate only if the thumbnails correlate too. Called by the decoding
-pass; `pipelines.data.near_duplicates` draws candidates and looks closer.
+pass; `pipelines.data.duplicates` draws candidates and looks closer.
 """
 
 from __future__ import annotations

@@ -1,4 +1,15 @@
-"""A folder of labelled images, read: which file shows what, and what the other files are.
+"""Tables that say what each image shows: records.csv, and Hugging Face's metadata.csv and .jsonl.
+
+Read as spreadsheets write them: with a byte order mark, as UTF-16, with ``;`` or tabs, quoted,
+with carriage returns, with backslashes in paths. Tables are written elsewhere: with paths from
+another disk, without suffixes, in another Unicode form than the file system's. One way of reading
+is chosen for a whole table, the one by which most of its rows are found, so that no single row is
+bent until some file fits. Pure but for reading the one file.
+
+References:
+    Column names of `metadata.csv`: Hugging Face datasets, "Create an image dataset", ImageFolder.
+
+A folder of labelled images, read: which file shows what, and what the other files are.
 
 The one reader for `new`, `workspace`, `fetch`, `prepare` and `validate`. Four layouts are known:
 
@@ -13,21 +24,367 @@ The last three need no table; where one is there, it is believed before folders.
 
 from __future__ import annotations
 
+import codecs
+import csv
+import io
+import json
+import re
 import unicodedata
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Literal
 
 from pipelines.card import DatasetCard
-from pipelines.data.names import TABLES, Split, split_named
-from pipelines.data.tables import NoLabelsError, Table, find_files, read_table
-from pipelines.data.tree import File, files_of
+from pipelines.data.tree import TABLES, File, Split, files_of, split_named
 from pipelines.errors import DataError
 
-LayoutKind = Literal["table", "class_folders", "split_folders", "splits_in_classes"]
+#: By what a column is for, the names that it goes by; the first that is there counts.
+COLUMNS: dict[str, tuple[str, ...]] = {
+    "path": ("path", "file_name", "filename", "file", "image", "image_path", "image_id"),
+    "label": ("label", "class", "class_name", "category"),
+    "group": ("group", "group_id", "patient", "patient_id", "subject", "subject_id"),
+    "source": ("source",),
+    "split": ("split", "subset", "partition"),
+}
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8-sig",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_DELIMITERS = (",", ";", "\t")
+#: What Excel puts above the header where a list separator is to be told.
+_SEP_LINE = re.compile(r"sep=(.)\r?\n")
+_FLAGS = frozenset({"0", "1", "0.0", "1.0", "true", "false"})
+_ONE_LABEL = (
+    "Expected one label for each image, in one column; several labels for an image are not "
+    "supported"
+)
+
+
+class NoLabelsError(DataError):
+    """A table that does not say which file shows what."""
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row.
+
+    Attributes:
+        line: in the file, for messages.
+        path: as written.
+        label: as written, without blanks around; empty where the row has none.
+        group: likewise.
+        source: likewise.
+        split: None where the row states none.
+        cells: of all columns, by their names.
+    """
+
+    line: int
+    path: str
+    label: str
+    group: str
+    source: str
+    split: Split | None
+    cells: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class Table:
+    """What a table says.
+
+    Attributes:
+        rows: in their order; rows without any cell are left out.
+        has_groups: whether there is a column for the group.
+        has_splits: whether there is one for the split.
+    """
+
+    rows: tuple[Row, ...]
+    has_groups: bool
+    has_splits: bool
+
+
+def read_table(file: Path) -> Table:
+    """The rows of a table.
+
+    Args:
+        file: one of `names.TABLES`.
+
+    Raises:
+        NoLabelsError: if a column for paths or for labels is missing.
+        DataError: if it is not text that can be read, or a row states several labels or a split
+            that is none.
+    """
+    text = _text(file)
+    if file.suffix.lower() == ".jsonl":
+        header, cells = _json_rows(text, file)
+    else:
+        header, cells = _csv_rows(text, file)
+    cells = [(line, row) for line, row in cells if any(value.strip() for value in row.values())]
+    column = _columns(header, cells, file)
+    rows = tuple(_row(line, row, column, file) for line, row in cells)
+    _check_one_label(rows, file)
+    return Table(rows, "group" in column, "split" in column)
+
+
+def _text(file: Path) -> str:
+    try:
+        data = file.read_bytes()
+    except OSError as err:
+        raise DataError(f"{file}: cannot be read ({err.strerror}). Mend the permission.") from err
+    encoding = next((name for mark, name in _MARKS.items() if data.startswith(mark)), None)
+    if encoding is None:
+        # UTF-16 without a mark: every second byte of a header in Latin letters is 0.
+        zeros = (data[:40:2].count(0), data[1:40:2].count(0))
+        encoding = "utf-8" if max(zeros) < 5 else ("utf-16-be" if zeros[0] > 5 else "utf-16-le")
+    try:
+        return data.decode(encoding)
+    except UnicodeDecodeError as err:
+        raise DataError(
+            f"{file}: expected CSV text in UTF-8 ({err.reason} at byte {err.start}). Save it again "
+            f"as UTF-8; Excel calls that `CSV UTF-8 (comma delimited)`."
+        ) from err
+
+
+_Cells = list[tuple[int, dict[str, str]]]
+
+
+def _csv_rows(text: str, file: Path) -> tuple[list[str], _Cells]:
+    n_before, delimiter = 0, ""
+    if match := _SEP_LINE.match(text):
+        text, delimiter, n_before = text[match.end() :], match[1], 1
+    head = text.partition("\n")[0]
+    delimiter = delimiter or max(_DELIMITERS, key=head.count)
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, restkey="")
+    try:
+        header = [name.strip() for name in reader.fieldnames or ()]
+        reader.fieldnames = header
+        cells = [
+            (n_before + reader.line_num, {name: cell or "" for name, cell in row.items() if name})
+            for row in reader
+        ]
+    except csv.Error as err:
+        raise DataError(f"{file}: expected CSV text in UTF-8 ({err}). Save it again.") from err
+    return header, cells
+
+
+def _json_rows(text: str, file: Path) -> tuple[list[str], _Cells]:
+    header: dict[str, None] = {}
+    cells: _Cells = []
+    for number, line in enumerate(text.splitlines(), start=1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError) as err:
+            raise DataError(f"{file}:{number}: expected a JSON object a line ({err}).") from err
+        if not isinstance(row, dict):
+            raise DataError(f"{file}:{number}: expected a JSON object a line (got {line[:40]!r}).")
+        header.update(dict.fromkeys(row))
+        cells.append((number, {name: _cell(value) for name, value in row.items()}))
+    return list(header), cells
+
+
+def _cell(value: object) -> str:
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _columns(header: Sequence[str], cells: _Cells, file: Path) -> dict[str, str]:
+    """By what it is for, the name of a column."""
+    by_name = {name.casefold(): name for name in reversed(header)}
+    column = {}
+    for purpose, names in COLUMNS.items():
+        found = next((by_name[name] for name in names if name in by_name), None)
+        if found is not None:
+            column[purpose] = found
+    absent = sorted({"path", "label"} - set(column))
+    flags = _flags(header, cells, set(column.values()))
+    if "label" not in column and len(flags) > 1:
+        raise DataError(
+            f"{file}: the columns {', '.join(flags[:3])}{', …' if len(flags) > 3 else ''} hold 0 "
+            f"and 1, a column a class. {_ONE_LABEL}. Put the class's name in a column `label`."
+        )
+    if absent:
+        raise NoLabelsError(
+            f"{file}: expected the columns path, label[, group, source, split], without "
+            f"{', '.join(absent)} it cannot be used (got {', '.join(header[:8]) or 'none'}). "
+            f"Also understood: {' or '.join(COLUMNS['path'][1:])} for the path, "
+            f"{' or '.join(COLUMNS['label'][1:])} for the label."
+        )
+    return column
+
+
+def _flags(header: Iterable[str], cells: _Cells, known: set[str]) -> list[str]:
+    if not cells:
+        return []
+    return [
+        name
+        for name in header
+        if name
+        and name not in known
+        and all(row.get(name, "").strip().casefold() in _FLAGS for _, row in cells)
+    ]
+
+
+def _row(line: int, cells: Mapping[str, str], column: Mapping[str, str], file: Path) -> Row:
+    def cell(purpose: str) -> str:
+        return cells.get(column.get(purpose, ""), "").strip()
+
+    stated = cell("split")
+    split = split_named(stated)
+    if stated and split is None:
+        raise DataError(
+            f"{file}:{line}: column {column['split']}: expected train, val or test (got "
+            f"{stated!r})."
+        )
+    # Not stripped: a file name may end with a blank.
+    path = cells.get(column["path"], "")
+    return Row(line, path, cell("label"), cell("group"), cell("source"), split, cells)
+
+
+def _check_one_label(rows: Sequence[Row], file: Path) -> None:
+    labels = {row.label for row in rows}
+    for row in rows:
+        if _is_list(row.label, labels):
+            raise DataError(
+                f"{file}:{row.line}: {row.label!r} are several labels. {_ONE_LABEL}. Leave out "
+                f"such images, or give a combination a class of its own, with a name of its own."
+            )
+
+
+def _is_list(label: str, labels: set[str]) -> bool:
+    """Whether a cell is a list: ``a|b``, ``[…]``, or other rows' labels with ``,`` or ``;``."""
+    if "|" in label or (label.startswith("[") and label.endswith("]")):
+        return True
+    for delimiter in (",", ";"):
+        parts = {part.strip() for part in label.split(delimiter)}
+        if len(parts) > 1 and parts <= labels:
+            return True
+    return False
+
+
+# -- rows -----------------------------------------------------------------------------------------
+#: From the parts of a path to the files that it may mean.
+_Lookup = Callable[[tuple[str, ...]], list[str]]
 _NAMED = 3
+
+
+def find_files(
+    rows: Sequence[Row], files: Iterable[File], base: PurePosixPath, where: Path
+) -> list[str]:
+    """The path of each row's file, relative to the source; of a missing one, as the row has it.
+
+    Tried in this order: the path as written, below the table's folder; without leading folders
+    that all rows share (``/home/me/set/…``, ``images/…``); anywhere below the table's folder.
+    Each time letter case and Unicode form do not matter where nothing else fits, and a suffix may
+    be left out.
+
+    Args:
+        rows: of the table.
+        files: of the source, those that are passed over too.
+        base: folder of the table, relative to the source.
+        where: the table, for messages.
+
+    Raises:
+        DataError: if a path leads out of the source, or means several files.
+    """
+    here = [
+        file for file in files if file.kind in {"image", "other"} and file.path.is_relative_to(base)
+    ]
+    wanted = [_parts(row, where) for row in rows]
+    shared = _n_shared(wanted)
+    whole, anywhere = _index(here, base, tails=False), _index(here, base, tails=True)
+    readings: list[tuple[int, _Lookup]] = [(drop, whole) for drop in range(shared + 1)]
+    # Of a relative path no folder is left out and another one put in its place.
+    is_foreign = any(_is_absolute(row.path) for row in rows)
+    readings += [(drop, anywhere) for drop in range(shared * is_foreign + 1)]
+    found = max(
+        ([lookup(parts[drop:]) for parts in wanted] for drop, lookup in readings),
+        key=lambda candidates: (
+            sum(len(each) == 1 for each in candidates),
+            sum(len(each) > 0 for each in candidates),
+        ),
+    )
+    return [
+        _one(row, parts, candidates, base, where)
+        for row, parts, candidates in zip(rows, wanted, found, strict=True)
+    ]
+
+
+def _parts(row: Row, where: Path) -> tuple[str, ...]:
+    """The parts of a path, whichever way its slashes lean."""
+    parts = tuple(part for part in row.path.replace("\\", "/").split("/") if part not in {"", "."})
+    if not parts or ".." in parts or "\0" in row.path:
+        raise _outside(row, where)
+    return parts
+
+
+def _one(
+    row: Row,
+    parts: tuple[str, ...],
+    candidates: list[str],
+    base: PurePosixPath,
+    where: Path,
+) -> str:
+    if len(candidates) > 1:
+        named = ", ".join(map(repr, candidates[:_NAMED]))
+        raise DataError(
+            f"{where}:{row.line}: {row.path!r} may be each of {len(candidates)} files ({named}). "
+            f"Expected a path that means one. Write it with its folders and suffix."
+        )
+    if candidates:
+        return candidates[0]
+    if _is_absolute(row.path):
+        raise _outside(row, where)
+    return str(PurePosixPath(base, *parts))
+
+
+def _is_absolute(path: str) -> bool:
+    return path.startswith(("/", "\\")) or ":" in path.replace("\\", "/").partition("/")[0]
+
+
+def _outside(row: Row, where: Path) -> DataError:
+    return DataError(
+        f"{where}:{row.line}: the path {row.path!r} must be relative and stay inside raw/."
+    )
+
+
+def _n_shared(wanted: Sequence[tuple[str, ...]]) -> int:
+    """How many leading folders all paths have in common."""
+    if not wanted:
+        return 0
+    first, last = min(wanted), max(wanted)
+    most = min(len(first), len(last)) - 1
+    return next((n for n in range(most) if first[n] != last[n]), most)
+
+
+def _index(files: Sequence[File], base: PurePosixPath, *, tails: bool) -> _Lookup:
+    """A look-up of files by path: letter by letter, else by form, else without the suffix."""
+    exact, alike, stems = (defaultdict[tuple[str, ...], list[str]](list) for _ in range(3))
+    for file in files:
+        parts = file.path.relative_to(base).parts
+        for start in range(len(parts) if tails else 1):
+            tail, path = parts[start:], str(file.path)
+            exact[tail].append(path)
+            alike[_plain(tail)].append(path)
+            if file.kind == "image":
+                stems[_plain((*tail[:-1], PurePosixPath(tail[-1]).stem))].append(path)
+
+    def look(parts: tuple[str, ...]) -> list[str]:
+        return exact.get(parts) or alike.get(_plain(parts)) or stems.get(_plain(parts)) or []
+
+    return look
+
+
+def _plain(parts: Iterable[str]) -> tuple[str, ...]:
+    return tuple(unicodedata.normalize("NFC", part).casefold() for part in parts)
+
+
+# -- layout ---------------------------------------------------------------------------------------
+LayoutKind = Literal["table", "class_folders", "split_folders", "splits_in_classes"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 
 from pipelines.card import DatasetCard
 from pipelines.config.prepare import PrepareParams
+from pipelines.data.duplicates import Indices
 from pipelines.data.manifest import SPLITS, Entry, Record, Split
-from pipelines.data.near_duplicates import Indices
 from pipelines.errors import DataError, LeakageError
 
 #: How many offenders an error names.

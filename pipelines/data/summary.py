@@ -16,9 +16,8 @@ from typing import Any
 from pipelines.data.account import Account
 from pipelines.data.decoding import Refused, Seen
 from pipelines.data.duplicates import Dropped, Joined
-from pipelines.data.manifest import SPLITS, Entry, Record, content_sha256
+from pipelines.data.manifest import SPLITS, Entry, Record, content_sha256, written
 from pipelines.data.pixel_range import AS_IT_COMES, Reading
-from pipelines.data.prepared import written
 from pipelines.data.splits import Partition, in_two_splits
 
 #: Near-duplicate pairs in two groups that are listed by name.

@@ -1,4 +1,21 @@
-"""Every file below a folder, each with the one kind that it is counted as.
+"""Which decoders may run, what is missing where one is not installed, and what first bytes say.
+
+The list is short on purpose: each decoder is attack surface. `images` opens no format that does
+not stand here. DICOM and HEIC need an extra; without it their files are refused by a line that
+names it. First bytes are cheap and no judge: a file that passes is decoded later, and refused there
+if it is none.
+
+References:
+    PNG (ISO/IEC 15948, 5.2), JPEG (ITU-T T.81, B.1.1.3), TIFF 6.0 (section 2), GIF89a (section
+    17), WebP container (RIFF header), JPEG 2000 (ISO/IEC 15444-1, I.5.1), ISO base media files
+    (ISO/IEC 14496-12, 4.3), DICOM PS3.10 (7.1).
+
+What the names in a source say: which are never images, which may be, and which name a split.
+
+One place for `new`, `fetch`, `prepare` and `validate`: what one of them passes over, all pass
+over. Content decides later: a wrong suffix does no harm.
+
+Every file below a folder, each with the one kind that it is counted as.
 
 Links are followed, since a folder of links is a usual data set; a link to nothing, and one that
 leads back into a folder around it, are told. Nothing is decoded. Called by
@@ -8,16 +25,214 @@ leads back into a folder around it, are told. Nothing is decoded. Called by
 from __future__ import annotations
 
 import os
+import re
 import stat
+import struct
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Literal
+from typing import Literal, get_args
 
-from pipelines.data.formats import holds_image
-from pipelines.data.names import IMAGE_SUFFIXES, SOURCE_FILE, is_table, passed_over, suffix_of
-from pipelines.errors import DataError
+from pipelines.errors import CorruptImageError, DataError
 
+#: Pillow's names of the decoders that every installation has. AVIF and JPEG 2000 are in Pillow's
+#: own wheels: phones and the web write the one, scanners and DICOM the other.
+ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000")
+#: What people call them.
+FORMATS_TOLD = "JPEG, PNG, WEBP, BMP, TIFF, GIF, AVIF, JPEG 2000, HEIC, DICOM"
+
+#: Formats whose decoder comes with an extra of the package: its name.
+Extra = Literal["dicom", "heic"]
+ExtraFormat = Literal["DICOM", "HEIC"]
+EXTRAS: dict[ExtraFormat, Extra] = {"DICOM": "dicom", "HEIC": "heic"}
+
+#: JPEG 2000 costs by what is coded, more than by pixels: so many bytes take 2 seconds of a core.
+MAX_JPEG2000_BYTES = 14_000_000
+
+#: First bytes that matter: DICOM's signature stands behind a preamble of 128 (PS3.10, 7.1).
+HEAD_BYTES = 132
+#: Brands of HEIF files with HEVC inside (ISO/IEC 23008-12, B.4), and the one that names no codec.
+_HEIC_BRANDS = frozenset(
+    {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
+)
+#: Brands of AVIF files (AV1 Image File Format): a picture, a sequence.
+AVIF_BRANDS = (b"avif", b"avis")
+
+#: What decoders, Pillow's and pydicom's, are known to raise on malformed input.
+DECODER_ERRORS = (
+    *(OSError, SyntaxError, ValueError, TypeError, LookupError, EOFError, ArithmeticError),
+    *(AttributeError, AssertionError, RuntimeError, struct.error, zlib.error),
+)
+
+
+def extra_format_of(head: bytes) -> ExtraFormat | None:
+    """Which of the formats that need an extra a file has, by its content; None for any other.
+
+    Args:
+        head: its first bytes, at least `HEAD_BYTES` of them unless the file is shorter.
+    """
+    if head[128:132] == b"DICM":
+        return "DICOM"
+    if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:
+        # ``mif1`` says nothing of the codec; the list of compatible brands does.
+        brands = head[16 : min(len(head), int.from_bytes(head[:4]))]
+        return None if any(brand in brands for brand in AVIF_BRANDS) else "HEIC"
+    return None
+
+
+def missing_extra(form: ExtraFormat) -> str:
+    """Why a file is refused where the extra that reads it is not installed: one reason a format.
+
+    Args:
+        form: of the file.
+    """
+    return f"{form}; pip install 'fieldlens[{EXTRAS[form]}]'"
+
+
+def missing_extra_of_many(n_files: int, whose: str, reason: str) -> str | None:
+    """The line for many such files, e.g. ``8 files of blight are HEIC; pip install …``.
+
+    Args:
+        n_files: how many.
+        whose: the class, or what else they are of.
+        reason: that each was refused for.
+
+    Returns:
+        None where the reason is another than a missing extra.
+    """
+    if reason not in {missing_extra(form) for form in EXTRAS}:
+        return None
+    files = "1 file" if n_files == 1 else f"{n_files:,} files"
+    return f"{files} of {whose} {'is' if n_files == 1 else 'are'} {reason}"
+
+
+class MissingExtraError(CorruptImageError):
+    """A sound file, for all that is known, whose decoder is not installed."""
+
+
+# -- signatures -----------------------------------------------------------------------------------
+_STARTS = (
+    *(b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n", b"GIF87a", b"GIF89a", b"II*\0", b"MM\0*"),
+    *(b"\0\0\0\x0cjP  \r\n\x87\n", b"\xff\x4f\xff\x51"),
+)
+
+
+def is_image(head: bytes) -> bool:
+    """Whether a file may be an image, by its first bytes.
+
+    Args:
+        head: the first `HEAD_BYTES` bytes, or all of a shorter file.
+    """
+    return (
+        head.startswith(_STARTS)
+        or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
+        or (head[4:8] == b"ftyp" and head[8:12] in AVIF_BRANDS)
+        or extra_format_of(head) is not None
+    )
+
+
+def holds_image(file: Path) -> bool:
+    """The same of a regular file on the disk; False where it cannot be read.
+
+    Args:
+        file: a path; must not be a pipe, which would block.
+    """
+    try:
+        with file.open("rb") as stream:
+            return is_image(stream.read(HEAD_BYTES))
+    except OSError:
+        return False
+
+
+# -- names ----------------------------------------------------------------------------------------
+Split = Literal["train", "val", "test"]
+SPLITS: tuple[Split, ...] = get_args(Split)
+
+#: Tables that speak for a folder, the first that is there.
+TABLES = ("records.csv", "metadata.csv", "metadata.jsonl")
+#: Written by `fetch` last; says where the images come from, and is no part of the source.
+SOURCE_FILE = "SOURCE.json"
+
+#: Looked at as images, by suffix in lower case.
+IMAGE_SUFFIXES = frozenset(
+    {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".mpo"}
+    | {".heic", ".heif", ".avif", ".jp2", ".j2k", ".jpx", ".dcm", ".dicom"}
+)
+
+#: Pictures to a person, of kinds that are not read: a class made of them must not go unnoticed.
+UNREAD_SUFFIXES = frozenset(
+    {".nef", ".cr2", ".cr3", ".arw", ".dng", ".orf", ".rw2", ".raf", ".pef", ".srw", ".psd"}
+    | {".svg", ".exr", ".jxl", ".nii", ".mha", ".npy", ".mp4", ".mov", ".avi", ".pdf"}
+)
+
+#: Folders that systems and programs leave in people's folders: macOS, Synology, Jupyter, Windows.
+_LEFT_BEHIND = frozenset({"__macosx", "@eadir", "$recycle.bin", "system volume information"})
+_LEFT_FILES = frozenset({"thumbs.db", "desktop.ini", "icon\r"})
+
+#: What publishers call the parts of a set, in lower case.
+_SPLIT_NAMES: dict[str, Split] = {
+    **dict.fromkeys(("train", "training", "trainset", "train_set", "training_set"), SPLITS[0]),
+    **dict.fromkeys(("val", "valid", "validation", "validation_set", "dev"), SPLITS[1]),
+    **dict.fromkeys(("test", "testing", "testset", "test_set", "testing_set"), SPLITS[2]),
+}
+#: An endless number, as in ``1.2.840.10008.55`` (DICOM): no suffix that would name a format.
+_NUMBER = re.compile(r"\.\d*")
+
+
+def passed_over(path: PurePosixPath) -> Literal["hidden", "system"] | None:
+    """Why a file or folder is never an image or a class, in one word; None if it may be one.
+
+    Args:
+        path: relative to the source; each of its parts counts.
+
+    Returns:
+        ``hidden`` (a name with a dot in front, as ``.DS_Store``, ``._photo.jpg`` and
+        ``.ipynb_checkpoints``), ``system`` (what macOS, Windows or a Synology disk station left
+        behind), or None.
+    """
+    for part in path.parts:
+        name = part.casefold()
+        if name in _LEFT_BEHIND or name in _LEFT_FILES:
+            return "system"
+        if name.startswith("."):
+            return "hidden"
+    return None
+
+
+def suffix_of(path: PurePosixPath) -> str:
+    """The suffix in lower case, with its dot; empty where there is none or it is a mere number.
+
+    Args:
+        path: of a file. Without a suffix only its content can say whether it is an image
+            (`pipelines.data.tree`).
+    """
+    suffix = path.suffix.lower()
+    return "" if _NUMBER.fullmatch(suffix) else suffix
+
+
+def split_named(name: str) -> Split | None:
+    """The split that a folder's name, or a cell of a table, stands for; None for any other name.
+
+    Args:
+        name: e.g. ``Training``, ``valid`` or ``test``.
+    """
+    return _SPLIT_NAMES.get(name.strip().casefold().replace("-", "_").replace(" ", "_"))
+
+
+def is_table(path: PurePosixPath) -> bool:
+    """Whether a file is where a table that speaks for images lies, and called like one.
+
+    Args:
+        path: relative to the source: at its top, or in a folder that names a split.
+    """
+    is_place = len(path.parts) == 1 or (
+        len(path.parts) == 2 and split_named(path.parts[0]) is not None
+    )
+    return is_place and path.name.casefold() in TABLES
+
+
+# -- tree -----------------------------------------------------------------------------------------
 #: ``image`` may be one; of the others none is looked at.
 Kind = Literal["image", "table", "other", "hidden", "system", "dangling", "loop", "special"]
 

@@ -19,8 +19,7 @@ from pipelines.backbones.folding import fold_batch_norms
 from pipelines.backbones.heads import Classifier
 from pipelines.errors import ParityError
 from pipelines.serving.answer import EMBEDDING_NAME
-from pipelines.serving.classification import LOGITS_NAME
-from pipelines.serving.probabilities import softmax
+from pipelines.serving.classification import LOGITS_NAME, softmax
 from pipelines.serving.sessions import make_session
 
 INPUT_NAME = "image"

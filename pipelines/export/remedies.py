@@ -19,18 +19,16 @@ from numpy.typing import NDArray
 from pipelines.config.export import ExportParams
 from pipelines.errors import ConfigError
 from pipelines.export.attempts import Attempt, JudgeMaker, Recipe, best_of, max_bytes, with_choice
-from pipelines.export.equalize import equalized
 from pipelines.export.exact_sums import exact
 from pipelines.export.graphs import (
     add_to_logits,
     blocks_of,
     convolutions_of,
     logits_of,
+    with_inner_features,
     with_short_names,
 )
-from pipelines.export.inner_features import with_inner_features
-from pipelines.export.quantize import CALIBRATORS, StaticQuantizer, stem_nodes
-from pipelines.export.rounding import rounded
+from pipelines.export.quantize import CALIBRATORS, StaticQuantizer, equalized, rounded, stem_nodes
 from pipelines.metrics.classification import sqnr_db
 from pipelines.serving.bundle import Candidate
 
@@ -156,11 +154,11 @@ class Search:
         yield replace(recipe, calibrator=calibrator)
 
     def equalize(self, recipe: Recipe) -> Iterator[Recipe]:
-        """Cross-layer equalisation, see `pipelines.export.equalize`."""
+        """Cross-layer equalisation, see `pipelines.export.quantize`."""
         yield replace(recipe, model=equalized(recipe.model, self._calibration))
 
     def round(self, recipe: Recipe) -> Iterator[Recipe]:
-        """Weights rounded so that outputs change least, see `pipelines.export.rounding`."""
+        """Weights rounded so that outputs change least, see `pipelines.export.quantize`."""
         model = rounded(recipe.model, self._calibration, recipe.float_nodes)
         yield replace(recipe, model=model)
 

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 from onnxruntime import InferenceSession
 
-from pipelines.backbones.registry import backbone
+from pipelines.backbones.spec import backbone
 from pipelines.config.export import ExportParams
 from pipelines.data.loaders import Pictures
 from pipelines.data.workers import n_workers

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pipelines.data.manifest import Entry
     from pipelines.export.attempts import Judge
     from pipelines.metrics.certainty import Certainty
-    from pipelines.metrics.resamples import Draws
+    from pipelines.metrics.intervals import Draws
     from pipelines.serving.bundle import Bundle, TensorSpec
     from pipelines.serving.sessions import Precision
 

@@ -19,19 +19,24 @@ from pipelines.metrics.classification import (
     expected_calibration_error,
     reliability_bins,
 )
-from pipelines.metrics.intervals import by_mean, by_shares, ece, of_counts, paired, roc_auc
-from pipelines.metrics.resamples import (
+from pipelines.metrics.intervals import (
     Draws,
     accuracies,
     balanced_accuracies,
+    by_mean,
+    by_shares,
+    ece,
     macro_f1s,
+    of_counts,
+    paired,
     precisions,
     recalls,
     resampled,
+    roc_auc,
     specificities,
 )
 from pipelines.serving.bundle import Bundle
-from pipelines.serving.probabilities import softmax
+from pipelines.serving.classification import softmax
 from pipelines.serving.sessions import Precision
 from pipelines.serving.trust import Interval
 

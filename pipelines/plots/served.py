@@ -24,7 +24,7 @@ from pipelines.plots.figures import (
     style,
 )
 from pipelines.serving.bundle import Bundle
-from pipelines.serving.probabilities import softmax
+from pipelines.serving.classification import softmax
 from pipelines.serving.trust import OperatingPoint
 
 _N_COLUMNS = 3

@@ -26,11 +26,10 @@ import numpy as np
 from PIL import Image
 
 from pipelines.atomic import write_bytes, write_text
-from pipelines.card import DatasetCard
-from pipelines.data.names import TABLES
+from pipelines.card import DatasetCard, SampleSource
+from pipelines.data.tree import TABLES
 from pipelines.data.workers import ordered_map
 from pipelines.errors import ConfigError, DataError
-from pipelines.source_kinds import SampleSource
 
 #: How a painted picture becomes a file.
 Form = Literal[

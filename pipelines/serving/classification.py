@@ -1,4 +1,7 @@
-"""The serving half of the kind `classification`: logits become a label with probabilities."""
+"""From logits to probabilities.
+
+The serving half of the kind `classification`: logits become a label with probabilities.
+"""
 
 from __future__ import annotations
 
@@ -11,11 +14,31 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from pipelines.serving.answer import EMBEDDING_NAME, Answer, ServedKind
-from pipelines.serving.probabilities import softmax
 
 if TYPE_CHECKING:
     from pipelines.serving.bundle import Bundle
 
+
+def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
+    """Probabilities of logits.
+
+    Args:
+        logits: (n, n_classes).
+        temperature: > 0; logits are divided by it (Guo et al. 2017, "On calibration of modern
+            neural networks").
+
+    Returns:
+        (n, n_classes), rows add up to 1.
+    """
+    scaled = logits.astype(np.float64) / temperature
+    exponentials = np.exp(scaled - scaled.max(axis=1, keepdims=True))
+    result: NDArray[np.float32] = (exponentials / exponentials.sum(axis=1, keepdims=True)).astype(
+        np.float32
+    )
+    return result
+
+
+# -- classification -------------------------------------------------------------------------------
 LOGITS_NAME = "logits"
 
 

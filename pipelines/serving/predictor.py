@@ -19,15 +19,13 @@ from numpy.typing import NDArray
 from PIL import Image
 from typing_extensions import TypeVar
 
-from pipelines.data.bounds import refuse_by_aspect, told_if_memory_ends
 from pipelines.data.images import OpenedImage, open_image
-from pipelines.data.pixel_range import Reading
+from pipelines.data.pixel_range import Reading, refuse_by_aspect, told_if_memory_ends
 from pipelines.serving.answer import EMBEDDING_NAME, Answer, ServedKind
 from pipelines.serving.bundle import Bundle, bundle_file, read_bundle, read_model
-from pipelines.serving.classification import Prediction
+from pipelines.serving.classification import Prediction, softmax
 from pipelines.serving.kinds import served_kind
 from pipelines.serving.out_of_distribution import OutOfDistribution
-from pipelines.serving.probabilities import softmax
 from pipelines.serving.sessions import Precision, check_interface, make_session
 
 __all__ = ["Prediction", "Predictor", "combine", "processor_name"]

@@ -1,4 +1,21 @@
-"""Images from a zip or tar archive, taken out member by member.
+"""The members of a tar archive, plain or compressed, read in one pass.
+
+References:
+    POSIX.1-2017, pax: "ustar Interchange Format" (512-byte blocks, two zero blocks at the end).
+
+The members of a zip archive, and their names, which a zip only sometimes says how to read.
+
+What is stated is believed: the flag for UTF-8, Info-ZIP's field with the name in UTF-8, then the
+setting of the source. Bytes that are UTF-8 are (macOS sets no flag). Anything else is in the code
+page of the machine that packed it, which is guessed for all names together, by how much the result
+looks like names: whole words of one script, frequent characters, no signs between letters.
+
+References:
+    APPNOTE.TXT 6.3.10 (PKWARE, 2022): 4.3.7 for the local header, 4.4.4 for the flags of encryption
+    and UTF-8, 4.4.5 for the compression, 4.4.15 for file modes, 4.6.9 (0x7075), appendix D.
+    GB 2312, Big5, JIS X 0208 and KS X 1001 for the rows that hold the frequent characters.
+
+Images from a zip or tar archive, taken out member by member.
 
 An archive is treated as hostile: names that lead elsewhere, links, devices, encrypted or doubled
 members refuse the whole archive; size, number and compression ratio are bounded; memory is bounded;
@@ -10,22 +27,527 @@ References:
 
 from __future__ import annotations
 
+import bz2
+import gzip
 import hashlib
+import logging
+import lzma
+import re
+import stat
+import struct
+import tarfile
+import unicodedata
+import zipfile
+import zlib
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import IO
 
 from pipelines.atomic import file_sha256
+from pipelines.card import ArchiveSource
 from pipelines.errors import SourceError
 from pipelines.locks import hold
-from pipelines.source_kinds import ArchiveSource
-from pipelines.sources.addresses import check_address, is_address, public_name
-from pipelines.sources.download import download
-from pipelines.sources.intake import Bounds, Facts, Intake, Names, safe_path
+from pipelines.progress import track
+from pipelines.sources.download import (
+    CHUNK_BYTES,
+    Readable,
+    byte_bar,
+    check_address,
+    download,
+    is_address,
+    public_name,
+    read_chunks,
+    reason,
+)
+from pipelines.sources.intake import (
+    FAULTS,
+    Bounds,
+    Facts,
+    Intake,
+    Names,
+    check_ratio,
+    refused,
+    safe_path,
+)
 from pipelines.sources.stores import is_store, open_store, pull_file
-from pipelines.sources.streams import reason
-from pipelines.sources.tars import extract_tar
-from pipelines.sources.zips import extract_zip
 
+_TAR_BLOCK_BYTES = 512
+#: tarfile's own reading unit in stream mode.
+_TAR_RECORD_BYTES = 20 * _TAR_BLOCK_BYTES
+#: Long names and pax records of one member; tarfile holds them in memory.
+_MAX_HEADER_BYTES = 4 << 20
+#: What unpacking an xz file may take: its setting -9 needs 65 MB, but a file may ask for 4 GB.
+_MAX_XZ_BYTES = 128 << 20
+
+
+class _XzBytes:
+    """The unpacked bytes of an xz file, in bounded memory; `lzma.LZMAFile` knows no bound."""
+
+    def __init__(self, stream: IO[bytes]) -> None:
+        self._stream = stream
+        self._unpacker = self._fresh()
+        self._packed = b""
+
+    def _fresh(self) -> lzma.LZMADecompressor:
+        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_XZ_BYTES)
+
+    def read(self, size: int, /) -> bytes:
+        """At most so many bytes; none at the end."""
+        while True:
+            if self._unpacker.eof:
+                # Several xz streams in a row are one file, with zeros between them.
+                self._packed = self._unpacker.unused_data.lstrip(b"\0") or self._more().lstrip(
+                    b"\0"
+                )
+                if not self._packed:
+                    return b""
+                self._unpacker = self._fresh()
+            if self._unpacker.needs_input and not self._packed:
+                self._packed = self._more()
+                if not self._packed:
+                    raise EOFError("it ends in the middle")
+            data = self._unpacker.decompress(self._packed, size)
+            self._packed = b""
+            if data:
+                return data
+
+    def _more(self) -> bytes:
+        return self._stream.read(_TAR_RECORD_BYTES)
+
+
+class _TarBytes:
+    """The unpacked bytes of a tar, counted, with the last of them kept.
+
+    tarfile reads long names and pax records into memory, however long they say they are, and takes
+    a broken header for the end of the archive; `header_room` and `holds_zeros_at` answer that.
+    """
+
+    def __init__(self, stream: Readable, what: str, packed: int, bounds: Bounds) -> None:
+        self._stream = stream
+        self._what = what
+        self._packed = packed
+        self._bounds = bounds
+        self._n_read = 0
+        self._tail = b""
+        #: Bytes that may be read before it is set again; None while a member's data are read.
+        self.header_room: int | None = _MAX_HEADER_BYTES
+
+    def read(self, size: int) -> bytes:
+        """At most so many bytes; fewer only at the end."""
+        data = self._stream.read(size)
+        self._n_read += len(data)
+        check_ratio(self._what, self._n_read, self._packed, self._bounds)
+        if self.header_room is not None:
+            self.header_room -= len(data)
+            if self.header_room < 0:
+                raise SourceError(f"{self._what}: the tar has a header that is too long.")
+        self._tail = (self._tail + data)[-4 * _TAR_RECORD_BYTES :]
+        return data
+
+    def drain(self) -> None:
+        """Read to the end, where gzip, bzip2 and xz say whether all is there."""
+        self.header_room = None
+        while self.read(CHUNK_BYTES):
+            pass
+
+    def holds_zeros_at(self, offset: int) -> bool:
+        """Whether the block at an offset that was just read is the zero block that ends a tar."""
+        start = offset - (self._n_read - len(self._tail))
+        block = self._tail[start : start + _TAR_BLOCK_BYTES] if start >= 0 else b""
+        return block == bytes(_TAR_BLOCK_BYTES)
+
+
+def extract_tar(
+    stream: IO[bytes], magic: bytes, packed: int, intake: Intake, names: Names, bounds: Bounds
+) -> None:
+    """Take the images out of a tar.
+
+    Args:
+        stream: the archive's bytes, at their start.
+        magic: its first bytes.
+        packed: how many bytes there are.
+        intake: takes the files.
+        names: checks the members' names.
+        bounds: of the ratio.
+
+    Raises:
+        SourceError: if it is damaged, or a member is unsafe.
+    """
+    fault = f"{intake.what}: the tar is damaged or incomplete"
+    with ExitStack() as stack:
+        unpacked: Readable = stream
+        if magic.startswith(b"\x1f\x8b"):
+            unpacked = stack.enter_context(gzip.GzipFile(fileobj=stream))
+        elif magic.startswith(b"BZh"):
+            unpacked = stack.enter_context(bz2.BZ2File(stream))
+        elif magic.startswith(b"\xfd7zXZ\x00"):
+            unpacked = _XzBytes(stream)
+        source = _TarBytes(unpacked, intake.what, packed, bounds)
+        try:
+            tar = stack.enter_context(tarfile.open(fileobj=source, mode="r|"))  # type: ignore[call-overload]
+        except FAULTS as err:
+            raise SourceError(f"{fault} ({reason(err)}).") from err
+        advance_to = stack.enter_context(byte_bar(f"{intake.what}: unpacking", packed))
+        for member in _members(tar, source, fault):
+            _take_tar_member(tar, member, intake, names)
+            advance_to(stream.tell())
+        if not source.holds_zeros_at(tar.offset):
+            raise SourceError(f"{fault} (it ends in the middle).")
+        try:
+            source.drain()
+        except FAULTS as err:
+            raise SourceError(f"{fault} ({reason(err)}).") from err
+
+
+def _members(tar: tarfile.TarFile, source: _TarBytes, fault: str) -> Iterator[tarfile.TarInfo]:
+    while True:
+        source.header_room = _MAX_HEADER_BYTES
+        try:
+            member = tar.next()
+        except FAULTS as err:
+            raise SourceError(f"{fault} ({reason(err)}).") from err
+        if member is None:
+            return
+        source.header_room = None
+        # tarfile remembers each member that it saw; two million of them would fill the memory.
+        tar.members = []  # type: ignore[attr-defined]
+        yield member
+
+
+def _take_tar_member(
+    tar: tarfile.TarFile, member: tarfile.TarInfo, intake: Intake, names: Names
+) -> None:
+    if member.issym() or member.islnk():
+        raise refused(intake.what, member.name, "a link")
+    if not (member.isdir() or member.isreg()) or member.issparse():
+        raise refused(intake.what, member.name, "a device, pipe or sparse file")
+    path = names.place(member.name, is_dir=member.isdir())
+    if member.isdir():
+        return
+    data = tar.extractfile(member)
+    fault = f"{intake.what}: {member.name!r} in the tar is damaged"
+    chunks = read_chunks(data, fault, FAULTS) if data is not None else iter(())
+    if path is not None and intake.wants(path):
+        intake.check_room(member.size)
+        intake.add(path, chunks)
+    else:
+        # Read past it here, so that what follows counts as a header.
+        for _ in chunks:
+            pass
+
+
+# -- zips -----------------------------------------------------------------------------------------
+_LOG = logging.getLogger(__name__)
+
+#: What Windows writes beyond 2 GB: like deflate, and not known to zipfile.
+_DEFLATE64 = 9
+#: zipfile unpacks other kinds by the chunk it has read, however much comes out: 1 MB of bzip2 may
+#: become 20 GB in memory.
+_COMPRESSIONS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, _DEFLATE64})
+#: Packed bytes of Deflate64 unpacked at a time: a byte of it becomes 30 kB at most.
+_PIECE_BYTES = 64
+_LOCAL_HEADER = struct.Struct("<4s22xHH")
+
+
+def extract_zip(
+    stream: IO[bytes],
+    packed: int,
+    intake: Intake,
+    names: Names,
+    bounds: Bounds,
+    encoding: str | None = None,
+) -> None:
+    """Take the images out of a zip.
+
+    Args:
+        stream: the archive's bytes, at their start and seekable.
+        packed: how many bytes there are.
+        intake: takes the files.
+        names: checks the members' names.
+        bounds: of the ratio.
+        encoding: code page of names that say nothing; None guesses, and says so.
+
+    Raises:
+        SourceError: if it is damaged, or a member is unsafe.
+    """
+    what = intake.what
+    try:
+        archive = zipfile.ZipFile(stream)
+    except FAULTS as err:
+        raise SourceError(f"{what}: the zip is damaged or incomplete ({reason(err)}).") from err
+    with archive:
+        wanted = []
+        unpacked = 0
+        members = archive.infolist()
+        spelt, guessed = read_names(members, encoding, what)
+        # Everything is looked at before anything is taken.
+        for member, name in zip(members, spelt, strict=True):
+            # Not by is_dir, which raises for a member without a name.
+            path = names.place(name, is_dir=name.endswith("/"))
+            _check_zip_member(member, name, what)
+            if path is not None and intake.wants(path):
+                wanted.append((path, member))
+                unpacked += member.file_size
+        if guessed:
+            _LOG.info(
+                "%s: names read as %s; set source.encoding to another code page if they are wrong",
+                *(what, guessed),
+            )
+        intake.check_room(unpacked)
+        check_ratio(what, unpacked, packed, bounds)
+        for path, member in track(wanted, f"{what}: unpacking", len(wanted)):
+            intake.add(path, _zip_chunks(archive, stream, path.as_posix(), member, what))
+
+
+def _check_zip_member(member: zipfile.ZipInfo, name: str, what: str) -> None:
+    kind = stat.S_IFMT(member.external_attr >> 16)
+    if kind == stat.S_IFLNK:
+        raise refused(what, name, "a link")
+    if kind not in {0, stat.S_IFREG, stat.S_IFDIR}:
+        raise refused(what, name, "a device or pipe")
+    if member.compress_type not in _COMPRESSIONS:
+        used = {12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "xz"}.get(
+            member.compress_type, f"type {member.compress_type}"
+        )
+        raise SourceError(
+            f"{what}: {name!r} is neither stored nor deflated, but packed by {used}, which is not "
+            f"unpacked here in bounded memory. Unpack the archive and name the folder, or pack it "
+            f"again as a plain zip; nothing was taken from it."
+        )
+    # Bit 0 of the general purpose flag: APPNOTE 4.4.4.
+    if member.flag_bits & 0x1:
+        raise refused(what, name, "encrypted")
+
+
+def _zip_chunks(
+    archive: zipfile.ZipFile, whole: IO[bytes], name: str, member: zipfile.ZipInfo, what: str
+) -> Iterator[bytes]:
+    fault = f"{what}: {name!r} in the zip is damaged"
+    try:
+        if member.compress_type == _DEFLATE64:
+            yield from read_chunks(_Deflate64(whole, member), fault, FAULTS)
+            return
+        stream = archive.open(member)
+    except FAULTS as err:
+        raise SourceError(f"{fault} ({reason(err)}).") from err
+    with stream:
+        yield from read_chunks(stream, fault, FAULTS)
+
+
+class _Deflate64(Readable):
+    """The unpacked bytes of one member, in bounded memory, checked as zipfile checks its own."""
+
+    def __init__(self, whole: IO[bytes], member: zipfile.ZipInfo) -> None:
+        from inflate64 import Inflater
+
+        whole.seek(member.header_offset)
+        magic, n_name, n_extra = _LOCAL_HEADER.unpack(whole.read(_LOCAL_HEADER.size))
+        if magic != b"PK\x03\x04":
+            raise zipfile.BadZipFile("no header where the list has one")
+        whole.seek(n_name + n_extra, 1)
+        self._whole = whole
+        self._member = member
+        self._unpacker = Inflater()
+        self._n_packed = member.compress_size
+        self._n_unpacked = 0
+        self._crc = 0
+
+    def read(self, size: int, /) -> bytes:
+        """About so many bytes, at most 2 MB more; none at the end."""
+        pieces, n_bytes = [], 0
+        while n_bytes < size and self._n_packed and not self._unpacker.eof:
+            packed = self._whole.read(min(_PIECE_BYTES, self._n_packed))
+            if not packed:
+                raise EOFError("it ends in the middle")
+            self._n_packed -= len(packed)
+            pieces.append(self._unpacker.inflate(packed))
+            n_bytes += len(pieces[-1])
+        data = b"".join(pieces)
+        self._n_unpacked += n_bytes
+        self._crc = zlib.crc32(data, self._crc)
+        if self._n_unpacked > self._member.file_size:
+            raise zipfile.BadZipFile("it is larger than it says")
+        is_whole = (self._n_unpacked, self._crc) == (self._member.file_size, self._member.CRC)
+        if not data and not is_whole:
+            raise zipfile.BadZipFile("its length or checksum is wrong")
+        return data
+
+
+# -- zip names ------------------------------------------------------------------------------------
+_IS_UTF8 = 0x800
+_UNICODE_PATH = 0x7075
+#: In the order of preference where two of them look alike.
+_CODE_PAGES = (
+    *("gbk", "cp932", "cp850", "cp866", "cp437", "cp1252", "cp852", "cp1251", "big5", "cp949"),
+)
+#: What names of photographs and of what they show are often made of; beyond the hundred or so most
+#: frequent characters of each language: health, plants, animals, materials, faults.
+_FREQUENT = {
+    "gbk": (
+        "的一是不了在人有我他这个们中来上大为和国地到以说时要就出会可也你对生能而子那得于着下自之年"
+        "过发后作里用道行所然家种事成方多经么去法学如都同现当没动面起看定天分还进好小部其些主样理心本"
+        "前开但因只从想实日军者意无力它与长把机十民第公此已工使情明性知全三又关点正业外将两高间由问很最"
+        "新建文件夹图片照健康病害虫叶早晚疫锈斑霉白粉灰枯萎红黄绿黑蓝猫狗鱼鸟马牛羊猪鸡兔花草树果菜瓜茄"
+        "番苹梨桃米麦稻玉豆棉裂纹气孔焊缝划痕缺陷良品合格常异皮肤肺部炎症肿瘤左右口罩戴未训练测试验证集"
+        "男女老手头眼脸车船飞门窗水火山石土金木食物类别他组号样一二四五六七八九零"
+    ),
+    "big5": (
+        "的一是不了在人有我他這個們中來上大為和國地到以說時要就出會可也你對生能而子那得於著下自之年"
+        "過發後作裡用道行所然家種事成方多經麼去法學如都同現當沒動面起看定天分還進好小部其些主樣理心本"
+        "前開但因只從想實日軍者意無力它與長把機十民第公此已工使情明性知全三又關點正業外將兩高間由問很最"
+        "新增資料夾圖片照健康病害蟲葉早晚疫鏽斑霉黴白粉灰枯萎紅黃綠黑藍貓狗魚鳥馬牛羊豬雞兔花草樹果菜瓜茄"
+        "番蘋梨桃米麥稻玉豆棉裂紋氣孔焊縫劃痕缺陷良品合格常異皮膚肺炎症腫瘤左右口罩戴未訓練測試驗證集"
+        "男女老手頭眼臉車船飛門窗水火山石土金木食物類別組號二四五六七八九零"
+    ),
+    "cp932": (
+        "日一人年大十二本中長出三時行見月分後前生五間上東四今金九入学高円子外八六下来気小七山話女北午"
+        "百書先名川千水半男西電校語土木聞食車何南万毎白天母火右読左友休父雨新写真病健康葉枯斑点黒赤黄緑"
+        "青灰猫犬魚鳥馬牛羊豚鶏花草樹果菜米麦稲豆傷割欠陥良品不正常異皮膚肺炎症口着用未訓練試験証"
+    ),
+    "cp949": (
+        "이다는의가을를에고하한지은도로기사자과나인서그대리어보수정장일시여부스아해상전주원구신동세라제"
+        "조우마비소관성경국중화건강병잎흑백황녹적청점무늬고양개새물말소돼닭꽃풀나무과일쌀밀콩불량합격"
+        "균열피부폐염증왼오른쪽눈얼굴마크착용훈련학습검증시험사진폴더새양호결함"
+    ),
+    "latin": "äöüßéèêëàâçñáíóúãõåæøôîïûùýąćęłńśźżčěřšťůžďňőűÄÖÜÅÆØÉÁÍÓÚÑÇŁŚŻŽŠČŘ",
+}
+
+
+def read_names(
+    members: Sequence[zipfile.ZipInfo], encoding: str | None, what: str
+) -> tuple[list[str], str | None]:
+    """The name of each member, and the code page that was guessed for some of them.
+
+    Args:
+        members: as zipfile lists them.
+        encoding: code page of names that say nothing; None guesses.
+        what: the task, for messages.
+
+    Returns:
+        Names in the order of the members; None where nothing had to be guessed.
+
+    Raises:
+        SourceError: if ``encoding`` is no code page, or a name cannot be read by it.
+    """
+    names = [_stated(member) for member in members]
+    raw = [
+        _bytes(member) if name is None else b"" for member, name in zip(members, names, strict=True)
+    ]
+    guessed = None
+    if any(raw) and encoding is None and not _is_utf8(raw):
+        encoding = guessed = guess(raw)
+    try:
+        return [
+            data.decode(encoding or "utf-8") if name is None else name
+            for name, data in zip(names, raw, strict=True)
+        ], guessed
+    except (LookupError, UnicodeDecodeError) as err:
+        raise SourceError(
+            f"{what}: the names in the zip cannot be read as {encoding!r} ({err}). Mend "
+            f"`source.encoding`: a code page such as gbk, cp932, cp850 or cp866, or null to guess."
+        ) from err
+
+
+def _stated(member: zipfile.ZipInfo) -> str | None:
+    if member.flag_bits & _IS_UTF8 or member.orig_filename.isascii():
+        return member.orig_filename
+    rest = member.extra
+    while len(rest) >= 4:
+        kind, size = struct.unpack_from("<HH", rest)
+        field, rest = rest[4 : 4 + size], rest[4 + size :]
+        # The field is of another name if a program that did not know it has renamed the member.
+        is_of_name = field[1:5] == struct.pack("<I", zlib.crc32(_bytes(member)))
+        if kind == _UNICODE_PATH and field[:1] == b"\x01" and is_of_name:
+            return field[5:].decode("utf-8", "surrogateescape")
+    return None
+
+
+def _bytes(member: zipfile.ZipInfo) -> bytes:
+    # zipfile reads what has no flag as cp437, where each byte is a character.
+    return member.orig_filename.encode("cp437")
+
+
+def _is_utf8(raw: Sequence[bytes]) -> bool:
+    try:
+        b"\n".join(raw).decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def guess(raw: Sequence[bytes]) -> str:
+    """The code page in which names look most like names.
+
+    Args:
+        raw: names of one archive, not all of them ASCII.
+    """
+    # Of each folder and file once, without numbers: a thousand like names are one witness.
+    parts = {re.sub(rb"[0-9]+", b"", part) for name in raw for part in name.split(b"/")}
+    parts = {part for part in parts if not part.isascii()} or set(raw)
+    scores = {page: _score(parts, page) for page in _CODE_PAGES}
+    # `max` keeps the first of several: ties go by the order of preference.
+    return max(_CODE_PAGES, key=scores.__getitem__)
+
+
+def _score(parts: set[bytes], page: str) -> float:
+    """Mean worth of a byte that is not ASCII, higher where it looks more like a name."""
+    total = n_bytes = 0.0
+    for part in parts:
+        try:
+            text = part.decode(page)
+        except UnicodeDecodeError:
+            return -10.0
+        n_bytes += sum(byte >= 0x80 for byte in part)
+        # Words, and each sign between them.
+        for word in re.findall(r"[^\W\d_]+|[^\x00-\x7f]", text):
+            total += _worth(word, page)
+    return total / max(1.0, n_bytes)
+
+
+def _worth(word: str, page: str) -> float:
+    foreign = [letter for letter in word if not letter.isascii()]
+    if page in {"gbk", "big5", "cp932", "cp949"}:
+        # Latin letters on both sides: a word of the West, misread.
+        is_inside = word[0].isascii() and word[-1].isascii()
+        return sum(2 * (-1 if is_inside else _worth_east(letter, page)) for letter in foreign)
+    if not word.isalpha():
+        return -2.0 * len(foreign)
+    scripts = {unicodedata.name(letter, "?").split()[0] for letter in word}
+    # ß has no capital that a code page knows.
+    has_odd_case = not (word.islower() or word.replace("ß", "").isupper() or word[1:].islower())
+    if len(scripts) > 1 or not scripts <= {"LATIN", "CYRILLIC"} or has_odd_case:
+        return -1.0 * len(foreign)
+    if scripts == {"CYRILLIC"}:
+        # Letters of Russian and Ukrainian; the other half of the block is rare.
+        sure = 1.5 if len(word) > 2 else 0.5
+        return sum(sure if letter.lower() in _CYRILLIC else -1 for letter in foreign)
+    if 3 * len(foreign) > 2 * len(word) > 2:
+        return -0.5 * len(foreign)
+    return sum(1.5 if letter in _FREQUENT["latin"] else 0 for letter in foreign)
+
+
+_CYRILLIC = frozenset("абвгдеёжзийклмнопрстуфхцчшщъыьэюяіїєґ")
+
+
+def _worth_east(letter: str, page: str) -> float:
+    if letter in _FREQUENT[page]:
+        return 1.5
+    lead, *trail = letter.encode(page)
+    low = trail[0] if trail else 0
+    match page:
+        case "gbk":
+            return 0.6 if 0xB0 <= lead <= 0xD7 and low >= 0xA1 else -0.5 if low >= 0xA1 else -1
+        case "big5":
+            return 0.5 if 0xA4 <= lead <= 0xC6 else -0.5
+        case "cp949":
+            return 0.5 if 0xB0 <= lead <= 0xC8 and low >= 0xA1 else -0.5
+        case _:
+            is_kana = "\u3041" <= letter <= "\u30fe"
+            return 1.5 if is_kana else 0.5 if 0x88 <= lead <= 0x97 else -0.5
+
+
+# -- archive --------------------------------------------------------------------------------------
 _ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
 #: gzip, bzip2, xz.
 _COMPRESSED_MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")

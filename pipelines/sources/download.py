@@ -1,4 +1,10 @@
-"""A file behind an http(s) address, whole on this disk, however often the line breaks.
+"""Addresses of the web: which are allowed, how they are written down, how they are opened.
+
+Only http and https, without credentials; a redirect never leaves https.
+
+Bytes on their way from a source: read in chunks, with its faults told apart from our disk's.
+
+A file behind an http(s) address, whole on this disk, however often the line breaks.
 
 What has arrived stays as ``<target>.part``, beside a note of the server's ETag or Last-Modified.
 The next try, also of another process, asks for the rest with ``If-Range``, so that two versions of
@@ -19,18 +25,223 @@ import ssl
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
-from contextlib import ExitStack, closing
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing, contextmanager
 from dataclasses import asdict, dataclass
 from email.message import Message
-from pathlib import Path
-from typing import Any, Protocol
+from pathlib import Path, PurePosixPath
+from typing import IO, Any, Protocol
+from urllib.parse import quote, urlsplit
 
 from pipelines.atomic import file_sha256, storage_errors, write_text
 from pipelines.errors import SourceError
-from pipelines.sources.addresses import check_address, open_address, public_name, request_for
-from pipelines.sources.streams import CHUNK_BYTES, byte_bar, reason
+from pipelines.progress import track
 
+_SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+#: Characters of an address that stay as they are; others (spaces, accents) are percent-encoded.
+_CHARACTERS = "%/:=&?~#+!$,;'@()*[]"
+
+
+def is_address(location: str) -> bool:
+    """Whether a location is an address with a scheme, not a path of this machine.
+
+    Args:
+        location: from params.yaml.
+    """
+    return _SCHEME.match(location) is not None
+
+
+def public_name(location: str) -> str:
+    """A location as it may stand in a file or a log: no credentials, and no folders of ours.
+
+    Args:
+        location: an address or a path.
+    """
+    if not is_address(location):
+        return PurePosixPath(location).name or "folder"
+    # Not by urlsplit, which refuses some of the addresses that a message must name.
+    scheme, _, rest = location.partition("://")
+    host, slash, path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")
+    return f"{scheme}://{host.rpartition('@')[2]}{slash}{path}"
+
+
+def public_words(words: str) -> str:
+    """A message of a library, without the credentials and signatures of the addresses in it.
+
+    Args:
+        words: on one line.
+    """
+    return re.sub(r"://[^/@\s]+@", "://", re.sub(r"(://[^\s?'\"]*)\?[^\s'\")]*", r"\1", words))
+
+
+def check_address(url: str, where: str) -> None:
+    """Nothing, if an address may be fetched.
+
+    Args:
+        url: the address.
+        where: for the message.
+
+    Raises:
+        SourceError: if it is not http or https, or carries a user name.
+    """
+    try:
+        parts = urlsplit(url)
+        is_sound = parts.scheme in {"http", "https"} and bool(parts.hostname)
+    except ValueError:
+        is_sound = False
+    if not is_sound:
+        raise SourceError(
+            f"{where}: expected an address that starts with http:// or https:// (got "
+            f"{public_name(url)!r})."
+        )
+    if parts.username is not None:
+        raise SourceError(
+            f"{where}: {public_name(url)} carries a user name. Fetch the file by hand and name it "
+            f"as a path: a password has no place in params.yaml."
+        )
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows a redirect unless it leaves https for http, where anybody could change the file."""
+
+    def redirect_request(
+        self,
+        req: urllib.request.Request,
+        fp: IO[bytes],
+        code: int,
+        msg: str,
+        headers: http.client.HTTPMessage,
+        newurl: str,
+    ) -> urllib.request.Request | None:
+        if req.type == "https" and urlsplit(newurl).scheme != "https":
+            fp.close()
+            raise SourceError(
+                f"{public_name(req.full_url)}: redirects from https to "
+                f"{urlsplit(newurl).scheme}. Give the final address if you trust it."
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def request_for(url: str) -> urllib.request.Request:
+    """A request for an address as people write it, with spaces and accents.
+
+    Args:
+        url: http or https.
+    """
+    return urllib.request.Request(quote(url, safe=_CHARACTERS))
+
+
+def open_address(request: urllib.request.Request, timeout_s: float) -> Any:
+    """The server's answer, after redirects.
+
+    Args:
+        request: from `request_for`, with further headers.
+        timeout_s: of each step, in seconds.
+
+    Raises:
+        SourceError: if it redirects away from https.
+        urllib.error.URLError: as urllib does, also for answers other than 2xx.
+    """
+    # Built by hand: urllib's own opener also reads file:, ftp: and data: addresses.
+    opener = urllib.request.OpenerDirector()
+    for handler in (
+        urllib.request.ProxyHandler(),
+        urllib.request.HTTPHandler(),
+        urllib.request.HTTPSHandler(),
+        urllib.request.UnknownHandler(),
+        urllib.request.HTTPDefaultErrorHandler(),
+        urllib.request.HTTPErrorProcessor(),
+        _Redirects(),
+    ):
+        opener.add_handler(handler)
+    opener.addheaders = [("User-Agent", "fieldlens")]
+    return opener.open(request, timeout=timeout_s)
+
+
+# -- streams --------------------------------------------------------------------------------------
+#: Bytes moved at a time; also the unit of progress bars.
+CHUNK_BYTES = 1 << 20
+
+
+class Readable(Protocol):
+    """A stream of bytes."""
+
+    def read(self, size: int, /) -> bytes:
+        """At most so many bytes; none at the end."""
+
+
+def read_chunks(
+    stream: Readable, fault: str, errors: tuple[type[Exception], ...]
+) -> Iterator[bytes]:
+    """The bytes of a stream, so that a fault of the source is not taken for one of our disk.
+
+    Args:
+        stream: to read to its end.
+        fault: what to say if reading fails, e.g. ``a.zip: 'b.jpg' is damaged``.
+        errors: what its ``read`` may raise.
+
+    Raises:
+        SourceError: in place of any of ``errors``.
+    """
+    while True:
+        try:
+            chunk = stream.read(CHUNK_BYTES)
+        except errors as err:
+            raise SourceError(f"{fault} ({reason(err)}).") from err
+        if not chunk:
+            return
+        yield chunk
+
+
+def reason(err: BaseException) -> str:
+    """An exception's own words, on one line.
+
+    Args:
+        err: of the system or a library.
+    """
+    words = (err.strerror if isinstance(err, OSError) else None) or str(err)
+    return " ".join(words.split()) or type(err).__name__
+
+
+@contextmanager
+def byte_bar(what: str, n_bytes: int) -> Iterator[Callable[[int], None]]:
+    """A progress bar that counts MiB.
+
+    Args:
+        what: a few words, e.g. ``fish_species: unpacking``.
+        n_bytes: how many there are.
+
+    Yields:
+        A function to call with the bytes done so far.
+    """
+    shown = 0
+    bar = iter(track(itertools.count(), f"{what} (MiB)", -(-n_bytes // CHUNK_BYTES)))
+
+    def advance_to(done: int) -> None:
+        nonlocal shown
+        for _ in range(shown, done // CHUNK_BYTES):
+            next(bar)
+        shown = max(shown, done // CHUNK_BYTES)
+
+    yield advance_to
+
+
+def peek(chunks: Iterator[bytes], n_bytes: int) -> tuple[Iterator[bytes], bytes]:
+    """The same chunks, and the first bytes of them.
+
+    Args:
+        chunks: of a file.
+        n_bytes: how many are wanted; fewer are given of a shorter file.
+    """
+    seen: list[bytes] = []
+    for chunk in chunks:
+        seen.append(chunk)
+        if sum(map(len, seen)) >= n_bytes:
+            break
+    return itertools.chain(seen, chunks), b"".join(seen)[:n_bytes]
+
+
+# -- download -------------------------------------------------------------------------------------
 #: Seconds of silence after which a connection counts as broken.
 TIMEOUT_S = 30.0
 _RETRIES = 3

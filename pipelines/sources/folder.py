@@ -12,13 +12,12 @@ import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
-from pipelines.data.names import passed_over
+from pipelines.card import FolderSource
+from pipelines.data.tree import passed_over
 from pipelines.errors import SourceError
 from pipelines.progress import track
-from pipelines.source_kinds import FolderSource
-from pipelines.sources.addresses import is_address
+from pipelines.sources.download import is_address, read_chunks, reason
 from pipelines.sources.intake import Facts, Intake
-from pipelines.sources.streams import read_chunks, reason
 
 #: A folder has no `max_bytes` in params.yaml; this stops a copy of somebody's whole disk.
 MAX_BYTES = 100_000_000_000

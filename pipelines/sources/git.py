@@ -24,13 +24,12 @@ from pathlib import Path, PurePosixPath
 from typing import IO
 
 from pipelines.atomic import storage_errors
+from pipelines.card import GitSource
 from pipelines.errors import SourceError
 from pipelines.locks import hold
 from pipelines.progress import track
-from pipelines.source_kinds import GitSource
-from pipelines.sources.addresses import is_address, public_name, public_words
+from pipelines.sources.download import CHUNK_BYTES, is_address, public_name, public_words
 from pipelines.sources.intake import Facts, Intake, safe_path
-from pipelines.sources.streams import CHUNK_BYTES
 
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 

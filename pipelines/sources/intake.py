@@ -24,13 +24,19 @@ from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
 
+from pipelines.card import Picked
 from pipelines.data.account import Account
-from pipelines.data.formats import HEAD_BYTES, is_image
-from pipelines.data.names import IMAGE_SUFFIXES, is_table, passed_over, suffix_of
+from pipelines.data.tree import (
+    HEAD_BYTES,
+    IMAGE_SUFFIXES,
+    is_image,
+    is_table,
+    passed_over,
+    suffix_of,
+)
 from pipelines.errors import SourceError
 from pipelines.progress import track
-from pipelines.source_kinds import Picked
-from pipelines.sources.streams import peek, read_chunks
+from pipelines.sources.download import peek, read_chunks
 
 #: What a source tells about itself for SOURCE.json.
 Facts = dict[str, str | int]

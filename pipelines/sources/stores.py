@@ -17,12 +17,11 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from pipelines.atomic import storage_errors
+from pipelines.card import StoreSource
 from pipelines.errors import PipelineError, SourceError
 from pipelines.locks import hold
-from pipelines.source_kinds import StoreSource
-from pipelines.sources.addresses import public_name, public_words
+from pipelines.sources.download import CHUNK_BYTES, public_name, public_words, reason
 from pipelines.sources.intake import MAX_DEPTH, Facts, Intake, bring_all, read_cached, safe_path
-from pipelines.sources.streams import CHUNK_BYTES, reason
 
 #: By scheme, what to install for it.
 STORES = {

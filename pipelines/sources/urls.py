@@ -14,15 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 from pipelines.atomic import file_sha256
+from pipelines.card import UrlListSource
 from pipelines.data.images import MAX_FILE_BYTES
-from pipelines.data.names import IMAGE_SUFFIXES, TABLES, passed_over
+from pipelines.data.tree import IMAGE_SUFFIXES, TABLES, passed_over
 from pipelines.errors import SourceError
 from pipelines.locks import hold
-from pipelines.source_kinds import UrlListSource
-from pipelines.sources.addresses import check_address
-from pipelines.sources.download import download
+from pipelines.sources.download import check_address, download, reason
 from pipelines.sources.intake import Facts, Intake, bring_all, read_cached, safe_path
-from pipelines.sources.streams import reason
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 

@@ -16,15 +16,19 @@ from numpy.typing import NDArray
 from pipelines.atomic import new_folder, write_bytes, write_text
 from pipelines.audit import shortcuts
 from pipelines.audit.features import BlindView, blind_features, blind_view, original_facts
-from pipelines.audit.label_issues import label_issues
-from pipelines.audit.sheets import facts_sheet, issues_csv, issues_sheet
+from pipelines.audit.label_issues import facts_sheet, issues_csv, issues_sheet, label_issues
 from pipelines.audit.shortcuts import score, source_purity, worst
-from pipelines.backbones.registry import backbone
+from pipelines.backbones.spec import backbone
 from pipelines.config.audit import AuditParams
 from pipelines.data.images import open_image, read_file
-from pipelines.data.manifest import Entry, class_index_of, read_manifest
+from pipelines.data.manifest import (
+    Entry,
+    class_index_of,
+    preprocess_of,
+    read_manifest,
+    read_summary,
+)
 from pipelines.data.pixel_range import Reading
-from pipelines.data.prepared import preprocess_of, read_summary
 from pipelines.data.workers import ordered_map
 from pipelines.paths import Paths
 from pipelines.plots.audit import audit_bars

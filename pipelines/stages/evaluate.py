@@ -24,7 +24,7 @@ from pipelines.kinds.evaluate import KINDS
 from pipelines.kinds.questions import Answers, TestedKind
 from pipelines.metrics.certainty import plain, with_bounds
 from pipelines.metrics.classification import rounded
-from pipelines.metrics.resamples import draw
+from pipelines.metrics.intervals import draw
 from pipelines.paths import Paths, TaskPaths
 from pipelines.progress import track
 from pipelines.reports.pages import run_markdown
@@ -33,7 +33,7 @@ from pipelines.serving.bundle import Bundle, read_bundle
 from pipelines.serving.predictor import Predictor
 from pipelines.serving.sessions import Precision
 from pipelines.serving.trust import read_audit
-from pipelines.tracking import stage as tracking
+from pipelines.tracking import runs
 
 _LOG = logging.getLogger(__name__)
 
@@ -153,13 +153,13 @@ def _tell_mlflow(
     # It only feeds MLflow, so its absence is no fault of this stage.
     with contextlib.suppress(OSError, ValueError):
         document = dict(json.loads(files.float_meta.read_text(encoding="utf-8")))
-    run = tracking.find_or_record(
+    run = runs.find_or_record(
         paths,
         bundle.task,
         made_of.float_sha256,
         name="-".join(filter(None, (made_of.backbone, document.get("strategy")))),
         params=document,
-        tags=tracking.training_tags(
+        tags=runs.training_tags(
             paths,
             bundle.task,
             bundle.domain,
@@ -169,4 +169,4 @@ def _tell_mlflow(
             data_source=made_of.data_source,
         ),
     )
-    tracking.log_test(run, metrics, figures, files.mobile_dir, description)
+    runs.log_test(run, metrics, figures, files.mobile_dir, description)

@@ -14,12 +14,11 @@ from pipelines.atomic import write_bytes, write_text
 from pipelines.backbones.heads import Classifier
 from pipelines.card import DatasetCard, load_card
 from pipelines.config.export import ExportParams
-from pipelines.data.loaders import Pictures
+from pipelines.data.loaders import Pictures, calibration_batches, stratified_sample
 from pipelines.data.manifest import Entry, content_sha256, in_split, read_manifest
 from pipelines.errors import LeakageError
 from pipelines.export.attempts import Attempt
-from pipelines.export.calibration_images import calibration_batches, stratified_sample
-from pipelines.export.inner_features import with_inner_features
+from pipelines.export.graphs import with_inner_features
 from pipelines.export.latency import paired_ms, speedup
 from pipelines.export.onnx_export import INPUT_NAME, check_parity, classifier_onnx
 from pipelines.export.remedies import search_int8

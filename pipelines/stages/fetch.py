@@ -16,23 +16,23 @@ from pathlib import Path
 from typing import Any
 
 from pipelines.atomic import file_sha256, new_folder, write_text
-from pipelines.card import DatasetCard, load_card
-from pipelines.config.fetch import FetchParams
-from pipelines.data.account import Account, account
-from pipelines.data.names import IMAGE_SUFFIXES, SOURCE_FILE
-from pipelines.data.tree import files_of
-from pipelines.errors import DataError, SourceError
-from pipelines.paths import Paths
-from pipelines.samples.folder import load_painter, write_sample
-from pipelines.source_kinds import (
+from pipelines.card import (
     ArchiveSource,
+    DatasetCard,
     FolderSource,
     GitSource,
     Picked,
     SampleSource,
     StoreSource,
     UrlListSource,
+    load_card,
 )
+from pipelines.config.fetch import FetchParams
+from pipelines.data.account import Account, account
+from pipelines.data.tree import IMAGE_SUFFIXES, SOURCE_FILE, files_of
+from pipelines.errors import DataError, SourceError
+from pipelines.paths import Paths
+from pipelines.samples.folder import load_painter, write_sample
 from pipelines.sources.archive import fetch_archive
 from pipelines.sources.folder import MAX_BYTES, fetch_folder
 from pipelines.sources.git import fetch_git

@@ -24,7 +24,7 @@ from pipelines.paths import Paths, TaskPaths
 from pipelines.reports.pages import run_markdown
 from pipelines.serving.bundle import Bundle, read_bundle
 from pipelines.serving.trust import AuditReport, read_audit
-from pipelines.tracking import stage as tracking
+from pipelines.tracking import runs
 
 _LOG = logging.getLogger(__name__)
 
@@ -126,7 +126,7 @@ def run(task: str, params: GateParams, paths: Paths) -> None:
         raise GateError(refusal(task, failed))
     if audit.verdict == "shortcut":
         _LOG.warning("%s: a shortcut in the data is accepted: %s", task, audit.accepted)
-    version = tracking.release(
+    version = runs.release(
         paths,
         task,
         weights_sha256=bundle.provenance.float_sha256,

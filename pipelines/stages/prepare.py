@@ -17,18 +17,22 @@ from pipelines.card import DatasetCard, load_card
 from pipelines.config.prepare import PrepareParams
 from pipelines.data.account import CONFLICT, COPY, Account, account, check_all, check_classes
 from pipelines.data.contact_sheets import Tile, contact_sheet, pick
-from pipelines.data.decoding import Refused, Seen, by_patient, examine_all
+from pipelines.data.decoding import (
+    Refused,
+    Seen,
+    by_patient,
+    check_scale,
+    examine_all,
+    tell_outside,
+)
 from pipelines.data.duplicates import Dropped, Joined, drop_exact, join_groups, linked_by_copies
 from pipelines.data.fingerprints import stack
 from pipelines.data.images import open_image
-from pipelines.data.manifest import Entry, Record, Split, write_manifest
-from pipelines.data.names import SOURCE_FILE
+from pipelines.data.manifest import Entry, Record, Split, reading_of, write_manifest
 from pipelines.data.pixel_range import Reading
-from pipelines.data.prepared import reading_of
-from pipelines.data.range_of_set import check_scale, tell_outside
 from pipelines.data.splits import check_contents, check_leaks, in_two_splits, make_partition
 from pipelines.data.summary import Findings, n_groups_of_several_labels, summarise, write_quarantine
-from pipelines.data.tree import files_of
+from pipelines.data.tree import SOURCE_FILE, files_of
 from pipelines.errors import ConfigError, DataError, LeakageError
 from pipelines.paths import Paths, TaskPaths
 from pipelines.progress import track

@@ -19,12 +19,12 @@ from pipelines.config.params import Params, TaskParams
 from pipelines.errors import ConfigError, DataError, MissingDataError
 from pipelines.paths import Paths, TaskPaths
 from pipelines.reports.pages import (
+    TaskResult,
     html_page,
     model_card,
     real_results_markdown,
     results_markdown,
 )
-from pipelines.reports.results import TaskResult
 from pipelines.serving.bundle import Bundle
 from pipelines.stages.gate import check, read_tested
 from pipelines.validation.external import VALIDATION_FILE, Validation

@@ -17,7 +17,7 @@ from pipelines.data.workers import n_workers
 from pipelines.paths import Paths, TaskPaths
 from pipelines.plots import figures as plots
 from pipelines.plots.figures import confusion
-from pipelines.tracking import stage as tracking
+from pipelines.tracking import runs
 from pipelines.training.batches import Split
 from pipelines.training.checkpoints import drop_checkpoint
 from pipelines.training.fit import EpochLog, history_csv
@@ -90,7 +90,7 @@ class _Tracked(Observer):
         job = self._job
         name = f"{job.params.backbone}-{job.params.strategy}"
         self._run = self._stack.enter_context(
-            tracking.start(self._paths, job.task, job.domain, name=name, training_key=key)
+            runs.start(self._paths, job.task, job.domain, name=name, training_key=key)
         )
         self._run.params({"seed": job.seed, **job.params.model_dump(mode="json")})
 
@@ -103,7 +103,7 @@ class _Tracked(Observer):
         """Tie the run to what was written."""
         assert result.weights_sha256 is not None  # the primary wrote them
         self._run.tags(
-            tracking.training_tags(
+            runs.training_tags(
                 self._paths,
                 self._job.task,
                 self._job.domain,

@@ -14,8 +14,7 @@ from pipelines.atomic import write_bytes
 from pipelines.errors import BundleError
 from pipelines.paths import Paths, TaskPaths
 from pipelines.serving.bundle import read_bundle
-from pipelines.tracking.lineage import CHAMPION
-from pipelines.tracking.mlflow_store import Tracker
+from pipelines.tracking.mlflow_store import CHAMPION, Tracker
 
 
 def bring(paths: Paths, task: str, into: Paths) -> str:

@@ -18,7 +18,7 @@ import onnxruntime as ort
 from numpy.typing import NDArray
 
 from pipelines.atomic import write_bytes
-from pipelines.backbones.registry import backbone
+from pipelines.backbones.spec import backbone
 from pipelines.backbones.weights import found_sha256
 from pipelines.data.workers import n_workers
 from pipelines.paths import Paths

@@ -18,12 +18,12 @@ from pipelines.training.batches import (
     Split,
     chunks,
     device_of,
+    draw_weights,
     epoch_order,
     train_from,
     trained_modules,
 )
 from pipelines.training.fit import Phase
-from pipelines.training.reweighing import draw_weights
 
 
 def full_phases(

@@ -15,8 +15,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from pipelines.metrics.certainty import metric_intervals, rounded_interval
 from pipelines.metrics.classification import classification_metrics, rounded
-from pipelines.metrics.intervals import by_mean
-from pipelines.metrics.resamples import Draws
+from pipelines.metrics.intervals import Draws, by_mean
 from pipelines.serving.sessions import Precision
 from pipelines.serving.trust import Interval
 

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.card import DatasetCard
-from pipelines.data import near_duplicates
+from pipelines.data import duplicates
 from pipelines.data.account import Account, account
 from pipelines.data.decoding import Refused, Seen, by_patient, examine_all
 from pipelines.data.duplicates import Policy, drop_exact, join_groups, linked_by_copies
@@ -246,7 +246,7 @@ def _known(
         across: NDArray[np.bool_] = (left < n) & (right >= n)
         return across
 
-    near = near_duplicates.find(
+    near = duplicates.find(
         stack([*prints, *(each.fingerprint for each in others)]),
         [*(entry.label for entry in own), *(labels_of[each.path] for each in others)],
         max_bits,

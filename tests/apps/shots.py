@@ -86,7 +86,7 @@ def _painted(root: Path) -> list[str]:
     tasks = []
     for path in sorted(paths.models_dir.glob("*/mobile/bundle.json")):
         if not read_bundle(path, verify=False).is_sample:
-            raise SystemExit(f"{path}: not a model of synthetic samples; no picture is taken of it.")
+            raise SystemExit(f"{path}: no model of synthetic samples; no picture is taken.")
         tasks.append(path.parents[1].name)
     return tasks
 

@@ -15,7 +15,7 @@ from streamlit.testing.v1 import AppTest
 
 from apps.texts import LANGUAGES, load_texts
 from pipelines.card import load_card
-from pipelines.data.formats import FORMATS_TOLD
+from pipelines.data.tree import FORMATS_TOLD
 from tests.apps.conftest import ROOT, TASKS, black, encoded, hue_of, tile
 
 MEDICAL = ("chest_xray", "skin_lesion")

@@ -8,14 +8,11 @@ import torch
 from torch import nn
 
 from pipelines.backbones.folding import batch_norms_of, fold_batch_norms
-from pipelines.backbones.heads import Classifier, make_classifier
-from pipelines.backbones.layers import SameConv2d
-from pipelines.backbones.registry import backbone, backbones
-from pipelines.export.equalize import equalized
-from pipelines.export.graphs import convolutions_of, logits_of
-from pipelines.export.inner_features import with_inner_features
+from pipelines.backbones.heads import Classifier, SameConv2d, make_classifier
+from pipelines.backbones.spec import backbone, backbones
+from pipelines.export.graphs import convolutions_of, logits_of, with_inner_features
 from pipelines.export.onnx_export import check_parity, classifier_onnx, trunk_onnx
-from pipelines.export.quantize import StaticQuantizer, stem_nodes
+from pipelines.export.quantize import StaticQuantizer, equalized, stem_nodes
 from pipelines.metrics.classification import sqnr_db
 from pipelines.serving.sessions import make_session
 from pipelines.serving.vetting import vet

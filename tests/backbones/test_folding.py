@@ -7,7 +7,7 @@ from torch import nn
 from pipelines.backbones import folding
 from pipelines.backbones.folding import batch_norms_of, fold_batch_norms
 from pipelines.backbones.heads import make_classifier
-from pipelines.backbones.registry import timm, torchvision_models
+from pipelines.backbones.spec import timm, torchvision_models
 from pipelines.errors import ParityError
 from tests.backbones.toy_family import as_pretrained
 

@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pipelines.backbones.heads import Classifier, make_classifier, make_head
-from pipelines.backbones.registry import backbones
+from pipelines.backbones.spec import backbones
 from pipelines.errors import ConfigError
 
 

@@ -4,9 +4,14 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.backbones.heads import Classifier, make_head
-from pipelines.backbones.layers import BehindPool, SameConv2d, with_explicit_padding
-from pipelines.backbones.registry import timm
+from pipelines.backbones.heads import (
+    BehindPool,
+    Classifier,
+    SameConv2d,
+    make_head,
+    with_explicit_padding,
+)
+from pipelines.backbones.spec import timm
 from tests.backbones.toy_family import as_pretrained
 
 

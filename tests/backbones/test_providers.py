@@ -16,9 +16,9 @@ import torch
 from safetensors.torch import load, load_file, save, save_file
 from torch import nn
 
-from pipelines.backbones import providers
-from pipelines.backbones.providers import LocalFile, Miss, TimmHub, TorchHub, WheelMember
-from pipelines.backbones.registry import backbone, timm
+from pipelines.backbones import weights as providers
+from pipelines.backbones.spec import backbone, timm
+from pipelines.backbones.weights import LocalFile, Miss, TimmHub, TorchHub, WheelMember
 from tests.loopback import answering, serving
 
 
@@ -235,7 +235,7 @@ def test_timm_hub_fetches_names_the_file_by_its_hash_and_finds_it_again(tmp_path
     data = save(timm().create_model(model, pretrained=False).state_dict())
     handler = type("Hub", (HubOfOneFile,), {"data": data})
     program = (
-        "import sys; from pathlib import Path; from pipelines.backbones.providers import TimmHub\n"
+        "import sys; from pathlib import Path; from pipelines.backbones.weights import TimmHub\n"
         "print(TimmHub(sys.argv[1]).fetch(Path(sys.argv[2])))"
     )
     with answering(handler) as url:

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 from torch import nn
 
-from pipelines.backbones.providers import TorchHub
-from pipelines.backbones.registry import backbone, backbones, torchvision_models
+from pipelines.backbones.spec import backbone, backbones, torchvision_models
+from pipelines.backbones.weights import TorchHub
 from pipelines.errors import ConfigError
 
 #: Published totals of torchvision's tables, less their classifiers.

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.backbones.registry import backbone, backbones, timm
+from pipelines.backbones.spec import backbone, backbones, timm
 from tests.backbones.toy_family import toy
 
 #: By ours, the same network of timm.

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.backbones.registry import backbones
+from pipelines.backbones.spec import backbones
 from pipelines.config.export import ExportParams
 from pipelines.config.train import TrainParams
 from pipelines.data.manifest import in_split, read_manifest

@@ -15,7 +15,7 @@ def run(code: str) -> subprocess.CompletedProcess[str]:
 @pytest.mark.slow
 def test_torchvision_imports_through_the_door_in_a_fresh_process():
     done = run(
-        "from pipelines.backbones.registry import torchvision_models as door\n"
+        "from pipelines.backbones.spec import torchvision_models as door\n"
         "first = door()\n"
         "assert door() is first and first.__name__ == 'torchvision.models'\n"
         "import torch\n"
@@ -29,7 +29,7 @@ def test_torchvision_imports_through_the_door_in_a_fresh_process():
 @pytest.mark.slow
 def test_timm_imports_through_the_door_in_a_fresh_process():
     done = run(
-        "from pipelines.backbones.registry import timm\n"
+        "from pipelines.backbones.spec import timm\n"
         "print(timm().create_model('mobilenetv2_050', pretrained=False).num_features)\n"
     )
     assert done.returncode == 0, done.stderr
@@ -37,7 +37,7 @@ def test_timm_imports_through_the_door_in_a_fresh_process():
 
 
 def test_operators_are_declared_once():
-    from pipelines.backbones import registry as vision
+    from pipelines.backbones import spec as vision
 
     vision.torchvision_models()
     declared = list(vision._DECLARED)

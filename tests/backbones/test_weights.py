@@ -14,9 +14,8 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pipelines.backbones import spec, weights
-from pipelines.backbones.providers import LocalFile, Miss, Provider
-from pipelines.backbones.registry import backbone, backbones
-from pipelines.backbones.weights import load_imagenet, status
+from pipelines.backbones.spec import backbone, backbones
+from pipelines.backbones.weights import LocalFile, Miss, Provider, load_imagenet, status
 from pipelines.errors import ConfigError, WeightsError
 
 ROOT = Path(__file__).resolve().parents[2]

@@ -13,10 +13,9 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from pipelines.backbones.layers import BehindPool, SameConv2d
-from pipelines.backbones.providers import LocalFile
-from pipelines.backbones.registry import timm
-from pipelines.backbones.spec import BackboneSpec, Input
+from pipelines.backbones.heads import BehindPool, SameConv2d
+from pipelines.backbones.spec import BackboneSpec, Input, timm
+from pipelines.backbones.weights import LocalFile
 
 
 class Stem(nn.Module):

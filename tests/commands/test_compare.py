@@ -10,8 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import binomtest
 
 from pipelines import cli
-from pipelines.metrics.comparison import mcnemar
-from pipelines.metrics.predictions import parse_predictions
+from pipelines.metrics.predictions import mcnemar, parse_predictions
 
 LABELS = ("cat", "dog")
 

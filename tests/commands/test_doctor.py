@@ -11,7 +11,7 @@ from pipelines import cli
 from pipelines.commands import doctor
 from pipelines.commands.doctor import Finding
 from pipelines.paths import Paths
-from pipelines.tracking import stage as tracking
+from pipelines.tracking import runs
 
 
 @pytest.fixture(autouse=True)
@@ -102,7 +102,7 @@ def test_doctor_bundle_without_a_run_is_found_and_mended(tracked, toy_bundle, ca
     code, rows, _ = doctor_says(tracked, capsys, "--fix")
     assert code == 0
     assert rows["run toy"] == ("ok", "was missing; recorded now")
-    run = tracking.find_run(Paths(tracked), "toy", "f" * 64)
+    run = runs.find_run(Paths(tracked), "toy", "f" * 64)
     assert run is not None
 
     code, rows, out = doctor_says(tracked, capsys)

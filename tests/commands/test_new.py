@@ -11,8 +11,8 @@ from PIL import Image
 from pipelines import atomic, cli
 from pipelines.card import load_card
 from pipelines.config.params import load_params
+from pipelines.data.decoding import measure_range
 from pipelines.data.manifest import read_manifest
-from pipelines.data.range_of_set import measure_range
 from pipelines.paths import Paths
 from tests.file_tree import file_tree
 

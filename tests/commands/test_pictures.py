@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.commands.pictures import meant_by
+from pipelines.commands.predict import meant_by
 
 #: By name, what of it is passed over; None: nothing.
 FILES = {

@@ -11,7 +11,7 @@ import pytest
 from ruamel.yaml import YAML
 
 from pipelines.config.params import TaskParams, load_params
-from pipelines.data.prepared import preprocess_of
+from pipelines.data.manifest import preprocess_of
 from pipelines.paths import Paths
 from pipelines.stages.code import FINDING, HARMLESS, STAGES, code_of
 from pipelines.strict_yaml import read_yaml
@@ -48,7 +48,7 @@ def test_stage_depends_on_its_own_code(stage):
     if stage in FINDING:
         expected.add(Paths(Path()).code_list(stage, "${key}"))
     # One that builds a network finds it by name, as tasks are found.
-    builds = "pipelines/backbones/registry.py" in code_of(stage, ROOT)
+    builds = "pipelines/backbones/spec.py" in code_of(stage, ROOT)
     own = {path.as_posix() for path in expected}
     assert lists == own | ({BACKBONE_CODE} if builds else set())
     assert not [dep for dep in deps if dep.endswith(".py")]

@@ -232,7 +232,7 @@ def test_streamlit_of_its_own_is_quiet(person):
     [
         "import albumentations; albumentations.HorizontalFlip()",
         # Through the one door that makes torchvision's wheel load beside a torch without CUDA.
-        "from pipelines.backbones.registry import timm; timm().list_models()",
+        "from pipelines.backbones.spec import timm; timm().list_models()",
         "import huggingface_hub; huggingface_hub.HfApi()",
         "import mlflow; mlflow.set_tracking_uri('sqlite:///own.db')\n"
         "with mlflow.start_run(): mlflow.log_metric('loss', 1.0)",

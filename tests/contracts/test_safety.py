@@ -95,8 +95,8 @@ def test_sessions_are_made_in_one_place():
 
 
 def test_weights_are_known_by_their_hash_before_they_are_read():
-    from pipelines.backbones.providers import TimmHub
-    from pipelines.backbones.registry import backbones
+    from pipelines.backbones.spec import backbones
+    from pipelines.backbones.weights import TimmHub
 
     for spec in backbones().values():
         for provider in spec.weights:

@@ -7,7 +7,7 @@ from typing import get_args
 
 import pytest
 
-from pipelines.backbones.registry import backbones
+from pipelines.backbones.spec import backbones
 from pipelines.card import Domain, load_card
 from pipelines.config.params import load_params
 from pipelines.tasks import load_task

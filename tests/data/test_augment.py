@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.config.augment import AugmentParams
+from pipelines.config.view import AugmentParams
 from pipelines.data.augment import Views
 
 OFF = {
@@ -167,7 +167,7 @@ def test_import_asks_nobody_for_a_newer_version():
         "    if event in ('socket.connect', 'socket.getaddrinfo'): os._exit(9)\n"
         "sys.addaudithook(hook)\n"
         "os.environ.pop('NO_ALBUMENTATIONS_UPDATE', None)\n"
-        "from pipelines.config.augment import AugmentParams\n"
+        "from pipelines.config.view import AugmentParams\n"
         "from pipelines.data.augment import Views\n"
         f"Views(AugmentParams.model_validate({ON!r}), 32)\n"
         "print('albumentations' in sys.modules, os.environ['NO_ALBUMENTATIONS_UPDATE'])\n"

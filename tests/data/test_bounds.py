@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.data.bounds import MAX_PIXELS, max_pixels
 from pipelines.data.images import open_image
+from pipelines.data.pixel_range import MAX_PIXELS, max_pixels
 from pipelines.errors import ConfigError, CorruptImageError
 
 COST = Path(__file__).with_name("picture_cost.py")

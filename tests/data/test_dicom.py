@@ -22,8 +22,7 @@ from pydicom.uid import (
     RLELossless,
 )
 
-from pipelines.data.dicom import patient_key
-from pipelines.data.dicom_header import grey_levels
+from pipelines.data.dicom import grey_levels, patient_key
 from pipelines.data.images import glance, open_image
 from pipelines.data.pixel_range import Reading
 from pipelines.errors import CorruptImageError

@@ -12,10 +12,9 @@ import pillow_heif
 import pytest
 from PIL import Image
 
-from pipelines.data.formats import EXTRAS, extra_format_of, missing_extra, missing_extra_of_many
-from pipelines.data.image_bytes import file_header
-from pipelines.data.images import glance, open_image
+from pipelines.data.images import file_header, glance, open_image
 from pipelines.data.pixel_range import Reading
+from pipelines.data.tree import EXTRAS, extra_format_of, missing_extra, missing_extra_of_many
 from pipelines.errors import CorruptImageError
 
 ROOT = Path(__file__).parents[2]
@@ -151,7 +150,7 @@ def test_without_the_extra_every_door_says_so(tmp_path):
 import sys; sys.modules['pillow_heif'] = None
 from pathlib import Path
 from pipelines.data.images import glance, open_image
-from pipelines.data.image_bytes import file_header
+from pipelines.data.images import file_header
 from pipelines.errors import CorruptImageError
 doors = (open_image, lambda file: glance(file, side_px=9), lambda file: file_header(file, 'a'))
 for door in doors:

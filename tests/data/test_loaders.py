@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.config.augment import AugmentParams
+from pipelines.config.view import AugmentParams
 from pipelines.data.images import open_image
 from pipelines.data.loaders import Pictures, draw_seed
 from pipelines.data.manifest import in_split, read_manifest

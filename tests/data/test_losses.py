@@ -7,8 +7,7 @@ from pathlib import PurePosixPath
 import pytest
 
 from pipelines.data.account import CONFLICT, COPY, Account, account, check_all, check_classes
-from pipelines.data.formats import missing_extra
-from pipelines.data.tree import File
+from pipelines.data.tree import File, missing_extra
 from pipelines.errors import DataError
 
 NAMES = {"blight": "枯病", "rust": "rust"}

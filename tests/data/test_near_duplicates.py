@@ -11,10 +11,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image, ImageEnhance
 
-from pipelines.data import near_duplicates
+from pipelines.data import duplicates as near_duplicates
+from pipelines.data.duplicates import find, near_pairs
 from pipelines.data.fingerprints import GLANCE_PX, Fingerprint, Fingerprints, fingerprint, stack
 from pipelines.data.images import glance
-from pipelines.data.near_duplicates import find, near_pairs
 from tests.data.fixed_camera import CAMERAS, jpeg, part
 
 MAX_BITS = 4

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from pipelines.data.prepared import Prepared, read_summary
+from pipelines.data.manifest import Prepared, read_summary
 from pipelines.errors import DataError, MissingDataError
 
 

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from pipelines.data.duplicates import Indices
 from pipelines.data.manifest import SPLITS, Entry
-from pipelines.data.near_duplicates import Indices
 from pipelines.data.splits import assign_splits, check_leaks, in_two_splits
 from pipelines.errors import DataError, LeakageError
 

@@ -7,10 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipelines.data.loaders import Pictures
+from pipelines.data.loaders import Pictures, calibration_batches, stratified_sample
 from pipelines.data.manifest import Entry, in_split, read_manifest
 from pipelines.data.preprocess import Preprocess
-from pipelines.export.calibration_images import calibration_batches, stratified_sample
 
 
 def entries_of(counts: list[int]) -> list[Entry]:

@@ -5,10 +5,9 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
-from pipelines.export.equalize import equalized
 from pipelines.export.graphs import logits_of
 from pipelines.export.onnx_export import INPUT_NAME
-from pipelines.export.quantize import StaticQuantizer
+from pipelines.export.quantize import StaticQuantizer, equalized
 from pipelines.metrics.classification import sqnr_db
 from pipelines.serving.sessions import make_session
 

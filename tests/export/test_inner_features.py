@@ -9,8 +9,7 @@ from torch import nn
 
 from pipelines.backbones.heads import Classifier, make_head
 from pipelines.export.exact_sums import exact
-from pipelines.export.graphs import n_groups_of, session_with
-from pipelines.export.inner_features import with_inner_features
+from pipelines.export.graphs import n_groups_of, session_with, with_inner_features
 from pipelines.export.onnx_export import classifier_onnx
 from pipelines.export.quantize import StaticQuantizer
 from pipelines.metrics.classification import sqnr_db

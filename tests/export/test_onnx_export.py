@@ -12,8 +12,7 @@ import torch
 from torch import nn
 
 from pipelines.backbones.heads import make_classifier
-from pipelines.backbones.registry import backbones
-from pipelines.backbones.spec import IMAGENET_MEAN, IMAGENET_STD
+from pipelines.backbones.spec import IMAGENET_MEAN, IMAGENET_STD, backbones
 from pipelines.errors import ParityError
 from pipelines.export.onnx_export import (
     ACTIVATIONS_NAME,
@@ -24,7 +23,7 @@ from pipelines.export.onnx_export import (
     classifier_onnx,
     trunk_onnx,
 )
-from pipelines.serving.probabilities import softmax
+from pipelines.serving.classification import softmax
 from pipelines.serving.sessions import make_session
 
 NORMALISATION = (IMAGENET_MEAN, IMAGENET_STD)

@@ -10,11 +10,9 @@ from pipelines.config.export import ExportParams
 from pipelines.errors import ConfigError
 from pipelines.export import remedies
 from pipelines.export.attempts import Attempt, Recipe, best_of, max_bytes
-from pipelines.export.equalize import equalized
 from pipelines.export.graphs import blocks_of, logits_of
-from pipelines.export.quantize import stem_nodes
+from pipelines.export.quantize import equalized, rounded, stem_nodes
 from pipelines.export.remedies import REMEDIES, Search
-from pipelines.export.rounding import rounded
 from pipelines.kinds.classification.export import ExportedClassification
 from pipelines.metrics.classification import agreement, sqnr_db
 from pipelines.serving.bundle import Candidate

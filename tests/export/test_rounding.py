@@ -17,11 +17,9 @@ from torch import nn
 
 from pipelines.backbones.heads import Classifier, make_head
 from pipelines.backbones.spec import IMAGENET_MEAN, IMAGENET_STD
-from pipelines.export.equalize import equalized
 from pipelines.export.graphs import WeightGraph, logits_of
 from pipelines.export.onnx_export import classifier_onnx
-from pipelines.export.quantize import StaticQuantizer, stem_nodes
-from pipelines.export.rounding import round_weights, rounded
+from pipelines.export.quantize import StaticQuantizer, equalized, round_weights, rounded, stem_nodes
 from pipelines.metrics.classification import sqnr_db
 
 
@@ -191,7 +189,7 @@ _ROUND = """
 import sys
 from pathlib import Path
 import numpy as np
-from pipelines.export.rounding import rounded
+from pipelines.export.quantize import rounded
 folder = Path(sys.argv[1])
 batches = list(np.load(folder / "pictures.npy"))
 sys.stdout.buffer.write(rounded((folder / "model.onnx").read_bytes(), batches))

@@ -93,7 +93,7 @@ def preload() -> None:
         importlib.import_module(name)
     import torch
 
-    from pipelines.backbones.registry import torchvision_models
+    from pipelines.backbones.spec import torchvision_models
 
     torchvision_models()
     torch.set_num_threads(1)

@@ -21,7 +21,7 @@ from pathlib import Path
 import pytest
 
 from pipelines import atomic
-from pipelines.tracking import stage as tracking
+from pipelines.tracking import runs
 from tests.file_tree import results
 from tests.mlflow_server import mlflow_server
 
@@ -123,7 +123,7 @@ def test_locked_store_is_one_line(tracked_project, caplog, is_from_the_start):
         store.execute("BEGIN EXCLUSIVE")
     with (
         caplog.at_level(logging.INFO),
-        tracking.start(*arguments, name="n", training_key="k") as run,
+        runs.start(*arguments, name="n", training_key="k") as run,
     ):
         if not is_from_the_start:
             store.execute("BEGIN EXCLUSIVE")
@@ -150,7 +150,7 @@ def test_server_that_vanishes_in_the_middle_is_one_line(
         monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
         with (
             caplog.at_level(logging.INFO),
-            tracking.start(tracked_project, "tiny", "reference", name="n", training_key="k") as run,
+            runs.start(tracked_project, "tiny", "reference", name="n", training_key="k") as run,
         ):
             run.epoch(1, {"val_loss": 1.0})
             os.killpg(server.pid, signal.SIGKILL)
@@ -164,7 +164,7 @@ def test_server_that_vanishes_in_the_middle_is_one_line(
     assert "going on untracked" in said[0]
     # Taken up again where the store is back: the epochs stand once.
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    with tracking.start(tracked_project, "tiny", "reference", name="n", training_key="k") as again:
+    with runs.start(tracked_project, "tiny", "reference", name="n", training_key="k") as again:
         for step, value in ((1, 1.0), (2, 0.5), (3, 0.25)):
             again.epoch(step, {"val_loss": value})
     from mlflow import MlflowClient
@@ -186,9 +186,9 @@ def test_store_whose_making_was_killed_is_made_anew(tiny_project, monkeypatch):
     make_store(tiny_project.mlflow_db)
     assert not leftover.exists()
     monkeypatch.delenv("FIELDLENS_TRACKING")
-    with tracking.start(tiny_project, "tiny", "reference", name="n", training_key="k") as run:
+    with runs.start(tiny_project, "tiny", "reference", name="n", training_key="k") as run:
         run.epoch(1, {"val_loss": 1.0})
-    assert tracking.Tracker(tiny_project).newest_run("tiny", "task", "tiny") is not None
+    assert runs.Tracker(tiny_project).newest_run("tiny", "task", "tiny") is not None
 
 
 # -- writing --------------------------------------------------------------------------------------

@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from pipelines.data.formats import ALLOWED_FORMATS
 from pipelines.data.images import open_image
+from pipelines.data.tree import ALLOWED_FORMATS
 from pipelines.errors import CorruptImageError
 from pipelines.paths import Paths
 

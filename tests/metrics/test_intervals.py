@@ -10,7 +10,7 @@ from sklearn import metrics as sk
 
 from pipelines.errors import DataError
 from pipelines.metrics import intervals as iv
-from pipelines.metrics import resamples
+from pipelines.metrics import intervals as resamples
 from pipelines.metrics.certainty import metric_intervals
 from pipelines.metrics.classification import (
     accuracy,
@@ -21,8 +21,7 @@ from pipelines.metrics.classification import (
     macro_f1,
     reliability_bins,
 )
-from pipelines.metrics.intervals import roc_auc
-from pipelines.metrics.resamples import (
+from pipelines.metrics.intervals import (
     accuracies,
     balanced_accuracies,
     draw,
@@ -30,6 +29,7 @@ from pipelines.metrics.resamples import (
     precisions,
     recalls,
     resampled,
+    roc_auc,
     specificities,
 )
 

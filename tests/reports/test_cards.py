@@ -7,8 +7,7 @@ from typing import Any
 import pytest
 
 from pipelines.card import DatasetCard
-from pipelines.reports.pages import model_card
-from pipelines.reports.results import TaskResult
+from pipelines.reports.pages import TaskResult, model_card
 from pipelines.serving.bundle import Bundle, read_bundle
 from pipelines.serving.trust import AuditReport, Interval
 

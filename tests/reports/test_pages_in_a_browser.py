@@ -6,8 +6,7 @@ import json
 
 import pytest
 
-from pipelines.reports.pages import external_page, html_page
-from pipelines.reports.results import TaskResult
+from pipelines.reports.pages import TaskResult, external_page, html_page
 from pipelines.serving.bundle import read_bundle
 from pipelines.validation.external import Excluded, Validation
 from tests.apps.browsing import chromium

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
-from pipelines.card import DatasetCard, load_card
+from pipelines.card import DatasetCard, SampleSource, load_card
 from pipelines.data.images import open_image
 from pipelines.data.manifest import read_raw
 from pipelines.errors import ConfigError, CorruptImageError, DataError
@@ -26,7 +26,6 @@ from pipelines.samples.folder import (
     plan,
     write_sample,
 )
-from pipelines.source_kinds import SampleSource
 from tests.file_tree import file_tree
 
 ROOT = Path(__file__).resolve().parents[2]

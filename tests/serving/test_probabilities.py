@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from pipelines.serving.probabilities import softmax
+from pipelines.serving.classification import softmax
 
 LOGITS = arrays(np.float32, (3, 4), elements=st.floats(-500, 500, width=32, allow_subnormal=False))
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.card import ArchiveSource
 from pipelines.errors import SourceError
-from pipelines.source_kinds import ArchiveSource
 from pipelines.sources.archive import extract, fetch_archive
 from pipelines.sources.intake import Bounds, Intake
 from tests.file_tree import file_tree

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.card import FolderSource
 from pipelines.errors import SourceError
-from pipelines.source_kinds import FolderSource
 from pipelines.sources.folder import fetch_folder
 from pipelines.sources.intake import Intake
 from tests.file_tree import file_tree
@@ -211,7 +211,7 @@ def test_fetch_folder_that_is_none_is_an_error(tmp_path: Path, path: str) -> Non
 _AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from pipelines.source_kinds import (FolderSource)
+from pipelines.card import (FolderSource)
 from pipelines.sources.folder import fetch_folder
 from pipelines.sources.intake import Intake
 from pipelines.errors import SourceError

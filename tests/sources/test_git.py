@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.card import GitSource
 from pipelines.errors import BusyError, SourceError
 from pipelines.locks import hold
-from pipelines.source_kinds import GitSource
 from pipelines.sources.git import fetch_git
 from pipelines.sources.intake import Facts, Intake
 from tests.file_tree import file_tree

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.card import ArchiveSource, UrlListSource
 from pipelines.errors import SourceError
-from pipelines.source_kinds import ArchiveSource, UrlListSource
 from pipelines.sources.archive import fetch_archive
 from pipelines.sources.download import download
 from pipelines.sources.intake import Intake

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pipelines.errors import SourceError
-from pipelines.sources.addresses import check_address, is_address, public_name
+from pipelines.sources.download import check_address, is_address, public_name
 from pipelines.sources.intake import Intake, safe_path
 
 

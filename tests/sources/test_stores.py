@@ -13,8 +13,8 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from pipelines.card import ArchiveSource, StoreSource
 from pipelines.errors import SourceError
-from pipelines.source_kinds import ArchiveSource, StoreSource
 from pipelines.sources import stores as store_access
 from pipelines.sources.archive import fetch_archive
 from pipelines.sources.intake import Facts, Intake

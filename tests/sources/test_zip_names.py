@@ -12,9 +12,8 @@ from hypothesis import strategies as st
 from inflate64 import Deflater
 
 from pipelines.errors import SourceError
-from pipelines.sources.archive import extract
+from pipelines.sources.archive import extract, guess
 from pipelines.sources.intake import Intake
-from pipelines.sources.zips import guess
 from tests.file_tree import file_tree
 
 UTF8 = 0x800

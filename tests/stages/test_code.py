@@ -168,7 +168,7 @@ def families(project: Path) -> Path:
     files = {
         "spec.py": "x = 1\n",
         "registry.py": "import pipelines.backbones.spec\n",
-        "weights.py": "import pipelines.backbones.registry\n",
+        "weights.py": "import pipelines.backbones.spec\n",
         "bricks.py": "x = 1\n",
         "families/net.py": ENTRY,
     }
@@ -219,7 +219,7 @@ def test_a_backbone_that_went_has_no_list(project, families):
 
 
 def test_entries_that_are_read_are_those_that_are_run():
-    from pipelines.backbones.registry import backbones
+    from pipelines.backbones.spec import backbones
 
     assert code.backbone_files(ROOT) == {
         name: f"pipelines/backbones/families/{spec.family}.py" for name, spec in backbones().items()

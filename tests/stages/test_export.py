@@ -22,11 +22,11 @@ from pipelines.errors import BundleError, LeakageError, MissingDataError
 from pipelines.metrics.calibration import fit_temperature, operating_point
 from pipelines.paths import Paths, TaskPaths
 from pipelines.serving.bundle import read_bundle
+from pipelines.serving.classification import softmax
 from pipelines.serving.predictor import Predictor
-from pipelines.serving.probabilities import softmax
 from pipelines.stages import export
-from pipelines.training.assembly import normalise
 from pipelines.training.float_model import FloatModel, load_float_model, save_float_model
+from pipelines.training.job import normalise
 
 LABELS = ("red_tile", "green_tile", "blue_tile")
 CARD = """\
@@ -216,7 +216,7 @@ def test_a_refitted_model_is_as_sure_as_the_network_before_the_refit(precision, 
         assert bundle.operating_points[label].threshold == pytest.approx(
             expected.threshold, abs=1e-4
         )
-    # What is out of distribution is told from what the served file says of all that it was trained on.
+    # The served file says what is out of distribution, from all that it was trained on.
     assert bundle.abstention is not None
     n_train = len(in_split(read_manifest(files.manifest), "train"))
     assert (bundle.abstention.n_train, bundle.abstention.n_val) == (n_train + len(val), len(val))

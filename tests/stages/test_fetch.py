@@ -122,7 +122,7 @@ def test_fetch_sample_is_painted_and_never_credited_to_the_publisher(project: Pa
     assert document["kind"] == "sample"
     assert document["n_images"] == 12
     assert document["source"]["seed"] == 5
-    assert "painted" in document["publisher"]
+    assert "synthetic" in document["publisher"]
     assert "nobody" not in json.dumps(document)
 
 

@@ -106,8 +106,7 @@ def sizes(folder: Path) -> list[tuple[int, int]]:
 
 @pytest.mark.slow
 def test_two_hundred_classes_evaluate_in_two_minutes_and_one_gigabyte(tiny_project):
-    from pipelines.reports.pages import html_page
-    from pipelines.reports.results import TaskResult
+    from pipelines.reports.pages import TaskResult, html_page
 
     files = widened(tiny_project, 200, 836)
     elapsed_s, peak_bytes = evaluated(tiny_project)
@@ -126,8 +125,7 @@ def test_two_hundred_classes_evaluate_in_two_minutes_and_one_gigabyte(tiny_proje
 
 @pytest.mark.slow
 def test_a_thousand_classes_do_not_break_evaluate_or_the_report(tiny_project):
-    from pipelines.reports.pages import html_page, results_markdown
-    from pipelines.reports.results import TaskResult
+    from pipelines.reports.pages import TaskResult, html_page, results_markdown
 
     files = widened(tiny_project, 1000, 2000)
     elapsed_s, peak_bytes = evaluated(tiny_project)

@@ -17,16 +17,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.card import load_card
+from pipelines.card import SampleSource, load_card
 from pipelines.config.prepare import PrepareParams
-from pipelines.data.manifest import Entry, content_sha256, read_manifest
+from pipelines.data.manifest import Entry, content_sha256, read_manifest, read_summary
 from pipelines.data.pixel_range import Reading
-from pipelines.data.prepared import read_summary
 from pipelines.errors import ConfigError, DataError, MissingDataError
 from pipelines.paths import Paths
 from pipelines.samples import cats_dogs
 from pipelines.samples.folder import write_sample
-from pipelines.source_kinds import SampleSource
 from pipelines.stages import prepare
 from tests.data.fixed_camera import CAMERAS, jpeg, part
 from tests.file_tree import file_tree

@@ -17,8 +17,8 @@ from pipelines.data.preprocess import Preprocess
 from pipelines.errors import ConfigError, MissingDataError, WeightsError
 from pipelines.paths import Paths, TaskPaths
 from pipelines.stages import train
-from pipelines.training.assembly import normalise
 from pipelines.training.float_model import load_float_model
+from pipelines.training.job import normalise
 from tests.tiny_params import PARAMS, PHASE
 
 LABELS = ["red_tile", "green_tile", "blue_tile"]
@@ -214,7 +214,7 @@ def test_wrong_params_are_refused_and_nothing_is_written(changes, message, proje
 
 
 def test_weights_that_cannot_be_had_are_no_random_ones(project, files, monkeypatch):
-    from pipelines.backbones.registry import backbone, backbones
+    from pipelines.backbones.spec import backbone, backbones
 
     name = "mobilenet_v3_small"
     monkeypatch.setitem(backbones(), name, replace(backbone(name), weights=()))

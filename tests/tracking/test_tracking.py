@@ -15,8 +15,7 @@ from pipelines.config.gate import GateParams
 from pipelines.errors import GateError
 from pipelines.paths import Paths
 from pipelines.stages import evaluate, gate
-from pipelines.tracking import lineage
-from pipelines.tracking import stage as tracking
+from pipelines.tracking import mlflow_store, runs
 from tests.file_tree import results
 from tests.mlflow_server import closed_port, mlflow_server
 
@@ -25,11 +24,11 @@ PNG = b"\x89PNG not really"
 
 
 def start(paths: Paths, key: str = "k1"):
-    return tracking.start(paths, "tiny", "reference", name="mobilenet_v2-cached", training_key=key)
+    return runs.start(paths, "tiny", "reference", name="mobilenet_v2-cached", training_key=key)
 
 
 def tags_of(paths: Paths, weights_sha256: str = WEIGHTS) -> dict[str, str]:
-    return tracking.training_tags(
+    return runs.training_tags(
         paths,
         "tiny",
         "reference",
@@ -61,9 +60,9 @@ def train(paths: Paths) -> None:
         run.tags(tags_of(paths))
 
 
-def tell(paths: Paths, run: tracking.Run, accuracy: float, description: str = "words") -> None:
+def tell(paths: Paths, run: runs.Run, accuracy: float, description: str = "words") -> None:
     bundle_dir = paths.task("tiny").mobile_dir
-    tracking.log_test(run, {"accuracy": accuracy}, {}, bundle_dir, description)
+    runs.log_test(run, {"accuracy": accuracy}, {}, bundle_dir, description)
 
 
 def test_training_is_one_run_with_all_that_was_said(tracked_project):
@@ -132,8 +131,8 @@ def test_training_that_stops_is_taken_up_again(tracked_project, ends_with, statu
 def test_process_killed_in_the_middle_leaves_a_run_to_go_on_with(tracked_project):
     code = (
         "import sys, time; from pathlib import Path; from pipelines.paths import Paths;"
-        "from pipelines.tracking import stage as tracking;"
-        "start = tracking.start(Paths(Path(sys.argv[1])), 'tiny', 'reference', name='n',"
+        "from pipelines.tracking import runs;"
+        "start = runs.start(Paths(Path(sys.argv[1])), 'tiny', 'reference', name='n',"
         " training_key='k1');"
         "run = start.__enter__(); run.epoch(1, {'val_loss': 1.0});"
         "print(run.run_id, flush=True); time.sleep(60)"
@@ -159,7 +158,7 @@ def test_server_down_costs_one_line_and_little_time(tiny_project, monkeypatch, c
     with caplog.at_level(logging.INFO):
         train(tiny_project)
     assert time.monotonic() - started < 20
-    assert tracking.find_run(tiny_project, "tiny", WEIGHTS) is None
+    assert runs.find_run(tiny_project, "tiny", WEIGHTS) is None
     lines = [
         record.getMessage() for record in caplog.records if record.name.startswith("pipelines")
     ]
@@ -199,12 +198,12 @@ def test_store_that_fails_later_does_not_stop_a_training(tracked_project, caplog
 def test_off_touches_nothing_and_loads_no_mlflow(tiny_project):
     code = (
         "import sys; from pathlib import Path; from pipelines.paths import Paths;"
-        "from pipelines.tracking import stage as tracking; paths = Paths(Path(sys.argv[1]));\n"
-        "with tracking.start(paths, 't', 'd', name='n', training_key='k') as run:\n"
+        "from pipelines.tracking import runs; paths = Paths(Path(sys.argv[1]));\n"
+        "with runs.start(paths, 't', 'd', name='n', training_key='k') as run:\n"
         "    run.params({'a': 1}); run.epoch(1, {'b': 2.0}); run.figure('c.png', b'd')\n"
         "    run.artifact(paths.root); run.tags({'fieldlens.weights_sha256': 'e'})\n"
         "assert run.run_id is None\n"
-        "assert tracking.find_run(paths, 't', 'e') is None\n"
+        "assert runs.find_run(paths, 't', 'e') is None\n"
         "assert 'mlflow' not in sys.modules"
     )
     before = sorted(tiny_project.root.rglob("*"))
@@ -252,9 +251,9 @@ def test_description_follows_the_figures_until_a_person_writes_another(tracked_p
 
     train(tracked_project)
     for accuracy, words in ((0.5, "half"), (0.75, "three quarters")):
-        tell(tracked_project, tracking.find_run(tracked_project, "tiny", WEIGHTS), accuracy, words)
+        tell(tracked_project, runs.find_run(tracked_project, "tiny", WEIGHTS), accuracy, words)
         assert described() == words
-    run = tracking.find_run(tracked_project, "tiny", WEIGHTS)
+    run = runs.find_run(tracked_project, "tiny", WEIGHTS)
     client_of(tracked_project).set_tag(run.run_id, "mlflow.note.content", "Shown to the clinic.")
     tell(tracked_project, run, 0.8, "four fifths")
     assert described() == "Shown to the clinic."
@@ -308,7 +307,7 @@ def test_gate_releases_once_a_bundle_and_only_what_passes(tracked_project):
     (version,) = client.search_model_versions("name = 'tiny'")
     champion = client.get_model_version_by_alias("tiny", "champion")
     assert champion.version == version.version
-    assert tracking.champion_version(tracking.Tracker(tracked_project), "tiny") == "1"
+    assert runs.champion_version(runs.Tracker(tracked_project), "tiny") == "1"
     assert version.tags["served"] == "int8"
     assert version.tags["data_source"] == "sample"
     (run,) = runs_of(tracked_project)
@@ -351,15 +350,15 @@ def test_released_model_answers_through_mlflow(tracked_project):
 
 
 def test_git_revision_of_a_checkout(tmp_path):
-    assert lineage.git_revision(tmp_path) == "unknown"
-    assert lineage.git_revision(tmp_path / "absent") == "unknown"
+    assert mlflow_store.git_revision(tmp_path) == "unknown"
+    assert mlflow_store.git_revision(tmp_path / "absent") == "unknown"
     identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
     for command in (["init", "-q"], [*identity, "commit", "-q", "--allow-empty", "-m", "m"]):
         subprocess.run(["git", *command], cwd=tmp_path, check=True, env=os.environ)
-    assert len(lineage.git_revision(tmp_path)) == 40
+    assert len(mlflow_store.git_revision(tmp_path)) == 40
     (tmp_path / "file").write_text("x")
     subprocess.run(["git", "add", "file"], cwd=tmp_path, check=True)
-    assert lineage.git_revision(tmp_path).endswith("-dirty")
+    assert mlflow_store.git_revision(tmp_path).endswith("-dirty")
 
 
 @pytest.mark.slow
@@ -369,8 +368,8 @@ def test_real_server_over_http(tracked_project, monkeypatch, tmp_path):
         train(tracked_project)
         evaluate.run("tiny", EVALUATION, 42, tracked_project)
         gate.run("tiny", EASY, tracked_project)
-        tracker = tracking.Tracker(tracked_project)
-        assert tracking.champion_version(tracker, "tiny") == "1"
+        tracker = runs.Tracker(tracked_project)
+        assert runs.champion_version(tracker, "tiny") == "1"
     (run,) = runs_of(tracked_project)
     assert run.info.status == "FINISHED"
     assert list((tmp_path / "kept").rglob("curves.png"))
@@ -397,10 +396,10 @@ def test_epoch_that_is_said_again_after_a_kill_stands_once(tracked_project):
 
 def test_clock_put_back_hides_no_later_value(tracked_project, monkeypatch):
     train(tracked_project)
-    run = tracking.find_run(tracked_project, "tiny", WEIGHTS)
+    run = runs.find_run(tracked_project, "tiny", WEIGHTS)
     tell(tracked_project, run, 0.5)
     monkeypatch.setattr(time, "time", lambda: 1_000_000.0)
-    run = tracking.find_run(tracked_project, "tiny", WEIGHTS)
+    run = runs.find_run(tracked_project, "tiny", WEIGHTS)
     tell(tracked_project, run, 0.75)
     (found,) = runs_of(tracked_project)
     assert found.data.metrics["test.accuracy"] == 0.75
@@ -411,7 +410,7 @@ def test_test_that_is_told_twice_stands_once_and_the_training_keeps_its_end(trac
     train(tracked_project)
     (before,) = runs_of(tracked_project)
     for _ in range(2):
-        run = tracking.find_run(tracked_project, "tiny", WEIGHTS)
+        run = runs.find_run(tracked_project, "tiny", WEIGHTS)
         tell(tracked_project, run, 0.5)
     (after,) = runs_of(tracked_project)
     history = client_of(tracked_project).get_metric_history(run.run_id, "test.accuracy")
@@ -428,7 +427,7 @@ def test_what_is_killed_in_the_middle_never_looks_whole(tracked_project, monkeyp
     files = tracked_project.task("tiny")
     files.reports_dir.mkdir(parents=True, exist_ok=True)
     files.history.write_text("epoch,phase,train_loss\n1,head,2.5\n2,tail,1.5\n")
-    call = tracking.Tracker.call
+    call = runs.Tracker.call
     left = 0
 
     def until_killed(self, action):
@@ -439,7 +438,7 @@ def test_what_is_killed_in_the_middle_never_looks_whole(tracked_project, monkeyp
         return call(self, action)
 
     def record() -> None:
-        run = tracking.find_or_record(
+        run = runs.find_or_record(
             tracked_project,
             "tiny",
             WEIGHTS,
@@ -447,9 +446,9 @@ def test_what_is_killed_in_the_middle_never_looks_whole(tracked_project, monkeyp
             params={"a": 1},
             tags=tags_of(tracked_project),
         )
-        tracking.log_test(run, {"accuracy": 0.5}, {"a.png": PNG}, files.mobile_dir, "words")
+        runs.log_test(run, {"accuracy": 0.5}, {"a.png": PNG}, files.mobile_dir, "words")
 
-    monkeypatch.setattr(tracking.Tracker, "call", until_killed)
+    monkeypatch.setattr(runs.Tracker, "call", until_killed)
     n_killed = 0
     for n_calls in range(100):
         left = n_calls

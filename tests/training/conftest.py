@@ -44,7 +44,7 @@ MEAN = STD = (0.5, 0.5, 0.5)
 
 def make_net() -> Classifier:
     """Five of MobileNetV2's blocks for 32 px, cut after two."""
-    from pipelines.backbones.registry import torchvision_models
+    from pipelines.backbones.spec import torchvision_models
 
     v2 = torchvision_models().mobilenetv2
     relu6 = {"activation_layer": nn.ReLU6}

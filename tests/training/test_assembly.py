@@ -5,7 +5,7 @@ import pytest
 import torch
 
 from pipelines.backbones.spec import IMAGENET_MEAN, IMAGENET_STD
-from pipelines.training.assembly import (
+from pipelines.training.job import (
     frozen_trunks,
     normalise,
     open_split,
@@ -27,7 +27,7 @@ def test_normalised_pixels_are_those_that_the_exported_file_makes():
 @pytest.fixture
 def toy_params(tmp_path, monkeypatch, train_params):
     """Params of a backbone that wants another input than ImageNet's."""
-    from pipelines.backbones.registry import backbones
+    from pipelines.backbones.spec import backbones
     from tests.backbones.toy_family import toy
 
     monkeypatch.setitem(backbones(), "toy", toy(tmp_path / "weights"))

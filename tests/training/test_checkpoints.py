@@ -18,7 +18,7 @@ from pipelines.training.checkpoints import (
     restore_optimizer,
     save_checkpoint,
 )
-from pipelines.training.schedules import OPTIMIZERS, make_optimizer, parameter_groups
+from pipelines.training.fit import OPTIMIZERS, make_optimizer, parameter_groups
 
 
 def checkpoint(epoch: int = 3) -> Checkpoint:

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from pipelines.backbones.registry import backbone, backbones
+from pipelines.backbones.spec import backbone, backbones
 from pipelines.paths import Paths
 from pipelines.training import embedder
 from pipelines.training.embedder import kept_at
@@ -79,7 +79,7 @@ def test_embedding_is_that_of_the_network_with_what_stands_behind_its_pool(param
 def test_asking_where_it_is_kept_loads_no_torch(tmp_path):
     code = (
         "import sys; from pathlib import Path\n"
-        "from pipelines.backbones.registry import backbone\n"
+        "from pipelines.backbones.spec import backbone\n"
         "from pipelines.backbones.weights import found_sha256\n"
         "from pipelines.training import embedder\n"
         "assert backbone('mobilenet_v3_small').family == 'mobilenet_v3'\n"

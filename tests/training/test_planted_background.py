@@ -19,9 +19,9 @@ from pipelines.config.train import TrainParams
 from pipelines.data.manifest import Entry
 from pipelines.metrics.classification import accuracy
 from pipelines.paths import Paths
-from pipelines.training.assembly import normalise, open_split, phases_of
 from pipelines.training.batches import Split
 from pipelines.training.fit import fit
+from pipelines.training.job import normalise, open_split, phases_of
 from pipelines.training.runtime import Runtime
 from pipelines.training.start import start_model
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_sample_weight
 
 from pipelines.errors import ConfigError
-from pipelines.training.reweighing import class_draw_weights, source_draw_weights
+from pipelines.training.batches import class_draw_weights, source_draw_weights
 
 #: Images of each class (columns) in each source (rows).
 COUNTS = st.integers(2, 4).flatmap(

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from pipelines.errors import ConfigError
-from pipelines.training.schedules import OPTIMIZERS, make_optimizer, parameter_groups, rate_factor
+from pipelines.training.fit import OPTIMIZERS, make_optimizer, parameter_groups, rate_factor
 
 SCHEDULES = ("cosine", "one_cycle", "constant")
 

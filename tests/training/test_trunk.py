@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from pipelines.errors import ConfigError, CorruptImageError
-from pipelines.training.trunk import Slot, cached_activations, plain_slots, train_slots
+from pipelines.training.cached import Slot, cached_activations, plain_slots, train_slots
 
 SLOTS = [Slot(0, "fp32"), Slot(1, "fp32"), Slot(2, "fp32")]
 

@@ -17,9 +17,8 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.config.train import TrainParams
-from pipelines.training.batches import epoch_order
+from pipelines.training.batches import class_draw_weights, epoch_order
 from pipelines.training.fit import EpochLog, Phase, fit
-from pipelines.training.reweighing import class_draw_weights
 from pipelines.training.runtime import Runtime
 
 N_CLASSES = 3

@@ -1,4 +1,4 @@
-// From logits to probabilities: pipelines/serving/probabilities.py.
+// From logits to probabilities: pipelines/serving/classification.py.
 
 /** Probabilities of logits divided by the temperature (Guo et al. 2017). */
 export function softmax(logits: ArrayLike<number>, temperature: number): number[] {

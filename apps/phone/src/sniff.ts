@@ -6,7 +6,7 @@
 import { isDeep } from "./deep_png.ts";
 import { Refusal } from "./refusal.ts";
 
-/** As in pipelines/data/bounds.py, where they are explained. */
+/** As in pipelines/data/pixel_range.py, where they are explained. */
 export const MAX_PIXELS = 64_000_000;
 export const MAX_FILE_BYTES = 100_000_000;
 /** A browser holds four bytes a pixel, twice for a while; JPEG alone can be had at a fraction. */

@@ -6,9 +6,8 @@ References:
 
 from __future__ import annotations
 
-from pipelines.backbones.providers import TimmHub, TorchHub
-from pipelines.backbones.registry import torchvision_blocks
-from pipelines.backbones.spec import BackboneSpec, Input
+from pipelines.backbones.spec import BackboneSpec, Input, torchvision_blocks
+from pipelines.backbones.weights import TimmHub, TorchHub
 
 mnasnet1_0 = BackboneSpec(
     name="mnasnet1_0",

@@ -6,9 +6,8 @@ References:
 
 from __future__ import annotations
 
-from pipelines.backbones.providers import TimmHub, TorchHub, WheelMember
-from pipelines.backbones.registry import torchvision_blocks
-from pipelines.backbones.spec import BackboneSpec, Input
+from pipelines.backbones.spec import BackboneSpec, Input, torchvision_blocks
+from pipelines.backbones.weights import TimmHub, TorchHub, WheelMember
 
 mobilenet_v2 = BackboneSpec(
     name="mobilenet_v2",

@@ -6,9 +6,8 @@ References:
 
 from __future__ import annotations
 
-from pipelines.backbones.providers import LocalFile, TorchHub
-from pipelines.backbones.registry import torchvision_blocks
-from pipelines.backbones.spec import BackboneSpec, Input
+from pipelines.backbones.spec import BackboneSpec, Input, torchvision_blocks
+from pipelines.backbones.weights import LocalFile, TorchHub
 
 mobilenet_v3_small = BackboneSpec(
     name="mobilenet_v3_small",

@@ -20,12 +20,11 @@ from pipelines.metrics.certainty import (
     trust_intervals,
 )
 from pipelines.metrics.classification import agreement, classification_metrics, max_recall_drop
+from pipelines.metrics.intervals import Draws
 from pipelines.metrics.predictions import confusion_csv, predictions_csv
-from pipelines.metrics.resamples import Draws
 from pipelines.plots.served import served_figures
 from pipelines.serving.bundle import Bundle
-from pipelines.serving.classification import LOGITS_NAME
-from pipelines.serving.probabilities import softmax
+from pipelines.serving.classification import LOGITS_NAME, softmax
 from pipelines.serving.sessions import Precision
 
 

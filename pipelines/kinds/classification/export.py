@@ -19,8 +19,7 @@ from pipelines.metrics.calibration import fit_temperature, operating_point
 from pipelines.metrics.classification import accuracy, agreement, macro_f1
 from pipelines.serving.answer import EMBEDDING_NAME
 from pipelines.serving.bundle import TensorSpec
-from pipelines.serving.classification import LOGITS_NAME
-from pipelines.serving.probabilities import softmax
+from pipelines.serving.classification import LOGITS_NAME, softmax
 
 _LOG = logging.getLogger(__name__)
 
