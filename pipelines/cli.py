@@ -73,6 +73,7 @@ VERBS = {
     "app": ("app", "the apps in the browser, and the page for the phone beside them"),
     "new": ("new", "a task for a folder of your own images: card, params, test"),
     "tasks": ("tasks", "the tasks, and how far each has come"),
+    "cost": ("cost", "multiply-adds, parameters and memory of a backbone"),
     "doctor": ("doctor", "versions, weights, DVC, MLflow and bundles, and what to run next"),
     "workspace": ("workspace", "a second DVC workspace for folders of real images"),
 }

@@ -1,115 +1,17 @@
-"""Layers that families need and torch lacks.
-
-Networks that were trained in TensorFlow pad a convolution of stride 2 more at the right and at the
-bottom. timm computes how much while it runs; here it stands in the layer, so that an exported file
-holds constants, and the quantiser of ExecuTorch has no ``padding="same"`` to fail on
-(pytorch/executorch#20517).
-
-References:
-    TensorFlow, tf.nn.convolution: padding "SAME".
-
-A backbone with a classifier on top, split at a cut.
-"""
+"""A backbone with a classifier on top, split at a cut."""
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Sequence
-from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 
+from pipelines.backbones.layers import BehindPool
 from pipelines.backbones.spec import backbone
 from pipelines.errors import ConfigError
 
 
-class BehindPool(nn.Sequential):
-    """A network's last block: the pool, and the layers that read it.
-
-    It gives (n, d, 1, 1), whose mean over the picture is itself, so that whoever pools the last
-    block's output has the embedding.
-    """
-
-    def forward(self, maps: Tensor) -> Tensor:
-        """(n, c, h, w) to (n, d, 1, 1)."""
-        values = maps.mean(dim=(2, 3), keepdim=True)
-        for layer in self:
-            values = layer(values)
-        return values
-
-
-class SameConv2d(nn.Conv2d):
-    """A convolution that pads as TensorFlow's "same" does where its stride divides the input.
-
-    Inputs have a side that is a multiple of 32, and so does what reaches a convolution of stride s
-    a multiple of s: the padding of each side does not depend on the picture's size.
-    """
-
-    def __init__(
-        self,
-        in_channels: int,
-        out_channels: int,
-        kernel_size: tuple[int, int],
-        stride: tuple[int, int],
-        *,
-        dilation: tuple[int, int] = (1, 1),
-        **options: Any,
-    ) -> None:
-        """As ``nn.Conv2d``, which is told how to pad; sizes are (height, width)."""
-        sizes = zip(kernel_size, stride, dilation, strict=True)
-        height, width = (max(d * (size - 1) + 1 - step, 0) for size, step, d in sizes)
-        is_even = height % 2 == width % 2 == 0
-        options |= {"dilation": dilation, "padding": (height // 2, width // 2) if is_even else 0}
-        super().__init__(in_channels, out_channels, kernel_size, stride, **options)
-        #: Left, right, top, bottom of what the convolution itself cannot pad.
-        self.edges = (
-            None if is_even else (width // 2, width - width // 2, height // 2, height - height // 2)
-        )
-
-    def forward(self, values: Tensor) -> Tensor:
-        """(n, c, h, w) to (n, d, h / stride, w / stride)."""
-        if self.edges is not None:
-            values = nn.functional.pad(values, self.edges)
-        return super().forward(values)
-
-
-def with_explicit_padding(network: nn.Module) -> nn.Module:
-    """A copy whose convolutions with padding "same" have it written down; names stay.
-
-    Args:
-        network: with timm's ``Conv2dSame``, or torch's ``padding="same"``.
-    """
-    changed = copy.deepcopy(network)
-    for parent in changed.modules():
-        for name, child in parent.named_children():
-            if isinstance(child, nn.Conv2d) and (
-                child.padding == "same" or type(child).__name__ == "Conv2dSame"
-            ):
-                setattr(parent, name, _explicit(child))
-    return changed
-
-
-def _explicit(convolution: nn.Conv2d) -> SameConv2d:
-    kernel_size, stride, dilation = (
-        cast("tuple[int, int]", size)
-        for size in (convolution.kernel_size, convolution.stride, convolution.dilation)
-    )
-    explicit = SameConv2d(
-        convolution.in_channels,
-        convolution.out_channels,
-        kernel_size,
-        stride,
-        dilation=dilation,
-        groups=convolution.groups,
-        bias=convolution.bias is not None,
-        device="meta",
-    )
-    explicit.weight, explicit.bias = convolution.weight, convolution.bias
-    return explicit.train(convolution.training)
-
-
-# -- heads ----------------------------------------------------------------------------------------
 class Classifier(nn.Module):
     """Blocks, global average pooling, head.
 

