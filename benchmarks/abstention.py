@@ -181,7 +181,8 @@ def task_features(paths: Paths, tasks: Sequence[str], task: str) -> TaskFeatures
         kind: features(predictor, np.stack([preprocess(image) for image in images]))
         for kind, images in kinds().items()
     }
-    n_head = backbone(predictor.bundle.provenance.backbone).n_features
+    made_of = predictor.bundle.provenance
+    n_head = backbone(made_of.backbone, made_of.width).n_features
     return TaskFeatures(
         n_head,
         own,

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from pipelines.backbones.heads import Classifier
 from pipelines.backbones.spec import backbone
 from pipelines.config.params import load_params
+from pipelines.config.train import TrainParams
 from pipelines.metrics.classification import accuracy
 from pipelines.paths import Paths
 from pipelines.training import job as jobs
@@ -132,9 +133,14 @@ class _Timed(jobs.Observer):
     """Notes when the first epoch begins and each ends, and ends a training whose time is up."""
 
     def __init__(
-        self, result: Trained, watch: Stopwatch, backbone: str, test: Split | None, limit_s: float
+        self,
+        result: Trained,
+        watch: Stopwatch,
+        params: TrainParams,
+        test: Split | None,
+        limit_s: float,
     ):
-        self._backbone = backbone
+        self._params = params
         self._result, self._watch, self._test, self._limit_s = result, watch, test, limit_s
 
     def begun(self, key: str, model: Classifier) -> None:
@@ -149,7 +155,7 @@ class _Timed(jobs.Observer):
         if self._test is not None:
             with watch.paused():
                 measured = accuracy(
-                    self._test.class_index, answers_of(self.model, self._backbone, self._test)
+                    self._test.class_index, answers_of(self.model, self._params, self._test)
                 )
             result.epochs.append(Epoch(log.epoch, log.phase, watch.elapsed_s, measured))
         if watch.elapsed_s > self._limit_s:
@@ -174,9 +180,7 @@ def train(
         scratch = Paths(Path(folder))
         share_caches(setting, scratch)
         watch = Stopwatch()
-        timed = _Timed(
-            result, watch, setting.job.params.backbone, test if is_measured else None, limit_s
-        )
+        timed = _Timed(result, watch, setting.job.params, test if is_measured else None, limit_s)
         with contextlib.suppress(_Ended):
             done = jobs.train(
                 setting.job,
@@ -187,7 +191,7 @@ def train(
             )
             timed.model = done.model
         result.elapsed_s = watch.elapsed_s
-        result.answers = answers_of(timed.model, setting.job.params.backbone, test)
+        result.answers = answers_of(timed.model, setting.job.params, test)
         result.accuracy = accuracy(test.class_index, result.answers)
     return result
 
@@ -218,9 +222,9 @@ def export_trunk(setting: Setting) -> float:
     return elapsed_s if set(paths.trunks_dir.glob("*")) - kept else 0.0
 
 
-def answers_of(model: Classifier, name: str, split: Split) -> NDArray[np.int64]:
-    """Answers of a float model of that backbone; the model is left in inference mode."""
-    expected = backbone(name).input
+def answers_of(model: Classifier, params: TrainParams, split: Split) -> NDArray[np.int64]:
+    """Answers of a float model of these params; the model is left in inference mode."""
+    expected = backbone(params.backbone, params.width).input
     normalised = partial(normalise, mean=expected.mean, std=expected.std)
     model.eval()
     with torch.inference_mode():

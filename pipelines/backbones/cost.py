@@ -126,8 +126,9 @@ def cost_of(network: nn.Module, px: int, head: nn.Linear | None = None) -> Cost:
         if isinstance(module, nn.Conv2d | nn.Linear)
     ]
     try:
+        picture = torch.empty(1, 3, px, px, device="meta")
         with torch.inference_mode(), _Steps() as steps:
-            values = network(torch.empty(1, 3, px, px, device="meta"))
+            values = network(picture)
             if head is not None:
                 values = head(values.mean(dim=(2, 3)))
     finally:

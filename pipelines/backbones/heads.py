@@ -109,6 +109,7 @@ def make_head(
 
 def make_classifier(
     name: str,
+    width: float = 1.0,
     *,
     n_classes: int,
     hidden: Sequence[int],
@@ -119,6 +120,8 @@ def make_classifier(
     """An untrained classifier.
 
     Args:
+        name: of the backbone.
+        width: multiplier of its channels.
         n_classes: number of logits, at least 2.
         hidden: widths of the head's hidden layers.
         dropout: of the head, in [0, 1).
@@ -126,9 +129,9 @@ def make_classifier(
         seed: draws the initial weights; the global generator is left as it was.
 
     Raises:
-        ConfigError: if the backbone is unknown or has no such block.
+        ConfigError: if the backbone is unknown, or has no such width or block.
     """
-    spec = backbone(name)
+    spec = backbone(name, width)
     n_features, default_cut = spec.n_features, spec.default_cut
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)

@@ -293,6 +293,11 @@ def backbones() -> dict[str, BackboneSpec]:
     return found
 
 
+def all_widths() -> list[Backbone]:
+    """Every backbone at every width, narrow ones first."""
+    return [spec.at(width) for spec in backbones().values() for width in sorted(spec.widths)]
+
+
 def backbone(name: str, width: float = 1.0) -> Backbone:
     """The backbone of that name and width.
 

@@ -29,7 +29,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from pipelines.atomic import write_bytes
-from pipelines.backbones.spec import backbone, backbones, timm, torchvision_models
+from pipelines.backbones.spec import all_widths, backbone, timm, torchvision_models
 from pipelines.errors import WeightsError
 
 if TYPE_CHECKING:
@@ -366,7 +366,7 @@ def _folders(weights_dir: Path) -> list[Path]:
     return [weights_dir, *([Path(by_hand)] if by_hand else [])]
 
 
-def load_imagenet(name: str, weights_dir: Path) -> LoadedWeights:
+def load_imagenet(name: str, weights_dir: Path, width: float = 1.0) -> LoadedWeights:
     """ImageNet weights of a backbone, from the first provider that gives them.
 
     Args:
@@ -377,7 +377,7 @@ def load_imagenet(name: str, weights_dir: Path) -> LoadedWeights:
     """
     from torch import nn
 
-    spec = backbone(name)
+    spec = backbone(name, width)
     blocks = nn.ModuleList(spec.build())
     names, shapes = zip(*((k, v.shape) for k, v in blocks.state_dict().items()), strict=True)
     tried = []
@@ -385,7 +385,7 @@ def load_imagenet(name: str, weights_dir: Path) -> LoadedWeights:
         try:
             path = provider.find(_folders(weights_dir))
             if path is None:
-                _LOG.info("%s: fetching imagenet weights: %s", name, provider.title)
+                _LOG.info("%s: fetching imagenet weights: %s", spec.title, provider.title)
                 path = provider.fetch(weights_dir)
             tensors = provider.tensors(path, list(names))
             wrong = [n for n, s in zip(names, shapes, strict=True) if tensors[n].shape != s]
@@ -397,13 +397,14 @@ def load_imagenet(name: str, weights_dir: Path) -> LoadedWeights:
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         return LoadedWeights(tensors, provider.title, sha256, provider.licence)
     raise WeightsError(
-        f"{name}: no provider gave imagenet weights. Tried {'; '.join(tried)}. "
+        f"{spec.title}: no provider gave imagenet weights. Tried "
+        f"{'; '.join(tried) or 'none, since nobody is known to publish them'}. "
         f"Put one of these files into {weights_dir} or a folder named by FIELDLENS_WEIGHTS, or set "
         f"`weights: none` in params.yaml to train from scratch."
     )
 
 
-def found_sha256(name: str, weights_dir: Path) -> str | None:
+def found_sha256(name: str, weights_dir: Path, width: float = 1.0) -> str | None:
     """Hash of the file that `load_imagenet` reads, without loading it; None if it must be fetched.
 
     Args:
@@ -412,7 +413,7 @@ def found_sha256(name: str, weights_dir: Path) -> str | None:
     Raises:
         ConfigError: if the backbone is unknown.
     """
-    for provider in backbone(name).weights:
+    for provider in backbone(name, width).weights:
         try:
             path = provider.find(_folders(weights_dir))
         except Miss:
@@ -432,14 +433,14 @@ def status(weights_dir: Path) -> list[tuple[str, str, bool, str]]:
         A row a provider: backbone, provider, whether its file is here and unchanged, where or why.
     """
     rows = []
-    for name, spec in backbones().items():
-        for provider in spec.weights:
+    for each in all_widths():
+        for provider in each.weights:
             try:
                 path = provider.find(_folders(weights_dir))
             except Miss as miss:
-                rows.append((name, provider.title, False, str(miss)))
+                rows.append((each.title, provider.title, False, str(miss)))
                 continue
-            rows.append((name, provider.title, path is not None, str(path or "not fetched")))
+            rows.append((each.title, provider.title, path is not None, str(path or "not fetched")))
     return rows
 
 

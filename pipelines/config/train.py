@@ -35,6 +35,10 @@ class TrainParams(Strict):
     """How a float model is made from the train split, chosen by the val split."""
 
     backbone: str
+    #: Multiplier of its channels, one that its paper has: the alpha of MobileNets.
+    width: Annotated[
+        float, Field(gt=0, le=4, strict=False, exclude_if=lambda width: width == 1)
+    ] = 1.0
     #: ``imagenet`` (a table entry with providers and hashes), or ``none`` to train from scratch.
     weights: Literal["imagenet", "none"]
     #: Side of the model's input.

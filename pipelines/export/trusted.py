@@ -70,7 +70,8 @@ def trusted(
     if before_refit is not None:
         before = Before(of_known[-1][EMBEDDING_NAME], of_val[-1][EMBEDDING_NAME])
     fitted = fit(of_val[-1])
-    n_head = backbone(bundle.provenance.backbone).n_features
+    made_of = bundle.provenance
+    n_head = backbone(made_of.backbone, made_of.width).n_features
     abstention = fit_abstention(
         train_embedding,
         of_val[0][EMBEDDING_NAME],

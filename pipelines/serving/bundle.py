@@ -130,6 +130,8 @@ class Provenance(_Part):
     """Where the model comes from; no clock, host, run id or absolute path."""
 
     backbone: str
+    #: Multiplier of its channels.
+    width: Annotated[float, Field(gt=0, exclude_if=lambda width: width == 1)] = 1.0
     #: Table entry and provider of the initial weights, e.g. ``imagenet``, or ``none``.
     weights: str
     weights_sha256: str | None

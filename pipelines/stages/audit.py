@@ -106,7 +106,8 @@ def _features(
 ) -> dict[str, NDArray[np.generic]]:
     """By audit, (n, d); the embedding besides."""
     raw_dir = paths.task(task).raw_dir
-    preprocess = preprocess_of(train, reading, backbone(train.backbone).input.interpolation)
+    expected = backbone(train.backbone, train.width).input
+    preprocess = preprocess_of(train, reading, expected.interpolation)
     session = embedder(train, seed, paths)
 
     def seen(entry: Entry) -> tuple[BlindView, NDArray[np.uint8]]:

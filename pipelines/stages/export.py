@@ -194,6 +194,7 @@ def _bundle(
         int8_path=tuple(attempt.candidate for attempt in attempts),
         provenance=Provenance(
             backbone=meta.backbone,
+            width=meta.width,
             weights=f"{meta.weights} ({meta.weights_provider})"
             if meta.weights_provider
             else meta.weights,

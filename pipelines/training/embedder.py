@@ -78,12 +78,12 @@ def kept_at(params: TrainParams, seed: int, paths: Paths) -> Path:
         paths: as for `embedder`.
     """
     digest = hashlib.sha256(metadata.version("torch").encode())
-    digest.update(repr((params.backbone, params.weights, params.image_px)).encode())
+    digest.update(repr((params.backbone, params.width, params.weights, params.image_px)).encode())
     if params.weights == "none":
         digest.update(str(seed).encode())
     else:
-        digest.update(str(found_sha256(params.backbone, paths.weights_dir)).encode())
-    for file in _code(backbone(params.backbone).family):
+        digest.update(str(found_sha256(params.backbone, paths.weights_dir, params.width)).encode())
+    for file in _code(backbone(params.backbone).spec.family):
         digest.update(file.name.encode() + file.read_bytes())
     return paths.trunks_dir / f"backbone-{digest.hexdigest()[:24]}.onnx"
 
@@ -102,5 +102,5 @@ def _export(params: TrainParams, seed: int, paths: Paths) -> bytes:
     _LOG.info("exporting the frozen backbone %s", params.backbone)
     model, _ = start_model(params, 2, seed, paths)
     model.cut = len(model.blocks)  # all of it
-    expected = backbone(params.backbone).input
+    expected = backbone(params.backbone, params.width).input
     return trunk_onnx(model, params.image_px, expected.mean, expected.std)

@@ -34,6 +34,7 @@ class FloatModel(BaseModel):
     domain: str
     labels: Annotated[tuple[str, ...], Field(min_length=2)]
     backbone: str
+    width: Annotated[float, Field(exclude_if=lambda width: width == 1)] = 1.0
     cut: int
     hidden: tuple[int, ...]
     dropout: float
@@ -81,6 +82,7 @@ class FloatModel(BaseModel):
         """The network, untrained."""
         model = make_classifier(
             self.backbone,
+            self.width,
             n_classes=len(self.labels),
             hidden=self.hidden,
             dropout=self.dropout,

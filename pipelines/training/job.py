@@ -75,7 +75,7 @@ def preprocess_of(params: TrainParams, reading: Reading = AS_IT_COMES) -> Prepro
         params: backbone, side, crop and what is taken away.
         reading: of the prepared set.
     """
-    interpolation = backbone(params.backbone).input.interpolation
+    interpolation = backbone(params.backbone, params.width).input.interpolation
     return manifest.preprocess_of(params, reading, interpolation)
 
 
@@ -124,7 +124,7 @@ def phases_of(
         ConfigError: if the activations would not fit into ``max_cache_bytes``.
     """
     if params.strategy == "full":
-        expected = backbone(params.backbone).input
+        expected = backbone(params.backbone, params.width).input
         normalised = partial(normalise, mean=expected.mean, std=expected.std)
         return full_phases(model, params, train, val, normalised, seed=seed, what=task)
     trunks = frozen_trunks(model, params, train.pictures, seed, paths)
@@ -166,7 +166,7 @@ def frozen_trunks(
         pictures: of the train split, to calibrate int8.
         paths: where trunks are kept.
     """
-    expected = backbone(params.backbone).input
+    expected = backbone(params.backbone, params.width).input
     key = _trunk_key(model, params.image_px, expected)
     kept = paths.trunks_dir / f"{key}.onnx"
     if not kept.is_file():
@@ -465,13 +465,14 @@ def _meta(
 ) -> FloatModel:
     params, summary = job.params, data.summary
     preprocess = preprocess_of(params, summary.reading)
-    expected = backbone(params.backbone).input
+    expected = backbone(params.backbone, params.width).input
     entries = {split: in_split(data.entries, split) for split in SPLITS}
     return FloatModel(
         task=job.task,
         domain=job.domain,
         labels=summary.labels,
         backbone=params.backbone,
+        width=params.width,
         cut=model.cut,
         hidden=params.head.hidden,
         dropout=params.head.dropout,

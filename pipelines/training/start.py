@@ -34,6 +34,7 @@ def start_model(
     """
     model = make_classifier(
         params.backbone,
+        params.width,
         n_classes=n_classes,
         hidden=params.head.hidden,
         dropout=params.head.dropout,
@@ -42,6 +43,6 @@ def start_model(
     )
     if params.weights == "none":
         return model, None
-    weights = load_imagenet(params.backbone, paths.weights_dir)
+    weights = load_imagenet(params.backbone, paths.weights_dir, params.width)
     model.blocks.load_state_dict(weights.tensors)
     return fold_batch_norms(model), weights

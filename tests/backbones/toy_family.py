@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 
-from pipelines.backbones.heads import BehindPool, SameConv2d
-from pipelines.backbones.spec import BackboneSpec, Input, timm
+from pipelines.backbones.layers import BehindPool, SameConv2d
+from pipelines.backbones.spec import BackboneSpec, Input, Pretrained, timm
 from pipelines.backbones.weights import LocalFile
 
 
@@ -45,7 +45,7 @@ class Residual(nn.Module):
         return self.act(inner + self.bn3(self.shortcut(values)))
 
 
-def build() -> list[nn.Module]:
+def build(*_: object) -> list[nn.Module]:
     return [
         Stem(),
         Residual(8, 8, 2),
@@ -84,13 +84,17 @@ def toy(folder: Path) -> BackboneSpec:
         name="toy",
         family="toy",
         build=build,
-        input=Input(
-            px=64,
-            mean=(0.4, 0.5, 0.6),
-            std=(0.5, 0.5, 0.5),
-            interpolation="bicubic",
-            padding="same",
-        ),
         licence="MIT",
-        weights=(LocalFile("toy.safetensors", sha256, "net", "MIT"),),
+        widths={
+            1.0: Pretrained(
+                input=Input(
+                    px=64,
+                    mean=(0.4, 0.5, 0.6),
+                    std=(0.5, 0.5, 0.5),
+                    interpolation="bicubic",
+                    padding="same",
+                ),
+                weights=(LocalFile("toy.safetensors", sha256, "net", "MIT"),),
+            )
+        },
     )
