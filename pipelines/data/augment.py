@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,77 @@ from PIL import Image
 
 from pipelines.config.view import AugmentParams
 
+#: Share of the output's side beyond which more resolution before the crop shows no more detail.
+_MAX_OVERSIZE = 1.6
+
+
+class Views:
+    """Random views of pictures, the same for the same seed. Not shared between threads."""
+
+    def __init__(self, params: AugmentParams, image_px: int) -> None:
+        self._compose = _compose(params, image_px)
+        self._background = params.background
+        oversize = min(1 / math.sqrt(params.min_area), _MAX_OVERSIZE)
+        self._source_px = math.ceil(image_px * oversize)
+
+    def __call__(self, image: Image.Image, seeds: Sequence[int]) -> list[NDArray[np.uint8]]:
+        """A view a seed of one picture, which is shrunk only once.
+
+        Each is (image_px, image_px, 3), in [0, 255]; a seed is in [0, 2**32).
+        """
+        shorter = min(image.size)
+        if shorter > self._source_px:
+            scale = self._source_px / shorter
+            size = (round(image.width * scale), round(image.height * scale))
+            image = image.resize(size, Image.Resampling.BILINEAR)
+        pixels = np.asarray(image)
+        views = []
+        for seed in seeds:
+            source = paint_background(pixels, self._background, seed)
+            self._compose.set_random_seed(seed)
+            views.append(np.ascontiguousarray(self._compose(image=source)["image"]))
+        return views
+
+
+def _compose(params: AugmentParams, image_px: int) -> Any:
+    # Read at import: without it albumentations asks the package index for a newer version.
+    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
+    import albumentations as A
+    import cv2
+
+    # The threads are ours (one a picture); OpenCV's own would fight with them.
+    cv2.setNumThreads(0)
+    colour = max(params.brightness, params.contrast, params.saturation, params.hue) > 0
+    return A.Compose(
+        [
+            A.RandomResizedCrop(
+                size=(image_px, image_px),
+                scale=(params.min_area, 1.0),
+                ratio=(1 / params.max_aspect, params.max_aspect),
+                interpolation=cv2.INTER_LINEAR,
+            ),
+            A.HorizontalFlip(p=0.5 if params.horizontal_flip else 0.0),
+            A.VerticalFlip(p=0.5 if params.vertical_flip else 0.0),
+            A.Rotate(
+                limit=params.rotate_deg,
+                border_mode=cv2.BORDER_REFLECT_101,
+                p=0.7 if params.rotate_deg > 0 else 0.0,
+            ),
+            A.ColorJitter(
+                brightness=(1 - params.brightness, 1 + params.brightness),
+                contrast=(1 - params.contrast, 1 + params.contrast),
+                saturation=(1 - params.saturation, 1 + params.saturation),
+                hue=(-params.hue, params.hue),
+                p=0.8 if colour else 0.0,
+            ),
+            A.GaussianBlur(blur_limit=(3, 5), p=params.blur),
+            A.GaussNoise(std_range=(0.01, 0.05), p=params.noise),
+            A.ImageCompression(quality_range=(50, 95), p=params.jpeg),
+        ]
+    )
+
+
+# -- the painted background -----------------------------------------------------------------------
 #: Semi-axes of what is kept, as shares of half the picture's width and of half its height.
 _MIN_AXIS, _MAX_AXIS = 0.6, 1.0
 #: The middle moves at most so far, as a share of half the width and of half the height.
@@ -39,12 +111,9 @@ def paint_background(pixels: NDArray[np.uint8], share: float, seed: int) -> NDAr
     A blurred copy of the surroundings is not among them: its colour would go on telling the label.
 
     Args:
-        pixels: (h, w, 3), in [0, 255]; left alone.
+        pixels: (h, w, 3), in [0, 255]; left alone, and given back where nothing is painted.
         share: probability that anything is painted, in [0, 1].
         seed: draws whether, where and what; the same for the same seed.
-
-    Returns:
-        (h, w, 3), in [0, 255]; ``pixels`` itself where nothing is painted.
 
     References:
         Xiao et al. 2021, "Noise or signal: the role of image backgrounds in object recognition":
@@ -86,100 +155,3 @@ def _surroundings(
     cells = generator.integers(0, 256, (n_cells, n_cells, 3), dtype=np.uint8)
     noise = Image.fromarray(cells).resize((width_px, height_px), Image.Resampling.BICUBIC)
     return np.asarray(noise, dtype=np.float32)
-
-
-# -- augment --------------------------------------------------------------------------------------
-#: Share of the output's side beyond which more resolution before the crop shows no more detail.
-_MAX_OVERSIZE = 1.6
-
-
-class Views:
-    """Random views of pictures, the same for the same seed. Not shared between threads."""
-
-    def __init__(self, params: AugmentParams, image_px: int) -> None:
-        """Build the transforms.
-
-        Args:
-            params: how far each one goes.
-            image_px: side of a view.
-        """
-        self._compose = _compose(params, image_px)
-        self._background = params.background
-        oversize = min(1 / math.sqrt(params.min_area), _MAX_OVERSIZE)
-        self._source_px = math.ceil(image_px * oversize)
-
-    def __call__(self, image: Image.Image, seed: int) -> NDArray[np.uint8]:
-        """One view.
-
-        Args:
-            image: upright RGB.
-            seed: draws the view, in [0, 2**32).
-
-        Returns:
-            (image_px, image_px, 3), in [0, 255].
-        """
-        return self.many(image, [seed])[0]
-
-    def many(self, image: Image.Image, seeds: list[int]) -> list[NDArray[np.uint8]]:
-        """Several views of one picture, which is shrunk only once.
-
-        Args:
-            image: upright RGB.
-            seeds: one a view, each in [0, 2**32).
-
-        Returns:
-            A (image_px, image_px, 3) array in [0, 255] a seed.
-        """
-        shorter = min(image.size)
-        if shorter > self._source_px:
-            scale = self._source_px / shorter
-            size = (round(image.width * scale), round(image.height * scale))
-            image = image.resize(size, Image.Resampling.BILINEAR)
-        pixels = np.asarray(image)
-        views = []
-        for seed in seeds:
-            source = (
-                paint_background(pixels, self._background, seed) if self._background else pixels
-            )
-            self._compose.set_random_seed(seed)
-            view: NDArray[np.uint8] = self._compose(image=source)["image"]
-            views.append(np.ascontiguousarray(view))
-        return views
-
-
-def _compose(params: AugmentParams, image_px: int) -> Any:
-    # Read at import: without it albumentations asks the package index for a newer version.
-    os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
-    import albumentations as A
-    import cv2
-
-    # The threads are ours (one a picture); OpenCV's own would fight with them.
-    cv2.setNumThreads(0)
-    colour = max(params.brightness, params.contrast, params.saturation, params.hue) > 0
-    return A.Compose(
-        [
-            A.RandomResizedCrop(
-                size=(image_px, image_px),
-                scale=(params.min_area, 1.0),
-                ratio=(1 / params.max_aspect, params.max_aspect),
-                interpolation=cv2.INTER_LINEAR,
-            ),
-            A.HorizontalFlip(p=0.5 if params.horizontal_flip else 0.0),
-            A.VerticalFlip(p=0.5 if params.vertical_flip else 0.0),
-            A.Rotate(
-                limit=params.rotate_deg,
-                border_mode=cv2.BORDER_REFLECT_101,
-                p=0.7 if params.rotate_deg > 0 else 0.0,
-            ),
-            A.ColorJitter(
-                brightness=(1 - params.brightness, 1 + params.brightness),
-                contrast=(1 - params.contrast, 1 + params.contrast),
-                saturation=(1 - params.saturation, 1 + params.saturation),
-                hue=(-params.hue, params.hue),
-                p=0.8 if colour else 0.0,
-            ),
-            A.GaussianBlur(blur_limit=(3, 5), p=params.blur),
-            A.GaussNoise(std_range=(0.01, 0.05), p=params.noise),
-            A.ImageCompression(quality_range=(50, 95), p=params.jpeg),
-        ]
-    )
