@@ -7,8 +7,8 @@ peak, since one bright pixel would then darken the rest (docs/adr/0020). Not a n
 outside and is shown as the low end.
 
 The bounds of pixels, passes over them and shape keep a promise: no file, accepted or refused, costs
-a predictor more than 500 MB and 2 s of a core. Measured by tests/data/test_bounds.py, in a process
-a file. NumPy and Pillow alone. Called by `pipelines.data.images`.
+a predictor more than 500 MB and 2 s of a core. Measured by tests/data/test_pixel_range.py, in a
+process a file. NumPy and Pillow alone. Called by `pipelines.data.images`.
 """
 
 from __future__ import annotations
