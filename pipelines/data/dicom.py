@@ -57,8 +57,6 @@ class DicomImage(Image.Image):
         super().__init__()
         self.file, self.name = file, name
         self._size, self._mode = (file.facts.width_px, file.facts.height_px), file.facts.mode
-        #: What the file says of its pixels.
-        self.facts = file.facts
 
     def load(self) -> Any:
         """Decode, once; raises CorruptImageError where the pixels are damaged or not to be read."""

@@ -423,7 +423,8 @@ def _readable(data: bytes, layout: TiffLayout | None) -> bytes:
 def _is_deep(image: Image.Image, data: bytes, reading: Reading) -> bool:
     if isinstance(image, DicomImage):
         # A window of its own says how it is shown, where the data set states no range for all.
-        return image.facts.is_deep and not (reading.range is None and image.facts.has_window)
+        facts = image.file.facts
+        return facts.is_deep and not (reading.range is None and facts.has_window)
     return is_deep_png(data) or holds_deep_tiles(image)
 
 
