@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -100,7 +99,7 @@ class Views:
         oversize = min(1 / math.sqrt(params.min_area), _MAX_OVERSIZE)
         self._source_px = math.ceil(image_px * oversize)
 
-    def __call__(self, image: Image.Image, seeds: Sequence[int]) -> list[NDArray[np.uint8]]:
+    def __call__(self, image: Image.Image, seeds: list[int]) -> list[NDArray[np.uint8]]:
         """A view a seed of one picture, which is shrunk only once.
 
         Each is (image_px, image_px, 3), in [0, 255]; a seed is in [0, 2**32).
