@@ -14,12 +14,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 from anyascii import anyascii
 
 from pipelines.data.account import Account, account
-from pipelines.data.images import file_header
+from pipelines.data.images import FileHeader, file_header
 from pipelines.data.layout import Layout, read_folder
 from pipelines.data.tree import (
     IMAGE_SUFFIXES,
@@ -31,6 +30,8 @@ from pipelines.data.tree import (
 from pipelines.errors import ConfigError, CorruptImageError, DataError, MissingDataError
 from pipelines.progress import track
 
+#: One image for each of train, val and test.
+_MIN_IMAGES = 3
 _MAX_LETTERS = 60
 #: Han characters: each is a word, where letters make up words.
 _HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
@@ -40,6 +41,205 @@ _SIGNS = {"+": "plus ", "-": "minus "}
 _JOINERS = dict.fromkeys((0x200C, 0x200D))
 
 
+@dataclass(frozen=True, slots=True)
+class FoundClass:
+    """One class as it lies on the disk.
+
+    Attributes:
+        label: slug made of the name.
+        name: of the folder, or in the table's column ``label``.
+        n_images: files that may be images, or rows.
+    """
+
+    label: str
+    name: str
+    n_images: int
+
+
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """What a folder holds.
+
+    Attributes:
+        classes: sorted by label, numbers by size.
+        layout: how it is laid out, and which images stand where.
+        formats: header formats and how often they were seen, e.g. ``JPEG 40``.
+        modes: Pillow's modes, likewise.
+        smallest_px: shorter side of the smallest picture, in px; 0 if none could be read.
+        largest_px: longer side of the largest.
+        account: what every file is.
+        complaints: what the user should know before going on, a line each.
+    """
+
+    classes: tuple[FoundClass, ...]
+    layout: Layout
+    formats: Counter[str]
+    modes: Counter[str]
+    smallest_px: int
+    largest_px: int
+    account: Account
+    complaints: tuple[str, ...]
+
+    @property
+    def n_images(self) -> int:
+        """Images of all classes."""
+        return sum(found.n_images for found in self.classes)
+
+    @property
+    def n_unreadable(self) -> int:
+        """Files of classes whose header is of no known format, and rows without a file."""
+        return self.account.refused.total() + self.account.missing.total()
+
+
+def survey_folder(folder: Path) -> Survey:
+    """What a folder of images holds.
+
+    Args:
+        folder: in one of the layouts of `pipelines.data.layout`.
+
+    Raises:
+        MissingDataError: if there is no such folder.
+        DataError: if it has fewer than two classes, a class has fewer than `_MIN_IMAGES` images, or
+            the pictures of a class are all of kinds that are not read.
+        ConfigError: if no label can be made of a class's name.
+    """
+    if not folder.is_dir():
+        raise MissingDataError(
+            f"{folder}: there is no such folder. Expected a folder with a sub-folder a class, or "
+            f"with {TABLES[0]}."
+        )
+    layout = read_folder(folder)
+    by_name = layout.by_class
+    _check_classes(folder, layout)
+    labels = labels_for(list(by_name), str(folder))
+    headers: dict[str, FileHeader | str] = {
+        image.path: _header(folder / image.path)
+        for image in track(layout.images, "reading headers", len(layout.images))
+    }
+    read = [header for header in headers.values() if not isinstance(header, str)]
+    counted = account(
+        layout.files,
+        {
+            image.path: image.name
+            for image in layout.images
+            if not isinstance(headers[image.path], str)
+        },
+        {
+            image.path: (image.name, reason)
+            for image in layout.images
+            if isinstance(reason := headers[image.path], str)
+        },
+        by_name,
+    )
+    return Survey(
+        classes=tuple(
+            sorted(
+                (FoundClass(labels[name], name, len(images)) for name, images in by_name.items()),
+                key=lambda found: _natural(found.label),
+            )
+        ),
+        layout=layout,
+        formats=Counter(header.format for header in read),
+        modes=Counter(header.mode for header in read),
+        smallest_px=min((min(header.size) for header in read), default=0),
+        largest_px=max((max(header.size) for header in read), default=0),
+        account=counted,
+        complaints=(*_complaints(counted), *_no_classes(layout)),
+    )
+
+
+def _check_classes(folder: Path, layout: Layout) -> None:
+    for name, files in layout.without_images.items():
+        unread = Counter(suffix_of(file.path) for file in files)
+        if set(unread) & UNREAD_SUFFIXES:
+            raise DataError(
+                f"{folder}: {name!r} has no image that is read, but {_tally(unread)}. Expected "
+                f"images of each class ({', '.join(sorted(IMAGE_SUFFIXES))}). Convert them, or "
+                f"take the folder away."
+            )
+    by_name = layout.by_class
+    if len(by_name) < 2:
+        names = ", ".join(by_name) or "none"
+        raise DataError(
+            f"{folder}: expected at least 2 classes with images (got {len(by_name)}: {names}). "
+            f"One class cannot be told apart: give a sub-folder a class, or {TABLES[0]}."
+            f"{_hint(folder, layout)}"
+        )
+    for name, images in by_name.items():
+        if len(images) < _MIN_IMAGES:
+            raise DataError(
+                f"{folder}: class {name!r}: expected at least {_MIN_IMAGES} images, one for each "
+                f"of train, val and test (got {len(images)}). Add images or remove the class."
+            )
+
+
+def _hint(folder: Path, layout: Layout) -> str:
+    """Where the classes may be instead, or what lies about without a class."""
+    if len(layout.by_class) == 1 and layout.kind == "class_folders":
+        top = next(iter(layout.by_class))
+        below = {
+            parts[1] for image in layout.images if len(parts := PurePosixPath(image.path).parts) > 2
+        }
+        if len(below) > 1:
+            return (
+                f" {top!r} holds the folders {', '.join(sorted(below)[:3])}: if those are the "
+                f"classes, name {str(folder / top)!r}."
+            )
+    classed = {image.path for image in layout.images}
+    n_loose = sum(file.kind == "image" and str(file.path) not in classed for file in layout.files)
+    if n_loose:
+        return f" {n_loose} image(s) lie in no class's folder."
+    others = Counter(
+        suffix_of(file.path) or "no suffix" for file in layout.files if file.kind == "other"
+    )
+    return f" Of other files there are {_tally(others)}." if others else ""
+
+
+def _complaints(counted: Account) -> list[str]:
+    """A line for each class and reason for which files cannot be used."""
+    lines = []
+    for name in counted.classes:
+        for reason, n in counted.refused_of(name).items():
+            of = f"{n} of {counted.read[name] + counted.refused_of(name).total()} files"
+            lines.append(
+                missing_extra_of_many(n, name, reason)
+                or f"class {name!r}: {of} cannot be read: {reason}"
+            )
+        if counted.missing[name]:
+            lines.append(f"class {name!r}: {counted.missing[name]} listed file(s) are not there")
+        if not counted.read[name]:
+            lines.append(f"class {name!r}: no image is left; `prepare` will stop")
+    return lines
+
+
+def _no_classes(layout: Layout) -> list[str]:
+    return [
+        f"{name!r} is no class: its {len(files)} file(s) are no images "
+        f"({_tally(Counter(suffix_of(file.path) or 'no suffix' for file in files))})"
+        for name, files in layout.without_images.items()
+    ]
+
+
+def _tally(counts: Counter[str]) -> str:
+    return ", ".join(f"{n} {name}" for name, n in counts.most_common(4))
+
+
+def _natural(label: str) -> list[tuple[int, str]]:
+    """A key by which ``class_2`` comes before ``class_10``."""
+    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", label)]
+
+
+def _header(file: Path) -> FileHeader | str:
+    """A file's header; or, where it has none that is known, why `prepare` will refuse it."""
+    if not os.path.lexists(file):
+        return "the file is listed but is not there"
+    try:
+        return file_header(file, file.name)
+    except CorruptImageError as err:
+        return err.reason
+
+
+# -- labels ---------------------------------------------------------------------------------------
 def slug(name: str) -> str:
     """A name in the form of a label: lower case, digits and ``_``, a letter first.
 
@@ -127,215 +327,3 @@ def _letters(name: str) -> str:
     """What is the same in two names that differ only in case, blanks and signs."""
     folded = unicodedata.normalize("NFKC", name).casefold()
     return "".join(letter for letter in folded if letter.isalnum())
-
-
-# -- survey ---------------------------------------------------------------------------------------
-#: One image for each of train, val and test.
-MIN_IMAGES = 3
-
-
-@dataclass(frozen=True, slots=True)
-class FoundClass:
-    """One class as it lies on the disk.
-
-    Attributes:
-        label: slug made of the name.
-        name: of the folder, or in the table's column ``label``.
-        n_images: files that may be images, or rows.
-    """
-
-    label: str
-    name: str
-    n_images: int
-
-
-@dataclass(frozen=True, slots=True)
-class Survey:
-    """What a folder holds.
-
-    Attributes:
-        classes: sorted by label, numbers by size.
-        layout: how it is laid out, and which images stand where.
-        formats: header formats and how often they were seen, e.g. ``JPEG 40``.
-        modes: Pillow's modes, likewise.
-        smallest_px: shorter side of the smallest picture, in px; 0 if none could be read.
-        largest_px: longer side of the largest.
-        account: what every file is.
-        complaints: what the user should know before going on, a line each.
-    """
-
-    classes: tuple[FoundClass, ...]
-    layout: Layout
-    formats: Counter[str]
-    modes: Counter[str]
-    smallest_px: int
-    largest_px: int
-    account: Account
-    complaints: tuple[str, ...]
-
-    @property
-    def n_images(self) -> int:
-        """Images of all classes."""
-        return sum(found.n_images for found in self.classes)
-
-    @property
-    def n_unreadable(self) -> int:
-        """Files of classes whose header is of no known format, and rows without a file."""
-        return self.account.refused.total() + self.account.missing.total()
-
-
-def survey_folder(folder: Path) -> Survey:
-    """What a folder of images holds.
-
-    Args:
-        folder: in one of the layouts of `pipelines.data.layout`.
-
-    Raises:
-        MissingDataError: if there is no such folder.
-        DataError: if it has fewer than two classes, a class has fewer than `MIN_IMAGES` images, or
-            the pictures of a class are all of kinds that are not read.
-        ConfigError: if no label can be made of a class's name.
-    """
-    if not folder.is_dir():
-        raise MissingDataError(
-            f"{folder}: there is no such folder. Expected a folder with a sub-folder a class, or "
-            f"with {TABLES[0]}."
-        )
-    layout = read_folder(folder)
-    by_name = layout.by_class
-    _check_classes(folder, layout)
-    labels = labels_for(list(by_name), str(folder))
-    headers: dict[str, Header | str] = {
-        image.path: _header(folder / image.path)
-        for image in track(layout.images, "reading headers", len(layout.images))
-    }
-    read = [header for header in headers.values() if not isinstance(header, str)]
-    counted = account(
-        layout.files,
-        {
-            image.path: image.name
-            for image in layout.images
-            if not isinstance(headers[image.path], str)
-        },
-        {
-            image.path: (image.name, reason)
-            for image in layout.images
-            if isinstance(reason := headers[image.path], str)
-        },
-        by_name,
-    )
-    return Survey(
-        classes=tuple(
-            sorted(
-                (FoundClass(labels[name], name, len(images)) for name, images in by_name.items()),
-                key=lambda found: _natural(found.label),
-            )
-        ),
-        layout=layout,
-        formats=Counter(header.format for header in read),
-        modes=Counter(header.mode for header in read),
-        smallest_px=min((min(header.size) for header in read), default=0),
-        largest_px=max((max(header.size) for header in read), default=0),
-        account=counted,
-        complaints=(*_complaints(counted), *_no_classes(layout)),
-    )
-
-
-def _check_classes(folder: Path, layout: Layout) -> None:
-    for name, files in layout.without_images.items():
-        unread = Counter(suffix_of(file.path) for file in files)
-        if set(unread) & UNREAD_SUFFIXES:
-            raise DataError(
-                f"{folder}: {name!r} has no image that is read, but {_tally(unread)}. Expected "
-                f"images of each class ({', '.join(sorted(IMAGE_SUFFIXES))}). Convert them, or "
-                f"take the folder away."
-            )
-    by_name = layout.by_class
-    if len(by_name) < 2:
-        names = ", ".join(by_name) or "none"
-        raise DataError(
-            f"{folder}: expected at least 2 classes with images (got {len(by_name)}: {names}). "
-            f"One class cannot be told apart: give a sub-folder a class, or {TABLES[0]}."
-            f"{_hint(folder, layout)}"
-        )
-    for name, images in by_name.items():
-        if len(images) < MIN_IMAGES:
-            raise DataError(
-                f"{folder}: class {name!r}: expected at least {MIN_IMAGES} images, one for each of "
-                f"train, val and test (got {len(images)}). Add images or remove the class."
-            )
-
-
-def _hint(folder: Path, layout: Layout) -> str:
-    """Where the classes may be instead, or what lies about without a class."""
-    if len(layout.by_class) == 1 and layout.kind == "class_folders":
-        top = next(iter(layout.by_class))
-        below = {
-            parts[1] for image in layout.images if len(parts := PurePosixPath(image.path).parts) > 2
-        }
-        if len(below) > 1:
-            return (
-                f" {top!r} holds the folders {', '.join(sorted(below)[:3])}: if those are the "
-                f"classes, name {str(folder / top)!r}."
-            )
-    classed = {image.path for image in layout.images}
-    n_loose = sum(file.kind == "image" and str(file.path) not in classed for file in layout.files)
-    if n_loose:
-        return f" {n_loose} image(s) lie in no class's folder."
-    others = Counter(
-        suffix_of(file.path) or "no suffix" for file in layout.files if file.kind == "other"
-    )
-    return f" Of other files there are {_tally(others)}." if others else ""
-
-
-def _complaints(counted: Account) -> list[str]:
-    """A line for each class and reason for which files cannot be used."""
-    lines = []
-    for name in counted.classes:
-        for reason, n in counted.refused_of(name).items():
-            of = f"{n} of {counted.read[name] + counted.refused_of(name).total()} files"
-            lines.append(
-                missing_extra_of_many(n, name, reason)
-                or f"class {name!r}: {of} cannot be read: {reason}"
-            )
-        if counted.missing[name]:
-            lines.append(f"class {name!r}: {counted.missing[name]} listed file(s) are not there")
-        if not counted.read[name]:
-            lines.append(f"class {name!r}: no image is left; `prepare` will stop")
-    return lines
-
-
-def _no_classes(layout: Layout) -> list[str]:
-    return [
-        f"{name!r} is no class: its {len(files)} file(s) are no images "
-        f"({_tally(Counter(suffix_of(file.path) or 'no suffix' for file in files))})"
-        for name, files in layout.without_images.items()
-    ]
-
-
-def _tally(counts: Counter[str]) -> str:
-    return ", ".join(f"{n} {name}" for name, n in counts.most_common(4))
-
-
-def _natural(label: str) -> list[tuple[int, str]]:
-    """A key by which ``class_2`` comes before ``class_10``."""
-    return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", label)]
-
-
-class Header(NamedTuple):
-    """What a file says of its picture."""
-
-    format: str
-    mode: str
-    size: tuple[int, int]
-
-
-def _header(file: Path) -> Header | str:
-    """A file's header; or, where it has none that is known, why `prepare` will refuse it."""
-    if not os.path.lexists(file):
-        return "the file is listed but is not there"
-    try:
-        header = file_header(file, file.name)
-    except CorruptImageError as err:
-        return err.reason
-    return Header(header.format, header.mode, header.size)
