@@ -73,10 +73,6 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     """Serve the apps until the process is interrupted.
 
     Where a proxy has the phone page under another address, FIELDLENS_PHONE_URL says which.
-
-    Raises:
-        ConfigError: if Streamlit is not installed, there is no such task, or the port is taken.
-        BundleError: if there is no model, or no champion.
     """
     task, port, is_lan = arguments.task, arguments.port, arguments.lan
     if importlib.util.find_spec("streamlit") is None:
@@ -122,11 +118,7 @@ def _hub() -> Path:
 
 
 def _tasks(paths: Paths, task: str | None) -> list[str]:
-    """The tasks that are served: one, or all that have a card or a model.
-
-    Raises:
-        ConfigError: if there is no such task.
-    """
+    """The tasks that are served: one, or all that have a card or a model."""
     files = *paths.datasets_dir.glob("*/card.yaml"), *paths.models_dir.glob("*/mobile/bundle.json")
     tasks = sorted({path.relative_to(paths.root).parts[1] for path in files})
     if task is None:
@@ -144,9 +136,6 @@ def as_base_path(text: str) -> str:
 
     Args:
         text: e.g. ``/leaves`` or ``farm/leaves/``.
-
-    Raises:
-        ConfigError: if no address could hold it.
     """
     path = text.strip("/")
     if not re.fullmatch(r"(?:[\w~-][\w.~-]*(?:/[\w~-][\w.~-]*)*)?", path, re.ASCII):
@@ -174,11 +163,7 @@ def command_line(bind: str, port: int, base: str = "") -> list[str]:
 
 
 def _lan_address() -> str:
-    """This computer's address on the local network.
-
-    Raises:
-        ConfigError: if it has none.
-    """
+    """This computer's address on the local network."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(_ELSEWHERE)

@@ -59,13 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
-    """What separates two sets of answers, with intervals and the images that changed.
-
-    Raises:
-        MissingDataError: if there are no answers.
-        DataError: if a file is not predictions.csv, or the two speak of different images.
-        ConfigError: if it is not clear which precision is meant.
-    """
+    """What separates two sets of answers, with intervals and the images that changed."""
     one = _side(paths, arguments.a, arguments.precision)
     other = _align(_side(paths, arguments.b, arguments.precision_b or arguments.precision), one)
     found = compare(

@@ -20,11 +20,7 @@ _TIMEOUT_S = 120
 
 
 def ensure(paths: Paths) -> None:
-    """Fetch the detector's file if it is not there.
-
-    Raises:
-        WeightsError: if it cannot be had, or is another file.
-    """
+    """Fetch the detector's file if it is not there; a WeightsError where it cannot be had."""
     target = paths.face_model
     if target.is_file() and file_sha256(target) == SHA256:
         return

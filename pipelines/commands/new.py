@@ -80,13 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
-    """Write the three files of a task, and say what they rest on.
-
-    Raises:
-        ConfigError: if the slug is not one or is taken, a file is in the way, or params.yaml
-            cannot be added to.
-        DataError: if the folder cannot be a data set.
-    """
+    """Write the three files of a task, and say what they rest on."""
     task, domain = arguments.task, arguments.domain
     params = load_params(paths.params)
     folder = arguments.source.expanduser().resolve()

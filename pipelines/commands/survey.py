@@ -43,41 +43,31 @@ _JOINERS = dict.fromkeys((0x200C, 0x200D))
 
 @dataclass(frozen=True, slots=True)
 class FoundClass:
-    """One class as it lies on the disk.
+    """One class as it lies on the disk."""
 
-    Attributes:
-        label: slug made of the name.
-        name: of the folder, or in the table's column ``label``.
-        n_images: files that may be images, or rows.
-    """
-
+    #: Slug made of the name.
     label: str
+    #: Of the folder, or in the table's column ``label``.
     name: str
+    #: Files that may be images, or rows.
     n_images: int
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a folder holds.
+    """What a folder holds."""
 
-    Attributes:
-        classes: sorted by label, numbers by size.
-        layout: how it is laid out, and which images stand where.
-        formats: header formats and how often they were seen, e.g. ``JPEG 40``.
-        modes: Pillow's modes, likewise.
-        smallest_px: shorter side of the smallest picture, in px; 0 if none could be read.
-        largest_px: longer side of the largest.
-        account: what every file is.
-        complaints: what the user should know before going on, a line each.
-    """
-
+    #: Sorted by label, numbers by size.
     classes: tuple[FoundClass, ...]
     layout: Layout
+    #: Header formats and how often they were seen, e.g. ``JPEG 40``; Pillow's modes likewise.
     formats: Counter[str]
     modes: Counter[str]
+    #: Shorter side of the smallest picture, longer side of the largest; 0 if none could be read.
     smallest_px: int
     largest_px: int
     account: Account
+    #: What the user should know before going on, a line each.
     complaints: tuple[str, ...]
 
     @property
@@ -92,17 +82,7 @@ class Survey:
 
 
 def survey_folder(folder: Path) -> Survey:
-    """What a folder of images holds.
-
-    Args:
-        folder: in one of the layouts of `pipelines.data.layout`.
-
-    Raises:
-        MissingDataError: if there is no such folder.
-        DataError: if it has fewer than two classes, a class has fewer than `_MIN_IMAGES` images, or
-            the pictures of a class are all of kinds that are not read.
-        ConfigError: if no label can be made of a class's name.
-    """
+    """What a folder in one of the layouts of `pipelines.data.layout` holds."""
     if not folder.is_dir():
         raise MissingDataError(
             f"{folder}: there is no such folder. Expected a folder with a sub-folder a class, or "
@@ -243,14 +223,9 @@ def _header(file: Path) -> FileHeader | str:
 def slug(name: str) -> str:
     """A name in the form of a label: lower case, digits and ``_``, a letter first.
 
-    Letters are transliterated; a name that begins with a digit is set behind ``class_``; one
-    without letters and digits is spelled out.
-
-    Args:
-        name: of a class, e.g. ``Late blight (2021)``, ``健康`` or ``3mm crack``.
-
-    Returns:
-        E.g. ``late_blight_2021``, ``jian_kang`` or ``class_3mm_crack``.
+    Letters are transliterated (``Late blight (2021)`` to ``late_blight_2021``, ``健康`` to
+    ``jian_kang``); a name that begins with a digit is set behind ``class_``; one without letters
+    and digits is spelled out.
 
     References:
         anyascii (https://github.com/anyascii/anyascii) transliterates letter by letter.
@@ -268,11 +243,9 @@ def labels_for(names: Sequence[str], where: str) -> dict[str, str]:
     names that differ in signs alone have these spelled out.
 
     Args:
-        names: distinct, of one data set.
+        names: distinct, of one data set; unprintable ones are refused, and those that differ in
+            case and spaces alone.
         where: the folder, for messages.
-
-    Raises:
-        ConfigError: if a name cannot be printed, or two are the same but for case and spaces.
     """
     for name in names:
         if not name.translate(_JOINERS).isprintable() or not name.strip():

@@ -80,15 +80,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
-    """Validate on the folder that is named, or on those that params.yaml names.
-
-    Raises:
-        ConfigError: if the bundle is of another task, ``--out`` lies in the folder, or a task is
-            named that has no folder.
-        BundleError: if the bundle is missing, changed or not finished.
-        MissingDataError: if there is no such folder.
-        DataError: if nothing in the folder counts, or its classes are not those of the card.
-    """
+    """Validate on the folder that is named, or on those that params.yaml names."""
     if arguments.folder is None:
         return _on_declared(paths, arguments.task)
     return _on_folder(

@@ -54,12 +54,6 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     """Make the workspace, or bring it up to date; outputs that it has stay.
 
     Of published images alone, the exit code is 4 where a task must go without.
-
-    Raises:
-        ConfigError: if the folder is the project itself or holds something else.
-        MissingDataError: if the data have a folder for none of the tasks, or no published source
-            can be reached.
-        DataError: if a task's folder has fewer than two of the card's classes.
     """
     folder, data = arguments.folder, arguments.data
     params = load_params(paths.params)

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 from pipelines import cli, progress
-from pipelines.commands.predict import OOD_WARNING, SAMPLE_WARNING, meant_by
+from pipelines.commands.predict import OOD_WARNING, SAMPLE_WARNING, _meant_by
 from pipelines.metrics.abstention import fit_abstention
 from tests.processes import python
 
@@ -276,13 +276,13 @@ def tree(tmp_path: Path, monkeypatch) -> Path:
 
 
 def names(*arguments: str) -> list[str]:
-    meant = meant_by([Path(argument) for argument in arguments])
+    meant = _meant_by([Path(argument) for argument in arguments])
     assert meant.complaints == []
     return [file.as_posix() for file in meant.files]
 
 
 def test_folder_is_looked_through_and_the_account_adds_up(tree):
-    meant = meant_by([Path("photos")])
+    meant = _meant_by([Path("photos")])
     assert sorted(file.as_posix() for file in meant.files) == [
         *("photos/a.jpg", "photos/b.PNG", "photos/deep/down/c.jpeg", "photos/odd[1].jpg")
     ]
@@ -313,7 +313,7 @@ def test_pattern(tree, pattern, expected):
 
 
 def test_system_folders_are_passed_over_by_patterns_too(tree):
-    meant = meant_by([Path("photos/**/a.jpg")])
+    meant = _meant_by([Path("photos/**/a.jpg")])
     assert [file.as_posix() for file in meant.files] == ["photos/a.jpg"]
     assert meant.n_passed_over == {"system": 1}
 
@@ -339,7 +339,7 @@ def test_links_are_followed_but_not_in_circles(tree):
 
 def test_folder_and_pattern_without_a_file_are_complained_about(tree):
     (tree / "empty").mkdir()
-    meant = meant_by([Path("empty"), Path("photos/*.gif"), Path("photos/a.jpg"), Path("no/**/x")])
+    meant = _meant_by([Path("empty"), Path("photos/*.gif"), Path("photos/a.jpg"), Path("no/**/x")])
     assert [file.as_posix() for file in meant.files] == ["photos/a.jpg"]
     assert [said for _, said in meant.complaints] == [
         *("empty: holds no file.", "photos/*.gif: no file has such a name."),
@@ -351,7 +351,7 @@ def test_folder_and_pattern_without_a_file_are_complained_about(tree):
 def test_folder_that_may_not_be_read_is_complained_about(tree):
     (tree / "photos/deep").chmod(0)
     try:
-        meant = meant_by([Path("photos")])
+        meant = _meant_by([Path("photos")])
     finally:
         (tree / "photos/deep").chmod(0o755)
     assert "cannot be read" in meant.complaints[0][1]
