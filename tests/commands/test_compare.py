@@ -36,7 +36,8 @@ def write_answers(path: Path, answers, *, true=None, groups=None, names=None) ->
 
 TRUE = ["cat", "dog"] * 30
 #: Wrong on every third image.
-WORSE = ["dog" if i % 3 == 0 else label for i, label in enumerate(["cat", "dog"] * 30)]
+WORSE = ["dog" if i % 3 == 0 else label for i, label in enumerate(TRUE)]
+N_WRONG = sum(x != y for x, y in zip(WORSE, TRUE, strict=True))
 
 
 @pytest.fixture
@@ -51,12 +52,11 @@ def test_compare_finds_the_better_one_and_what_changed(two, capsys):
     a, b = two
     assert compare(a.parent, b) == 0
     out = capsys.readouterr().out
-    n_wrong = sum(x != y for x, y in zip(WORSE, TRUE, strict=True))
     assert "60 images of 60 groups" in out
     assert "B is better in accuracy" in out
     assert "B is better in macro-F1" in out
-    assert f"only in A 0, only in B {n_wrong}" in out
-    assert f"{n_wrong} answer(s) changed:" in out
+    assert f"only in A 0, only in B {N_WRONG}" in out
+    assert f"{N_WRONG} answer(s) changed:" in out
     assert ["cat/0.png", "cat", "dog", "cat"] in [line.split() for line in out.splitlines()]
 
 
