@@ -81,25 +81,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     """Validate on the folder that is named, or on those that params.yaml names."""
-    if arguments.folder is None:
-        return _on_declared(paths, arguments.task)
-    return _on_folder(
-        paths,
-        arguments.task,
-        arguments.folder,
-        bundle_path=arguments.bundle,
-        out=arguments.out,
-        as_json=arguments.as_json,
-    )
+    task, folder, as_json = arguments.task, arguments.folder, arguments.as_json
+    if folder is None:
+        return _on_declared(paths, task)
+    return _on_folder(paths, task, folder, arguments.bundle, arguments.out, as_json=as_json)
 
 
 def _on_folder(
     paths: Paths,
     task: str,
     folder: Path,
-    *,
     bundle_path: Path | None = None,
     out: Path | None = None,
+    *,
     as_json: bool = False,
 ) -> Answer:
     """Write validation.json, validation.html and predictions.csv, and give them in short."""
