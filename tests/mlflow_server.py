@@ -21,9 +21,7 @@ _START_S = 200
 def mlflow_server(store: Path, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """The process, in a group of its own, and its address; it is ended where it still runs.
 
-    Args:
-        store: SQLite file.
-        folder: where it works and keeps artifacts, under ``kept``.
+    ``store`` is an SQLite file; artifacts are kept in ``folder/kept``.
     """
     port = closed_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]

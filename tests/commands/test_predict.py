@@ -210,11 +210,10 @@ def test_predict_no_model_yet_says_how_to_make_one(toy_project, colour_images, c
     assert "make repro" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("is_folder", [True, False])
-def test_predict_bundle_by_path(is_folder, toy_bundle, colour_images, tmp_path, capsys):
-    path = toy_bundle.parent if is_folder else toy_bundle
-    assert predict(tmp_path, colour_images["red"], "--bundle", path, "--json") == 0
-    assert json.loads(capsys.readouterr().out)["task"] == "toy"
+def test_predict_bundle_by_path(toy_bundle, colour_images, tmp_path, capsys):
+    for path in (toy_bundle.parent, toy_bundle):
+        assert predict(tmp_path, colour_images["red"], "--bundle", path, "--json") == 0
+        assert json.loads(capsys.readouterr().out)["task"] == "toy"
 
 
 def test_predict_bundle_with_one_byte_changed_is_refused(
