@@ -91,7 +91,7 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
 
 
 def page(paths: Paths) -> str:
-    """docs/THIRD_PARTY.md; raises what `main` does."""
+    """docs/THIRD_PARTY.md; a MissingDataError where a package is not installed as pinned."""
     pins = read_lock(paths.constraints)
     serving = _serving(paths, pins)
     packages = [

@@ -96,19 +96,12 @@ def survey_folder(folder: Path) -> Survey:
         image.path: _header(folder / image.path)
         for image in track(layout.images, "reading headers", len(layout.images))
     }
-    read = [header for header in headers.values() if not isinstance(header, str)]
+    names = {image.path: image.name for image in layout.images}
+    read = {path: header for path, header in headers.items() if not isinstance(header, str)}
     counted = account(
         layout.files,
-        {
-            image.path: image.name
-            for image in layout.images
-            if not isinstance(headers[image.path], str)
-        },
-        {
-            image.path: (image.name, reason)
-            for image in layout.images
-            if isinstance(reason := headers[image.path], str)
-        },
+        {path: names[path] for path in read},
+        {path: (names[path], why) for path, why in headers.items() if isinstance(why, str)},
         by_name,
     )
     return Survey(
@@ -119,10 +112,10 @@ def survey_folder(folder: Path) -> Survey:
             )
         ),
         layout=layout,
-        formats=Counter(header.format for header in read),
-        modes=Counter(header.mode for header in read),
-        smallest_px=min((min(header.size) for header in read), default=0),
-        largest_px=max((max(header.size) for header in read), default=0),
+        formats=Counter(header.format for header in read.values()),
+        modes=Counter(header.mode for header in read.values()),
+        smallest_px=min((min(header.size) for header in read.values()), default=0),
+        largest_px=max((max(header.size) for header in read.values()), default=0),
         account=counted,
         complaints=(*_complaints(counted), *_no_classes(layout)),
     )
