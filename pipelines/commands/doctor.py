@@ -101,14 +101,14 @@ def _weights(paths: Paths) -> Iterable[Finding]:
         return  # serving needs no initial weights
     from pipelines.backbones import weights
 
-    rows = weights.status(paths.cache_dir / "weights")
+    rows = weights.status(paths.weights_dir)
     for name in dict.fromkeys(row[0] for row in rows):
         providers = [row for row in rows if row[0] == name]
         found = next((row for row in providers if row[2]), None)
         if found is not None:
             yield Finding("ok", f"weights {name}", f"{found[1]}: {found[3]}")
         else:
-            tried = ", ".join(str(row[1]) for row in providers)
+            tried = ", ".join(row[1] for row in providers)
             yield Finding("note", f"weights {name}", f"not here yet; `train` will ask {tried}")
 
 

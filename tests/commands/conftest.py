@@ -13,10 +13,9 @@ from PIL import Image
 from pipelines import cli
 from pipelines.paths import Paths
 from tests.conftest import colour_bundle, mean_colour_net
+from tests.processes import ROOT
 from tests.tiny_params import params_of
 from tests.toy_card import CARD
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
