@@ -75,6 +75,8 @@ def dicom(
     Args:
         array: (h, w) or (h, w, 3), of 8 or 16 bits.
         bits: stored.
+        photometric: what the samples are.
+        syntax: the transfer syntax.
         frame: the pixels as compressed already; else pydicom compresses them.
         elements: more of the header, by keyword.
     """
@@ -99,12 +101,12 @@ def dicom(
 
 def as_jpeg(array: np.ndarray) -> bytes:
     """A frame of JPEG, of quality 95."""
-    return _encoded(array, "JPEG", quality=95)
+    return _encoded(Image.fromarray(array), "JPEG", quality=95)
 
 
 def as_jpeg2000(array: np.ndarray) -> bytes:
     """A frame of JPEG 2000, without loss."""
-    return _encoded(array, "JPEG2000", no_jp2=True)
+    return _encoded(Image.fromarray(array), "JPEG2000", no_jp2=True)
 
 
 def in_jpeg(array: np.ndarray, photometric: str) -> bytes:
@@ -118,7 +120,7 @@ def in_jpeg2000(array: np.ndarray, bits: int, photometric: str, **elements: obje
     return dicom(array, bits, photometric, JPEG2000Lossless, frame, **elements)
 
 
-def _encoded(array: np.ndarray, form: str, **options: object) -> bytes:
+def _encoded(image: Image.Image, form: str, **options: object) -> bytes:
     buffer = io.BytesIO()
-    Image.fromarray(array).save(buffer, form, **options)
+    image.save(buffer, form, **options)
     return buffer.getvalue()

@@ -35,12 +35,10 @@ def test_predict_shows_labels_latency_limits_and_the_sample_warning(
     assert "1 thread of" in out
     assert " ms" in out
     assert "Not for: anything else" in out
-
-
-def test_predict_model_of_real_images_carries_no_sample_warning(toy_bundle, colour_images, capsys):
+    # A model of real images carries no warning.
     text = toy_bundle.read_text().replace('"data_source": "sample"', '"data_source": "folder"')
     toy_bundle.write_text(text)
-    assert predict(toy_bundle.parents[3], colour_images["red"]) == 0
+    assert predict(toy_project, colour_images["red"]) == 0
     assert SAMPLE_WARNING not in capsys.readouterr().out
 
 
@@ -51,16 +49,9 @@ def test_predict_says_when_it_does_not_know_the_kind_of_picture(
     known = np.array([20, 230, 20]) / 255 * np.random.default_rng(0).uniform(0.7, 1.3, (60, 3))
     document = json.loads(toy_bundle.read_text())
     document["abstention"] = fit_abstention(known[:40], known[40:], 0.95).model_dump()
-    document["operating_points"] = {
-        "green": {
-            "threshold": 0.5,
-            "min_specificity": 0.9,
-            "sensitivity": 0.8,
-            "specificity": 0.9,
-            "n_positive": 5,
-            "n_negative": 10,
-        }
-    }
+    shares = {"min_specificity": 0.9, "sensitivity": 0.8, "specificity": 0.9}
+    point = {"threshold": 0.5, "n_positive": 5, "n_negative": 10, **shares}
+    document["operating_points"] = {"green": point}
     toy_bundle.write_text(json.dumps(document))
     black = tmp_path / "black.png"
     Image.new("RGB", (20, 20)).save(black)

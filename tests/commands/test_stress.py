@@ -37,6 +37,8 @@ def test_stress_shows_a_row_a_change_with_its_bound(project, capsys):
     assert len(rows) == CHANGES
     assert all(row.split("  ")[-1].strip() == "0" for row in rows)
     assert all("1.000" in row for row in rows)
+    assert stress(project, "tiny", "--split", "val") == 0
+    assert capsys.readouterr().out.startswith("tiny, int8, 12 val images\n")
 
 
 def test_stress_over_a_bound_names_it_and_exits_like_the_gate(project, capsys):
@@ -48,12 +50,6 @@ def test_stress_over_a_bound_names_it_and_exits_like_the_gate(project, capsys):
     missed = [line for line in complaints if "evaluate.max_changed." in line]
     assert missed
     assert all(line.startswith("fieldlens: tiny: ") for line in missed)
-
-
-def test_stress_of_the_val_split_is_another(project, capsys):
-    bounded(project, 1.0)
-    assert stress(project, "tiny", "--split", "val") == 0
-    assert capsys.readouterr().out.startswith("tiny, int8, 12 val images\n")
 
 
 def test_stress_refuses_other_splits_than_the_models(project, capsys):
