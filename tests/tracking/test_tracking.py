@@ -17,8 +17,7 @@ from pipelines.paths import Paths
 from pipelines.stages import evaluate, gate
 from pipelines.tracking import mlflow_store, runs
 from tests.file_tree import results
-from tests.loopback import closed_port
-from tests.mlflow_server import mlflow_server
+from tests.mlflow_server import closed_port, mlflow_server
 
 WEIGHTS = "bb" * 32  # As in the bundle of the fixture.
 PNG = b"\x89PNG not really"
