@@ -18,7 +18,7 @@ from streamlit.navigation.page import Page as StreamlitPage
 
 from apps.banners import figure, interval, worst_score
 from apps.frame import data_url, symbol
-from apps.models import PHONE_VARIABLE, Model, all_tasks, load_model, project
+from apps.models import PHONE_VARIABLE, TASK_VARIABLE, Model, all_tasks, load_model, project
 from apps.texts import Texts
 from apps.ui import TaskApp, heading, open_page, run
 from pipelines.errors import BundleError
@@ -34,14 +34,16 @@ def app_of(task: str) -> TaskApp:
     """The app of a task: its own, or the general one."""
     if not (_APPS / f"{task}.py").is_file():
         return TaskApp(task)
-    app = import_module(f"apps.{task}").APP
-    if not isinstance(app, TaskApp):
-        raise TypeError(f"apps.{task}.APP: expected a TaskApp")
-    return app
+    # A user's task may have the name of another module here.
+    app = getattr(import_module(f"apps.{task}"), "APP", None)
+    return app if isinstance(app, TaskApp) else TaskApp(task)
 
 
 def main() -> None:
-    """Show the hub, or the task that the address names."""
+    """Show the hub, or the task that the address or the environment names."""
+    if task := os.environ.get(TASK_VARIABLE):
+        run(app_of(task))
+        return
     tasks = all_tasks()
     apps = {task: app_of(task) for task in tasks}
     pages = {task: st.Page(_page_of(app), title=task, url_path=task) for task, app in apps.items()}

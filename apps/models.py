@@ -26,6 +26,8 @@ from pipelines.serving.sessions import Precision
 ROOT_VARIABLE = "FIELDLENS_ROOT"
 #: A folder that is laid out as the project's, with models of the registry; unset: the project's.
 MODELS_VARIABLE = "FIELDLENS_MODELS_ROOT"
+#: The one task that is served; unset: all of them.
+TASK_VARIABLE = "FIELDLENS_TASK"
 #: Address of the phone page; unset: it is not served.
 PHONE_VARIABLE = "FIELDLENS_PHONE_URL"
 

@@ -32,7 +32,7 @@ import psutil
 from PIL import Image
 from report import ROOT, header, make_parser, run, say, table
 
-from pipelines.commands.app import SERVER_ENVIRONMENT, command_line, find_app
+from pipelines.commands.app import SERVER_ENVIRONMENT, command_line
 from pipelines.errors import ConfigError
 from pipelines.paths import Paths
 
@@ -98,9 +98,8 @@ def served(paths: Paths) -> Iterator[tuple[str, psutil.Process]]:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = int(probe.getsockname()[1])
-    app = find_app(paths, None)
     process = subprocess.Popen(
-        command_line(app, "127.0.0.1", port),
+        command_line("127.0.0.1", port),
         cwd=ROOT,
         env={**SERVER_ENVIRONMENT, **os.environ, "FIELDLENS_ROOT": str(paths.root.resolve())},
         stdout=subprocess.DEVNULL,

@@ -80,14 +80,7 @@ VERBS = {
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one command line.
-
-    Args:
-        argv: arguments without the program's name; None for those of the process.
-
-    Returns:
-        The exit code.
-    """
+    """Run one command line, by default the process's; gives the exit code."""
     go_quiet()
     argv = sys.argv[1:] if argv is None else argv
     try:
@@ -123,11 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def make_parser(wanted: Container[str]) -> argparse.ArgumentParser:
-    """The parser of `fieldlens`; what it gives has the verb's function as ``main``.
-
-    Args:
-        wanted: verbs whose own arguments are needed; their modules are imported.
-    """
+    """The parser of `fieldlens`; the modules of the verbs that are wanted are imported."""
     parser = argparse.ArgumentParser(
         prog="fieldlens",
         description=_INTRODUCTION,
@@ -164,9 +153,7 @@ def _log_to_stderr(*, verbose: bool) -> None:
     handler = logging.StreamHandler()
     handler.setFormatter(logging.Formatter("%(message)s"))
     logger = logging.getLogger("pipelines")
-    for old in list(logger.handlers):
-        logger.removeHandler(old)
-    logger.addHandler(handler)
+    logger.handlers = [handler]
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
     logger.propagate = False
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -15,7 +16,7 @@ from PIL import Image
 from pipelines.atomic import file_sha256
 from pipelines.config.evaluate import EvaluateParams
 from pipelines.data.manifest import Entry, content_sha256, write_manifest
-from pipelines.paths import Paths
+from pipelines.paths import Paths, TaskPaths
 from pipelines.serving.bundle import Artefact, Bundle
 from pipelines.serving.trust import AuditReport, AuditScore, Interval
 
@@ -76,12 +77,15 @@ def _tiny_template(tmp_path_factory: pytest.TempPathFactory) -> Paths:
     files.prepared_dir.mkdir(parents=True)
     files.manifest.write_text(write_manifest(entries), encoding="utf-8")
     files.reports_dir.mkdir(parents=True)
-    files.audit.write_text(tiny_audit().model_dump_json(indent=2) + "\n", encoding="utf-8")
+    files.audit.write_text(_tiny_audit().model_dump_json(indent=2) + "\n", encoding="utf-8")
     files.mobile_dir.mkdir(parents=True)
     # The int8 file is the same model with a leaning to green: it errs a little more.
     for path, leaning in ((files.onnx_fp32, 0.0), (files.onnx_int8, 2.2)):
-        onnx.save_model(colour_model(leaning), path)
-    files.candidate.write_text(colour_bundle(paths, entries).to_json(), encoding="utf-8")
+        # Mean colour as embedding, and of it the logits.
+        onnx.save_model(
+            mean_colour_net(12 * (np.eye(3) - 1 / 3), np.array([0, leaning, 0]), SIDE_PX), path
+        )
+    files.candidate.write_text(colour_bundle(files, entries).to_json(), encoding="utf-8")
     return paths
 
 
@@ -123,7 +127,7 @@ def _paint(raw_dir: Path) -> list[Entry]:
     return entries
 
 
-def tiny_audit() -> AuditReport:
+def _tiny_audit() -> AuditReport:
     """What `audit` might say of the tiny tiles: nothing to worry about."""
     border = AuditScore(
         name="border",
@@ -148,18 +152,12 @@ def tiny_audit() -> AuditReport:
     )
 
 
-def colour_model(leaning: float = 0.0) -> onnx.ModelProto:
-    """uint8 (n, h, w, 3) -> mean colour as embedding (n, 3) -> logits (n, 3)."""
-    return mean_colour_net(12 * (np.eye(3) - 1 / 3), np.array([0, leaning, 0]), SIDE_PX)
-
-
 def mean_colour_net(weights: np.ndarray, bias: np.ndarray, side_px: int) -> onnx.ModelProto:
     """uint8 (n, side, side, 3) -> mean colour as embedding (n, 3) -> logits (n, c).
 
     Args:
         weights: (3, c).
         bias: (c,).
-        side_px: of its input.
     """
     constants = [
         numpy_helper.from_array(np.float32(255), "full"),
@@ -189,47 +187,51 @@ def mean_colour_net(weights: np.ndarray, bias: np.ndarray, side_px: int) -> onnx
     return model
 
 
-def colour_bundle(paths: Paths, entries: list[Entry]) -> Bundle:
-    """The candidate for the two files that lie in the task's mobile folder."""
-    files = paths.task(TASK)
+def colour_bundle(
+    files: TaskPaths,
+    entries: Sequence[Entry],
+    labels: Sequence[str] = LABELS,
+    side_px: int = SIDE_PX,
+    **changes: object,
+) -> Bundle:
+    """The candidate for the two files that lie in a task's mobile folder."""
     models = {"fp32": files.onnx_fp32, "int8": files.onnx_int8}
-    image = {"shape": [-1, SIDE_PX, SIDE_PX, 3], "dtype": "uint8", "meaning": "RGB pixels"}
+    image = {"shape": [-1, side_px, side_px, 3], "dtype": "uint8", "meaning": "RGB pixels"}
     floats = {"shape": [-1, 3], "dtype": "float32"}
     splits = tuple(N_IMAGES)
-    return Bundle.model_validate(
-        {
-            "schema_version": 3,
-            "kind": "classification",
-            "task": TASK,
-            "domain": "reference",
-            "title": "Tiny tiles",
-            "labels": LABELS,
-            "label_meanings": {label: label.replace("_", " ") for label in LABELS},
-            "preprocess": {"resize_px": 36, "crop_px": SIDE_PX},
-            "input": {"name": "pixels", **image},
-            "outputs": [
-                {"name": "logits", "meaning": "one a label", **floats},
-                {"name": "embedding", "meaning": "mean colour", **floats},
-            ],
-            "artefacts": [
-                Artefact.of(path.name, precision, path.read_bytes())
-                for precision, path in models.items()
-            ],
-            "served": {"precision": "int8", "reason": "smaller"},
-            "int8_path": [],
-            "provenance": {
-                "backbone": "mobilenet_v2",
-                "weights": "imagenet",
-                "weights_sha256": "aa" * 32,
-                "weights_licence": "BSD-3-Clause",
-                "float_sha256": "bb" * 32,
-                "data_sha256": content_sha256(entries),
-                "params_sha256": "cc" * 32,
-                "data_source": "sample",
-                "n_images": {s: sum(e.split == s for e in entries) for s in splits},
-                "n_groups": {s: len({e.group for e in entries if e.split == s}) for s in splits},
-            },
-            "intended_use": "tests",
-            "not_for": ["anything else"],
-        }
-    )
+    document = {
+        "schema_version": 3,
+        "kind": "classification",
+        "task": files.task,
+        "domain": "reference",
+        "title": "Tiny tiles",
+        "labels": labels,
+        "label_meanings": {label: label.replace("_", " ") for label in labels},
+        "preprocess": {"resize_px": side_px + side_px // 8, "crop_px": side_px},
+        "input": {"name": "pixels", **image},
+        "outputs": [
+            {"name": "logits", "meaning": "one a label", **floats},
+            {"name": "embedding", "meaning": "mean colour", **floats},
+        ],
+        "artefacts": [
+            Artefact.of(path.name, precision, path.read_bytes())
+            for precision, path in models.items()
+        ],
+        "served": {"precision": "int8", "reason": "smaller"},
+        "int8_path": [],
+        "provenance": {
+            "backbone": "mobilenet_v2",
+            "weights": "imagenet",
+            "weights_sha256": "aa" * 32,
+            "weights_licence": "BSD-3-Clause",
+            "float_sha256": "bb" * 32,
+            "data_sha256": content_sha256(entries),
+            "params_sha256": "cc" * 32,
+            "data_source": "sample",
+            "n_images": {s: sum(e.split == s for e in entries) for s in splits},
+            "n_groups": {s: len({e.group for e in entries if e.split == s}) for s in splits},
+        },
+        "intended_use": "tests",
+        "not_for": ["anything else"],
+    }
+    return Bundle.model_validate(document | changes)

@@ -18,6 +18,8 @@ from pydicom.uid import (
     RLELossless,
 )
 
+from tests.image_files import encode
+
 #: What must not be found in anything that the product writes: each is in every header.
 SECRETS = (
     *("Quintessa^Marrowbone", "MRN-7781-QX", "19470911", "Dr^Thistlewick", "StElsewhere"),
@@ -70,15 +72,10 @@ def dicom(
     frame: bytes | None = None,
     **elements: object,
 ) -> bytes:
-    """A file with an array as its pixels.
+    """A file with (h, w) or (h, w, 3) pixels of 8 or 16 bits.
 
-    Args:
-        array: (h, w) or (h, w, 3), of 8 or 16 bits.
-        bits: stored.
-        photometric: what the samples are.
-        syntax: the transfer syntax.
-        frame: the pixels as compressed already; else pydicom compresses them.
-        elements: more of the header, by keyword.
+    ``frame``: they are compressed already; else pydicom compresses them. ``elements``: more of the
+    header, by keyword.
     """
     ds = pixels_of(array, bits, photometric, **elements)
     if frame is not None:
@@ -100,13 +97,8 @@ def dicom(
 
 
 def as_jpeg(array: np.ndarray) -> bytes:
-    """A frame of JPEG, of quality 95."""
-    return _encoded(Image.fromarray(array), "JPEG", quality=95)
-
-
-def as_jpeg2000(array: np.ndarray) -> bytes:
-    """A frame of JPEG 2000, without loss."""
-    return _encoded(Image.fromarray(array), "JPEG2000", no_jp2=True)
+    """A frame of JPEG."""
+    return encode(Image.fromarray(array), "JPEG", quality=95)
 
 
 def in_jpeg(array: np.ndarray, photometric: str) -> bytes:
@@ -115,12 +107,6 @@ def in_jpeg(array: np.ndarray, photometric: str) -> bytes:
 
 
 def in_jpeg2000(array: np.ndarray, bits: int, photometric: str, **elements: object) -> bytes:
-    """A file compressed as JPEG 2000."""
-    frame = as_jpeg2000(array)
+    """A file compressed as JPEG 2000, without loss."""
+    frame = encode(Image.fromarray(array), "JPEG2000", no_jp2=True)
     return dicom(array, bits, photometric, JPEG2000Lossless, frame, **elements)
-
-
-def _encoded(image: Image.Image, form: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()

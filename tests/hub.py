@@ -19,18 +19,13 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @dataclass
 class Hub:
-    """Files of the data set ``owner/plants``, on main and at `COMMIT`.
-
-    Attributes:
-        files: by path.
-        url: of the server.
-        cut: bytes after which each file's answer ends; None for whole answers.
-        asked: requests so far, as ``path range``, without what follows a question mark.
-    """
+    """Files of the data set ``owner/plants``, on main and at `COMMIT`."""
 
     files: dict[str, bytes]
     url: str = ""
+    #: Bytes after which each file's answer ends; None for whole answers.
     cut: int | None = None
+    #: Requests so far, as ``path range``, without what follows a question mark.
     asked: list[str] = field(default_factory=list)
 
 
@@ -107,11 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
 
 @contextmanager
 def serving_hub(files: dict[str, bytes]) -> Iterator[Hub]:
-    """A Hub for the length of a block.
-
-    Args:
-        files: of its one data set.
-    """
+    """A Hub with one data set, for the length of a block."""
     hub = Hub(files)
     with answering(partial(_Handler, hub)) as url:
         hub.url = url

@@ -12,23 +12,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from tests.loopback import closed_port
+
 _START_S = 200
-
-
-def closed_port() -> int:
-    """A port of 127.0.0.1 at which nobody answers."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @contextmanager
 def mlflow_server(store: Path, folder: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
     """The process, in a group of its own, and its address; it is ended where it still runs.
 
-    Args:
-        store: SQLite file.
-        folder: where it works and keeps artifacts, under ``kept``.
+    ``store`` is an SQLite file; artifacts are kept in ``folder/kept``.
     """
     port = closed_port()
     command = [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--workers", "1"]

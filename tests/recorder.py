@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 _DNS_PORT = 53
+_TIMEOUT_S = 240
 _SEND = ("connect", "sendto", "sendmsg", "sendmmsg")
 _OPEN = ("open", "openat", "openat2")
 _MOVE = ("chdir", "fchdir")
@@ -48,24 +49,17 @@ _PATH = re.compile(rf"(?:(?:AT_FDCWD|\d+)<((?:[^>\\]|\\.)*)>, )?{_STRING}")
 
 @dataclass(frozen=True, slots=True)
 class Trace:
-    """What was seen.
+    """What was seen."""
 
-    Attributes:
-        contacts: ``address:port`` of each attempt to reach another machine, or a name server
-            wherever it is; refused attempts count.
-        written: paths of files and folders that were made, opened for writing, renamed or removed;
-            attempts that failed do not count.
-    """
-
+    #: ``address:port`` of each attempt to reach another machine, or a name server wherever it is;
+    #: refused attempts count.
     contacts: frozenset[str]
+    #: Files and folders that were made, opened for writing, renamed or removed; attempts that
+    #: failed do not count.
     written: frozenset[Path]
 
     def outside(self, *allowed: Path) -> set[Path]:
-        """What was written that lies in none of some folders.
-
-        Args:
-            allowed: folders, or files.
-        """
+        """What was written that is none of some files, and lies in none of some folders."""
         roots = [path.resolve() for path in allowed]
         return {
             path
@@ -75,12 +69,7 @@ class Trace:
 
 
 def parse(lines: Sequence[str], cwd: Path = Path("/")) -> Trace:
-    """What lines of ``strace -f -y -o`` say.
-
-    Args:
-        lines: of the output file, in its order.
-        cwd: where the first process began.
-    """
+    """What lines of ``strace -f -y -o`` say, of a process that began in ``cwd``."""
     calls = list(_calls(lines))
     parents = {
         result: (process, "CLONE_FS" in arguments)
@@ -206,18 +195,14 @@ def record(
     environ: Mapping[str, str],
     scratch: Path,
     driver: Sequence[str] | None = None,
-    timeout_s: float = 240,
 ) -> tuple[Trace, subprocess.CompletedProcess[str]]:
     """What a command did, and how it ended.
 
     Args:
-        command: program and arguments.
-        cwd: where it runs.
         environ: its whole environment.
         scratch: a folder for the trace.
         driver: Python, and its own arguments, that starts the command itself: the last of
             ``sys.argv``. It is not traced: someone who uses a server in the same namespace.
-        timeout_s: after which the test fails.
     """
     output = scratch / "trace"
     traced = [*_traced(output), *command]
@@ -232,7 +217,7 @@ def record(
         start_new_session=True,
     )
     try:
-        said, complained = process.communicate(timeout=timeout_s)
+        said, complained = process.communicate(timeout=_TIMEOUT_S)
     finally:
         # What it left running, a server above all.
         with contextlib.suppress(ProcessLookupError):

@@ -1,14 +1,9 @@
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 import pytest
 
 from pipelines.quiet import SWITCHES, go_quiet, switch_off_reports
-
-ROOT = Path(__file__).resolve().parents[1]
+from tests.processes import python
 
 
 def test_go_quiet_sets_what_is_not_set():
@@ -33,17 +28,11 @@ def test_import_of_the_package_switches_off_reports_and_nothing_else(package):
         f"import os; before = dict(os.environ)\nimport {package}\n"
         "for name in sorted(os.environ.items() - before.items()): print(*name, sep='=')"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env={}, capture_output=True, text=True, check=True
-    )
-    assert dict(line.split("=") for line in done.stdout.split()) == SWITCHES
+    assert dict(line.split("=") for line in python(code, environ={}).split()) == SWITCHES
 
 
 @pytest.mark.parametrize("package", ["pipelines", "apps", "fieldlens"])
 def test_import_of_the_package_loads_nothing_else(package):
     code = f"import {package}, sys; print(*(set(sys.modules) - {{{package!r}}}))"
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, env={}, capture_output=True, text=True, check=True
-    )
-    loaded = {name.partition(".")[0] for name in done.stdout.split()} - {"pipelines"}
+    loaded = {name.partition(".")[0] for name in python(code, environ={}).split()} - {"pipelines"}
     assert not {"numpy", "onnxruntime", "pydantic", "streamlit"} & loaded

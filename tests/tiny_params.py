@@ -1,9 +1,24 @@
-"""The `train` section of a training that takes a second: 32 px, from scratch, few epochs."""
+"""Params of tests: a training that takes a second, and the repository's own for other tasks."""
 
 from __future__ import annotations
 
+import re
+from pathlib import Path
 from typing import Any
 
+_ROOT = Path(__file__).resolve().parents[1]
+
+
+def params_of(shipped: str, *tasks: str) -> str:
+    """params.yaml of a project: the seed and the anchors of ours, and one task's block for each."""
+    text = (_ROOT / "params.yaml").read_text(encoding="utf-8")
+    head = re.split(r"^(?:tasks|real):", text, maxsplit=1, flags=re.MULTILINE)[0]
+    block = re.search(rf"^  {shipped}:\n((?:    .*\n)+)", text, re.MULTILINE)
+    assert block is not None
+    return f"{head}tasks:\n" + "\n".join(f"  {task}:\n{block[1]}" for task in tasks)
+
+
+#: The `train` section of a training that takes a second: 32 px, from scratch, few epochs.
 PHASE: dict[str, Any] = {
     "epochs": 3,
     "learning_rate": 0.01,

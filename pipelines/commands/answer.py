@@ -7,14 +7,10 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What to show.
+    """What to show."""
 
-    Attributes:
-        text: the result, for stdout; may be empty.
-        complaints: one line each, for stderr.
-        exit_code: 0 when all went well, 2 when something needs the user.
-    """
-
+    #: For stdout; may be empty.
     text: str = ""
+    #: One line each, for stderr.
     complaints: tuple[str, ...] = ()
     exit_code: int = 0

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from http.server import ThreadingHTTPServer
 from pathlib import Path
 
@@ -36,7 +36,8 @@ _EVERYWHERE = "0.0.0.0"
 _START_S = 60
 _STOP_S = 10
 #: As apps.models reads them; that module needs Streamlit, this one must not.
-_ROOT, _MODELS, _PHONE = "FIELDLENS_ROOT", "FIELDLENS_MODELS_ROOT", "FIELDLENS_PHONE_URL"
+_ROOT, _MODELS = "FIELDLENS_ROOT", "FIELDLENS_MODELS_ROOT"
+_TASK, _PHONE = "FIELDLENS_TASK", "FIELDLENS_PHONE_URL"
 #: Streamlit's own variable for `server.baseUrlPath`.
 _BASE_PATH = "STREAMLIT_SERVER_BASE_URL_PATH"
 #: Tasks whose app looks for faces first, and needs the detector's file for that.
@@ -72,37 +73,29 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     """Serve the apps until the process is interrupted.
 
     Where a proxy has the phone page under another address, FIELDLENS_PHONE_URL says which.
-
-    Raises:
-        ConfigError: if Streamlit is not installed, the task has no app, or the port is taken.
-        BundleError: if there is no model, or no champion.
     """
-    task, port, is_lan, base_path = (
-        arguments.task,
-        arguments.port,
-        arguments.lan,
-        arguments.base_path,
-    )
+    task, port, is_lan = arguments.task, arguments.port, arguments.lan
     if importlib.util.find_spec("streamlit") is None:
         raise ConfigError("Streamlit is not installed. Install the apps: pip install '.[apps]'.")
-    app = find_app(paths, task)
-    base = as_base_path(base_path if base_path is not None else os.environ.get(_BASE_PATH, ""))
-    host = lan_address() if is_lan else _LOOPBACK
+    tasks = _tasks(paths, task)
+    stated = arguments.base_path
+    base = as_base_path(os.environ.get(_BASE_PATH, "") if stated is None else stated)
+    host = _lan_address() if is_lan else _LOOPBACK
     bind = _EVERYWHERE if is_lan else _LOOPBACK
     _refuse_taken(bind, port)
     # A supervisor's "stop" is an interruption too: the server must not outlive this process.
     signal.signal(signal.SIGTERM, signal.default_int_handler)
-    environment = {_ROOT: str(paths.root.resolve())}
+    environment = {_ROOT: str(paths.root.resolve()), _TASK: task or ""}
     if arguments.registry:
-        environment[_MODELS] = str(_bring_champions(paths, task))
-    if _needs_detector(paths, task):
+        environment[_MODELS] = str(_bring_champions(paths, tasks))
+    if _FACE_TASKS & set(tasks):
         _fetch_detector(paths)
     phone = _start_phone_page(paths, bind, port + 1)
     if phone is not None:
         environment[_PHONE] = os.environ.get(_PHONE) or f"http://{host}:{port + 1}/"
     process = subprocess.Popen(
-        command_line(app, bind, port, base),
-        cwd=app.parents[1],
+        command_line(bind, port, base),
+        cwd=_hub().parents[1],
         env={**SERVER_ENVIRONMENT, **os.environ, **environment},
         stdout=subprocess.DEVNULL,
     )
@@ -117,25 +110,25 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     return Answer()
 
 
-def find_app(paths: Paths, task: str | None) -> Path:
-    """The script to serve: a task's, or without one the hub.
+def _hub() -> Path:
+    """The script to serve: the hub, which shows one task alone where the environment names it."""
+    spec = importlib.util.find_spec("apps.hub")
+    assert spec is not None
+    return Path(str(spec.origin))
 
-    Raises:
-        ConfigError: if there is no app of that task.
-    """
-    spec = importlib.util.find_spec("apps")
-    folder = Path((spec.submodule_search_locations or [""])[0]) if spec else Path()
+
+def _tasks(paths: Paths, task: str | None) -> list[str]:
+    """The tasks that are served: one, or all that have a card or a model."""
+    files = *paths.datasets_dir.glob("*/card.yaml"), *paths.models_dir.glob("*/mobile/bundle.json")
+    tasks = sorted({path.relative_to(paths.root).parts[1] for path in files})
     if task is None:
-        return folder / "hub.py"
-    own = folder / f"{task}.py"
-    tasks = sorted(path.parent.name for path in paths.datasets_dir.glob("*/card.yaml"))
-    if task not in tasks or not own.is_file():
-        known = [name for name in tasks if (folder / f"{name}.py").is_file()]
+        return tasks
+    if task not in tasks:
         raise ConfigError(
-            f"app: there is no app of {task!r}. Expected one of {', '.join(known)}; "
+            f"app: there is no task {task!r}. Expected one of {', '.join(tasks)}; "
             f"`fieldlens app` alone shows every task."
         )
-    return own
+    return [task]
 
 
 def as_base_path(text: str) -> str:
@@ -143,9 +136,6 @@ def as_base_path(text: str) -> str:
 
     Args:
         text: e.g. ``/leaves`` or ``farm/leaves/``.
-
-    Raises:
-        ConfigError: if no address could hold it.
     """
     path = text.strip("/")
     if not re.fullmatch(r"(?:[\w~-][\w.~-]*(?:/[\w~-][\w.~-]*)*)?", path, re.ASCII):
@@ -156,7 +146,7 @@ def as_base_path(text: str) -> str:
     return f"{path}/" if path else ""
 
 
-def command_line(app: Path, bind: str, port: int, base: str = "") -> list[str]:
+def command_line(bind: str, port: int, base: str = "") -> list[str]:
     """How Streamlit is started; what must hold wherever it starts is said here once more."""
     options: Mapping[str, str] = {
         "server.address": bind,
@@ -169,15 +159,11 @@ def command_line(app: Path, bind: str, port: int, base: str = "") -> list[str]:
         **({"server.baseUrlPath": base.rstrip("/")} if base else {}),
     }
     flags = [f"--{name}={value}" for name, value in options.items()]
-    return [sys.executable, "-m", "streamlit", "run", str(app), *flags]
+    return [sys.executable, "-m", "streamlit", "run", str(_hub()), *flags]
 
 
-def lan_address() -> str:
-    """This computer's address on the local network.
-
-    Raises:
-        ConfigError: if it has none.
-    """
+def _lan_address() -> str:
+    """This computer's address on the local network."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.connect(_ELSEWHERE)
@@ -201,15 +187,10 @@ def _refuse_taken(bind: str, port: int) -> None:
             ) from err
 
 
-def _bring_champions(paths: Paths, task: str | None) -> Path:
+def _bring_champions(paths: Paths, tasks: Sequence[str]) -> Path:
     from pipelines.tracking import champions
 
     into = Paths(paths.registry_models_dir.resolve())
-    tasks = (
-        [task]
-        if task
-        else sorted(path.parent.name for path in paths.datasets_dir.glob("*/card.yaml"))
-    )
     missing: list[str] = []
     for name in tasks:
         try:
@@ -223,11 +204,6 @@ def _bring_champions(paths: Paths, task: str | None) -> Path:
     for line in missing:
         _LOG.warning("%s", line)
     return into.root
-
-
-def _needs_detector(paths: Paths, task: str | None) -> bool:
-    shown = _FACE_TASKS if task is None else _FACE_TASKS & {task}
-    return any(paths.task(name).card.is_file() for name in shown)
 
 
 def _fetch_detector(paths: Paths) -> None:

@@ -14,10 +14,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(_: argparse.Namespace, paths: Paths) -> Answer:
-    """Write the lists.
-
-    Raises:
-        StorageError: if the disk is full.
-    """
+    """Write the lists."""
     code.run(paths)
     return Answer()

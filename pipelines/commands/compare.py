@@ -59,22 +59,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
-    """What separates two sets of answers, with intervals and the images that changed.
-
-    Raises:
-        MissingDataError: if there are no answers.
-        DataError: if a file is not predictions.csv, or the two speak of different images.
-        ConfigError: if it is not clear which precision is meant.
-    """
+    """What separates two sets of answers, with intervals and the images that changed."""
     one = _side(paths, arguments.a, arguments.precision)
     other = _align(_side(paths, arguments.b, arguments.precision_b or arguments.precision), one)
+    rows = one.rows
     found = compare(
-        one.rows.groups,
-        one.rows.true,
-        one.answers,
-        other.answers,
-        resamples=_RESAMPLES,
-        seed=_SEED,
+        rows.groups, rows.true, one.answers, other.answers, resamples=_RESAMPLES, seed=_SEED
     )
     form = _as_json if arguments.as_json else _as_text
     return Answer(form(one, other, found))
@@ -164,19 +154,13 @@ def _verdict(gain: Interval | None, what: str) -> str:
     return f"No difference in {what} is shown: its interval holds 0."
 
 
-def _number(value: float, sign: str = "") -> str:
-    return f"{value:{sign}.3f}"
-
-
 def _as_text(one: _Side, other: _Side, found: Comparison) -> str:
     rows = []
     for name, words in (("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
         a, b, gain = found.a[name], found.b[name], found.gain[name]
         if a is not None and b is not None and gain is not None:
-            interval = f"{_number(gain.low, '+')} to {_number(gain.high, '+')}"
-            rows.append(
-                (words, _number(a.value), _number(b.value), _number(gain.value, "+"), interval)
-            )
+            interval = f"{gain.low:+.3f} to {gain.high:+.3f}"
+            rows.append((words, f"{a.value:.3f}", f"{b.value:.3f}", f"{gain.value:+.3f}", interval))
     lines = [
         f"A  {shown(str(one.path))} ({one.precision})",
         f"B  {shown(str(other.path))} ({other.precision})",
@@ -194,14 +178,10 @@ def _as_text(one: _Side, other: _Side, found: Comparison) -> str:
         f"{len(found.changed):,} answer(s) changed" + (":" if found.changed else "."),
     ]
     if found.changed:
+        asked = one.rows
         changed = [
-            (
-                shown(one.rows.paths[index]),
-                one.rows.true[index],
-                one.answers[index],
-                other.answers[index],
-            )
-            for index in found.changed[:_LISTED]
+            (shown(asked.paths[at]), asked.true[at], one.answers[at], other.answers[at])
+            for at in found.changed[:_LISTED]
         ]
         lines.append(table(("IMAGE", "TRUE", "A", "B"), changed))
     if len(found.changed) > _LISTED:

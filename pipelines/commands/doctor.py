@@ -28,15 +28,8 @@ State = Literal["ok", "note", "mend"]
 
 _SERVING = ("numpy", "onnxruntime", "pillow", "pydantic", "ruamel.yaml")
 _TRAINING = (
-    "torch",
-    "torchvision",
-    "timm",
-    "onnx",
-    "albumentations",
-    "scikit-learn",
-    "matplotlib",
-    "mlflow",
-    "dvc",
+    *("torch", "torchvision", "timm", "onnx", "albumentations", "scikit-learn"),
+    *("matplotlib", "mlflow", "dvc"),
 )
 #: Long enough for seven tasks on a slow disk; a hanging DVC must not hang the doctor.
 _DVC_TIMEOUT_S = 120
@@ -45,18 +38,12 @@ _NAMED_STAGES = 4
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One row.
-
-    Attributes:
-        state: ``ok``; ``note`` for what may stay as it is; ``mend`` for what needs the user.
-        what: the thing looked at.
-        found: what is the case.
-        next_step: a command or an action; empty if there is nothing to do.
-    """
+    """One row: ``note`` for what may stay as it is, ``mend`` for what needs the user."""
 
     state: State
     what: str
     found: str
+    #: A command or an action; empty if there is nothing to do.
     next_step: str = ""
 
 
@@ -66,11 +53,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
-    """All findings as a table, and what to do next.
-
-    Raises:
-        ConfigError: if params.yaml breaks a rule.
-    """
+    """All findings as a table, and what to do next."""
     params = load_params(paths.params)
     bundles, findings = _bundles(paths, params)
     findings = [
@@ -118,14 +101,14 @@ def _weights(paths: Paths) -> Iterable[Finding]:
         return  # serving needs no initial weights
     from pipelines.backbones import weights
 
-    rows = weights.status(paths.cache_dir / "weights")
+    rows = weights.status(paths.weights_dir)
     for name in dict.fromkeys(row[0] for row in rows):
         providers = [row for row in rows if row[0] == name]
         found = next((row for row in providers if row[2]), None)
         if found is not None:
             yield Finding("ok", f"weights {name}", f"{found[1]}: {found[3]}")
         else:
-            tried = ", ".join(str(row[1]) for row in providers)
+            tried = ", ".join(row[1] for row in providers)
             yield Finding("note", f"weights {name}", f"not here yet; `train` will ask {tried}")
 
 

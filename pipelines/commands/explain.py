@@ -37,18 +37,13 @@ _LEAST_FULL_HEAT = math.log(2.0)
 
 @dataclass(frozen=True, slots=True)
 class _Finding:
-    """A map, and what its picture says.
+    """A map, and what its picture says."""
 
-    Attributes:
-        heat: (side, side), above 0 where the place speaks for the label.
-        logits: (n_classes,), of the model that is explained.
-        full_heat: value of the brightest colour.
-        hottest: what the brightest colour means, in words.
-        summary: what the map says, in words.
-    """
-
+    #: (side, side), above 0 where the place speaks for the label.
     heat: NDArray[np.float32]
+    #: (n_classes,), of the model that is explained.
     logits: NDArray[np.float32]
+    #: Value of the brightest colour, and what it means.
     full_heat: float
     hottest: str
     summary: str
@@ -75,14 +70,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
-    """One PNG a picture; a bad picture is complained about and the others explained.
-
-    Raises:
-        ConfigError: if the label is unknown, or it is not clear which bundle is meant.
-        BundleError: if the bundle is missing, incomplete or changed, or the float model is not its
-            parent.
-        MissingDataError: if Grad-CAM is asked for and there is no float model.
-    """
+    """One PNG a picture; a bad picture is complained about and the others explained."""
     method: Method = arguments.method
     path = find_bundle(paths, arguments.task, arguments.bundle)
     predictor = Predictor.load(path, n_threads=os.cpu_count() or 1)

@@ -82,12 +82,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
-    """The page, shown or written.
-
-    Raises:
-        ConfigError: if the lock has a line that is no pinned version, or a card breaks a rule.
-        MissingDataError: if a pinned package is not installed in that version.
-    """
+    """The page, shown or written."""
     text = page(paths)
     if arguments.out is None:
         return Answer(text.rstrip("\n"))
@@ -96,7 +91,7 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
 
 
 def page(paths: Paths) -> str:
-    """docs/THIRD_PARTY.md; raises what `main` does."""
+    """docs/THIRD_PARTY.md; a MissingDataError where a package is not installed as pinned."""
     pins = read_lock(paths.constraints)
     serving = _serving(paths, pins)
     packages = [
@@ -112,12 +107,7 @@ def page(paths: Paths) -> str:
 
 
 def read_lock(path: Path) -> dict[str, str]:
-    """Versions by name.
-
-    Raises:
-        ConfigError: if a line is not ``name==version``.
-        MissingDataError: if there is no such file.
-    """
+    """Versions by name."""
     if not path.is_file():
         raise MissingDataError(f"{path}: there is no lock. Run this in the project's folder.")
     pins = {}

@@ -1,11 +1,8 @@
-"""Which files a command line means: files, folders and patterns, by the rules of one reader.
-
-A file that is named is taken as it is. Of folders and patterns, what a name says is no image is
-passed over and counted (`pipelines.data.tree`).
-
-`fieldlens predict`: what a bundle says about pictures, and how long it takes to say it.
+"""`fieldlens predict`: what a bundle says about pictures, and how long it takes to say it.
 
 Goes through `pipelines.serving.predictor` alone, as the apps do; loads no torch, MLflow or DVC.
+A file that is named is taken as it is. Of folders and patterns, what a name says is no image is
+passed over and counted (`pipelines.data.tree`).
 """
 
 from __future__ import annotations
@@ -34,116 +31,8 @@ from pipelines.progress import track
 from pipelines.serving.bundle import BUNDLE_NAME, Bundle, bundle_file
 from pipelines.serving.predictor import Prediction, Predictor, processor_name
 
-#: What each kind that is passed over is, in words.
-_WORDS: dict[Kind, str] = {
-    "table": "tables",
-    "other": "not images by their names",
-    "hidden": "hidden",
-    "system": "left behind by a system",
-    "dangling": "links to nothing",
-    "loop": "links in a circle",
-    "special": "no regular files",
-}
-
-
-@dataclass(slots=True)
-class Meant:
-    """What a command line means.
-
-    Attributes:
-        files: in the order of the arguments, within a folder by name; once, unless a file is named
-            itself, which counts each time.
-        n_passed_over: by kind, as `pipelines.data.tree` says it.
-        complaints: arguments that mean nothing, each with the reason.
-    """
-
-    files: list[Path] = field(default_factory=list)
-    n_passed_over: Counter[Kind] = field(default_factory=Counter)
-    complaints: list[tuple[Path, str]] = field(default_factory=list)
-
-    @property
-    def note(self) -> str:
-        """One line on what was passed over; empty where nothing was."""
-        kinds = [f"{n:,} {_WORDS[kind]}" for kind, n in self.n_passed_over.items() if n]
-        return f"passed over {self.n_passed_over.total():,}: {', '.join(kinds)}" if kinds else ""
-
-
-def meant_by(arguments: Sequence[Path]) -> Meant:
-    """The files that arguments mean.
-
-    Args:
-        arguments: files, folders (looked through with all below them), and patterns as the shell
-            has them, where ``**`` stands for any number of folders. What exists under the very
-            name is that, whatever signs it has.
-    """
-    meant, seen = Meant(), set[Path]()
-    for argument in arguments:
-        is_empty = True
-        try:
-            for file, kind in _candidates(argument):
-                is_empty = False
-                if file in seen and file is not argument:
-                    continue
-                seen.add(file)
-                if kind == "image":
-                    meant.files.append(file)
-                else:
-                    meant.n_passed_over[kind] += 1
-        except DataError as err:
-            meant.complaints.append((argument, str(err)))
-            continue
-        if is_empty:
-            what = "holds no file" if argument.is_dir() else "no file has such a name"
-            meant.complaints.append((argument, f"{shown(str(argument))}: {what}."))
-    return meant
-
-
-def _means_itself(argument: Path) -> bool:
-    return not argument.is_dir() and (
-        argument.exists() or argument.is_symlink() or not glob.has_magic(str(argument))
-    )
-
-
-def _candidates(argument: Path) -> Iterator[tuple[Path, Kind]]:
-    if argument.is_dir():
-        yield from ((argument / file.path, file.kind) for file in files_of(argument))
-    elif _means_itself(argument):
-        # What is not there is refused where it is opened, with its reason.
-        yield argument, "image"
-    else:
-        yield from _fitting(argument)
-
-
-def _fitting(pattern: Path) -> Iterator[tuple[Path, Kind]]:
-    n_plain = next(at for at, part in enumerate(pattern.parts) if glob.has_magic(part))
-    top, wanted = Path(*pattern.parts[:n_plain]), pattern.parts[n_plain:]
-    if "**" in wanted:
-        # Not by `glob`, which goes round and round in links that lead back.
-        if top.is_dir():
-            for file in files_of(top):
-                if _fits(file.path.parts, wanted):
-                    yield top / file.path, file.kind
-        return
-    for path in sorted(top.glob("/".join(wanted))):
-        if path.is_dir():
-            yield from _candidates(path)
-        else:
-            yield path, kind_of(path, PurePosixPath(*path.parts[n_plain:]))
-
-
-def _fits(parts: Sequence[str], wanted: Sequence[str]) -> bool:
-    """Whether a pattern names a file, or a folder around it."""
-    if not wanted:
-        return True
-    if wanted[0] == "**":
-        return _fits(parts, wanted[1:]) or (bool(parts) and _fits(parts[1:], wanted))
-    is_first = bool(parts) and fnmatch.fnmatchcase(parts[0], wanted[0])
-    return is_first and _fits(parts[1:], wanted[1:])
-
-
-# -- predict --------------------------------------------------------------------------------------
 #: What was said of one file: an answer, or why there is none.
-Outcome = tuple[Path, Prediction | str]
+_Outcome = tuple[Path, Prediction | str]
 
 #: Labels shown for one picture; --json gives all.
 _SHOWN_LABELS = 5
@@ -170,17 +59,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     add_model_arguments(parser)
     form = parser.add_mutually_exclusive_group()
-    form.add_argument(
-        "--json", action="store_const", const="json", dest="form", help="for a program"
-    )
+    form.add_argument("--json", action="store_true", dest="as_json", help="for a program")
     form.add_argument(
         "--csv",
-        action="store_const",
-        const="csv",
-        dest="form",
+        action="store_true",
+        dest="as_csv",
         help="a row a file, unreadable ones included: --csv > answers.csv",
     )
-    parser.set_defaults(form="text")
     parser.add_argument(
         "--precision", choices=("fp32", "int8"), help="default: the one the bundle serves"
     )
@@ -194,19 +79,14 @@ def add_model_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
-    """The answers for pictures; a bad picture is complained about and the others answered.
-
-    Raises:
-        ConfigError: if it is not clear which bundle is meant.
-        BundleError: if the bundle is missing, incomplete or changed.
-    """
+    """The answers for pictures; a bad picture is complained about and the others answered."""
     if arguments.threads < 1:
         raise ConfigError(f"--threads: expected at least 1 (got {arguments.threads}).")
     path = find_bundle(paths, arguments.task, arguments.bundle)
     predictor = Predictor.load(path, arguments.precision, n_threads=arguments.threads)
-    meant = meant_by(arguments.images)
+    meant = _meant_by(arguments.images)
     _warm_up(predictor)
-    outcomes: list[Outcome] = []
+    outcomes: list[_Outcome] = []
     what = f"{predictor.bundle.task}: answering"
     files = meant.files
     for file in track(files, what, len(files)) if len(files) >= _MANY else files:
@@ -216,24 +96,18 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
             outcomes.append((file, str(err)))
     outcomes += meant.complaints
     complaints = [said for _, said in outcomes if isinstance(said, str)]
-    match arguments.form:
-        case "json":
-            text = _as_json(predictor, outcomes, meant)
-        case "csv":
-            text = _as_csv(predictor.bundle, outcomes)
-        case _:
-            text = _as_text(predictor, outcomes)
+    if arguments.as_json:
+        text = _as_json(predictor, outcomes, meant)
+    elif arguments.as_csv:
+        text = _as_csv(predictor.bundle, outcomes)
+    else:
+        text = _as_text(predictor, outcomes)
     notes = (meant.note,) if meant.note else ()
     return Answer(text, (*complaints, *notes), exit_code=2 if complaints else 0)
 
 
 def find_bundle(paths: Paths, task: str | None, bundle_path: Path | None) -> Path:
-    """The bundle that a command line means; never a guess between several.
-
-    Raises:
-        ConfigError: if both are given, or neither and there are several bundles.
-        BundleError: if there is none.
-    """
+    """The bundle that a command line means; never a guess between several."""
     if bundle_path is not None:
         if task is not None:
             raise ConfigError("--task and --bundle: expected one of them (got both).")
@@ -266,11 +140,11 @@ def _warm_up(predictor: Predictor) -> None:
     predictor.predict(buffer.getvalue())
 
 
-def _answered(outcomes: Sequence[Outcome]) -> list[tuple[Path, Prediction]]:
+def _answered(outcomes: Sequence[_Outcome]) -> list[tuple[Path, Prediction]]:
     return [(path, said) for path, said in outcomes if isinstance(said, Prediction)]
 
 
-def _as_text(predictor: Predictor, outcomes: Sequence[Outcome]) -> str:
+def _as_text(predictor: Predictor, outcomes: Sequence[_Outcome]) -> str:
     predictions = _answered(outcomes)
     if not predictions:
         return ""
@@ -326,7 +200,7 @@ def _ood_score(bundle: Bundle, prediction: Prediction) -> str:
     return f"(out-of-distribution score {prediction.ood_score:.3f}, bound {bound:.3f})"
 
 
-def _as_csv(bundle: Bundle, outcomes: Sequence[Outcome]) -> str:
+def _as_csv(bundle: Bundle, outcomes: Sequence[_Outcome]) -> str:
     """One row a file, with the probability of each label; without an answer, the reason."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -343,7 +217,7 @@ def _as_csv(bundle: Bundle, outcomes: Sequence[Outcome]) -> str:
     return buffer.getvalue().removesuffix("\n")
 
 
-def _as_json(predictor: Predictor, outcomes: Sequence[Outcome], meant: Meant) -> str:
+def _as_json(predictor: Predictor, outcomes: Sequence[_Outcome], meant: _Meant) -> str:
     bundle = predictor.bundle
     document = {
         "task": bundle.task,
@@ -372,3 +246,99 @@ def _as_json(predictor: Predictor, outcomes: Sequence[Outcome], meant: Meant) ->
         "n_passed_over": dict(meant.n_passed_over),
     }
     return json.dumps(document, indent=2)
+
+
+# -- which files a command line means --------------------------------------------------------------
+#: What each kind that is passed over is, in words.
+_WORDS: dict[Kind, str] = {
+    "table": "tables",
+    "other": "not images by their names",
+    "hidden": "hidden",
+    "system": "left behind by a system",
+    "dangling": "links to nothing",
+    "loop": "links in a circle",
+    "special": "no regular files",
+}
+
+
+@dataclass(slots=True)
+class _Meant:
+    """What a command line means."""
+
+    #: In the order of the arguments, within a folder by name; once, unless a file is named itself,
+    #: which counts each time.
+    files: list[Path] = field(default_factory=list)
+    n_passed_over: Counter[Kind] = field(default_factory=Counter)
+    #: Arguments that mean nothing, each with the reason.
+    complaints: list[tuple[Path, str]] = field(default_factory=list)
+
+    @property
+    def note(self) -> str:
+        """One line on what was passed over; empty where nothing was."""
+        kinds = [f"{n:,} {_WORDS[kind]}" for kind, n in self.n_passed_over.items() if n]
+        return f"passed over {self.n_passed_over.total():,}: {', '.join(kinds)}" if kinds else ""
+
+
+def _meant_by(arguments: Sequence[Path]) -> _Meant:
+    """Files, folders with all below them, and patterns as the shell has them.
+
+    ``**`` stands for any number of folders. What exists under the very name is that, whatever
+    signs it has.
+    """
+    meant, seen = _Meant(), set[Path]()
+    for argument in arguments:
+        is_empty = True
+        try:
+            for file, kind in _candidates(argument):
+                is_empty = False
+                if file in seen and file is not argument:
+                    continue
+                seen.add(file)
+                if kind == "image":
+                    meant.files.append(file)
+                else:
+                    meant.n_passed_over[kind] += 1
+        except DataError as err:
+            meant.complaints.append((argument, str(err)))
+            continue
+        if is_empty:
+            what = "holds no file" if argument.is_dir() else "no file has such a name"
+            meant.complaints.append((argument, f"{shown(str(argument))}: {what}."))
+    return meant
+
+
+def _candidates(argument: Path) -> Iterator[tuple[Path, Kind]]:
+    if argument.is_dir():
+        yield from ((argument / file.path, file.kind) for file in files_of(argument))
+    elif argument.exists() or argument.is_symlink() or not glob.has_magic(str(argument)):
+        # What is not there is refused where it is opened, with its reason.
+        yield argument, "image"
+    else:
+        yield from _fitting(argument)
+
+
+def _fitting(pattern: Path) -> Iterator[tuple[Path, Kind]]:
+    n_plain = next(at for at, part in enumerate(pattern.parts) if glob.has_magic(part))
+    top, wanted = Path(*pattern.parts[:n_plain]), pattern.parts[n_plain:]
+    if "**" in wanted:
+        # Not by `glob`, which goes round and round in links that lead back.
+        if top.is_dir():
+            for file in files_of(top):
+                if _fits(file.path.parts, wanted):
+                    yield top / file.path, file.kind
+        return
+    for path in sorted(top.glob("/".join(wanted))):
+        if path.is_dir():
+            yield from _candidates(path)
+        else:
+            yield path, kind_of(path, PurePosixPath(*path.parts[n_plain:]))
+
+
+def _fits(parts: Sequence[str], wanted: Sequence[str]) -> bool:
+    """Whether a pattern names a file, or a folder around it."""
+    if not wanted:
+        return True
+    if wanted[0] == "**":
+        return _fits(parts, wanted[1:]) or (bool(parts) and _fits(parts[1:], wanted))
+    is_first = bool(parts) and fnmatch.fnmatchcase(parts[0], wanted[0])
+    return is_first and _fits(parts[1:], wanted[1:])

@@ -22,11 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
-    """Write the report.
-
-    Raises:
-        PipelineError: as `pipelines.stages.report` says.
-    """
+    """Write the report."""
     params = load_params(paths.params)
     report.run(paths, params)
     if arguments.results is not None:

@@ -19,12 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
-    """Run a stage by hand, whatever DVC thinks of it; a second one of the task is refused.
-
-    Raises:
-        ConfigError: if there is no such task, or params.yaml breaks a rule.
-        PipelineError: as the stage says.
-    """
+    """Run a stage by hand, whatever DVC thinks of it; a second one of the task is refused."""
     params, verb, task = load_params(paths.params), arguments.verb, arguments.task
     # Before the lock, so that a misspelt task leaves no lock file behind.
     section = params.task(task)
@@ -38,11 +33,7 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
 
 
 def _check_kind(card: Path) -> None:
-    """Before any stage, and not in one: another kind is no reason to run it again.
-
-    Raises:
-        ConfigError: if this version does not know the kind.
-    """
+    """Before any stage, and not in one: another kind is no reason to run it again."""
     from pipelines.serving.kinds import served_kind
 
     try:

@@ -29,16 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
-    """A table with a row a change.
-
-    Raises:
-        ConfigError: if there is no such task.
-        BundleError: if the bundle is missing, incomplete or changed.
-        MissingDataError: if there is no manifest.
-        LeakageError: if the splits are not those that the model was trained with.
-        DataError: if the split is empty.
-        CorruptImageError: if a picture was damaged after `prepare`.
-    """
+    """A table with a row a change."""
     task, split = arguments.task, arguments.split
     section = load_params(paths.params).task(task)
     predictor = Predictor.load(paths.task(task).bundle, n_threads=os.cpu_count() or 1)

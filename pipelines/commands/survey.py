@@ -14,12 +14,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import NamedTuple
 
 from anyascii import anyascii
 
 from pipelines.data.account import Account, account
-from pipelines.data.images import file_header
+from pipelines.data.images import FileHeader, file_header
 from pipelines.data.layout import Layout, read_folder
 from pipelines.data.tree import (
     IMAGE_SUFFIXES,
@@ -31,6 +30,8 @@ from pipelines.data.tree import (
 from pipelines.errors import ConfigError, CorruptImageError, DataError, MissingDataError
 from pipelines.progress import track
 
+#: One image for each of train, val and test.
+_MIN_IMAGES = 3
 _MAX_LETTERS = 60
 #: Han characters: each is a word, where letters make up words.
 _HAN = re.compile("[\u3400-\u9fff\uf900-\ufaff\U00020000-\U0003ffff]")
@@ -40,137 +41,33 @@ _SIGNS = {"+": "plus ", "-": "minus "}
 _JOINERS = dict.fromkeys((0x200C, 0x200D))
 
 
-def slug(name: str) -> str:
-    """A name in the form of a label: lower case, digits and ``_``, a letter first.
-
-    Letters are transliterated; a name that begins with a digit is set behind ``class_``; one
-    without letters and digits is spelled out.
-
-    Args:
-        name: of a class, e.g. ``Late blight (2021)``, ``健康`` or ``3mm crack``.
-
-    Returns:
-        E.g. ``late_blight_2021``, ``jian_kang`` or ``class_3mm_crack``.
-
-    References:
-        anyascii (https://github.com/anyascii/anyascii) transliterates letter by letter.
-    """
-    made = _squeezed(_SIGN.sub(lambda sign: _SIGNS[sign[1]], name))
-    if not made:
-        made = _squeezed(_spelled(name, kept=""))
-    return (made if made[:1].isalpha() else f"class_{made}")[:_MAX_LETTERS].strip("_")
-
-
-def labels_for(names: Sequence[str], where: str) -> dict[str, str]:
-    """By name, a label of its own for each.
-
-    Names that are different words in another script and the same in Latin letters are numbered;
-    names that differ in signs alone have these spelled out.
-
-    Args:
-        names: distinct, of one data set.
-        where: the folder, for messages.
-
-    Raises:
-        ConfigError: if a name cannot be printed, or two are the same but for case and spaces.
-    """
-    for name in names:
-        if not name.translate(_JOINERS).isprintable() or not name.strip():
-            raise ConfigError(
-                f"{where}: class {name!r}: no label can be made of it. Expected printable text; "
-                f"rename it."
-            )
-    labels = {name: slug(name) for name in names}
-    for name in _of_twins(labels):
-        labels[name] = slug(_spelled(name, kept=" _-"))
-    for name in _of_twins(labels):
-        twins = [other for other in names if labels[other] == labels[name]]
-        if len({_letters(twin) for twin in twins}) < len(twins):
-            raise ConfigError(
-                f"{where}: {' and '.join(map(repr, twins))} would both be the label "
-                f"{labels[name]!r}. Rename or join them."
-            )
-    twins = _of_twins(labels)
-    taken = {label for name, label in labels.items() if name not in twins}
-    for name in twins:
-        label, number = labels[name], 1
-        while label in taken:
-            number += 1
-            label = f"{labels[name][: _MAX_LETTERS - 5]}_{number}"
-        labels[name] = label
-        taken.add(label)
-    return labels
-
-
-def _of_twins(labels: Mapping[str, str]) -> list[str]:
-    """Names whose label another name has too."""
-    counts = Counter(labels.values())
-    return [name for name, label in labels.items() if counts[label] > 1]
-
-
-def _squeezed(name: str) -> str:
-    ascii_only = anyascii(_HAN.sub(lambda letter: f" {anyascii(letter[0])} ", name))
-    return re.sub(r"[^a-z0-9]+", "_", ascii_only.lower()).strip("_")
-
-
-def _spelled(name: str, kept: str) -> str:
-    """A name with its signs, but for those to be kept, as Unicode calls them."""
-    return "".join(
-        letter
-        if letter.isalnum() or letter.isspace() or letter in kept
-        else f" {unicodedata.name(letter, f'u{ord(letter):x}')} "
-        for letter in name
-    )
-
-
-def _letters(name: str) -> str:
-    """What is the same in two names that differ only in case, blanks and signs."""
-    folded = unicodedata.normalize("NFKC", name).casefold()
-    return "".join(letter for letter in folded if letter.isalnum())
-
-
-# -- survey ---------------------------------------------------------------------------------------
-#: One image for each of train, val and test.
-MIN_IMAGES = 3
-
-
 @dataclass(frozen=True, slots=True)
 class FoundClass:
-    """One class as it lies on the disk.
+    """One class as it lies on the disk."""
 
-    Attributes:
-        label: slug made of the name.
-        name: of the folder, or in the table's column ``label``.
-        n_images: files that may be images, or rows.
-    """
-
+    #: Slug made of the name.
     label: str
+    #: Of the folder, or in the table's column ``label``.
     name: str
+    #: Files that may be images, or rows.
     n_images: int
 
 
 @dataclass(frozen=True, slots=True)
 class Survey:
-    """What a folder holds.
+    """What a folder holds."""
 
-    Attributes:
-        classes: sorted by label, numbers by size.
-        layout: how it is laid out, and which images stand where.
-        formats: header formats and how often they were seen, e.g. ``JPEG 40``.
-        modes: Pillow's modes, likewise.
-        smallest_px: shorter side of the smallest picture, in px; 0 if none could be read.
-        largest_px: longer side of the largest.
-        account: what every file is.
-        complaints: what the user should know before going on, a line each.
-    """
-
+    #: Sorted by label, numbers by size.
     classes: tuple[FoundClass, ...]
     layout: Layout
+    #: Header formats and how often they were seen, e.g. ``JPEG 40``; Pillow's modes likewise.
     formats: Counter[str]
     modes: Counter[str]
+    #: Shorter side of the smallest picture, longer side of the largest; 0 if none could be read.
     smallest_px: int
     largest_px: int
     account: Account
+    #: What the user should know before going on, a line each.
     complaints: tuple[str, ...]
 
     @property
@@ -185,17 +82,7 @@ class Survey:
 
 
 def survey_folder(folder: Path) -> Survey:
-    """What a folder of images holds.
-
-    Args:
-        folder: in one of the layouts of `pipelines.data.layout`.
-
-    Raises:
-        MissingDataError: if there is no such folder.
-        DataError: if it has fewer than two classes, a class has fewer than `MIN_IMAGES` images, or
-            the pictures of a class are all of kinds that are not read.
-        ConfigError: if no label can be made of a class's name.
-    """
+    """What a folder in one of the layouts of `pipelines.data.layout` holds."""
     if not folder.is_dir():
         raise MissingDataError(
             f"{folder}: there is no such folder. Expected a folder with a sub-folder a class, or "
@@ -205,23 +92,16 @@ def survey_folder(folder: Path) -> Survey:
     by_name = layout.by_class
     _check_classes(folder, layout)
     labels = labels_for(list(by_name), str(folder))
-    headers: dict[str, Header | str] = {
+    headers: dict[str, FileHeader | str] = {
         image.path: _header(folder / image.path)
         for image in track(layout.images, "reading headers", len(layout.images))
     }
-    read = [header for header in headers.values() if not isinstance(header, str)]
+    names = {image.path: image.name for image in layout.images}
+    read = {path: header for path, header in headers.items() if not isinstance(header, str)}
     counted = account(
         layout.files,
-        {
-            image.path: image.name
-            for image in layout.images
-            if not isinstance(headers[image.path], str)
-        },
-        {
-            image.path: (image.name, reason)
-            for image in layout.images
-            if isinstance(reason := headers[image.path], str)
-        },
+        {path: names[path] for path in read},
+        {path: (names[path], why) for path, why in headers.items() if isinstance(why, str)},
         by_name,
     )
     return Survey(
@@ -232,10 +112,10 @@ def survey_folder(folder: Path) -> Survey:
             )
         ),
         layout=layout,
-        formats=Counter(header.format for header in read),
-        modes=Counter(header.mode for header in read),
-        smallest_px=min((min(header.size) for header in read), default=0),
-        largest_px=max((max(header.size) for header in read), default=0),
+        formats=Counter(header.format for header in read.values()),
+        modes=Counter(header.mode for header in read.values()),
+        smallest_px=min((min(header.size) for header in read.values()), default=0),
+        largest_px=max((max(header.size) for header in read.values()), default=0),
         account=counted,
         complaints=(*_complaints(counted), *_no_classes(layout)),
     )
@@ -259,10 +139,10 @@ def _check_classes(folder: Path, layout: Layout) -> None:
             f"{_hint(folder, layout)}"
         )
     for name, images in by_name.items():
-        if len(images) < MIN_IMAGES:
+        if len(images) < _MIN_IMAGES:
             raise DataError(
-                f"{folder}: class {name!r}: expected at least {MIN_IMAGES} images, one for each of "
-                f"train, val and test (got {len(images)}). Add images or remove the class."
+                f"{folder}: class {name!r}: expected at least {_MIN_IMAGES} images, one for each "
+                f"of train, val and test (got {len(images)}). Add images or remove the class."
             )
 
 
@@ -322,20 +202,94 @@ def _natural(label: str) -> list[tuple[int, str]]:
     return [(int(part), "") if part.isdigit() else (-1, part) for part in re.split(r"(\d+)", label)]
 
 
-class Header(NamedTuple):
-    """What a file says of its picture."""
-
-    format: str
-    mode: str
-    size: tuple[int, int]
-
-
-def _header(file: Path) -> Header | str:
+def _header(file: Path) -> FileHeader | str:
     """A file's header; or, where it has none that is known, why `prepare` will refuse it."""
     if not os.path.lexists(file):
         return "the file is listed but is not there"
     try:
-        header = file_header(file, file.name)
+        return file_header(file, file.name)
     except CorruptImageError as err:
         return err.reason
-    return Header(header.format, header.mode, header.size)
+
+
+# -- labels ---------------------------------------------------------------------------------------
+def slug(name: str) -> str:
+    """A name in the form of a label: lower case, digits and ``_``, a letter first.
+
+    Letters are transliterated (``Late blight (2021)`` to ``late_blight_2021``, ``健康`` to
+    ``jian_kang``); a name that begins with a digit is set behind ``class_``; one without letters
+    and digits is spelled out.
+
+    References:
+        anyascii (https://github.com/anyascii/anyascii) transliterates letter by letter.
+    """
+    made = _squeezed(_SIGN.sub(lambda sign: _SIGNS[sign[1]], name))
+    if not made:
+        made = _squeezed(_spelled(name, kept=""))
+    return (made if made[:1].isalpha() else f"class_{made}")[:_MAX_LETTERS].strip("_")
+
+
+def labels_for(names: Sequence[str], where: str) -> dict[str, str]:
+    """By name, a label of its own for each.
+
+    Names that are different words in another script and the same in Latin letters are numbered;
+    names that differ in signs alone have these spelled out.
+
+    Args:
+        names: distinct, of one data set; unprintable ones are refused, and those that differ in
+            case and spaces alone.
+        where: the folder, for messages.
+    """
+    for name in names:
+        if not name.translate(_JOINERS).isprintable() or not name.strip():
+            raise ConfigError(
+                f"{where}: class {name!r}: no label can be made of it. Expected printable text; "
+                f"rename it."
+            )
+    labels = {name: slug(name) for name in names}
+    for name in _of_twins(labels):
+        labels[name] = slug(_spelled(name, kept=" _-"))
+    for name in _of_twins(labels):
+        twins = [other for other in names if labels[other] == labels[name]]
+        if len({_letters(twin) for twin in twins}) < len(twins):
+            raise ConfigError(
+                f"{where}: {' and '.join(map(repr, twins))} would both be the label "
+                f"{labels[name]!r}. Rename or join them."
+            )
+    twins = _of_twins(labels)
+    taken = {label for name, label in labels.items() if name not in twins}
+    for name in twins:
+        label, number = labels[name], 1
+        while label in taken:
+            number += 1
+            label = f"{labels[name][: _MAX_LETTERS - 5]}_{number}"
+        labels[name] = label
+        taken.add(label)
+    return labels
+
+
+def _of_twins(labels: Mapping[str, str]) -> list[str]:
+    """Names whose label another name has too."""
+    counts = Counter(labels.values())
+    return [name for name, label in labels.items() if counts[label] > 1]
+
+
+def _squeezed(name: str) -> str:
+    ascii_only = anyascii(_HAN.sub(lambda letter: f" {anyascii(letter[0])} ", name))
+    return re.sub(r"[^a-z0-9]+", "_", ascii_only.lower()).strip("_")
+
+
+def _spelled(name: str, kept: str) -> str:
+    """A name with its signs, but for those to be kept, as Unicode calls them."""
+    return "".join(
+        letter
+        if letter.isalnum() or letter.isspace() or letter in kept
+        else f" {unicodedata.name(letter, f'u{ord(letter):x}')} "
+        for letter in name
+    )
+
+
+def _letters(name: str) -> str:
+    """What is the same in two names that differ only in case, blanks and signs."""
+    folded = unicodedata.normalize("NFKC", name).casefold()
+    return "".join(letter for letter in folded if letter.isalnum())

@@ -12,17 +12,8 @@ from pipelines.errors import ConfigError
 from pipelines.paths import Paths, TaskPaths
 
 _HEADER = (
-    "TASK",
-    "DOMAIN",
-    "CLASSES",
-    "SOURCE",
-    "RAW",
-    "PREPARED",
-    "AUDIT",
-    "FLOAT",
-    "MOBILE",
-    "METRICS",
-    "TITLE",
+    *("TASK", "DOMAIN", "CLASSES", "SOURCE"),
+    *("RAW", "PREPARED", "AUDIT", "FLOAT", "MOBILE", "METRICS", "TITLE"),
 )
 
 
@@ -31,12 +22,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(_: argparse.Namespace, paths: Paths) -> Answer:
-    """One row a task of params.yaml.
-
-    Raises:
-        ConfigError: if params.yaml breaks a rule. A card that breaks one is complained about, and
-            the other tasks are still shown.
-    """
+    """One row a task; a card that breaks a rule is complained about, and the others are shown."""
     rows, complaints = [], []
     for task, section in load_params(paths.params).tasks.items():
         of_task = paths.task(task)
@@ -48,20 +34,12 @@ def main(_: argparse.Namespace, paths: Paths) -> Answer:
         else:
             n_classes = str(len(section.prepare.classes or card.labels))
             title = card.title
-        rows.append(
-            (
-                task,
-                section.domain,
-                n_classes,
-                section.fetch.source.kind,
-                *("yes" if done else "-" for done in progress(of_task)),
-                title,
-            )
-        )
+        done = ("yes" if is_done else "-" for is_done in _progress(of_task))
+        rows.append((task, section.domain, n_classes, section.fetch.source.kind, *done, title))
     return Answer(table(_HEADER, rows), tuple(complaints), exit_code=2 if complaints else 0)
 
 
-def progress(of_task: TaskPaths) -> tuple[bool, ...]:
+def _progress(of_task: TaskPaths) -> tuple[bool, ...]:
     """Whether raw, prepared, audit, float, mobile and metrics are there, in this order."""
     return (
         of_task.raw_dir.is_dir(),

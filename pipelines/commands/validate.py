@@ -80,34 +80,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
-    """Validate on the folder that is named, or on those that params.yaml names.
-
-    Raises:
-        ConfigError: if the bundle is of another task, ``--out`` lies in the folder, or a task is
-            named that has no folder.
-        BundleError: if the bundle is missing, changed or not finished.
-        MissingDataError: if there is no such folder.
-        DataError: if nothing in the folder counts, or its classes are not those of the card.
-    """
-    if arguments.folder is None:
-        return _on_declared(paths, arguments.task)
-    return _on_folder(
-        paths,
-        arguments.task,
-        arguments.folder,
-        bundle_path=arguments.bundle,
-        out=arguments.out,
-        as_json=arguments.as_json,
-    )
+    """Validate on the folder that is named, or on those that params.yaml names."""
+    task, folder, as_json = arguments.task, arguments.folder, arguments.as_json
+    if folder is None:
+        return _on_declared(paths, task)
+    return _on_folder(paths, task, folder, arguments.bundle, arguments.out, as_json=as_json)
 
 
 def _on_folder(
     paths: Paths,
     task: str,
     folder: Path,
-    *,
     bundle_path: Path | None = None,
     out: Path | None = None,
+    *,
     as_json: bool = False,
 ) -> Answer:
     """Write validation.json, validation.html and predictions.csv, and give them in short."""

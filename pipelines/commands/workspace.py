@@ -54,12 +54,6 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     """Make the workspace, or bring it up to date; outputs that it has stay.
 
     Of published images alone, the exit code is 4 where a task must go without.
-
-    Raises:
-        ConfigError: if the folder is the project itself or holds something else.
-        MissingDataError: if the data have a folder for none of the tasks, or no published source
-            can be reached.
-        DataError: if a task's folder has fewer than two of the card's classes.
     """
     folder, data = arguments.folder, arguments.data
     params = load_params(paths.params)
@@ -86,10 +80,10 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
         if there := [str(other) for other in others if other.is_dir()]:
             document.setdefault("real", {})[task] = {"validate_on": there}
     _make(paths, own, document, watches_folders=True)
-    rows = [
-        (task, str(len(labels[task])), ", ".join(labels[task]), _absent(paths, task, labels[task]))
-        for task in present
-    ]
+    rows = []
+    for task, found in labels.items():
+        gone = [label for label in load_card(paths.task(task).card).labels if label not in found]
+        rows.append((task, str(len(found)), ", ".join(found), ", ".join(gone)))
     absent = [task for task in params.tasks if task not in present]
     lines = [f"{folder}: {len(present)} tasks with images in {data}.", ""]
     lines.append(table(("TASK", "CLASSES", "LABELS", "OF THE CARD, NOT THERE"), rows))
@@ -171,11 +165,6 @@ def _make(paths: Paths, own: Paths, document: dict[str, Any], *, watches_folders
     _write(own.params, (_HEADER + _dump(document)).encode())
     _share_weights(paths, own)
     _init_dvc(own)
-
-
-def _absent(paths: Paths, task: str, labels: tuple[str, ...]) -> str:
-    card = load_card(paths.task(task).card)
-    return ", ".join(label for label in card.labels if label not in labels)
 
 
 def _check_place(paths: Paths, own: Paths) -> None:

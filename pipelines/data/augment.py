@@ -39,12 +39,9 @@ def paint_background(pixels: NDArray[np.uint8], share: float, seed: int) -> NDAr
     A blurred copy of the surroundings is not among them: its colour would go on telling the label.
 
     Args:
-        pixels: (h, w, 3), in [0, 255]; left alone.
+        pixels: (h, w, 3), in [0, 255]; left alone, and given back where nothing is painted.
         share: probability that anything is painted, in [0, 1].
         seed: draws whether, where and what; the same for the same seed.
-
-    Returns:
-        (h, w, 3), in [0, 255]; ``pixels`` itself where nothing is painted.
 
     References:
         Xiao et al. 2021, "Noise or signal: the role of image backgrounds in object recognition":
@@ -88,7 +85,7 @@ def _surroundings(
     return np.asarray(noise, dtype=np.float32)
 
 
-# -- augment --------------------------------------------------------------------------------------
+# -- random views ---------------------------------------------------------------------------------
 #: Share of the output's side beyond which more resolution before the crop shows no more detail.
 _MAX_OVERSIZE = 1.6
 
@@ -97,38 +94,15 @@ class Views:
     """Random views of pictures, the same for the same seed. Not shared between threads."""
 
     def __init__(self, params: AugmentParams, image_px: int) -> None:
-        """Build the transforms.
-
-        Args:
-            params: how far each one goes.
-            image_px: side of a view.
-        """
         self._compose = _compose(params, image_px)
         self._background = params.background
         oversize = min(1 / math.sqrt(params.min_area), _MAX_OVERSIZE)
         self._source_px = math.ceil(image_px * oversize)
 
-    def __call__(self, image: Image.Image, seed: int) -> NDArray[np.uint8]:
-        """One view.
+    def __call__(self, image: Image.Image, seeds: list[int]) -> list[NDArray[np.uint8]]:
+        """A view a seed of one picture, which is shrunk only once.
 
-        Args:
-            image: upright RGB.
-            seed: draws the view, in [0, 2**32).
-
-        Returns:
-            (image_px, image_px, 3), in [0, 255].
-        """
-        return self.many(image, [seed])[0]
-
-    def many(self, image: Image.Image, seeds: list[int]) -> list[NDArray[np.uint8]]:
-        """Several views of one picture, which is shrunk only once.
-
-        Args:
-            image: upright RGB.
-            seeds: one a view, each in [0, 2**32).
-
-        Returns:
-            A (image_px, image_px, 3) array in [0, 255] a seed.
+        Each is (image_px, image_px, 3), in [0, 255]; a seed is in [0, 2**32).
         """
         shorter = min(image.size)
         if shorter > self._source_px:
@@ -138,12 +112,9 @@ class Views:
         pixels = np.asarray(image)
         views = []
         for seed in seeds:
-            source = (
-                paint_background(pixels, self._background, seed) if self._background else pixels
-            )
+            source = paint_background(pixels, self._background, seed)
             self._compose.set_random_seed(seed)
-            view: NDArray[np.uint8] = self._compose(image=source)["image"]
-            views.append(np.ascontiguousarray(view))
+            views.append(np.ascontiguousarray(self._compose(image=source)["image"]))
         return views
 
 

@@ -33,7 +33,6 @@ class Tile:
     """One picture of a sheet.
 
     Attributes:
-        picture: mode RGB, of any size.
         name: of the file; its end is shown.
         split: shown before the name.
         note: a second line; the sheet has room for it only if a tile has one.
@@ -46,24 +45,14 @@ class Tile:
 
 
 def pick(entries: Iterable[Entry], label: str) -> list[Entry]:
-    """At most `SHEET_IMAGES` entries of a label, evenly spaced by path.
-
-    Args:
-        entries: in any order.
-        label: the one wanted.
-    """
+    """At most `SHEET_IMAGES` entries of a label, evenly spaced by path."""
     listed = sorted((e for e in entries if e.label == label), key=lambda entry: entry.path)
     n = min(len(listed), SHEET_IMAGES)
     return [listed[index * len(listed) // n] for index in range(n)]
 
 
 def contact_sheet(title: str, tiles: Sequence[Tile]) -> bytes:
-    """A PNG file with a grid of captioned pictures.
-
-    Args:
-        title: stands above the grid.
-        tiles: at least one.
-    """
+    """A PNG file with a grid of captioned pictures, at least one, under a title."""
     font = ImageFont.load_default(_FONT_PX)
     n_lines = 2 if any(tile.note for tile in tiles) else 1
     cell = (_TILE_PX + _GAP_PX, _TILE_PX + n_lines * _CAPTION_PX + _GAP_PX)
@@ -90,7 +79,7 @@ def contact_sheet(title: str, tiles: Sequence[Tile]) -> bytes:
 
 def _caption(tile: Tile, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     """The split and as much of the name's end as fits, in one line."""
-    name = "".join(letter if letter.isprintable() else "?" for letter in tile.name)
+    name = _printable(tile.name)
     whole = f"{tile.split} {name}"
     if font.getlength(whole) <= _TILE_PX:
         return whole
@@ -106,10 +95,14 @@ def _caption(tile: Tile, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> 
 
 def _fitting(note: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
     """As much of the note's beginning as fits in one line."""
-    line = "".join(letter if letter.isprintable() else "?" for letter in note)
+    line = _printable(note)
     if font.getlength(line) <= _TILE_PX:
         return line
     n_letters = bisect_left(
         range(len(line)), True, key=lambda n: font.getlength(f"{line[:n]}…") > _TILE_PX
     )
     return f"{line[: max(0, n_letters - 1)]}…"
+
+
+def _printable(text: str) -> str:
+    return "".join(letter if letter.isprintable() else "?" for letter in text)

@@ -28,11 +28,10 @@ from pipelines.errors import CorruptImageError
 _ORDERS = {b"II*\0": "<", b"MM\0*": ">", b"II+\0": "<", b"MM\0+": ">"}
 _BIG = (b"II+\0", b"MM\0+")
 _SHORT, _LONG = 3, 4
-_COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _SAMPLES, _PLANAR = 259, 262, 266, 277, 284
-_BITS, _TILE_WIDTH, _TILE_LENGTH, _EXTRA, _FORMAT = 258, 322, 323, 338, 339
-_WANTED = frozenset({_COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _SAMPLES, _PLANAR}) | frozenset(
-    {_BITS, _TILE_WIDTH, _TILE_LENGTH, _EXTRA, _FORMAT}
-)
+_BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANAR = 258, 259, 262, 277, 284
+_TILE_WIDTH, _TILE_LENGTH, _EXTRA, _FORMAT = 322, 323, 338, 339
+_WANTED = {_BITS, _COMPRESSION, _PHOTOMETRIC, _SAMPLES, _PLANAR}
+_WANTED |= {_TILE_WIDTH, _TILE_LENGTH, _EXTRA, _FORMAT}
 _MAX_TAGS = 4096
 
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB = 0, 1, 2
@@ -57,7 +56,6 @@ class TiffLayout:
     """The samples of a TIFF's first picture.
 
     Attributes:
-        is_little_endian: byte order of the file.
         bits: of each sample of a pixel.
         number: 1 unsigned, 2 signed, 3 floating point, others as TIFF numbers them.
         photometric: 0 white is zero, 1 black is zero, 2 RGB, others as TIFF numbers them.
@@ -129,11 +127,7 @@ class TiffLayout:
         return "".join(parts)
 
     def with_black_as_zero(self, data: bytes) -> bytes:
-        """The file's bytes as if black were zero: Pillow knows few kinds of the other.
-
-        Args:
-            data: of this file.
-        """
+        """The bytes of this file as if black were zero: Pillow knows few kinds of the other."""
         if not (self.is_inverted and self.photometric_at):
             return data
         patched = bytearray(data)
@@ -197,7 +191,7 @@ def _directory(data: bytes, order: str) -> tuple[dict[int, tuple[int, ...]], int
     return found, photometric_at
 
 
-# -- deep files -----------------------------------------------------------------------------------
+# -- stored values --------------------------------------------------------------------------------
 _PNG = b"\x89PNG\r\n\x1a\n"
 #: Of a PNG (W3C PNG 2003, 11.2.2): signature, length and name of IHDR, width, height, bit depth,
 #: colour type; and where its check sum stands.
@@ -212,7 +206,6 @@ _FULL = {
     ("i", 16): (-32_768.0, 32_767.0),
     ("i", 32): (-2_147_483_648.0, 2_147_483_647.0),
 }
-_UNSIGNED, _FLOAT = 1, 3
 
 #: libtiff gives numbers in the machine's order, whatever the file's; Pillow forgets it of these.
 _NATIVE = {
@@ -233,13 +226,10 @@ def is_deep_png(data: bytes) -> bool:
 
 
 def readable_png(data: bytes) -> bytes:
-    """The file as Pillow can read it whole: grey with alpha of 16 bits becomes four bytes a pixel.
+    """A PNG of 16 bits a channel as Pillow reads it whole: grey with alpha gets four bytes a pixel.
 
     Pillow keeps one byte of two. Scan lines and their filters are the same for both (W3C PNG 2003,
     section 9): only the header is another.
-
-    Args:
-        data: of a PNG with 16 bits a channel.
     """
     if data[_COLOUR_AT] != _GREY_ALPHA:
         return data
@@ -250,12 +240,7 @@ def readable_png(data: bytes) -> bytes:
 
 
 def png_levels(image: Image.Image, data: bytes) -> Levels:
-    """The stored values of a PNG with 16 bits a channel.
-
-    Args:
-        image: of `readable_png`, open and not decoded yet.
-        data: of `readable_png`.
-    """
+    """The stored values of a PNG with 16 bits a channel, as `readable_png` makes it."""
     clear = image.info.get("transparency")
     if image.mode == "RGBA" and data[_DEPTH_AT] == 8:
         image.load()
@@ -273,18 +258,14 @@ def png_levels(image: Image.Image, data: bytes) -> Levels:
 def tiff_levels(image: Image.Image, data: bytes, layout: TiffLayout, name: str) -> Levels:
     """The stored values of a TIFF that `TiffLayout.complaint` has nothing against.
 
-    Args:
-        image: of `TiffLayout.with_black_as_zero`, open and not decoded yet.
-        data: the same bytes.
-        layout: of the file.
-        name: what to call it in messages.
+    ``image`` and ``data`` are those of `TiffLayout.with_black_as_zero`, not decoded yet.
 
     Raises:
         CorruptImageError: if Pillow reads other samples than the layout states.
     """
     _in_native_order(image)
     n_bits, is_colour = layout.bits[0], image.mode in {"RGB", "RGBA"}
-    if is_colour != (len(layout.bits) > 1) or not (is_colour or is_deep_mode(image.mode)):
+    if is_colour != (len(layout.bits) > 1) or not (is_colour or _is_deep_mode(image.mode)):
         raise CorruptImageError(name, f"its directory contradicts itself ({layout.words()})")
     if is_colour:
         return _colour(image, data, None)
@@ -295,32 +276,20 @@ def tiff_levels(image: Image.Image, data: bytes, layout: TiffLayout, name: str) 
     return _grey(image, _FULL[kind, n_bits], is_inverted=layout.is_inverted, is_wrapped=is_wrapped)
 
 
-def is_deep_mode(mode: str) -> bool:
-    """Whether a mode of Pillow has more than 8 bits a channel.
-
-    Args:
-        mode: e.g. ``I;16``.
-    """
+def _is_deep_mode(mode: str) -> bool:
+    """Whether a mode of Pillow has more than 8 bits a channel, e.g. ``I;16``."""
     return mode.startswith("I") or mode == "F"
 
 
 def holds_deep_tiles(image: Image.Image) -> bool:
-    """Whether Pillow is about to read more than 8 bits a channel.
-
-    Args:
-        image: open and not decoded yet.
-    """
-    return is_deep_mode(image.mode) or any(
+    """Whether Pillow is about to read more than 8 bits a channel of an image not decoded yet."""
+    return _is_deep_mode(image.mode) or any(
         ";16" in str(mode) or ";12" in str(mode) for mode in map(_raw_mode, _tiles(image))
     )
 
 
 def grey_levels(image: Image.Image) -> Levels:
-    """The stored values of a picture of another format that Pillow reads whole, e.g. JPEG 2000.
-
-    Args:
-        image: of a mode for which `is_deep_mode` holds, open and not decoded yet.
-    """
+    """The stored values of a picture of another format that Pillow reads whole, e.g. JPEG 2000."""
     full = None if image.mode == "F" else _FULL["i", 32] if image.mode == "I" else _FULL_16
     return _grey(image, full, is_inverted=False)
 

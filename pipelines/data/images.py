@@ -1,18 +1,11 @@
-"""Bytes of unknown origin -> a file that Pillow has opened, within bounds, and not yet decoded.
+"""Bytes of unknown origin -> an RGB picture, or one line that says why not.
 
-By content, never by name. Pillow's own decoders are asked for the formats that `formats` allows and
-for no other; DICOM and HEIC have theirs, imported when the first such file is met. What cannot
-enter is refused here, with one line, JPEG files that go over their pixels again and again, or are
-kept whole as coefficients, among it (`pipelines.data.pixel_range` has the promise that this keeps).
-`pipelines.data.images` decodes the rest.
-
-Bytes of unknown origin -> an RGB picture.
-
-`open_image` is the only door for pictures (`glance` is the same door with a smaller picture behind
-it): training, calibration, evaluation, the predictor and the apps all come through here, and go on
-to `preprocess`. Modes of 8 bits a channel become RGB without a second copy of a large picture;
-deeper ones by `pipelines.data.pixel_range`. Needs NumPy and Pillow alone, so that serving stays
-small.
+`open_image` is the only door for pictures, and `glance` the same door with a smaller picture behind
+it: training, calibration, evaluation, the predictor and the apps all come through here, and go on
+to `preprocess`. A format is told by content, never by name: Pillow's own decoders are asked for
+those of `tree.ALLOWED_FORMATS` and for no other; DICOM and HEIC have theirs, imported when the
+first such file is met. What a picture may cost is bounded before it is decoded, by `pixel_range`
+and, for the scans of a JPEG, here. Needs NumPy and Pillow alone, so that serving stays small.
 """
 
 from __future__ import annotations
@@ -76,7 +69,47 @@ from pipelines.data.tree import (
 )
 from pipelines.errors import CorruptImageError
 
-_JPEG_SIGNATURE = b"\xff\xd8\xff"
+#: A file larger than this is refused before it is read.
+MAX_FILE_BYTES = 100_000_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Facts:
+    """What a file says of its picture, before anything was normalised away.
+
+    Attributes:
+        format: Pillow's name of the decoder, e.g. ``JPEG``.
+        mode: Pillow's mode as stored, e.g. ``CMYK`` or ``I;16``.
+        width_px: stored width, before the EXIF rotation.
+        height_px: stored height, before the EXIF rotation.
+        n_bytes: size of the file.
+        is_exif_rotated: whether an EXIF orientation was applied; not told of a TIFF, which Pillow
+            turns itself, the sizes above too.
+        outside: share of the pixels whose stored values lie outside the data set's range; 0 for
+            pictures of 8 bits a channel.
+    """
+
+    format: str
+    mode: str
+    width_px: int
+    height_px: int
+    n_bytes: int
+    is_exif_rotated: bool
+    outside: float = 0.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class OpenedImage(_Facts):
+    """A decoded picture, upright and of mode RGB, and the facts of its file."""
+
+    rgb: Image.Image
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Glance(_Facts):
+    """A small copy of a picture, upright and of mode L, and the facts of its file."""
+
+    grey: Image.Image
 
 
 class FileHeader(NamedTuple):
@@ -92,38 +125,100 @@ class FileHeader(NamedTuple):
     has_exif: bool
 
 
-def opened(data: bytes, name: str) -> Image.Image:
-    """The image of a file, not decoded yet.
+def open_image(
+    source: Path | bytes,
+    *,
+    name: str | None = None,
+    least_side_px: int | None = None,
+    reading: Reading = AS_IT_COMES,
+) -> OpenedImage:
+    """The picture in a file or in its bytes, decoded fully, upright and RGB.
+
+    Palette and alpha are composited over white, CMYK is converted, and more than 8 bits a channel
+    are scaled by the range of the data set. A JPEG of more pixels than `pixel_range.max_pixels` is
+    decoded at 1/2, 1/4 or 1/8 of its size.
 
     Args:
-        name: what to call it in messages.
+        source: a path, or the bytes of a file.
+        name: what to call it in messages; the path by default.
+        least_side_px: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as `glance` does, so
+            far as neither side gets smaller than this; null decodes every pixel.
+        reading: of the data set, or of the model.
 
     Raises:
-        CorruptImageError: if it is DICOM or HEIC, and damaged or not to be read here.
-        UnidentifiedImageError: if it is of no format that is allowed.
+        CorruptImageError: if it is empty, too large, truncated, animated, too long for its width,
+            of another format, or deep where no range is stated.
     """
-    form = extra_format_of(data)
-    if form == "DICOM":
-        return open_dicom(data, name)
-    if data.startswith(_JPEG_SIGNATURE):
-        # Not by `Image.open`, which refuses 180 megapixels whatever the scale they are decoded at.
-        return JpegImagePlugin.jpeg_factory(io.BytesIO(data), "")
-    image = _by_pillow(io.BytesIO(data), name, form)
-    if image.format == "JPEG2000" and len(data) > MAX_JPEG2000_BYTES:
-        raise CorruptImageError(
-            name,
-            f"a JPEG 2000 file of {len(data):,} bytes takes too long; at most "
-            f"{MAX_JPEG2000_BYTES:,} are read. Save it as JPEG, PNG or TIFF",
+    with _undecoded(source, name, reading) as opened:
+        image = opened.image
+        width_px, height_px = image.size
+        _draft(opened, least_side_px)
+        rgb, outside = _rgb(opened, reading)
+        orientation = _orientation(image)
+        return OpenedImage(
+            rgb=_upright(rgb, orientation),
+            format=image.format or "unknown",
+            mode=opened.mode,
+            width_px=width_px,
+            height_px=height_px,
+            n_bytes=opened.n_bytes,
+            is_exif_rotated=orientation in _UPRIGHT,
+            outside=outside,
         )
-    return image
+
+
+def glance(
+    source: Path | bytes,
+    *,
+    side_px: int,
+    name: str | None = None,
+    reading: Reading = AS_IT_COMES,
+) -> Glance:
+    """A small grey copy of a picture, for a fraction of the work of `open_image`.
+
+    It reads the whole file and refuses what `open_image` refuses: of a JPEG the entropy-coded
+    stream is read to its end, and only the arithmetic is done at a scale of 1/2, 1/4 or 1/8.
+    Neither side of the copy is smaller than ``side_px``, unless the stored one is.
+    """
+    with _undecoded(source, name, reading) as opened:
+        image = opened.image
+        width_px, height_px = image.size
+        image.draft("L", (side_px, side_px))
+        small, outside = _rgb(opened, reading, keeps_grey=True)
+        orientation = _orientation(image)
+        small = small.reduce(max(1, min(small.size) // side_px))
+        return Glance(
+            grey=_upright(small.convert("L"), orientation),
+            format=image.format or "unknown",
+            mode=opened.mode,
+            width_px=width_px,
+            height_px=height_px,
+            n_bytes=opened.n_bytes,
+            is_exif_rotated=orientation in _UPRIGHT,
+            outside=outside,
+        )
+
+
+def is_deep(source: Path | bytes, *, name: str | None = None) -> bool:
+    """Whether a picture has more than 8 bits a channel; decodes nothing."""
+    with _undecoded(source, name, AS_IT_COMES) as opened:
+        return opened.is_deep
+
+
+def levels_of(source: Path | bytes, *, name: str | None = None) -> Levels | None:
+    """The stored values of a picture with more than 8 bits a channel; None of any other.
+
+    It refuses what `open_image` refuses, but for the range and, of any other picture, the pixels.
+    """
+    with _undecoded(source, name, AS_IT_COMES) as opened:
+        if not opened.is_deep:
+            return None
+        refuse_by_pixels(opened.image, opened.name, is_deep=True)
+        return opened.levels()
 
 
 def file_header(source: Path | bytes, name: str) -> FileHeader:
     """What a file says of its picture; whether it can be decoded is another question.
-
-    Args:
-        source: a file, or its bytes.
-        name: what to call it in messages.
 
     Raises:
         CorruptImageError: if it is of no format that is read here, or cannot be read.
@@ -152,9 +247,117 @@ def file_header(source: Path | bytes, name: str) -> FileHeader:
         raise CorruptImageError(name, f"not an image of a known format ({FORMATS_TOLD})") from err
 
 
-def _head(file: Path) -> bytes:
-    with file.open("rb") as stream:
-        return stream.read(HEAD_BYTES)
+def readable(data: bytes, name: str) -> bytes:
+    """The bytes of a file with a header that Pillow reads whole; its pixels are the same.
+
+    Raises:
+        CorruptImageError: if it is a TIFF of a layout that is not read.
+    """
+    return _readable(data, _readable_layout(data, name))
+
+
+def read_file(path: Path, name: str) -> bytes:
+    """The bytes of a regular file of at most `MAX_FILE_BYTES`.
+
+    Raises:
+        CorruptImageError: if it is not there, not regular, empty, too large or forbidden.
+    """
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):  # a named pipe would block for ever
+            raise CorruptImageError(name, "not a regular file")
+        _refuse_by_size(status.st_size, name)
+        return path.read_bytes()
+    except OSError as err:
+        raise CorruptImageError(name, f"cannot be read ({err.strerror or err})") from err
+
+
+# -- opened and not decoded -----------------------------------------------------------------------
+_JPEG_SIGNATURE = b"\xff\xd8\xff"
+
+
+@dataclass(frozen=True, slots=True)
+class _Undecoded:
+    """A file that may be decoded, and has not been.
+
+    Attributes:
+        data: bytes that it is read from; a header may have been made readable.
+        mode: as stored.
+        n_bytes: size of the file.
+        is_deep: whether it has more than 8 bits a channel.
+        layout: of a TIFF.
+    """
+
+    image: Image.Image
+    data: bytes
+    mode: str
+    n_bytes: int
+    is_deep: bool
+    layout: TiffLayout | None
+    name: str
+
+    def levels(self) -> Levels:
+        """The stored values of a deep picture."""
+        if isinstance(self.image, DicomImage):
+            return dicom_levels(self.image)
+        if self.image.format == "PNG":
+            return png_levels(self.image, self.data)
+        if self.image.format == "TIFF" and self.layout is not None:
+            return tiff_levels(self.image, self.data, self.layout, self.name)
+        return grey_levels(self.image)
+
+
+@contextmanager
+def _undecoded(source: Path | bytes, name: str | None, reading: Reading) -> Iterator[_Undecoded]:
+    """The image, not yet decoded; what fails within the context becomes a `CorruptImageError`."""
+    name = name if name is not None else (str(source) if isinstance(source, Path) else "image")
+    data = read_file(source, name) if isinstance(source, Path) else source
+    _refuse_by_size(len(data), name)
+    try:
+        with warnings.catch_warnings(), told_if_memory_ends(name):
+            warnings.simplefilter("ignore")
+            layout = _readable_layout(data, name)
+            as_read = _readable(data, layout)
+            with _opened(as_read, name) as image:
+                undecoded = _Undecoded(
+                    image=image,
+                    data=as_read,
+                    mode="LA" if as_read is not data and image.format == "PNG" else image.mode,
+                    n_bytes=len(data),
+                    is_deep=_is_deep(image, data, reading),
+                    layout=layout,
+                    name=name,
+                )
+                _refuse_by_header(undecoded, reading)
+                yield undecoded
+    except CorruptImageError:
+        raise
+    except Image.DecompressionBombError:
+        most = f"{max_pixels():,} that are decoded, by the setting {PIXELS_VARIABLE}"
+        raise CorruptImageError(name, f"it declares more pixels than the {most}") from None
+    except UnidentifiedImageError:
+        raise CorruptImageError(name, _unknown(data)) from None
+    except DECODER_ERRORS as err:
+        reason = " ".join(str(err).split()) or type(err).__name__
+        raise CorruptImageError(name, f"damaged or truncated ({reason})") from err
+
+
+def _opened(data: bytes, name: str) -> Image.Image:
+    """The image of a file; raises what `_undecoded` turns into one error."""
+    form = extra_format_of(data)
+    if form == "DICOM":
+        return open_dicom(data, name)
+    if data.startswith(_JPEG_SIGNATURE):
+        # Not by `Image.open`, which refuses 180 megapixels whatever the scale they are decoded at.
+        return JpegImagePlugin.jpeg_factory(io.BytesIO(data), "")
+    image = _by_pillow(io.BytesIO(data), name, form)
+    if image.format == "JPEG2000" and len(data) > MAX_JPEG2000_BYTES:
+        raise CorruptImageError(
+            name,
+            f"a JPEG 2000 file of {len(data):,} bytes takes too long; at most "
+            f"{MAX_JPEG2000_BYTES:,} are read. Save it as JPEG, PNG or TIFF",
+        )
+    return image
 
 
 def _by_pillow(source: Path | io.BytesIO, name: str, form: ExtraFormat | None) -> Image.Image:
@@ -194,7 +397,74 @@ def _register_heif() -> None:
     Image.register_open(Checked.format, Checked)
 
 
-# -- jpeg scans -----------------------------------------------------------------------------------
+def _head(file: Path) -> bytes:
+    with file.open("rb") as stream:
+        return stream.read(HEAD_BYTES)
+
+
+def _readable_layout(data: bytes, name: str) -> TiffLayout | None:
+    # A DICOM file may begin as a TIFF does, for viewers that know nothing else.
+    layout = tiff_layout(data) if is_tiff(data) and not extra_format_of(data) else None
+    complaint = layout.complaint() if layout is not None else None
+    if complaint is not None:
+        raise CorruptImageError(name, complaint)
+    return layout
+
+
+def _readable(data: bytes, layout: TiffLayout | None) -> bytes:
+    """The bytes, with a header that Pillow reads whole."""
+    if extra_format_of(data):
+        return data
+    if is_deep_png(data):
+        return readable_png(data)
+    return layout.with_black_as_zero(data) if layout is not None and layout.is_deep else data
+
+
+def _is_deep(image: Image.Image, data: bytes, reading: Reading) -> bool:
+    if isinstance(image, DicomImage):
+        # A window of its own says how it is shown, where the data set states no range for all.
+        facts = image.file.facts
+        return facts.is_deep and not (reading.range is None and facts.has_window)
+    return is_deep_png(data) or holds_deep_tiles(image)
+
+
+def _unknown(data: bytes) -> str:
+    layout = tiff_layout(data) if is_tiff(data) else None
+    if layout is None:
+        return f"not an image of a known format ({FORMATS_TOLD})"
+    return (
+        f"a TIFF whose layout is not read ({layout.words()}); save it as PNG, or as an ordinary "
+        f"TIFF in Intel's byte order"
+    )
+
+
+def _refuse_by_size(n_bytes: int, name: str) -> None:
+    if n_bytes == 0:
+        raise CorruptImageError(name, "the file is empty (0 bytes)")
+    if n_bytes > MAX_FILE_BYTES:
+        raise CorruptImageError(
+            name, f"the file has {n_bytes:,} bytes; at most {MAX_FILE_BYTES:,} are read"
+        )
+
+
+def _refuse_by_header(opened: _Undecoded, reading: Reading) -> None:
+    image, name = opened.image, opened.name
+    refuse_by_aspect(*image.size, reading, name)
+    refuse_by_header(image, opened.n_bytes, name)
+    if image.format not in {"JPEG", "MPO"}:
+        refuse_by_pixels(image, name, is_deep=opened.is_deep)
+    if opened.layout is not None:
+        refuse_by_tile(opened.layout.tile_pixels, image, name)
+    # Not by the number of frames: to count them, Pillow walks through the whole file. MPO is how
+    # phones store a JPEG with a depth map or a preview: its first frame is the photo.
+    if getattr(image, "is_animated", False) and image.format not in {"MPO", "HEIF"}:
+        raise CorruptImageError(
+            name, "it holds more than one frame; one label cannot speak for several pictures"
+        )
+    _refuse_by_scans(image, opened.data, name)
+
+
+# -- the scans of a JPEG --------------------------------------------------------------------------
 #: Passes over a picture's pixels by a JPEG's scans: 25 scans of 64 megapixels, in about a second.
 #: Encoders write 10 (libjpeg) to 20; a scan that changes nothing costs a file 200 bytes.
 _MAX_SCANNED_PIXELS = 1_600_000_000
@@ -215,18 +485,10 @@ _USUAL_SEGMENTS = _TABLES_AND_NOTES | _SEQUENTIAL_FRAMES | {_START_OF_SCAN}
 _ROWS_PER_STRIP, _TILE_WIDTH, _TILE_LENGTH = 278, 322, 323
 
 
-def refuse_by_scans(image: Image.Image, data: bytes, name: str) -> None:
+def _refuse_by_scans(image: Image.Image, data: bytes, name: str) -> None:
     """Refuse a progressive JPEG, also inside a TIFF, that goes over its pixels again and again.
 
     The marker cannot stand in entropy-coded data (ITU-T T.81, B.1.1.5); one in a preview counts.
-
-    Args:
-        image: not decoded yet.
-        data: bytes of the file.
-        name: what to call it in messages.
-
-    Raises:
-        CorruptImageError: if its scans are too many, or too large.
     """
     is_jpeg = image.format in {"JPEG", "MPO"}
     if is_jpeg and _has_one_scan(data):
@@ -293,194 +555,55 @@ def _has_one_scan(data: bytes) -> bool:
     return False
 
 
-# -- image bytes ----------------------------------------------------------------------------------
-#: A file larger than this is refused before it is read.
-MAX_FILE_BYTES = 100_000_000
+# -- decoded, upright and RGB ---------------------------------------------------------------------
+#: The sides of a JPEG may be divided by these while it is decoded.
+_SCALES = (8, 4, 2, 1)
 
-
-@dataclass(frozen=True, slots=True)
-class Undecoded:
-    """A file that may be decoded, and has not been.
-
-    Attributes:
-        image: open.
-        data: bytes that it is read from; a header may have been made readable.
-        mode: as stored.
-        n_bytes: size of the file.
-        is_deep: whether it has more than 8 bits a channel.
-        layout: of a TIFF.
-        name: for messages.
-    """
-
-    image: Image.Image
-    data: bytes
-    mode: str
-    n_bytes: int
-    is_deep: bool
-    layout: TiffLayout | None
-    name: str
-
-    def levels(self) -> Levels:
-        """The stored values of a deep picture."""
-        if isinstance(self.image, DicomImage):
-            return dicom_levels(self.image)
-        if self.image.format == "PNG":
-            return png_levels(self.image, self.data)
-        if self.image.format == "TIFF" and self.layout is not None:
-            return tiff_levels(self.image, self.data, self.layout, self.name)
-        return grey_levels(self.image)
-
-
-@contextmanager
-def undecoded(source: Path | bytes, name: str | None, reading: Reading) -> Iterator[Undecoded]:
-    """The image, not yet decoded; all that fails within the context becomes one error.
-
-    Args:
-        source: a path, or the bytes of a file.
-        name: what to call it in messages; the path by default.
-        reading: of the data set, or of the model.
-
-    Raises:
-        CorruptImageError: if it may not enter, or anything fails that a decoder is known to raise.
-    """
-    name = name if name is not None else (str(source) if isinstance(source, Path) else "image")
-    data = read_file(source, name) if isinstance(source, Path) else source
-    _refuse_by_size(len(data), name)
-    try:
-        with warnings.catch_warnings(), told_if_memory_ends(name):
-            warnings.simplefilter("ignore")
-            layout = _readable_layout(data, name)
-            as_read = _readable(data, layout)
-            with opened(as_read, name) as image:
-                undecoded = Undecoded(
-                    image=image,
-                    data=as_read,
-                    mode="LA" if as_read is not data and image.format == "PNG" else image.mode,
-                    n_bytes=len(data),
-                    is_deep=_is_deep(image, data, reading),
-                    layout=layout,
-                    name=name,
-                )
-                _refuse_by_header(undecoded, reading)
-                yield undecoded
-    except CorruptImageError:
-        raise
-    except Image.DecompressionBombError:
-        most = f"{max_pixels():,} that are decoded, by the setting {PIXELS_VARIABLE}"
-        raise CorruptImageError(name, f"it declares more pixels than the {most}") from None
-    except UnidentifiedImageError:
-        raise CorruptImageError(name, _unknown(data)) from None
-    except DECODER_ERRORS as err:
-        reason = " ".join(str(err).split()) or type(err).__name__
-        raise CorruptImageError(name, f"damaged or truncated ({reason})") from err
-
-
-def _is_deep(image: Image.Image, data: bytes, reading: Reading) -> bool:
-    if isinstance(image, DicomImage):
-        # A window of its own says how it is shown, where the data set states no range for all.
-        return image.facts.is_deep and not (reading.range is None and image.facts.has_window)
-    return is_deep_png(data) or holds_deep_tiles(image)
-
-
-def readable(data: bytes, name: str) -> bytes:
-    """The bytes of a file with a header that Pillow reads whole; its pixels are the same.
-
-    Args:
-        name: what to call it in messages.
-
-    Raises:
-        CorruptImageError: if it is a TIFF of a layout that is not read.
-    """
-    return _readable(data, _readable_layout(data, name))
-
-
-def _readable_layout(data: bytes, name: str) -> TiffLayout | None:
-    # A DICOM file may begin as a TIFF does, for viewers that know nothing else.
-    layout = tiff_layout(data) if is_tiff(data) and not extra_format_of(data) else None
-    complaint = layout.complaint() if layout is not None else None
-    if complaint is not None:
-        raise CorruptImageError(name, complaint)
-    return layout
-
-
-def _readable(data: bytes, layout: TiffLayout | None) -> bytes:
-    """The bytes, with a header that Pillow reads whole."""
-    if extra_format_of(data):
-        return data
-    if is_deep_png(data):
-        return readable_png(data)
-    return layout.with_black_as_zero(data) if layout is not None and layout.is_deep else data
-
-
-def _unknown(data: bytes) -> str:
-    layout = tiff_layout(data) if is_tiff(data) else None
-    if layout is None:
-        return f"not an image of a known format ({FORMATS_TOLD})"
-    return (
-        f"a TIFF whose layout is not read ({layout.words()}); save it as PNG, or as an ordinary "
-        f"TIFF in Intel's byte order"
-    )
-
-
-def read_file(path: Path, name: str) -> bytes:
-    """The bytes of a regular file of at most `MAX_FILE_BYTES`.
-
-    Args:
-        name: what to call it in messages.
-
-    Raises:
-        CorruptImageError: if it is not there, not regular, empty, too large or forbidden.
-    """
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # a named pipe would block for ever
-            raise CorruptImageError(name, "not a regular file")
-        _refuse_by_size(status.st_size, name)
-        return path.read_bytes()
-    except OSError as err:
-        raise CorruptImageError(name, f"cannot be read ({err.strerror or err})") from err
-
-
-def _refuse_by_size(n_bytes: int, name: str) -> None:
-    if n_bytes == 0:
-        raise CorruptImageError(name, "the file is empty (0 bytes)")
-    if n_bytes > MAX_FILE_BYTES:
-        raise CorruptImageError(
-            name, f"the file has {n_bytes:,} bytes; at most {MAX_FILE_BYTES:,} are read"
-        )
-
-
-def _refuse_by_header(opened: Undecoded, reading: Reading) -> None:
-    image, name = opened.image, opened.name
-    refuse_by_aspect(*image.size, reading, name)
-    refuse_by_header(image, opened.n_bytes, name)
-    if image.format not in {"JPEG", "MPO"}:
-        refuse_by_pixels(image, name, is_deep=opened.is_deep)
-    if opened.layout is not None:
-        refuse_by_tile(opened.layout.tile_pixels, image, name)
-    # Not by the number of frames: to count them, Pillow walks through the whole file. MPO is how
-    # phones store a JPEG with a depth map or a preview: its first frame is the photo.
-    if getattr(image, "is_animated", False) and image.format not in {"MPO", "HEIF"}:
-        raise CorruptImageError(
-            name, "it holds more than one frame; one label cannot speak for several pictures"
-        )
-    refuse_by_scans(image, opened.data, name)
-
-
-# -- images ---------------------------------------------------------------------------------------
 #: Rows are converted so many pixels at a time where a copy of all would need a gigabyte.
 _STRIP_PIXELS = 4_000_000
 
+#: What makes a picture upright, by its EXIF orientation (tag 0x0112; EXIF 2.32, section 4.6.4).
+_ORIENTATION_TAG = 0x0112
+_TURN = Image.Transpose
+_UPRIGHT = {
+    **{2: _TURN.FLIP_LEFT_RIGHT, 3: _TURN.ROTATE_180, 4: _TURN.FLIP_TOP_BOTTOM},
+    **{5: _TURN.TRANSPOSE, 6: _TURN.ROTATE_270, 7: _TURN.TRANSVERSE, 8: _TURN.ROTATE_90},
+}
 
-def to_rgb(image: Image.Image) -> Image.Image:
-    """A picture in RGB, transparency over white.
 
-    Args:
-        image: of any mode of 8 bits a channel.
+def _draft(opened: _Undecoded, least_side_px: int | None) -> None:
+    """Let a JPEG be decoded at a fraction of its size, where that is asked for or must be."""
+    image = opened.image
+    width_px, height_px = image.size
+    wanted = 1
+    if least_side_px is not None:
+        wanted = min(width_px // least_side_px, height_px // least_side_px)
+        wanted = next((scale for scale in _SCALES if wanted >= scale), 1)
+    needed = fitting_scale(image, is_deep=opened.is_deep)
+    if needed > wanted:
+        image.draft(None, (max(1, width_px // needed), max(1, height_px // needed)))
+    elif least_side_px is not None:
+        image.draft(None, (least_side_px, least_side_px))
 
-    Returns:
-        A new picture of the same size, in mode RGB.
-    """
+
+def _rgb(
+    opened: _Undecoded, reading: Reading, *, keeps_grey: bool = False
+) -> tuple[Image.Image, float]:
+    """The picture as it lies in the file, in RGB (or in L), and the share that is outside."""
+    image = opened.image
+    refuse_by_pixels(image, opened.name, is_deep=opened.is_deep)
+    if opened.is_deep:
+        return as_rgb(opened.levels(), reading.range, opened.name)
+    image.load()
+    is_plain = "transparency" not in image.info
+    if is_plain and (image.mode == "RGB" or (keeps_grey and image.mode == "L")):
+        # Not copied: of a large picture, that would be a quarter of a gigabyte more.
+        return image, 0.0
+    return _to_rgb(image), 0.0
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    """A picture of 8 bits a channel in RGB, transparency over white."""
     if image.mode == "RGB" and "transparency" not in image.info:
         return image.copy()
     if image.mode == "La":
@@ -507,202 +630,6 @@ def _by_strips(image: Image.Image, to_rgb: Callable[[Image.Image], Image.Image])
 def _over_white(image: Image.Image) -> Image.Image:
     rgba = image.convert("RGBA")
     return Image.alpha_composite(Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
-
-
-# -- images ---------------------------------------------------------------------------------------
-#: The sides of a JPEG may be divided by these while it is decoded.
-_SCALES = (8, 4, 2, 1)
-
-#: What makes a picture upright, by its EXIF orientation (tag 0x0112; EXIF 2.32, section 4.6.4).
-_ORIENTATION_TAG = 0x0112
-_TURN = Image.Transpose
-_UPRIGHT = {
-    **{2: _TURN.FLIP_LEFT_RIGHT, 3: _TURN.ROTATE_180, 4: _TURN.FLIP_TOP_BOTTOM},
-    **{5: _TURN.TRANSPOSE, 6: _TURN.ROTATE_270, 7: _TURN.TRANSVERSE, 8: _TURN.ROTATE_90},
-}
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Facts:
-    """What a file says of its picture, before anything was normalised away.
-
-    Attributes:
-        format: Pillow's name of the decoder, e.g. ``JPEG``.
-        mode: Pillow's mode as stored, e.g. ``CMYK`` or ``I;16``.
-        width_px: stored width, before the EXIF rotation.
-        height_px: stored height, before the EXIF rotation.
-        n_bytes: size of the file.
-        is_exif_rotated: whether an EXIF orientation was applied; not told of a TIFF, which Pillow
-            turns itself, the sizes above too.
-        outside: share of the pixels whose stored values lie outside the data set's range; 0 for
-            pictures of 8 bits a channel.
-    """
-
-    format: str
-    mode: str
-    width_px: int
-    height_px: int
-    n_bytes: int
-    is_exif_rotated: bool
-    outside: float = 0.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class OpenedImage(_Facts):
-    """A decoded picture, upright and of mode RGB, and the facts of its file."""
-
-    rgb: Image.Image
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Glance(_Facts):
-    """A small copy of a picture, upright and of mode L, and the facts of its file."""
-
-    grey: Image.Image
-
-
-def open_image(
-    source: Path | bytes,
-    *,
-    name: str | None = None,
-    least_side_px: int | None = None,
-    reading: Reading = AS_IT_COMES,
-) -> OpenedImage:
-    """The picture in a file or in bytes, decoded fully, upright and RGB.
-
-    Palette and alpha are composited over white, CMYK is converted, and more than 8 bits a channel
-    are scaled by the range of the data set. A JPEG of more pixels than `bounds.max_pixels` is
-    decoded at 1/2, 1/4 or 1/8 of its size.
-
-    Args:
-        source: a path, or the bytes of a file.
-        name: what to call it in messages; the path by default.
-        least_side_px: a JPEG may be decoded at 1/2, 1/4 or 1/8 of its size, as `glance` does, so
-            far as neither side gets smaller than this; null decodes every pixel.
-        reading: of the data set, or of the model.
-
-    Raises:
-        CorruptImageError: if it is empty, too large, truncated, animated, too long for its width,
-            of another format, or deep where no range is stated.
-    """
-    with undecoded(source, name, reading) as opened:
-        image = opened.image
-        width_px, height_px = image.size
-        _draft(opened, least_side_px)
-        rgb, outside = _rgb(opened, reading)
-        orientation = _orientation(image)
-        return OpenedImage(
-            rgb=_upright(rgb, orientation),
-            format=image.format or "unknown",
-            mode=opened.mode,
-            width_px=width_px,
-            height_px=height_px,
-            n_bytes=opened.n_bytes,
-            is_exif_rotated=orientation in _UPRIGHT,
-            outside=outside,
-        )
-
-
-def glance(
-    source: Path | bytes,
-    *,
-    side_px: int,
-    name: str | None = None,
-    reading: Reading = AS_IT_COMES,
-) -> Glance:
-    """A small grey copy of a picture, for a fraction of the work of `open_image`.
-
-    It reads the whole file and refuses what `open_image` refuses: of a JPEG the entropy-coded
-    stream is read to its end, and only the arithmetic is done at a scale of 1/2, 1/4 or 1/8.
-
-    Args:
-        source: a path, or the bytes of a file.
-        side_px: neither side of the copy is smaller than this, unless the stored one is.
-        name: what to call it in messages; the path by default.
-        reading: of the data set.
-
-    Raises:
-        CorruptImageError: as `open_image`.
-    """
-    with undecoded(source, name, reading) as opened:
-        image = opened.image
-        width_px, height_px = image.size
-        image.draft("L", (side_px, side_px))
-        small, outside = _rgb(opened, reading, keeps_grey=True)
-        orientation = _orientation(image)
-        small = small.reduce(max(1, min(small.size) // side_px))
-        return Glance(
-            grey=_upright(small.convert("L"), orientation),
-            format=image.format or "unknown",
-            mode=opened.mode,
-            width_px=width_px,
-            height_px=height_px,
-            n_bytes=opened.n_bytes,
-            is_exif_rotated=orientation in _UPRIGHT,
-            outside=outside,
-        )
-
-
-def is_deep(source: Path | bytes, *, name: str | None = None) -> bool:
-    """Whether a picture has more than 8 bits a channel; decodes nothing.
-
-    Args:
-        source: a path, or the bytes of a file.
-        name: what to call it in messages; the path by default.
-
-    Raises:
-        CorruptImageError: as `open_image`, of what the header tells.
-    """
-    with undecoded(source, name, AS_IT_COMES) as opened:
-        return opened.is_deep
-
-
-def levels_of(source: Path | bytes, *, name: str | None = None) -> Levels | None:
-    """The stored values of a picture with more than 8 bits a channel; None of any other.
-
-    Args:
-        source: a path, or the bytes of a file.
-        name: what to call it in messages; the path by default.
-
-    Raises:
-        CorruptImageError: as `open_image`, but for the range and, of any other picture, the pixels.
-    """
-    with undecoded(source, name, AS_IT_COMES) as opened:
-        if not opened.is_deep:
-            return None
-        refuse_by_pixels(opened.image, opened.name, is_deep=True)
-        return opened.levels()
-
-
-def _draft(opened: Undecoded, least_side_px: int | None) -> None:
-    """Let a JPEG be decoded at a fraction of its size, where that is asked for or must be."""
-    image = opened.image
-    width_px, height_px = image.size
-    wanted = 1
-    if least_side_px is not None:
-        wanted = min(width_px // least_side_px, height_px // least_side_px)
-        wanted = next((scale for scale in _SCALES if wanted >= scale), 1)
-    needed = fitting_scale(image, is_deep=opened.is_deep)
-    if needed > wanted:
-        image.draft(None, (max(1, width_px // needed), max(1, height_px // needed)))
-    elif least_side_px is not None:
-        image.draft(None, (least_side_px, least_side_px))
-
-
-def _rgb(
-    opened: Undecoded, reading: Reading, *, keeps_grey: bool = False
-) -> tuple[Image.Image, float]:
-    """The picture as it lies in the file, in RGB (or in L), and the share that is outside."""
-    image = opened.image
-    refuse_by_pixels(image, opened.name, is_deep=opened.is_deep)
-    if opened.is_deep:
-        return as_rgb(opened.levels(), reading.range, opened.name)
-    image.load()
-    is_plain = "transparency" not in image.info
-    if is_plain and (image.mode == "RGB" or (keeps_grey and image.mode == "L")):
-        # Not copied: of a large picture, that would be a quarter of a gigabyte more.
-        return image, 0.0
-    return to_rgb(image), 0.0
 
 
 def _orientation(image: Image.Image) -> int:

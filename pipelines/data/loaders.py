@@ -1,9 +1,7 @@
-"""Pixels for training, decoded by a few threads, in a fixed order and with bounded memory.
+"""Pixels for training and calibration, decoded by a few threads, in a fixed order.
 
-Which pictures calibrate int8: a stratified sample of the train split, through the plain view.
-
-Never val or test, and never an augmented view: ranges must be those of pictures as the app sees
-them.
+Int8 is calibrated with a stratified sample of the train split through the plain view; never val or
+test, and never an augmented view: ranges must be those of pictures as the app sees them.
 """
 
 from __future__ import annotations
@@ -12,6 +10,7 @@ import threading
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import zip_longest
 from pathlib import Path
 
 import numpy as np
@@ -28,15 +27,7 @@ from pipelines.data.workers import ordered_map
 
 
 def draw_seed(seed: int, path: str, view: int) -> int:
-    """The seed of one view of one image: its own, whatever the order of work.
-
-    Args:
-        path: of the image, relative to raw/.
-        view: number of the view.
-
-    Returns:
-        In [0, 2**32).
-    """
+    """The seed of one view of one image, in [0, 2**32): its own, whatever the order of work."""
     return zlib.crc32(f"{seed}/{path}/{view}".encode())
 
 
@@ -46,10 +37,7 @@ class Pictures:
 
     Attributes:
         raw_dir: what the entries' paths are relative to.
-        entries: rows of the manifest.
-        preprocess: the plain view.
         augment: random views; None where only plain ones are asked for.
-        seed: of the run.
     """
 
     raw_dir: Path
@@ -60,14 +48,7 @@ class Pictures:
     _threads: threading.local = field(default_factory=threading.local, repr=False)
 
     def plain(self, entry: Entry) -> NDArray[np.uint8]:
-        """An image as val, test and the app see it.
-
-        Args:
-            entry: which one.
-
-        Returns:
-            (crop_px, crop_px, 3), in [0, 255].
-        """
+        """An image as val, test and the app see it: (crop_px, crop_px, 3), in [0, 255]."""
         with told_if_memory_ends(entry.path):
             return self.preprocess(self._open(entry))
 
@@ -76,10 +57,7 @@ class Pictures:
     ) -> NDArray[np.uint8]:
         """An image's plain view (if asked for) and random ones, decoded once.
 
-        Args:
-            entry: which image.
-            numbers: of the random views; the same number gives the same view.
-            plain: whether the plain view comes first.
+        The same number gives the same random view.
 
         Returns:
             (plain + len(numbers), crop_px, crop_px, 3), in [0, 255].
@@ -89,7 +67,7 @@ class Pictures:
         if numbers:
             seeds = [draw_seed(self.seed, entry.path, number) for number in numbers]
             source = self.preprocess.visible(image)
-            views = self._views_of_this_thread().many(source, seeds)
+            views = self._views_of_this_thread()(source, seeds)
             pixels += [self.preprocess.finish(view) for view in views]
         return np.stack(pixels)
 
@@ -107,14 +85,7 @@ class Pictures:
         return views
 
     def batches(self, batch_size: int) -> Iterator[NDArray[np.uint8]]:
-        """Plain views of all entries, in their order.
-
-        Args:
-            batch_size: pictures in each batch but the last.
-
-        Yields:
-            (n, crop_px, crop_px, 3), in [0, 255].
-        """
+        """Plain views of all entries, in their order: (n, crop_px, crop_px, 3), in [0, 255]."""
         batch: list[NDArray[np.uint8]] = []
         for pixels in ordered_map(self.plain, self.entries, window=2 * batch_size):
             batch.append(pixels)
@@ -125,40 +96,24 @@ class Pictures:
             yield np.stack(batch)
 
 
-# -- calibration images ---------------------------------------------------------------------------
+# -- what calibrates int8 --------------------------------------------------------------------------
 #: Pictures that go through the network together; bounds the calibrator's memory.
 _BATCH = 16
 
 
 def stratified_sample(entries: Sequence[Entry], n_images: int, seed: int) -> list[Entry]:
-    """Entries of every label in turn, drawn by a hash of their path.
+    """At most so many entries, of every label in turn, drawn by a hash of their path.
 
-    Args:
-        entries: of the train split.
-        n_images: how many are wanted; all, if there are fewer.
-
-    Returns:
-        At most ``n_images``, as evenly spread over labels as the data allow, sorted by path.
+    As evenly spread over labels as the data allow, sorted by path.
     """
     by_label: dict[str, list[Entry]] = {}
     for entry in sorted(entries, key=lambda e: (zlib.crc32(f"{seed}/{e.path}".encode()), e.path)):
         by_label.setdefault(entry.label, []).append(entry)
-    chosen: list[Entry] = []
-    rank = 0
     queues = [by_label[label] for label in sorted(by_label)]
-    while len(chosen) < n_images and any(rank < len(queue) for queue in queues):
-        chosen += [queue[rank] for queue in queues if rank < len(queue)]
-        rank += 1
+    chosen = [entry for turn in zip_longest(*queues) for entry in turn if entry is not None]
     return sorted(chosen[:n_images], key=lambda entry: entry.path)
 
 
 def calibration_batches(pictures: Pictures) -> list[NDArray[np.uint8]]:
-    """Plain views, in batches.
-
-    Args:
-        pictures: of `stratified_sample`'s entries.
-
-    Returns:
-        Arrays (n, crop_px, crop_px, 3) in [0, 255].
-    """
+    """Plain views of `stratified_sample`'s entries, in batches as of `Pictures.batches`."""
     return list(pictures.batches(_BATCH))

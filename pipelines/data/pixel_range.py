@@ -1,15 +1,14 @@
-"""How the files of a data set are read: one scale of deep pixels, one bound of the aspect.
+"""How the files of a data set are read, and what a picture may cost before it is decoded.
 
-The card states both, `prepare` reads by them, and they travel with the model: every later door of
-the same model reads alike. What lies outside the range is clipped and its share is told; nothing is
-ever stretched by a picture's own peak, since one bright pixel would then darken the rest
-(docs/adr/0020). Not a number counts as outside and is shown as the low end. NumPy and Pillow alone.
+One scale of deep pixels and one bound of the aspect: the card states both, `prepare` reads by them,
+and they travel with the model, so that every later door of the same model reads alike. What lies
+outside the range is clipped and its share is told; nothing is ever stretched by a picture's own
+peak, since one bright pixel would then darken the rest (docs/adr/0020). Not a number counts as
+outside and is shown as the low end.
 
-What a picture may cost before it is decoded: pixels, passes over them, and its shape.
-
-The promise that these bounds keep: no file, accepted or refused, costs a predictor more than 500 MB
-and 2 s of a core. Measured by tests/data/test_bounds.py, in a process a file. Called by
-`pipelines.data.images`.
+The bounds of pixels, passes over them and shape keep a promise: no file, accepted or refused, costs
+a predictor more than 500 MB and 2 s of a core. Measured by tests/data/test_pixel_range.py, in a
+process a file. NumPy and Pillow alone. Called by `pipelines.data.images`.
 """
 
 from __future__ import annotations
@@ -63,17 +62,13 @@ AS_IT_COMES = Reading()
 
 
 def words(scale: Scale) -> str:
-    """A range as a person reads it, e.g. ``0..4095``.
-
-    Args:
-        scale: as in `Reading`.
-    """
+    """A range as a person reads it, e.g. ``0..4095``."""
     if isinstance(scale, tuple):
         return f"{scale[0]:.10g}..{scale[1]:.10g}"
     return "of its type" if scale == "full" else "not stated"
 
 
-# -- deep -----------------------------------------------------------------------------------------
+# -- more than 8 bits a channel by a range --------------------------------------------------------
 #: Stored values, and opacity from 0 to 65,535 or None; both of some rows.
 Rows = tuple[NDArray[Any], NDArray[Any] | None]
 
@@ -86,21 +81,14 @@ class UnscaledError(CorruptImageError):
     """A picture of more than 8 bits a channel, and nothing says which values are black and white.
 
     Attributes:
-        extent: its least and greatest stored value; None if it holds no number.
+        extent: its least and greatest stored value, so that a range can be proposed; None if it
+            holds no number.
         is_float: whether its values are floating-point numbers, which have no full range.
     """
 
     def __init__(
         self, name: str, reason: str, extent: tuple[float, float] | None, is_float: bool
     ) -> None:
-        """Keep what was measured, so that a range can be proposed.
-
-        Args:
-            name: the file as the user knows it.
-            reason: one line without the name.
-            extent: least and greatest stored value.
-            is_float: of what kind the values are.
-        """
         super().__init__(name, reason)
         self.extent = extent
         self.is_float = is_float
@@ -115,8 +103,6 @@ class Levels:
     """The stored values of one picture, some rows at a time.
 
     Attributes:
-        width: in pixels.
-        height: in pixels.
         rows: gives the values (n, width) or (n, width, 3) and the opacity (n, width) of the rows
             from one number to another.
         full: least and greatest value of the stored type; None for floating point.
@@ -128,29 +114,6 @@ class Levels:
     rows: Callable[[int, int], Rows]
     full: tuple[float, float] | None
     is_inverted: bool = False
-
-    @classmethod
-    def of(
-        cls,
-        values: NDArray[Any],
-        full: tuple[float, float] | None,
-        opacity: NDArray[Any] | None = None,
-        *,
-        is_inverted: bool = False,
-    ) -> Levels:
-        """The same, of arrays.
-
-        Args:
-            values: (h, w) or (h, w, 3).
-            full: as in `Levels`.
-            opacity: (h, w) from 0 to 65,535, or None.
-            is_inverted: as in `Levels`.
-        """
-
-        def rows(top: int, bottom: int) -> Rows:
-            return values[top:bottom], None if opacity is None else opacity[top:bottom]
-
-        return cls(values.shape[1], values.shape[0], rows, full, is_inverted)
 
     def strips(self) -> Iterator[tuple[int, NDArray[Any], NDArray[Any] | None]]:
         """First row, values and opacity of strips, from top to bottom."""
@@ -169,15 +132,7 @@ class Levels:
 
 
 def as_rgb(levels: Levels, scale: Scale, name: str) -> tuple[Image.Image, float]:
-    """The picture by a range, and the share of its pixels that lie outside.
-
-    Args:
-        levels: stored values.
-        scale: of the data set.
-        name: what to call the picture in messages.
-
-    Returns:
-        Mode RGB, transparency over white; and a share from 0 to 1.
+    """The picture by a range, mode RGB, transparency over white; the share of its pixels outside.
 
     Raises:
         UnscaledError: if no range is stated, or ``full`` of floating-point values.
@@ -198,12 +153,7 @@ def as_rgb(levels: Levels, scale: Scale, name: str) -> tuple[Image.Image, float]
 
 
 def outside_words(share: float, scale: Scale) -> str:
-    """One sentence on the pixels that were clipped; empty if there are none.
-
-    Args:
-        share: of the pixels, from 0 to 1.
-        scale: of the training data.
-    """
+    """One sentence on the share of the pixels that were clipped; empty if there are none."""
     if share <= 0:
         return ""
     percent = f"{share:.1%}" if share >= 0.001 else "Less than 0.1%"
@@ -262,7 +212,7 @@ def _over_white(shown: NDArray[np.uint8], opacity: NDArray[Any]) -> NDArray[np.u
     return np.rint(255.0 - (255.0 - shown) * share).astype(np.uint8)
 
 
-# -- bounds ---------------------------------------------------------------------------------------
+# -- what a picture may cost ----------------------------------------------------------------------
 #: Names the environment's setting of `max_pixels`.
 PIXELS_VARIABLE = "FIELDLENS_MAX_PIXELS"
 
@@ -329,12 +279,6 @@ def max_pixels() -> int:
 def refuse_by_aspect(width_px: int, height_px: int, reading: Reading, name: str) -> None:
     """Refuse a picture that is all length: it has no view that a model could look at.
 
-    Args:
-        width_px: of the picture.
-        height_px: of the picture.
-        reading: has the bound.
-        name: what to call the picture in messages.
-
     Raises:
         CorruptImageError: if it is longer than the bound.
     """
@@ -349,23 +293,13 @@ def refuse_by_aspect(width_px: int, height_px: int, reading: Reading, name: str)
 
 
 def fitting_scale(image: Image.Image, *, is_deep: bool) -> int:
-    """By how much a JPEG's sides must be divided for its pixels to be within the bound: 1, 2, 4, 8.
-
-    Args:
-        image: not decoded yet.
-        is_deep: whether it has more than 8 bits a channel.
-    """
+    """By what a JPEG's sides must be divided for its pixels to be within the bound: 1, 2, 4, 8."""
     bound = max_pixels() / _cost(image, is_deep=is_deep)
     return next((s for s in (1, 2, 4) if image.width * image.height <= bound * s * s), 8)
 
 
 def refuse_by_pixels(image: Image.Image, name: str, *, is_deep: bool) -> None:
-    """Refuse a picture that would cost too much to decode.
-
-    Args:
-        image: not decoded yet; after `draft`, if it is a JPEG.
-        name: what to call it in messages.
-        is_deep: whether it has more than 8 bits a channel.
+    """Refuse a picture that would cost too much to decode; a JPEG is asked about after its `draft`.
 
     Raises:
         CorruptImageError: names the bound and the setting that moves it.
@@ -377,11 +311,6 @@ def refuse_by_pixels(image: Image.Image, name: str, *, is_deep: bool) -> None:
 
 def refuse_by_header(image: Image.Image, n_bytes: int, name: str) -> None:
     """Refuse what is too much whatever the scale that it is decoded at.
-
-    Args:
-        image: not decoded yet.
-        n_bytes: size of the file.
-        name: what to call it in messages.
 
     Raises:
         CorruptImageError: names the bound and the setting that moves it.
@@ -399,16 +328,7 @@ def refuse_by_header(image: Image.Image, n_bytes: int, name: str) -> None:
 
 
 def refuse_by_tile(tile_pixels: int, image: Image.Image, name: str) -> None:
-    """Refuse a TIFF whose tiles are far larger than its picture: each is decoded whole.
-
-    Args:
-        tile_pixels: of one tile; 0 where there are none.
-        image: not decoded yet.
-        name: what to call it in messages.
-
-    Raises:
-        CorruptImageError: if they are.
-    """
+    """Refuse a TIFF whose tiles are far larger than its picture: each is decoded whole."""
     if tile_pixels > max(_MAX_TILE_PIXELS, 2 * image.width * image.height):
         raise CorruptImageError(
             name, f"tiles of {tile_pixels:,} pixels for {image.width:,} x {image.height:,} of them"
@@ -417,14 +337,7 @@ def refuse_by_tile(tile_pixels: int, image: Image.Image, name: str) -> None:
 
 @contextmanager
 def told_if_memory_ends(name: str) -> Iterator[None]:
-    """Make a `MemoryError` a refusal of the picture that needed it.
-
-    Args:
-        name: what to call the picture in messages.
-
-    Raises:
-        CorruptImageError: in place of a `MemoryError`.
-    """
+    """Make a `MemoryError` a refusal of the picture that needed it, a `CorruptImageError`."""
     try:
         yield
     except MemoryError:

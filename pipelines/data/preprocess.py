@@ -95,14 +95,7 @@ class Preprocess:
             )
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
-        """The model's input for one upright RGB picture.
-
-        Args:
-            image: mode RGB, as `open_image` gives it.
-
-        Returns:
-            (crop_px, crop_px, 3) RGB, in [0, 255].
-        """
+        """The model's input for one upright RGB picture: (crop_px, crop_px, 3), in [0, 255]."""
         # Memory goes with the model's input, not with the picture's length.
         resized = self.resize(self._normalised(image))
         left = (resized.width - self.crop_px) // 2
@@ -111,11 +104,7 @@ class Preprocess:
         return self.finish(self.inner(np.asarray(cropped, dtype=np.uint8)))
 
     def resize(self, image: Image.Image) -> Image.Image:
-        """The picture with its shorter side at ``resize_px``.
-
-        Args:
-            image: mode RGB.
-        """
+        """The picture with its shorter side at ``resize_px``."""
         return _with_side(image, self.resize_px, _FILTERS[self.interpolation])
 
     @property
@@ -133,9 +122,6 @@ class Preprocess:
 
         Under a masked border it ends where the plain view's does: else a random crop would bring
         into the middle what the mask is there to hide.
-
-        Args:
-            image: mode RGB, as `open_image` gives it.
         """
         image = self._normalised(image)
         if not self.border_px:
@@ -148,23 +134,15 @@ class Preprocess:
     def inner(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """What the masked border leaves of a view: a painted edge says nothing of its data.
 
-        Args:
-            pixels: (crop_px, crop_px, 3).
-
-        Returns:
-            (inner_px, inner_px, 3); ``pixels`` itself if the view is off.
+        From (crop_px, crop_px, 3) to (inner_px, inner_px, 3); ``pixels`` itself if the view is off.
         """
         edge = self.border_px
         return pixels[edge : self.crop_px - edge, edge : self.crop_px - edge] if edge else pixels
 
     def finish(self, inner: NDArray[np.uint8]) -> NDArray[np.uint8]:
-        """The model's input around what it may see.
+        """The model's input around what it may see; ``inner`` itself if the view is off.
 
-        Args:
-            inner: (inner_px, inner_px, 3), in [0, 255].
-
-        Returns:
-            (crop_px, crop_px, 3), in [0, 255]; ``inner`` itself if the view is off.
+        From (inner_px, inner_px, 3) to (crop_px, crop_px, 3), both in [0, 255].
         """
         if self.view.grey:
             # Again, since augmentation tints; a grey picture is left as it is.

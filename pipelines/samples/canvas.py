@@ -135,13 +135,10 @@ def _bend(x: float, y: float, warp: float, phases: Sequence[float]) -> Point:
 
 
 def polygon(side_px: int, points: Sequence[Point], *, blur_px: float = 0.8) -> Mask:
-    """A filled polygon with a soft edge.
-
-    ``blur_px``: standard deviation of the edge.
-    """
+    """A filled polygon with a soft edge, of a standard deviation of ``blur_px``."""
     canvas = Image.new("L", (side_px, side_px))
     ImageDraw.Draw(canvas).polygon(_to_px(side_px, points), fill=255)
-    return _soften(canvas, blur_px)
+    return soften(canvas, blur_px)
 
 
 def blob(
@@ -168,17 +165,6 @@ def blob(
     return polygon(side_px, points, blur_px=blur_px)
 
 
-def stroke(side_px: int, points: Sequence[Point], width: float, *, blur_px: float = 0.8) -> Mask:
-    """A line through points.
-
-    ``width``: in units of half the side; ``blur_px``: standard deviation of the edge.
-    """
-    canvas = Image.new("L", (side_px, side_px))
-    width_px = max(1, round(width * side_px / 2))
-    ImageDraw.Draw(canvas).line(_to_px(side_px, points), fill=255, width=width_px, joint="curve")
-    return _soften(canvas, blur_px)
-
-
 def strokes(
     side_px: int, lines: Sequence[Sequence[Point]], width: float, *, blur_px: float = 0.8
 ) -> Mask:
@@ -192,7 +178,7 @@ def strokes(
     width_px = max(1, round(width * side_px / 2))
     for points in lines:
         draw.line(_to_px(side_px, points), fill=255, width=width_px, joint="curve")
-    return _soften(canvas, blur_px)
+    return soften(canvas, blur_px)
 
 
 def rounded(points: Sequence[Point], *, rounds: int = 3) -> list[Point]:
@@ -217,11 +203,8 @@ def _to_px(side_px: int, points: Sequence[Point]) -> list[tuple[float, float]]:
     return [((x + 1) / 2 * side_px, (y + 1) / 2 * side_px) for x, y in points]
 
 
-def soft_filter(blur_px: float) -> ImageFilter.BoxBlur | ImageFilter.GaussianBlur:
-    """A blur of a given width, by the cheapest filter that looks the same.
-
-    ``blur_px``: standard deviation.
-    """
+def _soft_filter(blur_px: float) -> ImageFilter.BoxBlur | ImageFilter.GaussianBlur:
+    """A blur of a given standard deviation, by the cheapest filter that looks the same."""
     if blur_px > 1.5:
         return ImageFilter.GaussianBlur(blur_px)
     # A box of 2k + 1 whole pixels and a share f of one more at each end has the variance
@@ -232,18 +215,16 @@ def soft_filter(blur_px: float) -> ImageFilter.BoxBlur | ImageFilter.GaussianBlu
     return ImageFilter.BoxBlur(whole + missing / (2 * ((whole + 1) ** 2 - variance)))
 
 
-def _soften(canvas: Image.Image, blur_px: float) -> Mask:
+def soften(image: Image.Image, blur_px: float) -> Mask:
+    """A picture of mode L as a mask, blurred by a standard deviation of ``blur_px``."""
     if blur_px > 0:
-        canvas = canvas.filter(soft_filter(blur_px))
-    return np.asarray(canvas, dtype=np.float32) / np.float32(255)
+        image = image.filter(_soft_filter(blur_px))
+    return np.asarray(image, dtype=np.float32) / np.float32(255)
 
 
 def blur(mask: Mask, blur_px: float) -> Mask:
-    """A mask, softened.
-
-    ``mask``: (side_px, side_px) in [0, 1]; ``blur_px``: standard deviation in px.
-    """
-    return _soften(Image.fromarray(np.rint(mask * 255).astype(np.uint8)), blur_px)
+    """A mask, blurred by a standard deviation of ``blur_px``."""
+    return soften(Image.fromarray(np.rint(mask * 255).astype(np.uint8)), blur_px)
 
 
 # -- colour, light and camera ---------------------------------------------------------------------
@@ -276,10 +257,7 @@ def texture(
 
 
 def cover(picture: Picture, mask: Mask, colour: Colour | Picture) -> Picture:
-    """The picture with a colour laid over it where the mask is.
-
-    ``mask``: opacity in [0, 1].
-    """
+    """The picture with a colour laid over it where the mask is."""
     rows, columns = _touched(mask)
     painted: Picture = np.array(picture, dtype=np.float32)
     below = painted[rows, columns]
@@ -389,7 +367,7 @@ def finish(
     """
     image = Image.fromarray(_to_bytes(picture))
     if blur_px > 0:
-        image = image.filter(soft_filter(blur_px))
+        image = image.filter(_soft_filter(blur_px))
     values = rng.standard_normal((image.height, image.width, 3), dtype=np.float32)
     values *= np.float32(noise)
     values += np.asarray(image, dtype=np.float32) / np.float32(255)

@@ -27,28 +27,19 @@ def to_px(points: Points, side_px: int) -> list[tuple[float, float]]:
 
 
 def line_px(width: float, side_px: int) -> int:
-    """A line's width in px, at least 1.
-
-    ``width``: in units of half the picture's side.
-    """
+    """A line's width in px, at least 1, from one in half sides."""
     return max(1, round(width * side_px / 2))
 
 
 def box(centre: Numbers, radius: float, side_px: int) -> tuple[float, float, float, float]:
-    """Left, top, right and bottom of a circle, as Pillow draws it.
-
-    ``centre``: (2,); ``radius``: in units of half the picture's side.
-    """
+    """Left, top, right and bottom of a circle, as Pillow draws it."""
     x, y = ((centre + 1) * (side_px / 2)).tolist()
     radius_px = radius * side_px / 2
     return x - radius_px, y - radius_px, x + radius_px, y + radius_px
 
 
 def polygons(side_px: int, outlines: Iterable[Points], opacity: int = 255) -> Image.Image:
-    """A mask with all outlines filled, mode L.
-
-    ``outlines``: each (n, 2); ``opacity``: from 0 to 255.
-    """
+    """A mask with all outlines filled, mode L, in an opacity from 0 to 255."""
     mask = Image.new("L", (side_px, side_px))
     draw = ImageDraw.Draw(mask)
     for outline in outlines:
@@ -57,10 +48,7 @@ def polygons(side_px: int, outlines: Iterable[Points], opacity: int = 255) -> Im
 
 
 def soften(mask: Image.Image, reach: float) -> Image.Image:
-    """A mask, blurred; done at half the size, where blur is cheap.
-
-    ``reach``: standard deviation as a share of the side.
-    """
+    """A mask, blurred by a share of its side; done at half the size, where blur is cheap."""
     small = mask.reduce(2)
     small = small.filter(ImageFilter.GaussianBlur(reach * small.width))
     return small.resize(mask.size, Image.Resampling.BILINEAR)
@@ -78,29 +66,19 @@ def smooth(grid: Numbers, places: Numbers, values: Numbers, n_window: int) -> Nu
 
 
 def mix(one: RGB8, other: RGB8, share: float) -> RGB8:
-    """A colour between two.
-
-    ``one``: where the share is 0; ``other``: where it is 1; ``share``: of ``other``.
-    """
+    """A colour between two; ``share`` is that of the second."""
     red, green, blue = (round(a + (b - a) * share) for a, b in zip(one, other, strict=True))
     return red, green, blue
 
 
 def shade(colour: RGB8, gain: float) -> RGB8:
-    """A colour, darker or lighter.
-
-    ``gain``: factor; what passes 255 is cut.
-    """
+    """A colour, darker or lighter by a factor; what passes 255 is cut."""
     red, green, blue = (min(255, round(value * gain)) for value in colour)
     return red, green, blue
 
 
 def blend(top: RGB8, below: RGB8, opacity: canvas.Mask) -> Image.Image:
-    """One colour over another, mode RGB.
-
-    ``top``: where the opacity is 1; ``below``: where it is 0; ``opacity``: (side_px, side_px);
-    clipped to [0, 1].
-    """
+    """One colour over another, mode RGB, by an opacity that is clipped to [0, 1]."""
     size = opacity.shape
     mask = Image.fromarray(np.rint(np.clip(opacity, 0, 1) * 255).astype(np.uint8))
     return Image.composite(Image.new("RGB", size, top), Image.new("RGB", size, below), mask)

@@ -1,10 +1,9 @@
 """A raw folder of painted images: groups, nuisance variation and a few planted faults.
 
 Generic: what an image shows comes from the task's painter, a module of this room with the task's
-name and ``paint(label, subject, shot, side_px)``. What a file is (size, aspect,
-format, JPEG quality, source, planted fault) follows one rule in all classes, so that nothing but
-the picture tells the class. Painted images prove the pipeline; they are never quoted as a result.
-Called by `fetch` for ``source: {kind: sample}``.
+name. What a file is (size, aspect, format, JPEG quality, source, planted fault) follows one rule in
+all classes, so that nothing but the picture tells the class. Painted images prove the pipeline;
+they are never quoted as a result. Called by `fetch` for ``source: {kind: sample}``.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import logging
 import re
 import zlib
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal, cast
@@ -31,94 +30,20 @@ from pipelines.data.tree import TABLES
 from pipelines.data.workers import ordered_map
 from pipelines.errors import ConfigError, DataError
 
+_LOG = logging.getLogger(__name__)
+
+#: ``paint(label, subject, shot, side_px)``: a square of one of the card's labels, mode RGB. The
+#: subject draws what all pictures of one group share, the shot what differs among them.
+Painter = Callable[[str, np.random.Generator, np.random.Generator, int], Image.Image]
 #: How a painted picture becomes a file.
 Form = Literal[
     "jpeg", "png", "wrong_suffix", "exif_rotated", "cmyk", "grey", "near_duplicate", "truncated"
 ]
 #: Forms that replace an ordinary file; the picture in it is sound and must be accepted.
 IN_PLACE: tuple[Form, ...] = ("wrong_suffix", "exif_rotated", "cmyk", "grey")
-#: A picture loses at most this share of one side, so that not every file is a square.
-_MAX_CROP = 0.15
-_MAX_ENLARGE = 0.1
-#: EXIF tag of the orientation, and its value for "turn clockwise to show it".
-_ORIENTATION, _TURN_CLOCKWISE = 0x0112, 6
-
-
-def suffix_of(form: Form) -> str:
-    """The suffix of the file's name, with its dot.
-
-    Args:
-        form: see `Form`.
-    """
-    return ".png" if form in {"png", "grey"} else ".jpg"
-
-
-def frame(picture: Image.Image, rng: np.random.Generator, side_px: int) -> Image.Image:
-    """The picture with a little cut off one pair of sides, enlarged again.
-
-    Args:
-        picture: a square.
-        rng: draws how much.
-        side_px: shorter side of the result, at least.
-    """
-    width_px, height_px = picture.size
-    keep = 1 - rng.uniform(0, _MAX_CROP)
-    offset = rng.uniform(0, 1 - keep)
-    if rng.random() < 0.5:
-        box = (offset * width_px, 0.0, (offset + keep) * width_px, float(height_px))
-    else:
-        box = (0.0, offset * height_px, float(width_px), (offset + keep) * height_px)
-    shorter = side_px * rng.uniform(1, 1 + _MAX_ENLARGE)
-    scale = shorter / min(box[2] - box[0], box[3] - box[1])
-    size = (
-        max(side_px, round((box[2] - box[0]) * scale)),
-        max(side_px, round((box[3] - box[1]) * scale)),
-    )
-    return picture.resize(size, Image.Resampling.BICUBIC, box=box)
-
-
-def encode(picture: Image.Image, form: Form, *, quality: int) -> bytes:
-    """A picture as the bytes of a file.
-
-    Args:
-        picture: mode RGB.
-        form: see `Form`.
-        quality: of a JPEG, 1 to 95.
-    """
-    if form in {"png", "wrong_suffix"}:
-        return _bytes(picture, "PNG", compress_level=3)
-    if form == "grey":
-        # Not of 16 bits: such files need a range in the card, and the cards describe real sets.
-        return _bytes(picture.convert("L"), "PNG", compress_level=3)
-    if form == "cmyk":
-        return _bytes(picture.convert("CMYK"), "JPEG", quality=quality)
-    if form == "exif_rotated":
-        exif = Image.Exif()
-        exif[_ORIENTATION] = _TURN_CLOCKWISE
-        turned = picture.transpose(Image.Transpose.ROTATE_90)
-        return _bytes(turned, "JPEG", quality=quality, exif=exif)
-    if form == "near_duplicate":
-        size = (round(picture.width * 0.92), round(picture.height * 0.92))
-        return _bytes(picture.resize(size, Image.Resampling.BICUBIC), "JPEG", quality=85)
-    data = _bytes(picture, "JPEG", quality=quality)
-    return data[: len(data) * 3 // 5] if form == "truncated" else data
-
-
-def _bytes(picture: Image.Image, file_format: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    picture.save(buffer, file_format, **options)
-    return buffer.getvalue()
-
-
-# -- samples --------------------------------------------------------------------------------------
-_LOG = logging.getLogger(__name__)
 
 #: Lists what was planted, so that a test can check that `prepare` finds it.
 PLANTED_FILE = "planted.json"
-
-#: ``paint(label, subject, shot, side_px)``: a square of one of the card's labels, mode RGB. The
-#: subject draws what all pictures of one group share, the shot what differs among them.
-Painter = Callable[[str, np.random.Generator, np.random.Generator, int], Image.Image]
 
 #: A smaller class stays clean: faults would be more than a tenth of it.
 MIN_IMAGES_FOR_FAULTS = 20
@@ -134,12 +59,10 @@ class Sheet:
 
     Attributes:
         path: POSIX path relative to raw/.
-        label: one of the card's labels.
         group: what is written into records.csv.
         source: what is written into records.csv.
         subject: number of the painted subject within its class.
         shot: number of the shot of that subject.
-        form: how the picture becomes a file.
         copy_of: path of the file with the same bytes; empty for a painted one.
     """
 
@@ -199,17 +122,9 @@ def write_sample(
     seed: int,
     labels: Sequence[str],
 ) -> None:
-    """Fill a folder with painted images, records.csv and planted.json.
+    """Fill an empty folder with painted images of some of a card's labels, and what lists them.
 
     The same arguments give the same bytes, whatever the number of workers.
-
-    Args:
-        folder: an empty folder.
-        paint: of the task, see `load_painter`.
-        card: names the task, its labels and its group key.
-        source: how many images, groups and pixels.
-        seed: of everything drawn.
-        labels: those to paint; some or all of the card's.
 
     Raises:
         ConfigError: if a label is not on the card.
@@ -224,15 +139,15 @@ def write_sample(
         )
     sheets, faults = plan(card, source, seed, labels)
     painted = [sheet for sheet in sheets if not sheet.copy_of]
-    render_one = partial(render, paint, task=card.task, seed=seed, side_px=source.side_px)
+    render_one = partial(_render, paint, task=card.task, seed=seed, side_px=source.side_px)
     for sheet, data in zip(painted, ordered_map(render_one, painted, window=_WINDOW), strict=True):
         write_bytes(folder / sheet.path, data)
     for sheet in sheets:
         if sheet.copy_of:
             write_bytes(folder / sheet.path, (folder / sheet.copy_of).read_bytes())
     write_text(folder / TABLES[0], _records_csv(sheets))
-    listed = [{"fault": fault.fault, "path": fault.path, "of": fault.of} for fault in faults]
-    write_text(folder / PLANTED_FILE, json.dumps(listed, indent=2) + "\n")
+    listed = json.dumps([asdict(fault) for fault in faults], indent=2)
+    write_text(folder / PLANTED_FILE, listed + "\n")
     _LOG.info(
         "%s: painted %d images of %d classes; %d faults planted",
         card.task,
@@ -242,20 +157,19 @@ def write_sample(
     )
 
 
+def _records_csv(sheets: Sequence[Sheet]) -> str:
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(["path", "label", "group", "source"])
+    writer.writerows([sheet.path, sheet.label, sheet.group, sheet.source] for sheet in sheets)
+    return buffer.getvalue()
+
+
+# -- which files there will be --------------------------------------------------------------------
 def plan(
     card: DatasetCard, source: SampleSource, seed: int, labels: Sequence[str]
 ) -> tuple[list[Sheet], list[Fault]]:
-    """Which files there will be, and which of them carry a fault.
-
-    Args:
-        card: names the task, its labels and its group key.
-        source: how many images and groups.
-        seed: of the file facts.
-        labels: those to paint.
-
-    Returns:
-        Sheets sorted by path, and faults in the order of ``labels``.
-    """
+    """Which files there will be, sorted by path, and which of them carry a fault, by label."""
     sheets: list[Sheet] = []
     faults: list[Fault] = []
     carried: list[list[Sheet]] = []
@@ -286,7 +200,7 @@ def _ordinary(card: DatasetCard, source: SampleSource, seed: int, label: str) ->
         subject, shot = divmod(index, source.images_per_group)
         form: Form = "png" if index in pngs else "jpeg"
         group = group_id(card, label, subject)
-        path = f"{label}/{group}_{shot}{suffix_of(form)}"
+        path = f"{label}/{group}_{shot}{_suffix_of(form)}"
         origin = _SOURCES[(subject + shot) % len(_SOURCES)]
         sheets.append(Sheet(path, label, group, origin, subject, shot, form))
     return sheets
@@ -301,7 +215,7 @@ def _with_faults(
     faults = []
     for index, form in zip(order, IN_PLACE, strict=False):
         stem = changed[index].path.rpartition(".")[0]
-        path = stem + suffix_of(form)
+        path = stem + _suffix_of(form)
         changed[index] = replace(changed[index], path=path, form=form)
         faults.append(Fault(form, path))
     copy = _copy(card, source, changed[order[-1]], label, nth=0)
@@ -340,26 +254,21 @@ def _n_subjects(source: SampleSource) -> int:
 
 
 def group_id(card: DatasetCard, label: str, subject: int) -> str:
-    """A group's name, e.g. ``patient007``: unique over all labels, and the same for any choice.
-
-    Args:
-        card: its group key is the stem.
-        label: one of the card's labels.
-        subject: number of the subject within its class.
-    """
+    """A group's name, e.g. ``patient007``: unique over all labels, and the same for any choice."""
     stem = re.sub(r"[^a-z0-9]+", "", card.group_key.lower()) or "group"
     return f"{stem}{subject * len(card.labels) + card.labels.index(label):03d}"
 
 
-def render(paint: Painter, sheet: Sheet, *, task: str, seed: int, side_px: int) -> bytes:
-    """The bytes of one painted file.
+# -- a painted picture as a file ------------------------------------------------------------------
+#: A picture loses at most this share of one side, so that not every file is a square.
+_MAX_CROP = 0.15
+_MAX_ENLARGE = 0.1
+#: EXIF tag of the orientation, and its value for "turn clockwise to show it".
+_ORIENTATION, _TURN_CLOCKWISE = 0x0112, 6
 
-    Args:
-        paint: of the task.
-        sheet: what to make.
-        task: slug; a part of the seed.
-        seed: of everything drawn.
-        side_px: shorter side of the picture, at least.
+
+def _render(paint: Painter, sheet: Sheet, *, task: str, seed: int, side_px: int) -> bytes:
+    """The bytes of one painted file.
 
     Raises:
         DataError: if the painter has no picture for the label.
@@ -385,9 +294,49 @@ def _rng(seed: int, *key: str | int) -> np.random.Generator:
     return np.random.default_rng([seed, *words])
 
 
-def _records_csv(sheets: Sequence[Sheet]) -> str:
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["path", "label", "group", "source"])
-    writer.writerows([sheet.path, sheet.label, sheet.group, sheet.source] for sheet in sheets)
+def frame(picture: Image.Image, rng: np.random.Generator, side_px: int) -> Image.Image:
+    """A square with a little cut off one pair of sides, enlarged again to at least ``side_px``."""
+    width_px, height_px = picture.size
+    keep = 1 - rng.uniform(0, _MAX_CROP)
+    offset = rng.uniform(0, 1 - keep)
+    if rng.random() < 0.5:
+        box = (offset * width_px, 0.0, (offset + keep) * width_px, float(height_px))
+    else:
+        box = (0.0, offset * height_px, float(width_px), (offset + keep) * height_px)
+    shorter = side_px * rng.uniform(1, 1 + _MAX_ENLARGE)
+    wide, high = box[2] - box[0], box[3] - box[1]
+    scale = shorter / min(wide, high)
+    size = (max(side_px, round(wide * scale)), max(side_px, round(high * scale)))
+    return picture.resize(size, Image.Resampling.BICUBIC, box=box)
+
+
+def encode(picture: Image.Image, form: Form, *, quality: int) -> bytes:
+    """A picture of mode RGB as the bytes of a file; ``quality`` is that of a JPEG, 1 to 95."""
+    if form in {"png", "wrong_suffix"}:
+        return _bytes(picture, "PNG", compress_level=3)
+    if form == "grey":
+        # Not of 16 bits: such files need a range in the card, and the cards describe real sets.
+        return _bytes(picture.convert("L"), "PNG", compress_level=3)
+    if form == "cmyk":
+        return _bytes(picture.convert("CMYK"), "JPEG", quality=quality)
+    if form == "exif_rotated":
+        exif = Image.Exif()
+        exif[_ORIENTATION] = _TURN_CLOCKWISE
+        turned = picture.transpose(Image.Transpose.ROTATE_90)
+        return _bytes(turned, "JPEG", quality=quality, exif=exif)
+    if form == "near_duplicate":
+        size = (round(picture.width * 0.92), round(picture.height * 0.92))
+        return _bytes(picture.resize(size, Image.Resampling.BICUBIC), "JPEG", quality=85)
+    data = _bytes(picture, "JPEG", quality=quality)
+    return data[: len(data) * 3 // 5] if form == "truncated" else data
+
+
+def _bytes(picture: Image.Image, file_format: str, **options: object) -> bytes:
+    buffer = io.BytesIO()
+    picture.save(buffer, file_format, **options)
     return buffer.getvalue()
+
+
+def _suffix_of(form: Form) -> str:
+    """The suffix of the file's name, with its dot."""
+    return ".png" if form in {"png", "grey"} else ".jpg"

@@ -120,17 +120,11 @@ def ellipse_points(centre: Point, radii: Point) -> list[Point]:
 
 
 def ink(colour: Colour, opacity: float = 1.0) -> tuple[int, ...]:
-    """A colour as Pillow takes it: red, green, blue, opacity in [0, 255].
-
-    ``colour``: RGB; clipped to [0, 1]; ``opacity``: in [0, 1].
-    """
+    """A colour as Pillow takes it: red, green, blue, opacity in [0, 255]; clipped."""
     return tuple(round(255 * min(max(value, 0.0), 1.0)) for value in (*colour, opacity))
 
 
 def mix(a: Colour, b: Colour, share: float) -> Colour:
-    """A colour between two.
-
-    ``a``: where the share is 0; ``b``: where it is 1; ``share``: of ``b``.
-    """
+    """A colour between two; ``share`` is that of the second."""
     red, green, blue = (x * (1 - share) + y * share for x, y in zip(a, b, strict=True))
     return (red, green, blue)

@@ -111,9 +111,8 @@ def _film_marks(view: _View, shot: np.random.Generator) -> Mask:
     if shot.random() < 0.35:
         start = (shot.uniform(-1.2, 0.2), side * (beside + shot.uniform(0, 0.3)))
         end = (start[0] + shot.uniform(0.3, 1.2), side * (beside + shot.uniform(0, 0.3)))
-        draw.line(
-            [view.to_px(*start), view.to_px(*end)], fill=90, width=max(1, round(view.unit_px))
-        )
+        scratch = [view.to_px(*start), view.to_px(*end)]
+        draw.line(scratch, fill=90, width=max(1, round(view.unit_px)))
     if shot.random() < 0.35:
         place = shot.uniform(-0.9, 0.2)
         for wire in range(5):
@@ -128,7 +127,7 @@ def _film_marks(view: _View, shot: np.random.Generator) -> Mask:
         x, y = shot.uniform(0, view.side_px, size=2)
         radius = shot.uniform(1, 2.5) * view.unit_px
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), fill=70)
-    return canvas.blur(np.asarray(image, dtype=np.float32) / np.float32(255), 0.8 * view.unit_px)
+    return canvas.soften(image, 0.8 * view.unit_px)
 
 
 def _crack(view: _View, shot: np.random.Generator) -> Mask:
@@ -159,9 +158,7 @@ def _jagged(view: _View, path: list[Point], shot: np.random.Generator) -> Mask:
         share = np.sin(np.pi * (step + 0.7) / len(points)) ** 0.6
         width_px = max(1, round(2 * widest * share * shot.uniform(0.7, 1.2)))
         draw.line([start[0] * 2, start[1] * 2, end[0] * 2, end[1] * 2], fill=255, width=width_px)
-    return canvas.blur(
-        np.asarray(image.reduce(2), dtype=np.float32) / np.float32(255), 0.5 * view.unit_px
-    )
+    return canvas.soften(image.reduce(2), 0.5 * view.unit_px)
 
 
 def _lack_of_penetration(view: _View, shot: np.random.Generator) -> Mask:
@@ -192,9 +189,7 @@ def _porosity(view: _View, shot: np.random.Generator) -> Mask:
         radius = shot.uniform(0.014, 0.045) * view.side_px
         box = (2 * x - radius, 2 * y - radius, 2 * x + radius, 2 * y + radius)
         draw.ellipse(box, fill=int(shot.integers(120, 256)))
-    return canvas.blur(
-        np.asarray(image.reduce(2), dtype=np.float32) / np.float32(255), view.unit_px
-    )
+    return canvas.soften(image.reduce(2), view.unit_px)
 
 
 def _no_defect(view: _View, shot: np.random.Generator) -> Mask:

@@ -30,7 +30,7 @@ from tests.apps.conftest import ROOT
 )
 def test_base_path_has_one_form(text, base):
     assert as_base_path(text) == base
-    flags = [flag for flag in command_line(Path("hub.py"), "127.0.0.1", 1, base) if "Path" in flag]
+    flags = [flag for flag in command_line("127.0.0.1", 1, base) if "Path" in flag]
     assert flags == ([f"--server.baseUrlPath={base.rstrip('/')}"] if base else [])
 
 

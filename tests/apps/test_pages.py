@@ -300,8 +300,6 @@ def test_hub_has_a_card_a_task_with_figures_and_verdict(app_root, monkeypatch):
 
 
 def test_task_without_an_app_of_its_own_gets_the_general_page(app_root, tmp_path, monkeypatch):
-    from apps.hub import app_of
-
     root = Path(shutil.copytree(app_root, tmp_path / "project"))
     for folder in ("datasets", "models"):
         (root / folder / "cats_dogs").rename(root / folder / "rice_leaf")
@@ -311,14 +309,9 @@ def test_task_without_an_app_of_its_own_gets_the_general_page(app_root, tmp_path
     ):
         path.write_text(path.read_text(encoding="utf-8").replace("cats_dogs", "rice_leaf"))
     monkeypatch.setenv("FIELDLENS_ROOT", str(root))
-    assert app_of("rice_leaf").task == "rice_leaf"
-
-    def script() -> None:
-        from apps.ui import TaskApp, run
-
-        run(TaskApp("rice_leaf"))
-
-    app = AppTest.from_function(script, default_timeout=30)
+    # As `fieldlens app rice_leaf` starts it.
+    monkeypatch.setenv("FIELDLENS_TASK", "rice_leaf")
+    app = AppTest.from_file(str(ROOT / "apps/hub.py"), default_timeout=30)
     app.session_state["lang"] = "id"
     shown = page(upload(app.run(), ("a.png", encoded(tile(0.5)), "image/png")))
     assert "Dogs" in shown

@@ -10,14 +10,12 @@ import subprocess
 import sys
 import time
 import urllib.request
-from pathlib import Path
 
 import pytest
 
+from pipelines import cli
 from pipelines.commands import app
-from pipelines.commands.app import command_line, find_app
-from pipelines.errors import ConfigError
-from pipelines.paths import Paths
+from pipelines.commands.app import command_line
 from tests.apps.conftest import ROOT, encoded, tile
 
 APP = (sys.executable, "-m", "pipelines.cli", "app")
@@ -57,7 +55,7 @@ def test_start_to_first_answer_is_quick_and_loads_nothing_heavy(app_root, tmp_pa
 
 
 def test_server_listens_on_this_computer_alone_and_shows_no_traceback():
-    flags = command_line(Path("hub.py"), "127.0.0.1", 8501)
+    flags = command_line("127.0.0.1", 8501)
     assert "--server.address=127.0.0.1" in flags
     assert "--browser.gatherUsageStats=false" in flags
     assert "--client.showErrorDetails=none" in flags
@@ -75,13 +73,36 @@ def test_configuration_says_the_same_for_streamlit_run():
     assert config["server"]["maxUploadSize"] == MAX_UPLOAD_MB
 
 
-def test_app_of_an_unknown_task_is_refused():
-    assert find_app(Paths(ROOT), None).name == "hub.py"
-    assert find_app(Paths(ROOT), "tomato_leaf").name == "tomato_leaf.py"
-    with pytest.raises(ConfigError, match="tomato_leaf"):
-        find_app(Paths(ROOT), "potato_leaf")
-    with pytest.raises(ConfigError, match="no app"):
-        find_app(Paths(ROOT), "hub")
+@pytest.mark.parametrize("task", ["potato_leaf", "hub"])
+def test_app_of_an_unknown_task_is_refused(task, app_root, capsys):
+    assert cli.main(["app", task, "--root", str(app_root)]) == 2
+    said = capsys.readouterr().err
+    assert f"app: there is no task '{task}'. Expected one of " in said
+    assert "tomato_leaf" in said
+
+
+@pytest.mark.parametrize(
+    "given", ["datasets/rice_leaf/card.yaml", "models/rice_leaf/mobile/bundle.json"]
+)
+def test_task_with_a_model_or_a_card_has_an_app(given, tmp_path, monkeypatch):
+    """Without a file in apps/: the hub is told of it."""
+    (tmp_path / given).parent.mkdir(parents=True)
+    (tmp_path / given).touch()
+    seen = {}
+
+    class Server:
+        returncode = 0
+
+        def __init__(self, command, *, env, **_):
+            seen.update(env, script=command[4])
+
+        def poll(self):
+            return 0
+
+    monkeypatch.setattr(app.subprocess, "Popen", Server)
+    monkeypatch.setattr(app, "_start_phone_page", lambda *_: None)
+    assert cli.main(["app", "rice_leaf", "--root", str(tmp_path), "--port", "0"]) == 2
+    assert (seen["FIELDLENS_TASK"], seen["script"]) == ("rice_leaf", str(ROOT / "apps/hub.py"))
 
 
 def test_detector_is_fetched_for_the_apps_that_look_for_faces():

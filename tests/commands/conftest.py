@@ -2,21 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import re
 import shutil
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
-from onnx import TensorProto, helper
 from PIL import Image
 
 from pipelines import cli
+from pipelines.paths import Paths
+from tests.conftest import colour_bundle, mean_colour_net
+from tests.processes import ROOT
+from tests.tiny_params import params_of
 from tests.toy_card import CARD
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture
@@ -24,16 +23,12 @@ def toy_project(tmp_path: Path) -> Path:
     """A project root with two tasks, their cards, and the repository's own shared sections."""
     root = tmp_path / "project"
     root.mkdir()
-    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    # Everything above the tasks is kept: the seed and the anchors.
-    head = re.split(r"^(?:tasks|real):", text, maxsplit=1, flags=re.MULTILINE)[0]
-    block = re.search(r"^  mask_detection:\n((?:    .*\n)+)", text, re.MULTILINE)
-    assert block is not None
     # A task that adds nothing of its own to the shared sections.
-    section = block[1].replace("domain: safety", "domain: agriculture")
-    tasks = "\n".join(f"  {task}:\n{section}" for task in ("toy", "other"))
+    text = params_of("mask_detection", "toy", "other").replace(
+        "domain: safety", "domain: agriculture"
+    )
     real = "\n# Overlays for real images.\nreal:\n  toy: {train: {views: 7}}\n"
-    (root / "params.yaml").write_text(f"{head}tasks:\n{tasks}{real}", encoding="utf-8")
+    (root / "params.yaml").write_text(text + real, encoding="utf-8")
     for task in ("toy", "other"):
         folder = root / "datasets" / task
         folder.mkdir(parents=True)
@@ -48,73 +43,21 @@ def toy_project(tmp_path: Path) -> Path:
 @pytest.fixture
 def toy_bundle(toy_project: Path) -> Path:
     """bundle.json of the task toy, whose model names the strongest of red, green and blue."""
-    folder = toy_project / "models/toy/mobile"
-    folder.mkdir(parents=True)
-    data = _mean_colour_model()
-    files = {}
-    for precision in ("fp32", "int8"):
-        name = f"model_{precision}.onnx"
-        (folder / name).write_bytes(data)
-        sha256 = hashlib.sha256(data).hexdigest()
-        files[precision] = {"name": name, "sha256": sha256, "size_bytes": len(data)}
-    path = folder / "bundle.json"
-    path.write_text(json.dumps({**_BUNDLE, "files": files}))
-    return path
-
-
-def _mean_colour_model() -> bytes:
-    """An ONNX model whose logits are the mean colours of the picture."""
-    pixels = helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", 8, 8, 3])
-    outputs = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", 3])
-        for name in ("logits", "embedding")
-    ]
-    nodes = [
-        helper.make_node("Cast", ["image"], ["floats"], to=TensorProto.FLOAT),
-        helper.make_node("Mul", ["floats", "scale"], ["scaled"]),
-        helper.make_node("ReduceMean", ["scaled", "axes"], ["embedding"], keepdims=0),
-        helper.make_node("Identity", ["embedding"], ["logits"]),
-    ]
-    constants = [
-        helper.make_tensor("scale", TensorProto.FLOAT, [1], [1 / 32]),
-        helper.make_tensor("axes", TensorProto.INT64, [2], [1, 2]),
-    ]
-    graph = helper.make_graph(nodes, "toy", [pixels], outputs, constants)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    data: bytes = model.SerializeToString()
-    return data
-
-
-_ROWS = {"shape": [-1, 3], "dtype": "float32", "meaning": "mean colour"}
-_BUNDLE = {
-    "schema_version": 2,
-    "task": "toy",
-    "domain": "agriculture",
-    "title": "Toy colours",
-    "labels": ["red", "green", "blue"],
-    "label_meanings": {"red": "Red on the whole."},
-    "preprocess": {"resize_px": 9, "crop_px": 8},
-    "input": {"name": "image", "shape": [-1, 8, 8, 3], "dtype": "uint8", "meaning": "RGB"},
-    "logits": {"name": "logits", **_ROWS},
-    "embedding": {"name": "embedding", **_ROWS},
-    "served": {"precision": "int8", "reason": "a toy"},
-    "int8_path": [],
-    "provenance": {
-        "backbone": "mobilenet_v2",
-        "weights": "none",
-        "weights_sha256": None,
-        "weights_licence": None,
-        "float_sha256": "f" * 64,
-        "data_sha256": "d" * 64,
-        "params_sha256": "0" * 64,
-        "data_source": "sample",
-        "n_images": {"train": 6, "val": 3, "test": 3},
-        "n_groups": {"train": 6, "val": 3, "test": 3},
-    },
-    "metrics": {"fp32": {"accuracy": 1.0}, "int8": {"accuracy": 1.0}},
-    "intended_use": "Tests.",
-    "not_for": ["Anything else"],
-}
+    files = Paths(toy_project).task("toy")
+    files.mobile_dir.mkdir(parents=True)
+    for path in (files.onnx_fp32, files.onnx_int8):
+        onnx.save_model(mean_colour_net(8 * np.eye(3), np.zeros(3), 8), path)
+    bundle = colour_bundle(
+        files,
+        [],
+        ("red", "green", "blue"),
+        side_px=8,
+        domain="agriculture",
+        title="Toy colours",
+        metrics={"fp32": {"accuracy": 1.0}, "int8": {"accuracy": 1.0}},
+    )
+    files.bundle.write_text(bundle.to_json(), encoding="utf-8")
+    return files.bundle
 
 
 @pytest.fixture

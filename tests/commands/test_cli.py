@@ -1,33 +1,23 @@
 from __future__ import annotations
 
 import errno
+import logging
 import os
+import shlex
 import subprocess
 import sys
 import time
-from pathlib import Path
 
 import pytest
 
-from pipelines import cli
+from pipelines import cli, locks
 from pipelines.config.params import load_params
 from pipelines.errors import GateError, MissingDataError
 from pipelines.paths import Paths
 from pipelines.stages import fetch, gate, prepare
+from tests.processes import CLI, ROOT, python, ran
 
-ROOT = Path(__file__).resolve().parents[2]
 HEAVY = ("torch", "torchvision", "mlflow", "dvc", "numpy", "onnxruntime", "sklearn", "pydantic")
-
-
-def run_python(code: str, *arguments: str, cwd: Path = ROOT) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(
-        [sys.executable, "-c", code, *arguments],
-        cwd=cwd,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
 
 
 # -- help and usage -------------------------------------------------------------------------------
@@ -38,11 +28,10 @@ def test_help_loads_nothing_heavy_and_shows_examples():
         f"loaded = [name for name in {HEAVY!r} if name in sys.modules]\n"
         "assert not loaded, loaded"
     )
-    done = run_python(code)
-    assert done.returncode == 0, done.stderr
-    assert "fieldlens predict leaf.jpg" in done.stdout
+    said = python(code)
+    assert "fieldlens predict leaf.jpg" in said
     for verb in cli.VERBS:
-        assert f"\n    {verb}" in done.stdout
+        assert f"\n    {verb}" in said
 
 
 @pytest.mark.parametrize("verb", cli.VERBS)
@@ -83,13 +72,8 @@ def test_stage_gets_its_own_section_and_the_lock(toy_project, monkeypatch):
     monkeypatch.setattr(prepare, "run", fake)
     assert cli.main(["prepare", "toy", "--root", str(toy_project)]) == 0
     params = load_params(toy_project / "params.yaml")
-    [(task, domain, section, seed, lock)] = seen
-    assert (task, domain, section, seed) == (
-        "toy",
-        "agriculture",
-        params.task("toy").prepare,
-        params.seed,
-    )
+    [(*given, lock)] = seen
+    assert given == ["toy", "agriculture", params.task("toy").prepare, params.seed]
     assert f"process {os.getpid()} (prepare toy)" in lock
 
 
@@ -120,18 +104,13 @@ def test_exit_code_and_message(error, code, says, toy_project, monkeypatch, caps
     assert captured.out == ""
     if code == 2:
         assert captured.err.count("\n") == 1, "one line"
+        assert cli.main(["gate", "toy", "--root", str(toy_project), "--verbose"]) == 2
+        assert "Traceback" in capsys.readouterr().err
 
 
-def test_verbose_shows_where_an_error_came_from(toy_project, monkeypatch, capsys):
-    def fail(*_arguments):
-        raise MissingDataError("no raw images.")
-
-    monkeypatch.setattr(fetch, "run", fail)
-    assert cli.main(["fetch", "toy", "--root", str(toy_project), "--verbose"]) == 2
-    assert "Traceback" in capsys.readouterr().err
-
-
-def test_unknown_task_lists_those_that_are_and_leaves_no_lock(toy_project, capsys):
+def test_unknown_task_lists_those_that_are_and_leaves_no_lock(toy_project, tmp_path, capsys):
+    assert cli.main(["train", "toy", "--root", str(tmp_path)]) == 2
+    assert "--root" in capsys.readouterr().err, "no project"
     assert cli.main(["train", "toyy", "--root", str(toy_project)]) == 2
     assert "no task 'toyy'. Expected one of toy, other" in capsys.readouterr().err
     assert not (toy_project / ".cache").exists()
@@ -145,11 +124,6 @@ def test_kind_that_is_not_known_stops_any_stage(verb, toy_project, capsys):
     said = capsys.readouterr().err
     assert "card.yaml: kind: expected one of classification" in said
     assert "got 'augury'" in said
-
-
-def test_no_project_here_names_the_root_option(tmp_path, capsys):
-    assert cli.main(["train", "toy", "--root", str(tmp_path)]) == 2
-    assert "--root" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
@@ -202,14 +176,7 @@ def test_two_at_once_second_is_refused_with_the_first_ones_process_id(toy_projec
         assert first.stdout is not None
         assert first.stdout.readline() == "held\n"
         start = time.monotonic()
-        second = subprocess.run(
-            [sys.executable, "-m", "pipelines.cli", "train", "toy", "--root", str(toy_project)],
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=60,
-        )
-        assert second.returncode == 2
+        second = ran(*CLI, "train", "toy", "--root", toy_project, code=2)
         assert f"process {first.pid} (train toy)" in second.stderr
         assert second.stderr.count("\n") == 1
         assert time.monotonic() - start < 30, "refused, not waited for"
@@ -217,48 +184,26 @@ def test_two_at_once_second_is_refused_with_the_first_ones_process_id(toy_projec
         first.kill()
         first.communicate()
     # A killed holder leaves no lock behind: the next is stopped by what is missing, not by it.
-    after = run_python(
-        "import sys\nfrom pathlib import Path\nfrom pipelines import locks\n"
-        "with locks.hold(Path(sys.argv[1]), 'train toy'): print('free')",
-        str(lock),
-    )
-    assert after.stdout == "free\n"
+    with locks.hold(lock, "train toy"):
+        pass
 
 
 # -- streams --------------------------------------------------------------------------------------
 def test_reader_that_stops_early_is_no_error(toy_project):
-    command = f"{sys.executable} -m pipelines.cli tasks --root {toy_project} | true"
-    done = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {command}"],
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.stderr == ""
-    assert done.returncode == 0
+    command = f"{shlex.join(CLI)} tasks --root {toy_project} | true"
+    assert ran("bash", "-c", f"set -o pipefail; {command}").stderr == ""
 
 
 def test_undecodable_file_name_is_shown_with_escapes(toy_bundle):
     name = b"caf\xe9.png".decode("utf-8", "surrogateescape")
     root = toy_bundle.parents[3]
     (root / name).write_bytes(b"")
-    done = subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", "predict", name, "--root", str(root)],
-        cwd=root,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 2
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = ran(*CLI, "predict", name, "--root", root, cwd=root, environ=environ, code=2)
     assert "empty (0 bytes)" in done.stderr
 
 
 def test_logs_go_to_stderr_and_are_not_doubled_by_a_second_call(toy_project, monkeypatch, capsys):
-    import logging
-
     def tell(*_arguments):
         logging.getLogger("pipelines.stages.fetch").info("painting")
 

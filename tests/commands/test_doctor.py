@@ -1,8 +1,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -12,6 +10,7 @@ from pipelines.commands import doctor
 from pipelines.commands.doctor import Finding
 from pipelines.paths import Paths
 from pipelines.tracking import runs
+from tests.processes import dvc
 
 
 @pytest.fixture(autouse=True)
@@ -26,12 +25,6 @@ def tracked(toy_project: Path, mlflow_template: Path, monkeypatch) -> Path:
     monkeypatch.delenv("FIELDLENS_TRACKING", raising=False)
     shutil.copyfile(mlflow_template, Paths(toy_project).mlflow_db)
     return toy_project
-
-
-def dvc(root: Path, *arguments: str) -> None:
-    subprocess.run(
-        [sys.executable, "-m", "dvc", *arguments], cwd=root, check=True, capture_output=True
-    )
 
 
 def states(text: str) -> dict[str, tuple[str, str]]:
@@ -64,16 +57,12 @@ def test_doctor_fresh_project_says_what_to_run(toy_project, capsys):
     assert "Next:\n  make repro" in out
 
 
-def test_doctor_no_dvc_workspace_is_said(toy_project, capsys):
-    code, rows, _ = doctor_says(toy_project, capsys)
-    assert code == 2
-    assert rows["dvc"][0] == "mend"
-
-
 def test_doctor_looks_and_makes_nothing(toy_project, monkeypatch, capsys):
     monkeypatch.delenv("FIELDLENS_TRACKING", raising=False)
     before = sorted(toy_project.rglob("*"))
-    _, rows, _ = doctor_says(toy_project, capsys)
+    code, rows, _ = doctor_says(toy_project, capsys)
+    assert code == 2
+    assert rows["dvc"][0] == "mend", "no DVC workspace"
     assert rows["mlflow"] == ("note", "no store yet: nothing was trained here")
     assert sorted(toy_project.rglob("*")) == before
 
@@ -102,8 +91,7 @@ def test_doctor_bundle_without_a_run_is_found_and_mended(tracked, toy_bundle, ca
     code, rows, _ = doctor_says(tracked, capsys, "--fix")
     assert code == 0
     assert rows["run toy"] == ("ok", "was missing; recorded now")
-    run = runs.find_run(Paths(tracked), "toy", "f" * 64)
-    assert run is not None
+    assert runs.find_run(Paths(tracked), "toy", "bb" * 32) is not None
 
     code, rows, out = doctor_says(tracked, capsys)
     assert code == 0
@@ -124,10 +112,12 @@ def test_doctor_store_that_does_not_answer_is_said(toy_project, toy_bundle, monk
 
 def test_doctor_serving_alone_is_a_note_and_missing_serving_is_not(monkeypatch):
     real = doctor._version
-    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "torch" else real(name))
-    findings = {finding.what: finding for finding in doctor._versions() if finding.state != "ok"}
-    assert findings["training"].state == "note"
-    assert "not installed: torch (" in findings["training"].found
-    monkeypatch.setattr(doctor, "_version", lambda name: None if name == "pillow" else real(name))
-    findings = {finding.what: finding for finding in doctor._versions() if finding.state != "ok"}
-    assert findings["pillow"].state == "mend"
+
+    def without(absent: str) -> dict[str, Finding]:
+        monkeypatch.setattr(doctor, "_version", lambda name: real(name) if name != absent else None)
+        return {finding.what: finding for finding in doctor._versions() if finding.state != "ok"}
+
+    training = without("torch")["training"]
+    assert training.state == "note"
+    assert "not installed: torch (" in training.found
+    assert without("pillow")["pillow"].state == "mend"

@@ -5,8 +5,6 @@ import io
 import json
 import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,10 +12,9 @@ import pytest
 from PIL import Image
 
 from pipelines import cli, progress
-from pipelines.commands.predict import OOD_WARNING, SAMPLE_WARNING
+from pipelines.commands.predict import OOD_WARNING, SAMPLE_WARNING, _meant_by
 from pipelines.metrics.abstention import fit_abstention
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.processes import python
 
 
 def predict(root: Path, *arguments: object) -> int:
@@ -37,13 +34,11 @@ def test_predict_shows_labels_latency_limits_and_the_sample_warning(
     assert float(table[1].split()[1]) > 0.9
     assert "1 thread of" in out
     assert " ms" in out
-    assert "Not for: Anything else" in out
-
-
-def test_predict_model_of_real_images_carries_no_sample_warning(toy_bundle, colour_images, capsys):
+    assert "Not for: anything else" in out
+    # A model of real images carries no warning.
     text = toy_bundle.read_text().replace('"data_source": "sample"', '"data_source": "folder"')
     toy_bundle.write_text(text)
-    assert predict(toy_bundle.parents[3], colour_images["red"]) == 0
+    assert predict(toy_project, colour_images["red"]) == 0
     assert SAMPLE_WARNING not in capsys.readouterr().out
 
 
@@ -51,19 +46,12 @@ def test_predict_says_when_it_does_not_know_the_kind_of_picture(
     toy_project, toy_bundle, colour_images, tmp_path, capsys
 ):
     # Known are greenish pictures; a black one is none of them.
-    known = np.array([20, 230, 20]) * np.random.default_rng(0).uniform(0.7, 1.3, (60, 3))
+    known = np.array([20, 230, 20]) / 255 * np.random.default_rng(0).uniform(0.7, 1.3, (60, 3))
     document = json.loads(toy_bundle.read_text())
     document["abstention"] = fit_abstention(known[:40], known[40:], 0.95).model_dump()
-    document["operating_points"] = {
-        "green": {
-            "threshold": 0.5,
-            "min_specificity": 0.9,
-            "sensitivity": 0.8,
-            "specificity": 0.9,
-            "n_positive": 5,
-            "n_negative": 10,
-        }
-    }
+    shares = {"min_specificity": 0.9, "sensitivity": 0.8, "specificity": 0.9}
+    point = {"threshold": 0.5, "n_positive": 5, "n_negative": 10, **shares}
+    document["operating_points"] = {"green": point}
     toy_bundle.write_text(json.dumps(document))
     black = tmp_path / "black.png"
     Image.new("RGB", (20, 20)).save(black)
@@ -213,11 +201,10 @@ def test_predict_no_model_yet_says_how_to_make_one(toy_project, colour_images, c
     assert "make repro" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("is_folder", [True, False])
-def test_predict_bundle_by_path(is_folder, toy_bundle, colour_images, tmp_path, capsys):
-    path = toy_bundle.parent if is_folder else toy_bundle
-    assert predict(tmp_path, colour_images["red"], "--bundle", path, "--json") == 0
-    assert json.loads(capsys.readouterr().out)["task"] == "toy"
+def test_predict_bundle_by_path(toy_bundle, colour_images, tmp_path, capsys):
+    for path in (toy_bundle.parent, toy_bundle):
+        assert predict(tmp_path, colour_images["red"], "--bundle", path, "--json") == 0
+        assert json.loads(capsys.readouterr().out)["task"] == "toy"
 
 
 def test_predict_bundle_with_one_byte_changed_is_refused(
@@ -235,37 +222,126 @@ def test_predict_bundle_with_one_byte_changed_is_refused(
 
 def test_predict_loads_no_torch_mlflow_or_dvc(toy_project, toy_bundle, colour_images):
     code = (
-        "import sys\nfrom pipelines.cli import main\n"
-        "assert main(sys.argv[1:]) == 0\n"
-        "heavy = {'torch', 'torchvision', 'mlflow', 'dvc', 'sklearn', 'cv2', 'pandas'}\n"
-        "loaded = heavy & set(sys.modules)\nassert not loaded, loaded"
+        "import sys\nfrom pipelines.cli import main\nassert main(sys.argv[1:]) == 0\n"
+        "print(*{'torch', 'torchvision', 'mlflow', 'dvc', 'sklearn', 'cv2', 'pandas'}"
+        " & set(sys.modules))"
     )
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-c",
-            code,
-            "predict",
-            str(colour_images["red"]),
-            "--root",
-            str(toy_project),
-        ],
-        cwd=ROOT,
-        env=dict(os.environ),
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=60,
-    )
-    assert done.returncode == 0, done.stderr
+    said = python(code, "predict", colour_images["red"], "--root", toy_project)
+    assert said.splitlines()[-1] == ""
 
 
 def test_predict_shows_what_people_call_a_label(toy_project, toy_bundle, colour_images, capsys):
     document = json.loads(toy_bundle.read_text())
     toy_bundle.write_text(json.dumps(document | {"label_names": {"red": "红色"}}))
-    words = ["predict", str(colour_images["red"]), "--task", "toy", "--root", str(toy_project)]
-    assert cli.main(words) == 0
+    assert predict(toy_project, colour_images["red"]) == 0
     assert "红色" in capsys.readouterr().out
-    assert cli.main([*words, "--json"]) == 0
+    assert predict(toy_project, colour_images["red"], "--json") == 0
     image = json.loads(capsys.readouterr().out)["images"][0]
     assert (image["label"], image["name"]) == ("red", "红色")
+
+
+# -- which files a command line means --------------------------------------------------------------
+#: By name, what of it is passed over; None: nothing.
+FILES = {
+    "photos/a.jpg": None,
+    "photos/b.PNG": None,
+    "photos/deep/down/c.jpeg": None,
+    "photos/odd[1].jpg": None,
+    "photos/notes.txt": "other",
+    "photos/records.csv": "table",
+    "photos/.hidden.jpg": "hidden",
+    "photos/._a.jpg": "hidden",
+    "photos/@eaDir/a.jpg": "system",
+    "photos/deep/Thumbs.db": "system",
+}
+
+
+@pytest.fixture
+def tree(tmp_path: Path, monkeypatch) -> Path:
+    for name in FILES:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"x")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def names(*arguments: str) -> list[str]:
+    meant = _meant_by([Path(argument) for argument in arguments])
+    assert meant.complaints == []
+    return [file.as_posix() for file in meant.files]
+
+
+def test_folder_is_looked_through_and_the_account_adds_up(tree):
+    meant = _meant_by([Path("photos")])
+    assert sorted(file.as_posix() for file in meant.files) == [
+        *("photos/a.jpg", "photos/b.PNG", "photos/deep/down/c.jpeg", "photos/odd[1].jpg")
+    ]
+    passed = [kind for kind in FILES.values() if kind]
+    assert meant.n_passed_over == {kind: passed.count(kind) for kind in passed}
+    assert len(meant.files) + meant.n_passed_over.total() == len(FILES)
+    assert meant.note.startswith("passed over 6: ")
+    assert "2 hidden" in meant.note
+
+
+@pytest.mark.parametrize(
+    ("pattern", "expected"),
+    [
+        ("photos/*.jpg", ["photos/a.jpg", "photos/odd[1].jpg"]),
+        ("photos/?.jpg", ["photos/a.jpg"]),
+        ("photos/**/*.jp*g", ["photos/a.jpg", "photos/deep/down/c.jpeg", "photos/odd[1].jpg"]),
+        ("**/c.jpeg", ["photos/deep/down/c.jpeg"]),
+        # A folder that fits is a folder.
+        ("photos/d*", ["photos/deep/down/c.jpeg"]),
+        ("**/down", ["photos/deep/down/c.jpeg"]),
+        # What exists under the very name is that.
+        ("photos/odd[1].jpg", ["photos/odd[1].jpg"]),
+    ],
+)
+def test_pattern(tree, pattern, expected):
+    assert names(pattern) == expected
+    assert names(str(tree / pattern)) == [str(tree / name) for name in expected]
+
+
+def test_system_folders_are_passed_over_by_patterns_too(tree):
+    meant = _meant_by([Path("photos/**/a.jpg")])
+    assert [file.as_posix() for file in meant.files] == ["photos/a.jpg"]
+    assert meant.n_passed_over == {"system": 1}
+
+
+def test_file_that_is_named_is_taken_as_it_is(tree):
+    assert names("photos/.hidden.jpg", "photos/notes.txt", "absent.jpg") == [
+        *("photos/.hidden.jpg", "photos/notes.txt", "absent.jpg")
+    ]
+
+
+def test_each_file_once_in_the_order_of_the_arguments(tree):
+    assert names("photos/b.PNG", "photos", "photos/*.jpg")[0] == "photos/b.PNG"
+    assert len(names("photos/b.PNG", "photos", "photos/**/*")) == 4
+
+
+def test_links_are_followed_but_not_in_circles(tree):
+    (tree / "links").mkdir()
+    (tree / "links/one.jpg").symlink_to(tree / "photos/a.jpg")
+    (tree / "links/round").symlink_to(tree / "links")
+    for argument in ("links", "links/**/*.jpg", "links/**"):
+        assert names(argument) == ["links/one.jpg"]
+
+
+def test_folder_and_pattern_without_a_file_are_complained_about(tree):
+    (tree / "empty").mkdir()
+    meant = _meant_by([Path("empty"), Path("photos/*.gif"), Path("photos/a.jpg"), Path("no/**/x")])
+    assert [file.as_posix() for file in meant.files] == ["photos/a.jpg"]
+    assert [said for _, said in meant.complaints] == [
+        *("empty: holds no file.", "photos/*.gif: no file has such a name."),
+        "no/**/x: no file has such a name.",
+    ]
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may read every folder")
+def test_folder_that_may_not_be_read_is_complained_about(tree):
+    (tree / "photos/deep").chmod(0)
+    try:
+        meant = _meant_by([Path("photos")])
+    finally:
+        (tree / "photos/deep").chmod(0o755)
+    assert "cannot be read" in meant.complaints[0][1]

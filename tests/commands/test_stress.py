@@ -5,16 +5,15 @@ import re
 import pytest
 
 from pipelines import cli
+from tests.tiny_params import params_of
 
 CHANGES = 9
 
 
 @pytest.fixture
-def project(tested_project, toy_project):
-    """The tested project, with the repository's params for the one task that it has."""
-    text = (toy_project / "params.yaml").read_text()
-    text = text.replace("\n  toy:\n", "\n  tiny:\n").replace("real:\n  toy:", "real:\n  tiny:")
-    tested_project.params.write_text(text)
+def project(tested_project):
+    """The tested project, with the repository's params."""
+    tested_project.params.write_text(params_of("cats_dogs", "tiny", "other"))
     return tested_project
 
 
@@ -38,6 +37,8 @@ def test_stress_shows_a_row_a_change_with_its_bound(project, capsys):
     assert len(rows) == CHANGES
     assert all(row.split("  ")[-1].strip() == "0" for row in rows)
     assert all("1.000" in row for row in rows)
+    assert stress(project, "tiny", "--split", "val") == 0
+    assert capsys.readouterr().out.startswith("tiny, int8, 12 val images\n")
 
 
 def test_stress_over_a_bound_names_it_and_exits_like_the_gate(project, capsys):
@@ -51,12 +52,6 @@ def test_stress_over_a_bound_names_it_and_exits_like_the_gate(project, capsys):
     assert all(line.startswith("fieldlens: tiny: ") for line in missed)
 
 
-def test_stress_of_the_val_split_is_another(project, capsys):
-    bounded(project, 1.0)
-    assert stress(project, "tiny", "--split", "val") == 0
-    assert capsys.readouterr().out.startswith("tiny, int8, 12 val images\n")
-
-
 def test_stress_refuses_other_splits_than_the_models(project, capsys):
     manifest = project.task("tiny").manifest
     swapped = {'"test"': '"val"', '"val"': '"test"'}
@@ -66,11 +61,9 @@ def test_stress_refuses_other_splits_than_the_models(project, capsys):
     assert "may have been train images" in capsys.readouterr().err
 
 
-def test_stress_without_a_model_says_what_makes_it(project, capsys):
-    assert stress(project, "other") == 2
-    assert "there is no bundle" in capsys.readouterr().err
-
-
-def test_stress_of_an_unknown_task_lists_those_that_are(project, capsys):
-    assert stress(project, "tinny") == 2
-    assert "Expected one of tiny, other" in capsys.readouterr().err
+@pytest.mark.parametrize(
+    ("task", "says"), [("other", "there is no bundle"), ("tinny", "Expected one of tiny, other")]
+)
+def test_stress_without_a_task_or_a_model_says_what_there_is(project, task, says, capsys):
+    assert stress(project, task) == 2
+    assert says in capsys.readouterr().err

@@ -18,47 +18,25 @@ from pipelines.serving.trust import Interval
 from pipelines.validation.external import difference
 from tests.file_tree import file_tree
 from tests.html_pages import Wellformed
+from tests.tiny_params import params_of
+from tests.toy_card import CARD
 
-ROOT = Path(__file__).resolve().parents[2]
 LABELS = ("red_tile", "green_tile", "blue_tile")
-CARD = """
-title: Tiny tiles
-task: tiny
-domain: reference
-source: {publisher: nobody, url: https://example.org, version: v7, retrieved: '2026-01-02'}
-licence: {spdx: CC0-1.0, url: https://example.org, redistribution: allowed}
-citation: {text: none}
-classes:
-  - {label: red_tile, meaning: a red tile, source_names: [Rot]}
-  - {label: green_tile, meaning: a green tile, source_names: [Gruen]}
-  - {label: blue_tile, meaning: a blue tile, source_names: [Blau]}
-  - {label: mauve_tile, meaning: a mauve tile}
-unit_of_observation: one tile
-group_key: batch
-image: {modality: photograph, channels: 3, bit_depth: 8}
-splits: made
-known_biases: [painted]
-consent_and_privacy: nobody is shown
-intended_use: tests
-not_for: [anything else]
-"""
 #: What a folder from elsewhere calls the classes.
 FOLDERS = {"red_tile": "Rot", "green_tile": "Gruen", "blue_tile": "Blau"}
 
 
 @pytest.fixture
 def project(tested_project: Paths) -> Paths:
-    """The tiny project after `evaluate`, with params.yaml and a card."""
-    text = (ROOT / "params.yaml").read_text(encoding="utf-8")
-    head = re.split(r"^(?:tasks|real):", text, maxsplit=1, flags=re.MULTILINE)[0]
-    block = re.search(r"^  cats_dogs:\n((?:    .*\n)+)", text, re.MULTILINE)
-    assert block is not None
-    params = f"{head}tasks:\n  tiny:\n{block[1]}"
+    """The tiny project after `evaluate`, with params.yaml and a card of one class more."""
+    params = params_of("cats_dogs", "tiny")
     for slow, quick in (("resamples: 2000", "resamples: 200"), ("folds: 5", "folds: 2")):
         assert slow in params
         params = params.replace(slow, quick)
     tested_project.params.write_text(params, encoding="utf-8")
-    tested_project.task("tiny").card.write_text(CARD)
+    card = re.sub(r"label: (\w+)", r"label: \1_tile", CARD.format(task="tiny", title="Tiny tiles"))
+    more = "\n  - {label: mauve_tile, meaning: Mauve on the whole.}\nunit_of_observation:"
+    tested_project.task("tiny").card.write_text(card.replace("\nunit_of_observation:", more))
     return tested_project
 
 
@@ -88,8 +66,13 @@ def validate(project: Paths, folder: Path, *arguments: object) -> int:
 
 
 def result(project: Paths, name: str = "farm") -> dict:
-    path = project.task("tiny").reports_dir / "external" / name / "validation.json"
+    path = project.task("tiny").external_dir / name / "validation.json"
     return json.loads(path.read_text(encoding="utf-8"))
+
+
+def page(project: Paths, name: str = "farm") -> str:
+    path = project.task("tiny").external_dir / name / "validation.html"
+    return path.read_text(encoding="utf-8")
 
 
 def test_validate_measures_what_the_predictor_answers(project, folder, capsys):
@@ -128,28 +111,26 @@ def test_validate_page_is_whole_and_loads_nothing(project, folder):
     odd = folder / "Rot/<script>alert(1)<.png"
     odd.write_bytes(b"no picture")
     assert validate(project, folder) == 0
-    target = project.task("tiny").reports_dir / "external/farm"
-    text = (target / "validation.html").read_text(encoding="utf-8")
-    page = Wellformed()
-    page.feed(text)
-    assert page.open == page.addresses == []
+    text = page(project)
+    parsed = Wellformed()
+    parsed.feed(text)
+    assert parsed.open == parsed.addresses == []
     assert "<script" not in text
-    assert "width=device-width" in text
-    assert "synthetic sample images" in text
-    assert "In short" in text
+    for words in ("width=device-width", "synthetic sample images", "In short"):
+        assert words in text
     assert str(project.root) not in text
-    assert str(folder.parent) not in (target / "validation.json").read_text(encoding="utf-8")
+    assert str(folder.parent) not in json.dumps(result(project))
 
 
 def test_validate_twice_gives_the_same_bytes_and_answers_that_can_be_compared(project, folder):
     found = []
     for _ in range(2):
         assert validate(project, folder) == 0
-        found.append(file_tree(project.task("tiny").reports_dir / "external"))
+        found.append(file_tree(project.task("tiny").external_dir))
     assert found[0] == found[1]
     names = ("predictions.csv", "validation.html", "validation.json")
     assert sorted(found[0]) == [f"farm/{name}" for name in names]
-    target = project.task("tiny").reports_dir / "external/farm"
+    target = project.task("tiny").external_dir / "farm"
     assert cli.main(["compare", str(target), str(target)]) == 0
 
 
@@ -196,8 +177,7 @@ def test_validate_takes_groups_from_records_csv(project, folder):
     found = result(project)
     assert found["n_groups"] == 2
     assert found["n_images"] == 24
-    page = project.task("tiny").reports_dir / "external/farm/validation.html"
-    assert "2 groups are few" in page.read_text(encoding="utf-8")
+    assert "2 groups are few" in page(project)
 
 
 def test_validate_joins_near_duplicates_of_the_folder_into_one_group(project, folder):
@@ -210,25 +190,20 @@ def test_validate_joins_near_duplicates_of_the_folder_into_one_group(project, fo
     assert found["n_groups"] == 24
 
 
-def test_validate_class_without_images_is_allowed_and_named(project, folder):
+def test_validate_class_without_images_is_allowed_and_named(project, folder, capsys):
     shutil.rmtree(folder / "Blau")
     assert validate(project, folder) == 0
     found = result(project)
     assert found["absent_labels"] == ["blue_tile"]
     assert found["metrics"]["per_class"]["blue_tile"]["recall"] is None
     assert "recall.blue_tile" not in found["intervals"]
-    page = project.task("tiny").reports_dir / "external/farm/validation.html"
-    assert "No image here is blue_tile" in page.read_text(encoding="utf-8")
+    assert "No image here is blue_tile" in page(project)
     assert "NaN" not in json.dumps(found)
-
-
-def test_validate_one_class_alone_has_no_blind_baseline(project, folder, capsys):
-    for name in ("Blau", "Gruen"):
-        shutil.rmtree(folder / name)
+    # One class alone has no blind baseline.
+    shutil.rmtree(folder / "Gruen")
     assert validate(project, folder) == 0
-    found = result(project)
-    assert found["blind"] == []
-    assert "nothing to tell apart" in found["blind_missing"]
+    assert result(project)["blind"] == []
+    assert "nothing to tell apart" in result(project)["blind_missing"]
     assert "No blind baseline" in capsys.readouterr().out
 
 
@@ -243,8 +218,7 @@ def test_validate_finds_a_folder_that_gives_its_labels_away(project, folder):
     blind = {entry["name"]: entry for entry in result(project)["blind"]}
     assert blind["file_facts"]["macro_f1"]["value"] == 1
     assert blind["file_facts"]["decides"]
-    page = project.task("tiny").reports_dir / "external/farm/validation.html"
-    assert "The folder gives its labels away" in page.read_text(encoding="utf-8")
+    assert "The folder gives its labels away" in page(project)
 
 
 def test_validate_says_that_the_figure_falls(project, tmp_path, capsys):
@@ -259,8 +233,7 @@ def test_validate_says_that_the_figure_falls(project, tmp_path, capsys):
     drop = found["drops"]["accuracy"]
     assert drop["drop"]["low"] > 0
     assert not drop["do_intervals_overlap"]
-    page = project.task("tiny").reports_dir / "external/far/validation.html"
-    assert "The internal figure does not hold" in page.read_text(encoding="utf-8")
+    assert "The internal figure does not hold" in page(project, "far")
 
 
 def test_validate_without_the_projects_images_says_how_far_it_looked(project, folder):
@@ -272,19 +245,18 @@ def test_validate_without_the_projects_images_says_how_far_it_looked(project, fo
     assert result(project)["duplicates_sought"].startswith("not at all")
 
 
-def test_validate_never_writes_into_the_folder(project, folder, capsys):
+def test_validate_writes_where_it_is_told_but_never_into_the_folder(
+    project, folder, tmp_path, capsys
+):
     for out in (folder, folder / "report", folder / "Rot/../x"):
         assert validate(project, folder, "--out", out) == 2
         assert "is only read" in capsys.readouterr().err
     assert not (folder / "report").exists()
-
-
-def test_validate_leaves_what_else_is_in_out(project, folder, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine/notes.txt").write_text("keep")
     assert validate(project, folder, "--out", tmp_path / "mine") == 0
-    assert (tmp_path / "mine/notes.txt").read_text() == "keep"
-    assert (tmp_path / "mine/validation.html").is_file()
+    names = ["notes.txt", "predictions.csv", "validation.html", "validation.json"]
+    assert sorted(path.name for path in (tmp_path / "mine").iterdir()) == names
 
 
 @pytest.mark.parametrize(
@@ -311,7 +283,7 @@ def test_validate_folder_that_cannot_be_used(project, folder, make, words, capsy
     err = capsys.readouterr().err
     assert words in err
     assert "Traceback" not in err
-    assert not (project.task("tiny").reports_dir / "external").exists()
+    assert not project.task("tiny").external_dir.exists()
 
 
 def test_validate_needs_a_tested_bundle_of_the_task(project, folder, capsys):
@@ -327,21 +299,16 @@ def test_validate_needs_a_tested_bundle_of_the_task(project, folder, capsys):
     assert "there is no bundle" in capsys.readouterr().err
 
 
-def test_validate_names_of_folders_become_safe_names(project, folder):
-    odd = folder.rename(folder.with_name("my farm (2024) <x>"))
-    assert validate(project, odd) == 0
-    assert result(project, "my_farm_2024_x_")["folder"] == "my_farm_2024_x_"
-
-
-def test_validate_upright_pictures_of_a_phone_are_read_as_the_app_reads_them(project, folder):
-    path = folder / "Rot/0.png"
-    with Image.open(path) as image:
+def test_validate_takes_any_name_of_a_folder_and_a_phones_turned_pictures(project, folder):
+    with Image.open(folder / "Rot/0.png") as image:
         exif = Image.Exif()
         exif[0x0112] = 6
         ImageOps.mirror(image).save(folder / "Rot/phone.jpg", exif=exif)
-    path.unlink()
-    assert validate(project, folder) == 0
-    assert result(project)["n_images"] == 24
+    (folder / "Rot/0.png").unlink()
+    odd = folder.rename(folder.with_name("my farm (2024) <x>"))
+    assert validate(project, odd) == 0
+    found = result(project, "my_farm_2024_x_")
+    assert (found["folder"], found["n_images"]) == ("my_farm_2024_x_", 24)
 
 
 def test_difference_of_two_independent_figures():

@@ -2,25 +2,26 @@
 
 from __future__ import annotations
 
-import subprocess
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.processes import ROOT, ran
+
+
+def git(*arguments: str, cwd: Path) -> str:
+    return ran("git", *arguments, cwd=cwd).stdout
 
 
 def clone(folder: Path, *options: str, attributes: bool = True) -> dict[str, bytes]:
     """What a clone of HEAD has on the disk, by name."""
-    command = ["git", "clone", "--quiet", "--shared", "--no-checkout", *options, str(ROOT), "."]
     folder.mkdir()
-    subprocess.run(command, cwd=folder, check=True)
+    git("clone", "--quiet", "--shared", "--no-checkout", *options, str(ROOT), ".", cwd=folder)
     if not attributes:
         (folder / ".git/info/attributes").write_text("* !text !eol\n")
-    subprocess.run(["git", "checkout", "--quiet", "HEAD"], cwd=folder, check=True)
-    listing = ["git", "ls-tree", "-r", "-z", "--name-only", "HEAD"]
-    names = subprocess.run(listing, cwd=folder, check=True, capture_output=True).stdout
-    return {name: (folder / name).read_bytes() for name in names.decode().split("\0") if name}
+    git("checkout", "--quiet", "HEAD", cwd=folder)
+    names = git("ls-tree", "-r", "-z", "--name-only", "HEAD", cwd=folder).split("\0")
+    return {name: (folder / name).read_bytes() for name in names if name}
 
 
 @pytest.mark.parametrize("option", ["core.autocrlf=true", "core.eol=crlf"])

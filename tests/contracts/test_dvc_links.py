@@ -2,17 +2,8 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from pathlib import Path
-
 from pipelines import atomic
-
-ROOT = Path(__file__).resolve().parents[2]
-
-
-def dvc(folder: Path, *arguments: str) -> None:
-    subprocess.run([sys.executable, "-m", "dvc", *arguments, "-q"], cwd=folder, check=True)
+from tests.processes import ROOT, dvc
 
 
 def test_writing_again_leaves_the_cache_as_it_was(tmp_path):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ast
 import re
-import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,8 +15,8 @@ from pipelines.paths import Paths
 from pipelines.stages.code import FINDING, HARMLESS, STAGES, code_of
 from pipelines.strict_yaml import read_yaml
 from pipelines.training.embedder import kept_at
+from tests.processes import ROOT, ran
 
-ROOT = Path(__file__).resolve().parents[2]
 #: Stages that are not made once a task.
 WHOLE = ("code", "report")
 BACKBONE_CODE = "reports/code/backbones/${item.train.backbone}.txt"
@@ -139,15 +138,9 @@ def test_the_page_is_made_anew_when_a_template_changes():
 def test_outs_are_ignored_by_git_but_the_metrics(stage):
     # A pattern that ends in a slash speaks for folders only, and git cannot tell what is not there.
     paths = [out.replace("${key}", "tomato_leaf") for out in out_paths(stage)]
-    asked = "\n".join([*paths, *(f"{path}/" for path in paths)])
-    answer = subprocess.run(
-        ["git", "check-ignore", "--no-index", "--stdin"],
-        cwd=ROOT,
-        input=asked,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    asked = [*paths, *(f"{path}/" for path in paths)]
+    # 1: none of them is.
+    answer = ran("git", "check-ignore", "--no-index", *asked, code=None)
     ignored = {line.rstrip("/") for line in answer.stdout.splitlines()}
     assert set(paths) - ignored == {
         path for path in paths if path.endswith(("metrics.json", "audit.json"))

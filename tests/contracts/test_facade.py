@@ -5,10 +5,7 @@ from __future__ import annotations
 import ast
 import importlib
 import re
-import subprocess
-import sys
 import tomllib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,24 +14,13 @@ from PIL import Image
 import fieldlens
 import pipelines
 from tests.conftest import LABELS, SIDE_PX, TASK
+from tests.processes import CLI, ROOT, python, ran
 
-ROOT = Path(__file__).resolve().parents[2]
 #: What users rely on. A name that goes or comes is told in CHANGELOG.md.
 PUBLIC = {
-    "Bundle",
-    "BundleError",
-    "CorruptImageError",
-    "FieldlensError",
-    "Paths",
-    "Prediction",
-    "Predictor",
-    "PreparedData",
-    "TrainJob",
-    "TrainResult",
-    "__version__",
-    "load_bundle",
-    "load_params",
-    "train",
+    *("Bundle", "BundleError", "CorruptImageError", "FieldlensError", "Paths", "Prediction"),
+    *("Predictor", "PreparedData", "TrainJob", "TrainResult", "__version__", "load_bundle"),
+    *("load_params", "train"),
 }
 #: What trains, and loads torch.
 TRAINING = {"PreparedData", "TrainJob", "TrainResult", "train"}
@@ -50,15 +36,6 @@ def imported_for_type_checkers() -> dict[str, str]:
         if isinstance(node, ast.ImportFrom)
         for alias in node.names
     }
-
-
-def printed(code: str) -> str:
-    """What a fresh process prints."""
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def test_public_names_are_these():
@@ -86,7 +63,7 @@ def test_unknown_name_is_refused():
 
 
 def test_import_loads_nothing_but_the_switches():
-    loaded = printed("import sys; old = set(sys.modules); import fieldlens; print(*sys.modules)")
+    loaded = python("import sys; old = set(sys.modules); import fieldlens; print(*sys.modules)")
     ours = {name for name in loaded.split() if name.startswith(("fieldlens", "pipelines"))}
     assert ours == {"fieldlens", "pipelines", "pipelines.quiet"}
     assert not {"numpy", "onnxruntime", "pydantic", "PIL"} & set(loaded.split())
@@ -96,7 +73,7 @@ def test_names_for_serving_load_no_library_of_training():
     heavy = {"torch", "mlflow", "dvc", "onnx", "sklearn", "matplotlib"}
     asked = sorted(PUBLIC - TRAINING)
     code = f"import sys; from fieldlens import {', '.join(asked)}; print(*sys.modules)"
-    loaded = set(printed(code).split())
+    loaded = set(python(code).split())
     assert "onnxruntime" in loaded
     assert not heavy & loaded
 
@@ -142,11 +119,4 @@ def test_version_is_that_of_the_newest_section_of_the_changelog():
 def test_version_stands_in_one_place():
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
     assert project["dynamic"] == ["version"]
-    done = subprocess.run(
-        [sys.executable, "-m", "pipelines.cli", "--version"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    assert done.stdout == f"fieldlens {fieldlens.__version__}\n"
+    assert ran(*CLI, "--version").stdout == f"fieldlens {fieldlens.__version__}\n"

@@ -5,13 +5,14 @@ from __future__ import annotations
 import ast
 import re
 import shutil
-import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
+from tests.processes import ROOT, python, ran, tracked_or_new
+
 DOMAINS = ("agriculture", "medical", "reference", "safety")
 FORBIDDEN_STEMS = {"utils", "util", "helpers", "helper", "common", "misc", "base", "manager"}
 BRUSHES = ("canvas", "cutout", "pen")
@@ -22,18 +23,7 @@ FOR_READERS = {
     *(f"pipelines.data.{name}" for name in ("manifest", "images")),
 }
 FOR_PAINTERS = {f"pipelines.samples.{name}" for name in BRUSHES}
-
-
-def tracked_or_new() -> list[Path]:
-    """Files that are in Git or would be added to it."""
-    listing = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"],
-        cwd=ROOT,
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout
-    return [ROOT / name for name in listing.split("\0") if name and (ROOT / name).is_file()]
+SERVING_IS_FREE_OF = {"torch", "mlflow", "dvc", "onnx", "sklearn", "pydicom", "pillow_heif"}
 
 
 def package_files() -> list[Path]:
@@ -67,45 +57,22 @@ def drawn() -> list[list[str]]:
     return [line[:width].split() for line in drawing.splitlines() if line.strip()]
 
 
-def room_of(module: str) -> str:
-    return module.split(".")[1]
-
-
-def imported_rooms(file: Path) -> set[str]:
-    """Rooms that a module of pipelines/ imports from, type checkers' imports included."""
-    found = set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.ImportFrom) and node.module == "pipelines":
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("pipelines."):
-            found.add(room_of(node.module or ""))
-        elif isinstance(node, ast.Import):
-            found |= {room_of(a.name) for a in node.names if a.name.startswith("pipelines.")}
-    return found
-
-
-def test_drawing_of_the_rooms_names_all_that_there_are():
-    there = {file.parent.name for file in (ROOT / "pipelines").glob("*/__init__.py")}
-    there |= {file.stem for file in (ROOT / "pipelines").glob("*.py")} - {"__init__"}
-    assert sorted(name for line in drawn() for name in line) == sorted(there)
-
-
-def test_drawing_of_the_rooms_is_true():
-    height = {name: level for level, line in enumerate(drawn()) for name in line}
-    wrong = [
-        f"{file.relative_to(ROOT).as_posix()} imports {other}"
-        for file in package_files()
-        if file.parts[len(ROOT.parts)] == "pipelines" and file.name != "__init__.py"
-        for own in [file.relative_to(ROOT / "pipelines").with_suffix("").parts[0]]
-        for other in imported_rooms(file)
-        if other in height and other != own and height[other] <= height[own]
+def test_drawing_of_the_rooms_is_the_contract_that_import_linter_holds():
+    """Which is exhaustive: a room that is missing in it fails, too."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    (layers,) = [
+        contract
+        for contract in project["tool"]["importlinter"]["contracts"]
+        if contract["type"] == "layers"
     ]
-    assert wrong == []
+    assert layers["exhaustive"]
+    assert not layers.get("ignore_imports")
+    ordered = [sorted(re.findall(r"\w+", line)) for line in layers["layers"]]
+    assert [sorted(line) for line in drawn()] == ordered
 
 
-@pytest.mark.parametrize("file", package_files(), ids=lambda file: str(file.relative_to(ROOT)))
-def test_module_has_a_telling_name(file):
-    assert file.stem not in FORBIDDEN_STEMS
+def test_modules_have_telling_names():
+    assert not FORBIDDEN_STEMS & {file.stem for file in package_files()}
 
 
 def test_only_the_command_line_prints():
@@ -135,7 +102,7 @@ def test_a_tasks_own_module_imports_little(file):
 
 
 def test_repository_holds_no_large_file_and_no_picture_but_documentation():
-    for file in tracked_or_new():
+    for file in map(ROOT.joinpath, tracked_or_new()):
         assert file.stat().st_size < 500_000, file
         if file.suffix.lower() in {".jpg", ".jpeg", ".png", ".webp", ".gif", ".bmp", ".tif"}:
             inside = file.relative_to(ROOT)
@@ -149,10 +116,7 @@ def test_import_rules_hold():
     program = Path(sys.executable).with_name("lint-imports")
     if not program.is_file():
         pytest.skip("import-linter is not installed")
-    done = subprocess.run(
-        [program, "--no-cache"], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stdout
+    ran(program, "--no-cache")
 
 
 @pytest.mark.parametrize(
@@ -160,14 +124,8 @@ def test_import_rules_hold():
     [
         ("pipelines.cli", {"torch", "mlflow", "dvc", "numpy", "onnxruntime"}),
         ("pipelines.config", {"torch", "mlflow", "dvc", "numpy", "onnxruntime"}),
-        (
-            "pipelines.serving.predictor",
-            {"torch", "mlflow", "dvc", "onnx", "sklearn", "pydicom", "pillow_heif"},
-        ),
-        (
-            "pipelines.commands.predict",
-            {"torch", "mlflow", "dvc", "onnx", "sklearn", "pydicom", "pillow_heif"},
-        ),
+        ("pipelines.serving.predictor", SERVING_IS_FREE_OF),
+        ("pipelines.commands.predict", SERVING_IS_FREE_OF),
         ("pipelines.commands.explain", {"torch", "mlflow", "dvc", "onnx", "sklearn", "cv2"}),
         ("pipelines.commands.stress", {"torch", "mlflow", "dvc", "onnx", "sklearn", "cv2"}),
         ("pipelines.stages.fetch", {"torch", "mlflow", "sklearn", "matplotlib"}),
@@ -182,17 +140,13 @@ def test_module_loads_nothing_heavy(module, forbidden):
         f"import importlib, sys\nimportlib.import_module({module!r})\n"
         f"print(*sorted({forbidden!r} & set(sys.modules)))"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.split() == []
+    assert python(code).split() == []
 
 
 def test_make_alone_shows_every_target():
     if shutil.which("make") is None:
         pytest.skip("make is not installed")
-    shown = subprocess.run(["make"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    shown = ran("make").stdout
     targets = "setup repro test test-all check fix ui bench dist clean real"
     for target in targets.split(" "):
         assert re.search(rf"^  make {target} +\S", shown, re.MULTILINE), target

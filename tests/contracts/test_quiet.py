@@ -7,10 +7,7 @@ nothing else, and with every way out refused and recorded (tests/recorder.py).
 from __future__ import annotations
 
 import json
-import os
 import re
-import socket
-import subprocess
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -20,12 +17,11 @@ import pytest
 from pipelines.paths import Paths
 from pipelines.strict_yaml import read_yaml
 from tests import recorder
+from tests.loopback import closed_port
+from tests.processes import CLI, ROOT, ran, with_venv
 from tests.recorder import Trace
 from tests.tiny_params import PARAMS
 
-ROOT = Path(__file__).resolve().parents[2]
-VENV_BIN = Path(sys.executable).parent
-CLI = (sys.executable, "-m", "pipelines.cli")
 #: Where libraries keep what they have computed, below HOME: nothing of it leaves this machine.
 #: matplotlib: its list of fonts.
 HOME_CACHES = (".cache/matplotlib", ".config/matplotlib")
@@ -55,7 +51,7 @@ class Person:
     ) -> tuple[Trace, str]:
         environ = {
             "HOME": str(self.home),
-            "PATH": f"{VENV_BIN}:{os.environ['PATH']}",
+            "PATH": with_venv()["PATH"],
             "TMPDIR": str(self.temporary),
             # As the checkout is found; byte code beside the code is Python's own affair.
             "PYTHONPATH": str(ROOT),
@@ -88,10 +84,9 @@ def person(tmp_path: Path, tested_project: Paths) -> Person:
     return Person(tmp_path, tested_project.root)
 
 
-#: A program of somebody else's, which has the predictor as a library.
 #: Longer than it takes until ONNX Runtime's first report.
 REPORT_S = 14
-
+#: A program of somebody else's, which has the predictor as a library.
 LIBRARY = """
 import sys, time
 from pathlib import Path
@@ -193,15 +188,9 @@ apps.communicate(timeout=60)
 """
 
 
-def free_port() -> str:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return str(probe.getsockname()[1])
-
-
 @pytest.mark.slow
 def test_app_is_quiet(person):
-    port = free_port()
+    port = str(closed_port())
     trace, said = person.runs(
         [*CLI, "app", "--port", port],
         driver=VISIT,
@@ -214,7 +203,7 @@ def test_app_is_quiet(person):
 @pytest.mark.slow
 def test_streamlit_of_its_own_is_quiet(person):
     """As README.md does not say, and people do."""
-    port = free_port()
+    port = str(closed_port())
     models, person.project = person.project, ROOT
     trace, said = person.runs(
         [sys.executable, "-m", "streamlit", "run", "apps/hub.py", "--server.port", port],
@@ -255,7 +244,7 @@ def test_dvc_is_quiet(person):
     stage = "stages: {copy: {cmd: cp source copy, deps: [source], outs: [copy]}}\n"
     (person.project / "dvc.yaml").write_text(stage, encoding="utf-8")
     (person.project / "source").write_text("source", encoding="utf-8")
-    subprocess.run(["git", "init", "--quiet", "."], cwd=person.project, check=True)
+    ran("git", "init", "--quiet", ".", cwd=person.project)
     for command in ("repro", "status"):
         trace, said = person.runs([sys.executable, "-m", "dvc", command])
         person.was_quiet(trace)
@@ -267,7 +256,7 @@ def test_mlflow_server_is_quiet(person):
     """As `make ui` starts it."""
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
     exported = dict(re.findall(r"^export (\w+) := (\w+)$", makefile, re.MULTILINE))
-    port = free_port()
+    port = str(closed_port())
     command = [sys.executable, "-m", "mlflow", "ui", "--host", "127.0.0.1", "--port", port]
     trace, said = person.runs(
         [*command, "--backend-store-uri", f"sqlite:///{person.project}/mlflow.db"],

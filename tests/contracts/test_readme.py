@@ -10,7 +10,6 @@ import os
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -20,8 +19,9 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parents[2]
-VENV_BIN = Path(sys.executable).parent
+from tests.loopback import closed_port
+from tests.processes import ROOT, ran, tracked_or_new, with_venv
+
 #: Answer at once, on any checkout. 2: the doctor of a fresh clone has something to say.
 QUICK = {"make": 0, "fieldlens --help": 0, "fieldlens tasks": 0}
 #: Run in order, in a copy of the checkout; together some ten minutes.
@@ -58,19 +58,12 @@ def blocks(*names: str) -> list[tuple[str, list[str]]]:
     return found
 
 
-def run(command: str, cwd: Path, timeout_s: int = 120) -> subprocess.CompletedProcess[str]:
-    environ = {**os.environ, "PATH": f"{VENV_BIN}:{os.environ['PATH']}", "COLUMNS": "100"}
+def run(command: str, cwd: Path, code: int = 0) -> str:
+    """What a command line of the shell prints."""
+    environ = {**with_venv(), "COLUMNS": "100"}
     # What pytest set for itself must not reach the command.
     environ.pop("FIELDLENS_TRACKING", None)
-    return subprocess.run(
-        ["bash", "-c", command],
-        cwd=cwd,
-        env=environ,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=timeout_s,
-    )
+    return ran("bash", "-c", command, cwd=cwd, environ=environ, code=code, timeout_s=3000).stdout
 
 
 def test_every_command_is_in_a_list():
@@ -86,10 +79,8 @@ def test_every_command_is_in_a_list():
 @pytest.mark.parametrize("command", QUICK)
 def test_quick_command_runs_and_prints_what_is_shown(command):
     shown = dict(blocks())[command]
-    done = run(command, ROOT)
-    assert done.returncode == QUICK[command], done.stderr
-    assert done.stdout.strip()
-    printed = done.stdout.splitlines()
+    printed = run(command, ROOT, QUICK[command]).splitlines()
+    assert printed
     for line in shown:
         assert line in printed or line.strip() in {"", "..."}
 
@@ -107,22 +98,13 @@ def test_readme_stays_short():
 
 @pytest.mark.parametrize("page", ["README.md", "docs/reference/python.md"])
 def test_python_that_is_shown_runs(page, tested_project, tmp_path):
-    pytest.importorskip("fieldlens")
     (code,) = re.findall(r"^```python\n(.*?)^```", (ROOT / page).read_text(), re.M | re.S)
     files = tested_project.task("tiny")
     shutil.copytree(files.mobile_dir, tmp_path / "models/tomato_leaf/mobile")
     (picture, *_) = sorted(files.raw_dir.glob("*/test_*.png"))
     shutil.copyfile(picture, tmp_path / "leaf.jpg")
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": str(ROOT)},
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=120,
-    )
-    assert done.returncode == 0, done.stderr
+    environ = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = ran(sys.executable, "-c", code, cwd=tmp_path, environ=environ)
     label, probability = done.stdout.split()
     assert label == picture.parent.name
     assert 0 < float(probability) <= 1
@@ -135,11 +117,9 @@ def clone(tmp_path: Path) -> Path:
         pytest.skip("needs `make setup`")
     folder = tmp_path / "clone"
     folder.mkdir()
-    names = run("git ls-files -z --cached --others --exclude-standard", ROOT).stdout.split("\0")
-    for name in filter(None, names):
-        if (ROOT / name).is_file():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / name, folder / name)
+    for name in tracked_or_new():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(ROOT / name, folder / name)
     (folder / ".venv").symlink_to(ROOT / ".venv")
     (folder / ".cache").mkdir()
     shutil.copytree(ROOT / ".cache/weights", folder / ".cache/weights", symlinks=True)
@@ -149,8 +129,7 @@ def clone(tmp_path: Path) -> Path:
         os.utime(folder / name, (long_ago, long_ago))
     (folder / ".cache/weights/.stamp").touch()
     identity = "git config user.email readme@example.org && git config user.name readme"
-    done = run(f"git init -q && {identity} && git add -A && git commit -qm start", folder)
-    assert done.returncode == 0, done.stderr
+    run(f"git init -q && {identity} && git add -A && git commit -qm start", folder)
     return folder
 
 
@@ -161,13 +140,12 @@ def test_heavy_commands_run_in_order(clone):
     for command, _ in blocks():
         if command in SHELL_ONLY or command in SERVERS:
             continue
-        done = run(command, clone, timeout_s=3000)
-        assert done.returncode == 0, f"$ {command}\n{done.stdout[-2000:]}\n{done.stderr[-2000:]}"
+        run(command, clone)
         if command == "make repro":
             # As the owner of a checkout would, so that experiments start from a commit.
-            done = run("git add -A && git commit -qm repro", clone)
+            run("git add -A && git commit -qm repro", clone)
             again = run("make repro", clone)
-            assert "Running stage" not in again.stdout, "nothing changed, nothing runs"
+            assert "Running stage" not in again, "nothing changed, nothing runs"
 
 
 @pytest.mark.slow
@@ -175,14 +153,11 @@ def test_heavy_commands_run_in_order(clone):
 @pytest.mark.parametrize("command", SERVERS)
 def test_server_answers_on_this_machine_alone(clone, command):
     variable, expected = SERVERS[command]
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    environ = {**os.environ, "PATH": f"{VENV_BIN}:{os.environ['PATH']}"}
+    port = closed_port()
     server = subprocess.Popen(
         [*command.split(), f"{variable}={port}"],
         cwd=clone,
-        env=environ,
+        env=with_venv(),
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         start_new_session=True,

@@ -24,8 +24,8 @@ from PIL import Image
 from pipelines import __version__
 from pipelines.serving.predictor import Predictor
 from tests.conftest import TASK
+from tests.processes import ROOT, ran, tracked_or_new
 
-ROOT = Path(__file__).resolve().parents[2]
 PACKAGES = ("apps", "fieldlens", "pipelines")
 TRAINING = ("torch", "mlflow", "dvc", "onnx", "sklearn", "matplotlib", "streamlit")
 #: Serving is for all of them; the one that runs the tests is tried without the index, too.
@@ -48,28 +48,12 @@ print(json.dumps({
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
 
 
-def ran(
+def alone(
     *command: object, cwd: Path, environ: Mapping[str, str] | None = None, code: int = 0
 ) -> subprocess.CompletedProcess[str]:
     """The command, run where neither the checkout nor this environment is in the way."""
     kept = {name: os.environ[name] for name in ("HOME", "PATH", "LANG") if name in os.environ}
-    done = subprocess.run(
-        [*map(str, command)],
-        cwd=cwd,
-        env={**kept, **(environ or {})},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == code, done.stdout[-2000:] + done.stderr[-2000:]
-    return done
-
-
-def tracked_or_new() -> list[str]:
-    """Files that are in Git or would be added to it, with slashes."""
-    listing = ["git", "ls-files", "--cached", "--others", "--exclude-standard", "-z"]
-    names = subprocess.run(listing, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-    return [name for name in names.split("\0") if name and (ROOT / name).is_file()]
+    return ran(*command, cwd=cwd, environ={**kept, **(environ or {})}, code=code, timeout_s=600)
 
 
 def packed_files() -> set[str]:
@@ -94,7 +78,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("apps/phone/node_modules/left/__init__.py", "apps/phone/dist/page.py"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).touch()
-    ran(sys.executable, "-m", "build", "--no-isolation", folder, cwd=folder.parent)
+    alone(sys.executable, "-m", "build", "--no-isolation", folder, cwd=folder.parent)
     return folder / "dist"
 
 
@@ -110,14 +94,14 @@ def empty(tmp_path: Path, wheel: Path) -> Path:
     venv.create(folder, symlinks=True)
     python = folder / "bin/python"
     pip = [sys.executable, "-m", "pip", "--python", python]
-    ran(*pip, "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=tmp_path)
+    alone(*pip, "install", "--quiet", "--no-deps", "--no-index", wheel, cwd=tmp_path)
     links = tmp_path / "required"
     links.mkdir()
     for found in required(wheel).values():
         for top in {file.parts[0] for file in found.files or ()} - {"..", "__pycache__"}:
             (links / top).symlink_to(found.locate_file(top))
     (site_packages(folder) / "required.pth").write_text(f"{links}\n")
-    ran(*pip, "check", cwd=tmp_path)
+    alone(*pip, "check", cwd=tmp_path)
     return folder
 
 
@@ -154,13 +138,13 @@ def answers_as_here(folder: Path, bundle: Path, picture: Path) -> None:
     """The environment's command line and library say of a picture what this process says."""
     cwd, program = picture.parent, folder / "bin/fieldlens"
     expected = Predictor.load(bundle).predict(picture)
-    assert ran(program, "--version", cwd=cwd).stdout == f"fieldlens {__version__}\n"
-    done = ran(program, "predict", picture, "--bundle", bundle, "--json", cwd=cwd)
+    assert alone(program, "--version", cwd=cwd).stdout == f"fieldlens {__version__}\n"
+    done = alone(program, "predict", picture, "--bundle", bundle, "--json", cwd=cwd)
     (answer,) = json.loads(done.stdout)["images"]
     assert answer["label"] == expected.label == "green_tile"
     assert answer["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
     python = folder / "bin/python"
-    said = json.loads(ran(python, "-c", PROGRAM, bundle, picture, *TRAINING, cwd=cwd).stdout)
+    said = json.loads(alone(python, "-c", PROGRAM, bundle, picture, *TRAINING, cwd=cwd).stdout)
     assert said["version"] == __version__
     assert Path(said["file"]).is_relative_to(folder)
     assert said["probabilities"] == pytest.approx(expected.probabilities, abs=1e-6)
@@ -190,7 +174,7 @@ def test_wheel_answers_where_there_is_no_torch(empty, tiny_project, picture):
 
 def test_verb_that_needs_an_extra_names_it(empty, tmp_path):
     shutil.copy(ROOT / "params.yaml", tmp_path / "params.yaml")
-    done = ran(empty / "bin/fieldlens", "train", "fish_species", cwd=tmp_path, code=2)
+    done = alone(empty / "bin/fieldlens", "train", "fish_species", cwd=tmp_path, code=2)
     (line,) = done.stderr.splitlines()
     assert re.fullmatch(
         r"fieldlens: \w+ is not installed\. Install .+: pip install 'fieldlens\[train\]'\.",
@@ -207,7 +191,7 @@ def test_users_program_is_type_checked(empty, tmp_path):
         "label: int = Predictor.load(Path('bundle.json')).predict(Path('leaf.jpg')).label\n"
     )
     mypy = [sys.executable, "-m", "mypy", "--python-executable", empty / "bin/python"]
-    done = ran(*mypy, "--cache-dir", tmp_path / "cache", program, cwd=tmp_path, code=1)
+    done = alone(*mypy, "--cache-dir", tmp_path / "cache", program, cwd=tmp_path, code=1)
     first, second, third, _ = done.stdout.splitlines()
     assert "[attr-defined]" in first
     assert 'expression has type "tuple[str, ...]", variable has type "int"' in second
@@ -220,12 +204,12 @@ def test_command_line_starts_under(version, wheel, tmp_path):
     python, code = python_of(version), tmp_path / "code"
     with zipfile.ZipFile(wheel) as packed:
         packed.extractall(code)
-    ran(python, "-W", "error", "-m", "compileall", "-q", code, cwd=tmp_path)
+    alone(python, "-W", "error", "-m", "compileall", "-q", code, cwd=tmp_path)
     command = [python, "-W", "error", "-m", "pipelines.cli"]
     environ = {"PYTHONPATH": str(code)}
-    shown = ran(*command, "--help", cwd=tmp_path, environ=environ).stdout
+    shown = alone(*command, "--help", cwd=tmp_path, environ=environ).stdout
     assert "labels and probabilities of pictures" in shown
-    shown = ran(*command, "--version", cwd=tmp_path, environ=environ).stdout
+    shown = alone(*command, "--version", cwd=tmp_path, environ=environ).stdout
     assert shown == f"fieldlens {__version__}\n"
 
 
@@ -234,11 +218,11 @@ def test_command_line_starts_under(version, wheel, tmp_path):
 def test_wheel_answers_under(version, wheel, tmp_path, tiny_project, picture):
     """The index's newest packages that the wheel allows, on each Python that may serve."""
     folder = tmp_path / "served"
-    ran(python_of(version), "-m", "venv", folder, cwd=tmp_path)
+    alone(python_of(version), "-m", "venv", folder, cwd=tmp_path)
     python = folder / "bin/python"
     # The index as the user has set it.
     environ = {name: value for name, value in os.environ.items() if name.startswith("PIP_")}
-    ran(python, "-m", "pip", "install", "--quiet", wheel, cwd=tmp_path, environ=environ)
+    alone(python, "-m", "pip", "install", "--quiet", wheel, cwd=tmp_path, environ=environ)
     answers_as_here(folder, tiny_project.task(TASK).candidate, picture)
 
 
@@ -252,8 +236,7 @@ def python_of(version: str) -> Path:
     ):
         # A shim of pyenv's may stand for a version that is not there.
         asked = [found, "-c", "import sys, venv; print('%d.%d' % sys.version_info[:2])"]
-        done = subprocess.run(asked, capture_output=True, text=True, check=False)
-        if done.stdout.strip() == version:
+        if ran(*asked, code=None).stdout.strip() == version:
             return Path(found)
     pytest.skip(f"there is no Python {version} here")
 

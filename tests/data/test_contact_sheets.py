@@ -18,20 +18,16 @@ def entry(path: str, label: str = "a") -> Entry:
     return Entry(path, label, path, "", "train", "00", 1, 1)
 
 
-@pytest.mark.parametrize("n", [1, 23, 24, 25, 100])
+@pytest.mark.parametrize("n", [0, 1, 23, 24, 25, 100])
 def test_pick_is_even_and_bounded(n: int) -> None:
     entries = [entry(f"{index:03d}") for index in range(n)] + [entry("999", "b")]
     picked = pick(reversed(entries), "a")
     paths = [each.path for each in picked]
     assert len(paths) == len(set(paths)) == min(n, SHEET_IMAGES)
     assert paths == sorted(paths)
-    assert paths[0] == "000"
+    assert paths[:1] == ["000"][:n]
     gaps = {int(b) - int(a) for a, b in itertools.pairwise(paths)}
     assert max(gaps, default=0) - min(gaps, default=0) <= 1
-
-
-def test_pick_of_nothing_is_empty() -> None:
-    assert pick([entry("1")], "b") == []
 
 
 def test_sheet_shows_every_picture_and_is_the_same_again() -> None:

@@ -1,35 +1,27 @@
+"""Pixels in a fixed order: plain views, random ones, and what calibrates int8."""
+
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import replace
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines.config.view import AugmentParams
 from pipelines.data.images import open_image
-from pipelines.data.loaders import Pictures, draw_seed
-from pipelines.data.manifest import in_split, read_manifest
+from pipelines.data.loaders import Pictures, calibration_batches, draw_seed, stratified_sample
+from pipelines.data.manifest import Entry, in_split, read_manifest
 from pipelines.data.preprocess import MASK_VALUE, Preprocess, View
 from pipelines.data.workers import ordered_map
 from pipelines.errors import CorruptImageError
+from tests.image_files import stored
+from tests.tiny_params import PARAMS
 
-AUGMENT = AugmentParams(
-    min_area=0.5,
-    max_aspect=1.3,
-    horizontal_flip=True,
-    vertical_flip=False,
-    rotate_deg=10,
-    brightness=0.2,
-    contrast=0.2,
-    saturation=0.2,
-    hue=0.02,
-    blur=0.2,
-    noise=0.2,
-    jpeg=0.2,
-)
+AUGMENT = AugmentParams.model_validate(PARAMS["augment"])
 
 
 @pytest.fixture
@@ -39,7 +31,6 @@ def pictures(tiny_project) -> Pictures:
     return Pictures(files.raw_dir, entries, Preprocess(36, 32), AUGMENT, 5)
 
 
-# -- pictures -------------------------------------------------------------------------------------
 def test_plain_is_the_preprocessing_alone(pictures):
     for entry in pictures.entries:
         image = open_image(pictures.raw_dir / entry.path, name=entry.path).rgb
@@ -57,13 +48,6 @@ def test_views_have_taken_away_what_the_plain_one_has(pictures):
         assert (views[:, :4] == MASK_VALUE).all()
         assert (views[:, :, -4:] == MASK_VALUE).all()
         assert len({view.tobytes() for view in views}) == 4
-
-
-def test_plain_depends_on_neither_seed_nor_augmentation(pictures):
-    entry = pictures.entries[0]
-    other = Pictures(pictures.raw_dir, pictures.entries, pictures.preprocess, None, 99)
-    assert np.array_equal(pictures.plain(entry), other.plain(entry))
-    assert np.array_equal(other.views(entry, [])[0], other.plain(entry))
 
 
 def test_views_are_the_plain_one_and_random_ones(pictures):
@@ -91,22 +75,19 @@ def test_views_are_the_same_from_many_threads(pictures):
     expected = [pictures.views(entry, [1, 2]) for entry in pictures.entries]
     items = list(pictures.entries) * 3
     got = list(ordered_map(lambda entry: pictures.views(entry, [1, 2]), items, window=8))
-    for index, views in enumerate(got):
-        assert np.array_equal(views, expected[index % len(expected)])
+    np.testing.assert_array_equal(got, expected * 3)
 
 
-def test_random_views_without_an_augmentation_are_refused(pictures):
-    val = Pictures(pictures.raw_dir, pictures.entries, pictures.preprocess, None, 5)
+def test_without_an_augmentation_there_are_plain_views_only(pictures):
+    entry = pictures.entries[0]
+    val = Pictures(pictures.raw_dir, pictures.entries, pictures.preprocess, None, 99)
+    assert np.array_equal(val.plain(entry), pictures.plain(entry))
+    assert np.array_equal(val.views(entry, [])[0], val.plain(entry))
     with pytest.raises(ValueError, match="no augmentation"):
-        val.views(val.entries[0], [1])
+        val.views(entry, [1])
 
 
-@given(st.integers(0, 2**32 - 1), st.text(max_size=20), st.integers(0, 64))
-def test_draw_seed_is_a_32_bit_number(seed, path, view):
-    assert 0 <= draw_seed(seed, path, view) < 2**32
-
-
-def test_draw_seed_differs_by_each_part():
+def test_draw_seed_differs_by_each_part_and_has_32_bits():
     seeds = {
         draw_seed(seed, path, view)
         for seed in range(5)
@@ -114,6 +95,7 @@ def test_draw_seed_differs_by_each_part():
         for view in range(10)
     }
     assert len(seeds) == 150
+    assert 0 <= min(seeds) <= max(seeds) < 2**32
 
 
 @pytest.mark.parametrize("batch_size", [1, 5, 12, 50])
@@ -123,11 +105,7 @@ def test_batches_are_all_plain_views_in_order(batch_size, pictures):
     assert 1 <= len(batches[-1]) <= batch_size
     expected = np.stack([pictures.plain(entry) for entry in pictures.entries])
     assert np.array_equal(np.concatenate(batches), expected)
-
-
-def test_no_entries_are_no_batches(pictures):
-    empty = Pictures(pictures.raw_dir, [], pictures.preprocess, None, 5)
-    assert list(empty.batches(4)) == []
+    assert list(replace(pictures, entries=[]).batches(batch_size)) == []
 
 
 def test_picture_that_vanished_is_named(pictures):
@@ -137,24 +115,70 @@ def test_picture_that_vanished_is_named(pictures):
 
 
 def test_turned_photograph_is_upright_in_both_kinds_of_view(tmp_path):
-    pixels = np.zeros((48, 96, 3), dtype=np.uint8)
-    pixels[:, :48] = 255
-    exif = Image.Exif()
-    exif[0x0112] = 6
-    Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
-    from pipelines.data.manifest import Entry
-
+    upright = Image.new("RGB", (48, 96))
+    upright.paste((255, 255, 255), (0, 0, 48, 48))
+    lying, exif = stored(upright, 6)
+    lying.save(tmp_path / "turned.png", exif=exif)
     entry = Entry("turned.png", "a", "g", "", "train", "0" * 64, 96, 48)
     off = AUGMENT.model_copy(
-        update=dict.fromkeys(
-            ("rotate_deg", "brightness", "contrast", "saturation", "hue", "blur", "noise", "jpeg"),
-            0.0,
-        )
-        | {"min_area": 1.0, "max_aspect": 1.0, "horizontal_flip": False}
+        update=dict.fromkeys(set(AugmentParams.model_fields) - {"min_area", "max_aspect"}, 0)
+        | {"min_area": 1.0, "max_aspect": 1.0}
     )
     pictures = Pictures(tmp_path, [entry], Preprocess(32, 32), off, 0)
     plain, view = pictures.views(entry, [1])
-    # The white half was left; a quarter turn to the right brings it up.
-    for upright in (plain, view):
-        assert upright[4].mean() > 200
-        assert upright[-5].mean() < 50
+    for pixels in (plain, view):
+        assert pixels[4].mean() > 200
+        assert pixels[-5].mean() < 50
+
+
+# -- what calibrates int8 --------------------------------------------------------------------------
+def entries_of(counts: list[int]) -> list[Entry]:
+    return [
+        Entry(f"{label}/{n}.png", f"l{label}", f"{label}-{n}", "", "train", "0" * 64, 9, 9)
+        for label, count in enumerate(counts)
+        for n in range(count)
+    ]
+
+
+COUNTS = st.lists(st.integers(1, 15), min_size=2, max_size=5)
+
+
+@settings(deadline=None)
+@given(COUNTS, st.integers(0, 60), st.integers(0, 2**32 - 1), st.randoms(use_true_random=False))
+def test_sample_is_stratified_seeded_and_without_regard_to_order(counts, n_images, seed, random):
+    entries = entries_of(counts)
+    chosen = stratified_sample(entries, n_images, seed)
+    assert len(chosen) == min(n_images, len(entries))
+    assert len({entry.path for entry in chosen}) == len(chosen)
+    assert [entry.path for entry in chosen] == sorted(entry.path for entry in chosen)
+    taken = Counter(entry.label for entry in chosen)
+    have = Counter(entry.label for entry in entries)
+    # A label that has more to give lags behind no other by more than one.
+    for label in have:
+        if taken[label] < have[label]:
+            assert taken[label] >= max(taken.values(), default=0) - 1
+    shuffled = list(entries)
+    random.shuffle(shuffled)
+    assert stratified_sample(shuffled, n_images, seed) == chosen
+
+
+def test_another_seed_is_another_sample():
+    entries = entries_of([30, 30])
+    samples = {tuple(e.path for e in stratified_sample(entries, 10, seed)) for seed in range(5)}
+    assert len(samples) == 5
+    assert stratified_sample([], 10, 0) == []
+
+
+def test_a_larger_sample_holds_the_smaller_one():
+    entries = entries_of([30, 30])
+    small = stratified_sample(entries, 10, 3)
+    assert set(small) < set(stratified_sample(entries, 20, 3))
+
+
+@pytest.mark.parametrize("n_images", [3, 12])
+def test_calibration_is_by_plain_views_of_the_sample(n_images, pictures):
+    chosen = stratified_sample(pictures.entries, n_images, 1)
+    batches = calibration_batches(replace(pictures, entries=chosen))
+    assert all(len(batch) <= 16 for batch in batches)
+    expected = np.stack([pictures.plain(entry) for entry in chosen])
+    assert np.array_equal(np.concatenate(batches), expected)

@@ -1,10 +1,14 @@
-"""More than 8 bits a channel: read exactly, shown by one range, told where it is left."""
+"""More than 8 bits a channel shown by one range; and what any picture may cost."""
 
 from __future__ import annotations
 
-import io
+import json
 import struct
+import subprocess
+import sys
 import zlib
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +18,17 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines.data.images import glance, is_deep, levels_of, open_image
-from pipelines.data.pixel_range import Levels, Reading, UnscaledError, as_rgb, outside_words
-from pipelines.errors import CorruptImageError
+from pipelines.data.pixel_range import (
+    MAX_PIXELS,
+    Levels,
+    Reading,
+    UnscaledError,
+    as_rgb,
+    max_pixels,
+    outside_words,
+)
+from pipelines.errors import ConfigError, CorruptImageError
+from tests.image_files import deflated, deflated_png, encode, ihdr, progressive
 
 RANGE_12 = Reading(range=(0.0, 4095.0))
 FULL = Reading(range="full")
@@ -33,13 +46,8 @@ def png16(values: np.ndarray, colour: int, *, clear: bytes = b"") -> bytes:
         guess = (0 * row, left, above, (left + above) // 2, paeth(left, above, corner))[number % 5]
         out += bytes([number % 5]) + ((row - guess) % 256).astype(np.uint8).tobytes()
         above = row
-    header = struct.pack(">IIBBBBB", width, height, 16, colour, 0, 0, 0)
-    chunks = [(b"IHDR", header), *([(b"tRNS", clear)] if clear else [])]
-    data = b"\x89PNG\r\n\x1a\n"
-    for kind, body in (*chunks, (b"IDAT", zlib.compress(out)), (b"IEND", b"")):
-        data += struct.pack(">I", len(body)) + kind + body
-        data += struct.pack(">I", zlib.crc32(kind + body))
-    return data
+    more = [(b"tRNS", clear)] if clear else []
+    return deflated_png(ihdr(width, height, 16, colour), zlib.compress(out), *more)
 
 
 def paeth(left: np.ndarray, above: np.ndarray, corner: np.ndarray) -> np.ndarray:
@@ -57,42 +65,26 @@ def tiff(
     is_big: bool = False,
     **more: int,
 ) -> bytes:
-    """A TIFF of one strip, with the bytes of the values as they are."""
+    """A TIFF of one strip, with the bytes of the values as they are, from byte 640 on."""
     height, width = values.shape[:2]
     n = values.shape[2] if values.ndim == 3 else 1
     body = values.astype(values.dtype.newbyteorder(order)).tobytes()
     body = zlib.compress(body) if deflated else body
     number = {"u": 1, "i": 2, "f": 3}[values.dtype.kind]
-    short, long_ = 3, 4
-    # Room for values that do not fit into a tag: bits and formats of each sample.
-    at_bits, at_formats, at_body = 600, 620, 640
-    bits = struct.pack(f"{order}{n}H", *[8 * values.dtype.itemsize] * n)
-    formats = struct.pack(f"{order}{n}H", *[number] * n)
-    room = 8 if is_big else 4
-    pointer = f"{order}{'Q' if is_big else 'I'}"
-    tags: dict[int, tuple[int, int, bytes]] = {
-        256: (long_, 1, struct.pack(f"{order}I", width)),
-        257: (long_, 1, struct.pack(f"{order}I", height)),
-        258: (short, n, bits if len(bits) <= room else struct.pack(pointer, at_bits)),
-        259: (short, 1, struct.pack(f"{order}H", 8 if deflated else 1)),
-        262: (short, 1, struct.pack(f"{order}H", photometric)),
-        273: (long_, 1, struct.pack(f"{order}I", at_body)),
-        277: (short, 1, struct.pack(f"{order}H", n)),
-        278: (long_, 1, struct.pack(f"{order}I", height)),
-        279: (long_, 1, struct.pack(f"{order}I", len(body))),
-        339: (short, n, formats if len(formats) <= room else struct.pack(pointer, at_formats)),
-    }
-    for name, value in more.items():
-        tags[int(name.removeprefix("tag"))] = (short, 1, struct.pack(f"{order}H", value))
-    mark = b"II" if order == "<" else b"MM"
-    if is_big:
-        head = mark + struct.pack(f"{order}HHHQQ", 43, 8, 0, 16, len(tags))
-    else:
-        head = mark + struct.pack(f"{order}HIH", 42, 8, len(tags))
-    for tag, (kind, count, value) in sorted(tags.items()):
-        head += struct.pack(f"{order}HH{'Q' if is_big else 'I'}", tag, kind, count)
+    tags = {256: ("I", width), 257: ("I", height), 258: ("H", *[8 * values.dtype.itemsize] * n)}
+    tags |= {259: ("H", 8 if deflated else 1), 262: ("H", photometric), 273: ("I", 640)}
+    tags |= {277: ("H", n), 278: ("I", height), 279: ("I", len(body)), 339: ("H", *[number] * n)}
+    tags |= {int(name.removeprefix("tag")): ("H", value) for name, value in more.items()}
+    room, wide = (8, "Q") if is_big else (4, "I")
+    start = (f"{order}HHHQQ", 43, 8, 0, 16) if is_big else (f"{order}HIH", 42, 8)
+    head, far = (b"II" if order == "<" else b"MM") + struct.pack(*start, len(tags)), b""
+    for tag, (form, *numbers) in sorted(tags.items()):
+        value = struct.pack(f"{order}{len(numbers)}{form}", *numbers)
+        if len(value) > room:
+            far, value = far + value, struct.pack(f"{order}{wide}", 600 + len(far))
+        head += struct.pack(f"{order}HH{wide}", tag, {"H": 3, "I": 4}[form], len(numbers))
         head += value.ljust(room, b"\0")
-    return head.ljust(at_bits, b"\0") + bits.ljust(20, b"\0") + formats.ljust(20, b"\0") + body
+    return head.ljust(600, b"\0") + far.ljust(40, b"\0") + body
 
 
 def shown(values: np.ndarray, low: float, high: float) -> np.ndarray:
@@ -143,28 +135,26 @@ def test_clear_values_of_16_bits_are_white() -> None:
     assert np.asarray(opened.rgb)[..., 1].tolist() == [[255, 19], [255, 19]]
 
 
-def refused_as_big_endian(data: bytes) -> None:
-    """Pillow does not know BigTIFF of Motorola's byte order; nothing wrong may come of it."""
-    with pytest.raises(CorruptImageError) as caught:
+def refused(data: bytes, match: str) -> None:
+    with pytest.raises(CorruptImageError, match=match):
         open_image(data, reading=RANGE_12)
-    print(caught.value)  # noqa: T201
 
 
-@pytest.mark.parametrize("is_big", [False, True], ids=["TIFF", "BigTIFF"])
-@pytest.mark.parametrize("deflated", [False, True], ids=["plain", "deflated"])
-@pytest.mark.parametrize("order", ["<", ">"])
+#: Pillow does not know BigTIFF of Motorola's byte order; nothing wrong may come of it.
+ORDERS = pytest.mark.parametrize(("order", "is_big"), [("<", False), ("<", True), (">", False)])
+DEFLATED = pytest.mark.parametrize("deflated", [False, True], ids=["plain", "deflated"])
+
+
+@ORDERS
+@DEFLATED
 @pytest.mark.parametrize("photometric", [0, 1])
 @pytest.mark.parametrize("dtype", ["uint16", "int16", "int32", "uint32", "float32"])
 def test_grey_tiff_shows_what_it_holds(dtype, photometric, order, deflated, is_big) -> None:
     values = noise(dtype, 29, 21)
     data = tiff(values, order=order, photometric=photometric, deflated=deflated, is_big=is_big)
     low, high = (-50.0, 4000.0)
-    if is_big and order == ">":
-        refused_as_big_endian(data)
-        return
     if dtype == "uint32" and order == ">":
-        with pytest.raises(CorruptImageError, match="32-bit unsigned samples"):
-            open_image(data, reading=RANGE_12)
+        refused(data, "32-bit unsigned samples")
         return
     opened = open_image(data, reading=Reading(range=(low, high)))
     expected = shown(values, low, high)
@@ -176,22 +166,25 @@ def test_grey_tiff_shows_what_it_holds(dtype, photometric, order, deflated, is_b
         assert levels_of(data).full == (info.min, info.max)
 
 
-@pytest.mark.parametrize("is_big", [False, True], ids=["TIFF", "BigTIFF"])
-@pytest.mark.parametrize("deflated", [False, True], ids=["plain", "deflated"])
-@pytest.mark.parametrize("order", ["<", ">"])
+@ORDERS
+@DEFLATED
 @pytest.mark.parametrize("channels", [3, 4])
 def test_colour_tiff_shows_what_it_holds(channels, order, deflated, is_big) -> None:
     values = noise("uint16", 29, 21, channels)
     more = {"tag338": 2} if channels == 4 else {}
     data = tiff(values, order=order, photometric=2, deflated=deflated, is_big=is_big, **more)
-    if is_big and order == ">":
-        refused_as_big_endian(data)
-        return
     opened = open_image(data, reading=Reading(range=(300.0, 40_000.0)))
     expected = shown(values[:, :, :3], 300, 40_000).astype(float)
     if channels == 4:
         expected = 255 - (255 - expected) * (values[:, :, 3:] / 65_535)
     assert np.abs(np.asarray(opened.rgb) - expected).max() <= 0.5 + 1e-9
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_big_tiff_of_motorolas_order_is_refused(n) -> None:
+    values = noise("uint16", 29, 21, *([3] if n == 3 else []))
+    data = tiff(values, order=">", photometric=2 if n == 3 else 1, is_big=True)
+    refused(data, "not an image of a known format|layout is not read")
 
 
 def test_twelve_packed_bits_are_read() -> None:
@@ -255,7 +248,8 @@ def test_levels_rise_and_ends_are_black_and_white(dtype, low, width, seed) -> No
     values = draw.uniform(low - width, low + 2 * width, (5, 7))
     info = np.iinfo(dtype) if dtype != "float32" else np.finfo(dtype)
     values = values.clip(info.min, info.max).astype(dtype)
-    picture, outside = as_rgb(Levels.of(values, None), (low, low + width), "a")
+    levels = Levels(7, 5, lambda top, bottom: (values[top:bottom], None), None)
+    picture, outside = as_rgb(levels, (low, low + width), "a")
     grey, values = np.asarray(picture)[..., 0].ravel(), values.astype(np.float64)
     order = values.ravel().argsort(kind="stable")
     assert (np.diff(grey[order].astype(int)) >= 0).all()
@@ -290,12 +284,11 @@ def test_without_a_range_it_is_refused_with_what_was_measured(data, reading, wor
 
 
 def test_eight_bits_are_taken_as_they_are_whatever_the_range() -> None:
-    buffer = io.BytesIO()
-    Image.new("L", (5, 5), 77).save(buffer, "PNG")
-    opened = open_image(buffer.getvalue(), reading=RANGE_12)
+    data = encode(Image.new("L", (5, 5), 77), "PNG")
+    opened = open_image(data, reading=RANGE_12)
     assert (opened.rgb.getpixel((0, 0)), opened.outside) == ((77, 77, 77), 0)
-    assert not is_deep(buffer.getvalue())
-    assert levels_of(buffer.getvalue()) is None
+    assert not is_deep(data)
+    assert levels_of(data) is None
 
 
 @pytest.mark.parametrize(
@@ -329,3 +322,203 @@ def test_faults_come_out_by_the_stated_range(name, stated, mean, faults_dir: Pat
     assert np.asarray(opened.rgb).mean() == pytest.approx(mean, abs=0.1)
     with pytest.raises(UnscaledError, match=r"image\.range"):
         open_image(file)
+
+
+# -- what a picture may cost ----------------------------------------------------------------------
+#: No file, accepted or refused, takes more of a predictor.
+MAX_MB, MAX_S = 500, 2.0
+Saved = Callable[[Path], object]
+
+
+def cost_of(file: Path) -> dict[str, object]:
+    found: dict[str, object] = json.loads(
+        subprocess.run(
+            [sys.executable, "-m", "tests.data.picture_cost", str(file)],
+            capture_output=True,
+            check=True,
+            timeout=120,
+            cwd=Path(__file__).parents[2],
+        ).stdout
+    )
+    return found
+
+
+def textured(width: int, height: int, mode: str = "RGB") -> Image.Image:
+    """Every filter and code of an encoder gets something to do; made of one tile, so quickly."""
+    draw = np.random.default_rng(1)
+    smooth = draw.integers(0, 226, (32, 32, 3), dtype=np.uint8)
+    tile = np.asarray(Image.fromarray(smooth).resize((512, 512), Image.Resampling.BICUBIC))
+    tile = tile + draw.integers(0, 14, (512, 512, 3), dtype=np.uint8)
+    tiles = np.tile(tile, (-(-height // 512), -(-width // 512), 1))[:height, :width]
+    image = Image.fromarray(tiles)
+    if mode in {"RGBA", "LA"}:
+        image.putalpha(image.getchannel(0))
+    return image.convert(mode)
+
+
+def saved(width: int, height: int, form: str, mode: str = "RGB", **options: object) -> Saved:
+    return lambda file: textured(width, height, mode).save(file, form, **options)
+
+
+def deep_png(side: int, colour: int) -> Saved:
+    """16 bits a channel; rows filtered by Paeth's rule, which takes longest."""
+    row = np.random.default_rng(2).bytes(side * CHANNELS[colour] * 2)
+    header = ihdr(side, side, 16, colour)
+    return lambda file: file.write_bytes(deflated_png(header, deflated(b"\x04" + row, side)))
+
+
+def interlaced_png(side: int, file: Path) -> None:
+    """Zeros in seven passes; 8-bit RGB."""
+    packer, parts = zlib.compressobj(1), []
+    steps = ((0, 0, 8, 8), (4, 0, 8, 8), (0, 4, 4, 8), (2, 0, 4, 4), (0, 2, 2, 4))
+    for left, top, across, down in (*steps, (1, 0, 2, 2), (0, 1, 1, 2)):
+        n_columns, n_rows = -(-(side - left) // across), -(-(side - top) // down)
+        parts += [packer.compress(b"\x04" + bytes(3 * n_columns)) for _ in range(n_rows)]
+    body = b"".join([*parts, packer.flush()])
+    file.write_bytes(deflated_png(ihdr(side, side, lace=1), body))
+
+
+def of_floats(side: int, **options: object) -> Saved:
+    return lambda file: Image.new("F", (side, side), 7.5).save(file, "TIFF", **options)
+
+
+def deep_tiff(side: int, **options: object) -> Saved:
+    levels = np.broadcast_to(np.arange(side, dtype=np.uint16), (side, side))
+    return lambda file: Image.fromarray(levels.copy()).save(file, "TIFF", **options)
+
+
+def run_length_bmp(side: int, file: Path) -> None:
+    body = (b"\x01\x05" * side + b"\0\0") * side + b"\0\1"
+    info = struct.pack("<IiiHHIIiiII", 40, side, side, 1, 8, 1, len(body), 0, 0, 256, 0)
+    head = b"BM" + struct.pack("<IHHI", 1078 + len(body), 0, 0, 1078)
+    file.write_bytes(head + info + bytes(1024) + body)
+
+
+def large_tiles(file: Path) -> None:
+    """64 x 64 pixels in one tile of 32,768 x 32,768: a gigabyte of zeros, in a megabyte."""
+    packer = zlib.compressobj(9)
+    body = b"".join(packer.compress(bytes(1 << 24)) for _ in range(64)) + packer.flush()
+    tags = [(256, 64), (257, 64), (258, 8), (259, 8), (262, 1), (277, 1)]
+    tags += [(322, 32_768), (323, 32_768), (324, 200), (325, len(body))]
+    head = struct.pack("<2sHIH", b"II", 42, 8, len(tags))
+    head += b"".join(struct.pack("<HHII", tag, 4, 1, value) for tag, value in tags)
+    file.write_bytes((head + bytes(4)).ljust(200, b"\0") + body)
+
+
+def scanned(side: int, n_scans: int) -> Saved:
+    return lambda file: file.write_bytes(progressive(side, n_scans))
+
+
+PLAIN = {"compress_level": 1}
+LZW, DEFLATE = {"compression": "tiff_lzw"}, {"compression": "tiff_adobe_deflate"}
+#: What it is, how it is made, and whether it is taken. Of each kind one close to its bound, and one
+#: behind it: both must cost little.
+COSTS: list[tuple[str, Saved, str]] = [
+    ("phone of 108 MP", saved(12_000, 9_000, "JPEG", quality=90), "taken"),
+    ("phone of 200 MP", saved(16_320, 12_240, "JPEG", quality=85), "taken"),
+    (
+        "108 MP, every colour sample",
+        saved(12_000, 9_000, "JPEG", quality=95, subsampling=0),
+        "taken",
+    ),
+    ("108 MP progressive", saved(12_000, 9_000, "JPEG", progressive=True), "taken"),
+    (
+        "108 MP progressive, every colour sample",
+        saved(12_000, 9_000, "JPEG", progressive=True, subsampling=0),
+        "refused",
+    ),
+    ("CMYK JPEG", saved(8_000, 8_000, "JPEG", "CMYK"), "taken"),
+    ("JPEG of 65,000 px, long", saved(65_000, 3_300, "JPEG"), "taken"),
+    ("JPEG of 65,000 px, a line", saved(65_000, 9, "JPEG"), "refused"),
+    ("JPEG of 65,000 px, too many", saved(65_000, 6_500, "JPEG", "L", quality=20), "refused"),
+    ("JPEG of 14 scans", scanned(8_000, 5), "taken"),
+    ("JPEG of 100 scans", scanned(8_000, 100), "refused"),
+    ("PNG, grey", saved(7_990, 7_990, "PNG", "L", **PLAIN), "taken"),
+    ("PNG, RGB", saved(6_300, 6_300, "PNG", **PLAIN), "taken"),
+    ("PNG, RGB, too large", saved(6_400, 6_400, "PNG", **PLAIN), "refused"),
+    ("PNG, RGBA", saved(5_050, 5_050, "PNG", "RGBA", **PLAIN), "taken"),
+    ("PNG, RGBA, too large", saved(5_100, 5_100, "PNG", "RGBA", **PLAIN), "refused"),
+    ("PNG, palette", saved(7_990, 7_990, "PNG", "P", **PLAIN), "taken"),
+    ("PNG, palette with a clear colour", saved(5_050, 5_050, "PNG", "P", transparency=3), "taken"),
+    ("PNG, interlaced", partial(interlaced_png, 6_300), "taken"),
+    ("PNG, 16-bit grey", deep_png(5_050, 0), "taken"),
+    ("PNG, 16-bit grey and alpha", deep_png(3_020, 4), "taken"),
+    ("PNG, 16-bit RGB", deep_png(3_570, 2), "taken"),
+    ("PNG, 16-bit RGBA", deep_png(3_020, 6), "taken"),
+    ("PNG, 16-bit RGBA, too large", deep_png(3_100, 6), "refused"),
+    ("WebP", saved(4_600, 4_600, "WEBP", method=0, quality=60), "taken"),
+    (
+        "WebP, without loss",
+        saved(4_600, 4_600, "WEBP", lossless=True, method=0, quality=0),
+        "taken",
+    ),
+    ("WebP, too large", saved(8_000, 8_000, "WEBP", method=0, quality=50), "refused"),
+    ("GIF", saved(7_990, 7_990, "GIF", "P"), "taken"),
+    ("BMP", saved(5_700, 5_700, "BMP"), "taken"),
+    ("BMP, run lengths", partial(run_length_bmp, 1_500), "taken"),
+    ("BMP, long run lengths", partial(run_length_bmp, 5_000), "refused"),
+    ("TIFF", saved(5_600, 5_600, "TIFF"), "taken"),
+    ("TIFF, LZW", saved(4_900, 4_900, "TIFF", **LZW), "taken"),
+    ("TIFF, deflate", saved(5_600, 5_600, "TIFF", **DEFLATE), "taken"),
+    ("TIFF, RGBA", saved(4_550, 4_550, "TIFF", "RGBA", **DEFLATE), "taken"),
+    ("TIFF, CMYK", saved(4_550, 4_550, "TIFF", "CMYK", **DEFLATE), "taken"),
+    ("TIFF, JPEG within", saved(5_600, 5_600, "TIFF", compression="jpeg"), "taken"),
+    ("TIFF, floats", of_floats(3_990, **DEFLATE), "taken"),
+    ("TIFF, floats as they are", of_floats(3_990), "taken"),
+    ("TIFF, floats, too large", of_floats(5_000, **DEFLATE), "refused"),
+    ("TIFF, 16-bit grey", deep_tiff(5_050, **LZW), "taken"),
+    ("TIFF, tiles of a gigapixel", large_tiles, "refused"),
+    ("a line", saved(1, 40_000, "PNG"), "refused"),
+    ("a strip", saved(20, 60_000, "PNG"), "refused"),
+    ("as long as may be", saved(1_000, 20_000, "PNG"), "taken"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    ("save", "result"), [row[1:] for row in COSTS], ids=[row[0] for row in COSTS]
+)
+def test_no_file_costs_half_a_gigabyte_or_two_seconds(save, result, tmp_path) -> None:
+    file = tmp_path / "picture"
+    save(file)
+    found = cost_of(file)
+    print(f"{file.stat().st_size / 1e6:.1f} MB file: {found}")  # noqa: T201 (for docs)
+    assert found["result"] == result, found
+    assert found["peak_mb"] < MAX_MB, found
+    assert found["cpu_s"] < MAX_S, found
+
+
+def test_setting_moves_the_bound_and_its_message_names_it(tmp_path, monkeypatch) -> None:
+    file = tmp_path / "a.png"
+    Image.new("L", (200, 100)).save(file)
+    assert max_pixels() == MAX_PIXELS
+    monkeypatch.setenv("FIELDLENS_MAX_PIXELS", "19999")
+    with pytest.raises(CorruptImageError, match=r"19,999 are decoded.*FIELDLENS_MAX_PIXELS"):
+        open_image(file)
+    monkeypatch.setenv("FIELDLENS_MAX_PIXELS", "20000")
+    assert open_image(file).rgb.size == (200, 100)
+    monkeypatch.setenv("FIELDLENS_MAX_PIXELS", "many")
+    with pytest.raises(ConfigError, match="FIELDLENS_MAX_PIXELS: expected a whole number"):
+        open_image(file)
+
+
+def test_jpeg_beyond_the_bound_is_decoded_smaller_where_all_of_it_was_asked_for(
+    tmp_path, monkeypatch
+) -> None:
+    file = tmp_path / "a.jpg"
+    Image.new("RGB", (400, 200), "teal").save(file)
+    monkeypatch.setenv("FIELDLENS_MAX_PIXELS", "30000")
+    opened = open_image(file)
+    assert (opened.rgb.size, opened.width_px, opened.height_px) == ((200, 100), 400, 200)
+
+
+def test_memory_that_ends_is_a_refusal(monkeypatch) -> None:
+    def no_memory(self: Image.Image, *_: object) -> None:
+        raise MemoryError
+
+    data = encode(Image.new("RGB", (9, 9)), "PNG")
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", no_memory)
+    monkeypatch.setattr("PIL.PngImagePlugin.PngImageFile.load", no_memory, raising=False)
+    with pytest.raises(CorruptImageError, match="not enough memory"):
+        open_image(data)

@@ -29,13 +29,22 @@ def bands(width_px: int, height_px: int) -> Image.Image:
     return Image.fromarray(pixels.astype(np.uint8))
 
 
+def with_side(
+    image: Image.Image, side_px: int, filter_: Image.Resampling = Image.Resampling.BILINEAR
+) -> Image.Image:
+    scale = side_px / min(image.size)
+    size = tuple(max(side_px, round(side * scale)) for side in image.size)
+    return image if size == image.size else image.resize(size, filter_)
+
+
+def middle_of(image: Image.Image, side_px: int) -> np.ndarray:
+    left, top = (image.width - side_px) // 2, (image.height - side_px) // 2
+    return np.asarray(image.crop((left, top, left + side_px, top + side_px)))
+
+
 def before_there_were_views(image: Image.Image, resize_px: int, crop_px: int) -> np.ndarray:
     """What `Preprocess` was without a view, spelt out."""
-    scale = resize_px / min(image.size)
-    size = tuple(max(resize_px, round(side * scale)) for side in image.size)
-    resized = image if size == image.size else image.resize(size, Image.Resampling.BILINEAR)
-    left, top = (resized.width - crop_px) // 2, (resized.height - crop_px) // 2
-    return np.asarray(resized.crop((left, top, left + crop_px, top + crop_px)))
+    return middle_of(with_side(image, resize_px), crop_px)
 
 
 SHAPES = [
@@ -60,22 +69,14 @@ def test_a_longer_picture_shows_the_same_middle(size, view) -> None:
     image = bands(*size)
     pixels = Preprocess(96, 64, view)(image).astype(int)
     whole = Preprocess(96, 64, View(grey=view.grey, border_mask=view.border_mask))
-    resized = image if view.side_px is None else _whole(image, view.side_px)
-    resized = _whole(resized.convert("L").convert("RGB") if view.grey else resized, 96)
-    left, top = (resized.width - 64) // 2, (resized.height - 64) // 2
-    crop = np.asarray(resized.crop((left, top, left + 64, top + 64)))
-    expected = whole.finish(whole.inner(crop))
+    resized = image if view.side_px is None else with_side(image, view.side_px)
+    resized = with_side(resized.convert("L").convert("RGB") if view.grey else resized, 96)
+    expected = whole.finish(whole.inner(middle_of(resized, 64)))
     # At most half a stored pixel apart: the middle of an even and of an odd number of pixels.
     steps = 0.5 * 255 / max(size) * 2 + 2
     assert np.abs(pixels - expected).max() <= max(
         steps, 0.6 * 255 / min(size) if min(size) < 4 else 0
     )
-
-
-def _whole(image: Image.Image, side_px: int) -> Image.Image:
-    scale = side_px / min(image.size)
-    size = tuple(max(side_px, round(side * scale)) for side in image.size)
-    return image.resize(size, Image.Resampling.BILINEAR)
 
 
 @pytest.mark.parametrize("view", [View(), View(side_px=320), View(border_mask=0.2)])
@@ -91,35 +92,27 @@ def test_a_line_costs_no_more_than_a_square(view) -> None:
 def test_weights_that_were_trained_on_bicubic_pictures_get_them() -> None:
     image = noise(150, 120)
     got = Preprocess(96, 64, interpolation="bicubic")(image)
-    whole = image.resize(Preprocess(96, 64).resize(image).size, Image.Resampling.BICUBIC)
-    left, top = (whole.width - 64) // 2, (whole.height - 64) // 2
-    np.testing.assert_array_equal(got, whole.crop((left, top, left + 64, top + 64)))
+    whole = with_side(image, 96, Image.Resampling.BICUBIC)
+    np.testing.assert_array_equal(got, middle_of(whole, 64))
     assert not np.array_equal(got, Preprocess(96, 64)(image))
 
 
-def test_golden_pixels() -> None:
+@pytest.mark.parametrize(
+    ("file", "view"),
+    [
+        ("preprocess_48_32.npy", View()),
+        ("preprocess_48_32_view.npy", View(grey=True, side_px=20, border_mask=0.1)),
+    ],
+)
+def test_golden_pixels(file: str, view: View) -> None:
     rgb = open_image(GOLDEN / "preprocess_input.png").rgb
-    expected = np.load(GOLDEN / "preprocess_48_32.npy", allow_pickle=False)
-    pixels = Preprocess(resize_px=48, crop_px=32)(rgb)
+    pixels = Preprocess(48, 32, view)(rgb)
     assert pixels.shape == (32, 32, 3)
-    np.testing.assert_array_equal(pixels, expected)
-
-
-def test_golden_pixels_of_a_view() -> None:
-    rgb = open_image(GOLDEN / "preprocess_input.png").rgb
-    expected = np.load(GOLDEN / "preprocess_48_32_view.npy", allow_pickle=False)
-    pixels = Preprocess(48, 32, View(grey=True, side_px=20, border_mask=0.1))(rgb)
-    np.testing.assert_array_equal(pixels, expected)
+    np.testing.assert_array_equal(pixels, np.load(GOLDEN / file, allow_pickle=False))
 
 
 @settings(deadline=None, max_examples=40)
-@given(
-    st.integers(1, 90),
-    st.integers(1, 90),
-    st.integers(1, 48),
-    st.integers(0, 20),
-    st.integers(0, 9),
-)
+@given(*(st.integers(*ends) for ends in ((1, 90), (1, 90), (1, 48), (0, 20), (0, 9))))
 def test_view_that_is_off_changes_no_byte(width_px, height_px, crop_px, more_px, seed) -> None:
     # Longer than 4:1, only the middle is resized; see below.
     width_px = min(width_px, 4 * height_px)
@@ -144,25 +137,22 @@ def test_aspect_and_centre_are_kept() -> None:
     assert (pixels == RED).all()
 
 
-@pytest.mark.parametrize(("resize_px", "crop_px"), [(32, 33), (32, 0), (0, 0)])
-def test_sizes_that_cannot_be_are_refused(resize_px: int, crop_px: int) -> None:
-    with pytest.raises(ValueError, match="crop_px"):
-        Preprocess(resize_px=resize_px, crop_px=crop_px)
-
-
 @pytest.mark.parametrize(
-    ("changes", "named"),
+    ("made", "changes", "named"),
     [
-        ({"side_px": 0}, "side_px"),
-        ({"side_px": -4}, "side_px"),
-        ({"border_mask": -0.1}, "border_mask"),
-        ({"border_mask": 0.46}, "border_mask"),
-        ({"border_mask": float("nan")}, "border_mask"),
+        (Preprocess, {"resize_px": 32, "crop_px": 33}, "crop_px"),
+        (Preprocess, {"resize_px": 32, "crop_px": 0}, "crop_px"),
+        (Preprocess, {"resize_px": 0, "crop_px": 0}, "crop_px"),
+        (View, {"side_px": 0}, "side_px"),
+        (View, {"side_px": -4}, "side_px"),
+        (View, {"border_mask": -0.1}, "border_mask"),
+        (View, {"border_mask": 0.46}, "border_mask"),
+        (View, {"border_mask": float("nan")}, "border_mask"),
     ],
 )
-def test_views_that_cannot_be_are_refused(changes: dict[str, float], named: str) -> None:
+def test_what_cannot_be_is_refused(made: type, changes: dict[str, float], named: str) -> None:
     with pytest.raises(ValueError, match=named):
-        View(**changes)
+        made(**changes)
 
 
 @settings(deadline=None, max_examples=30)
@@ -176,23 +166,12 @@ def test_grey_makes_the_channels_equal(width_px, height_px, seed) -> None:
     np.testing.assert_array_equal(pixels, expected)
 
 
-def test_stored_grey_and_stored_in_colour_look_the_same() -> None:
-    grey = noise(60, 50).convert("L")
-    tinted = Image.merge("RGB", [grey, grey.point(lambda v: v // 2), grey])
-    back = Image.fromarray(np.asarray(tinted.convert("L"))).convert("RGB")
-    preprocess = Preprocess(40, 32, View(grey=True))
-    np.testing.assert_array_equal(preprocess(tinted), preprocess(back))
-
-
 def test_side_is_reached_by_large_and_small_pictures() -> None:
     preprocess = Preprocess(64, 56, View(side_px=24))
     for size in [(300, 200), (24, 24), (10, 40), (24, 90)]:
         image = noise(*size)
-        shorter = min(size)
-        by_hand = image.resize(
-            tuple(round(side * 24 / shorter) for side in size), Image.Resampling.BILINEAR
-        )
-        np.testing.assert_array_equal(preprocess(image), Preprocess(64, 56)(by_hand))
+        by_hand = Preprocess(64, 56)(with_side(image, 24))
+        np.testing.assert_array_equal(preprocess(image), by_hand)
 
 
 def test_side_takes_away_how_large_a_picture_was() -> None:

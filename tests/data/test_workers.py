@@ -18,10 +18,7 @@ from pipelines.errors import ConfigError, CorruptImageError
 def test_workers_are_the_machines_unless_told(value, expected, monkeypatch):
     monkeypatch.setenv("FIELDLENS_WORKERS", value)
     assert n_workers() == expected
-
-
-def test_workers_are_one_a_core_by_default(monkeypatch):
-    monkeypatch.delenv("FIELDLENS_WORKERS", raising=False)
+    monkeypatch.delenv("FIELDLENS_WORKERS")
     assert n_workers() == os.cpu_count()
 
 

@@ -11,29 +11,16 @@ import struct
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
 
 import numpy as np
 from inflate64 import Deflater
 
-Named = Iterator[tuple[str, bytes]]
+from tests.hostile.changes import Named, patched, spoilt
+
 _NAMES = (
-    *(
-        "../evil.jpg",
-        "/evil.jpg",
-        "a/../../evil.jpg",
-        "..\\evil.jpg",
-        "C:\\evil.jpg",
-        "//host/evil.jpg",
-    ),
-    *(
-        "a/" * 80 + "deep.jpg",
-        "n" * 300 + ".jpg",
-        "a\0b.jpg",
-        "\u202egpj.exe",
-        ".hidden.jpg",
-        "a/./b.jpg",
-    ),
+    *("../evil.jpg", "/evil.jpg", "a/../../evil.jpg", "..\\evil.jpg", "C:\\evil.jpg"),
+    *("//host/evil.jpg", "a/" * 80 + "deep.jpg", "n" * 300 + ".jpg", "a\0b.jpg"),
+    *("\u202egpj.exe", ".hidden.jpg", "a/./b.jpg"),
     *("", "/", "..", "a//b.jpg", "con.jpg", "a\nb.jpg", "records.csv/../../evil.csv", "~/evil.jpg"),
 )
 _TAR_KINDS = {
@@ -44,6 +31,11 @@ _TAR_KINDS = {
     "pipe": tarfile.FIFOTYPE,
     "sparse": tarfile.GNUTYPE_SPARSE,
     "unknown": b"Z",
+}
+_ZIP_KINDS = {
+    "deflate": zipfile.ZIP_DEFLATED,
+    "bzip2": zipfile.ZIP_BZIP2,
+    "lzma": zipfile.ZIP_LZMA,
 }
 
 
@@ -91,10 +83,7 @@ def broken_archives() -> Named:
             yield f"cut/{part}-{name}", data[: len(data) * part // 16]
         draw = np.random.default_rng([8, len(data)])
         for number in range(14):
-            spoilt = bytearray(data)
-            for _ in range(1 + number):
-                spoilt[int(draw.integers(len(data)))] = int(draw.integers(256))
-            yield f"flip/{number}-{name}", bytes(spoilt)
+            yield f"flip/{number}-{name}", spoilt(data, draw, 1 + number)
         yield f"twice/{name}", data + data
         yield f"behind/{name}", data + b"\0" * 700 + b"junk" * 300
 
@@ -130,62 +119,45 @@ def lying_archives() -> Named:
     central, end = whole.index(b"PK\1\2"), whole.index(b"PK\5\6")
     for offset, form in ((10, "<H"), (16, "<I"), (20, "<I"), (24, "<I"), (28, "<H"), (42, "<I")):
         for value in (0, 9, 99, 2**16 - 1, 2**32 - 1):
-            spoilt = bytearray(whole)
-            struct.pack_into(
-                form, spoilt, central + offset, value % 2 ** (8 * struct.calcsize(form))
-            )
-            yield f"field/{offset}-{value}.zip", bytes(spoilt)
+            field = value % 2 ** (8 * struct.calcsize(form))
+            yield f"field/{offset}-{value}.zip", patched(whole, central + offset, form, field)
     for offset, form in ((8, "<H"), (10, "<H"), (12, "<I"), (16, "<I"), (20, "<H")):
         for value in (0, 2**16 - 1, 2**31 - 1, 2**32 - 1):
-            spoilt = bytearray(whole)
-            struct.pack_into(form, spoilt, end + offset, value % 2 ** (8 * struct.calcsize(form)))
-            yield f"end/{offset}-{value}.zip", bytes(spoilt)
+            field = value % 2 ** (8 * struct.calcsize(form))
+            yield f"end/{offset}-{value}.zip", patched(whole, end + offset, form, field)
     tar = tar_of(("a.jpg", b"x" * 500))
-    for size in (
-        b"77777777777",
-        b"-0000000001",
-        b"\x80" + b"\xff" * 10,
-        b"          9",
-        b"abcdefghijk",
-    ):
+    sizes = (b"77777777777", b"-0000000001", b"\x80" + b"\xff" * 10, b"          9", b"abcdefghijk")
+    for size in sizes:
         for kind in b"0LKxgS":
-            spoilt = bytearray(tar)
-            spoilt[124 : 124 + len(size)] = size
-            spoilt[156] = kind
-            spoilt[148:156] = b" " * 8
-            spoilt[148:156] = f"{sum(spoilt[:512]):06o}\0 ".encode()
-            yield f"size/{size[:4]!r}-{chr(kind)}.tar", bytes(spoilt)
+            made = patched(tar, 124, "11s", size)
+            # A field of the header, and its check sum over blanks in the place of this.
+            made = patched(patched(made, 156, "B", kind), 148, "8s", b" " * 8)
+            made = patched(made, 148, "8s", f"{sum(made[:512]):06o}\0 ".encode())
+            yield f"size/{size[:4]!r}-{chr(kind)}.tar", made
 
 
 def archive_bombs() -> Named:
     zeros = bytes(150_000_000)
     yield "bomb/deflate.zip", zip_of(("a.jpg", zeros), kind=zipfile.ZIP_DEFLATED)
-    for name, kind in (("bzip2", zipfile.ZIP_BZIP2), ("lzma", zipfile.ZIP_LZMA)):
-        data = bytearray(zip_of(("a.jpg", zeros), kind=kind))
+    for name, kind in _ZIP_KINDS.items():
+        whole = zip_of(("a.jpg", zeros), kind=kind)
         # A member that says it holds 100 bytes.
-        struct.pack_into("<I", data, data.index(b"PK\1\2") + 24, 100)
-        yield f"bomb/lying-{name}.zip", bytes(data)
-    lying = bytearray(zip_of(("a.jpg", zeros), kind=zipfile.ZIP_DEFLATED))
-    struct.pack_into("<I", lying, lying.index(b"PK\1\2") + 24, 100)
-    yield "bomb/lying-deflate.zip", bytes(lying)
+        yield f"bomb/lying-{name}.zip", patched(whole, whole.index(b"PK\1\2") + 24, "<I", 100)
     deflater = Deflater()
-    packed = deflater.deflate(zeros) + deflater.flush()
-    wide = bytearray(zip_of(("a.jpg", packed)))
+    wide = zip_of(("a.jpg", deflater.deflate(zeros) + deflater.flush()))
     for magic, at, n_bytes in ((b"PK\3\4", 8, 22), (b"PK\1\2", 10, 24)):
-        # Deflate64, and a member that says it holds 100 bytes.
-        struct.pack_into("<H", wide, wide.index(magic) + at, 9)
-        struct.pack_into("<I", wide, wide.index(magic) + n_bytes, 100)
-    yield "bomb/lying-deflate64.zip", bytes(wide)
+        # Deflate64, and again 100 bytes.
+        wide = patched(wide, wide.index(magic) + at, "<H", 9)
+        wide = patched(wide, wide.index(magic) + n_bytes, "<I", 100)
+    yield "bomb/lying-deflate64.zip", wide
     tar = tar_of(("a.jpg", zeros))
     yield "bomb/tar.gz", gzip.compress(tar, 1)
     yield "bomb/tar.bz2", bz2.compress(tar)
     yield "bomb/tar.xz", lzma.compress(tar, preset=0)
     small = lzma.compress(tar_of(("a.jpg", b"x")), filters=[{"id": lzma.FILTER_LZMA2, "preset": 0}])
     # Byte 14 of the block header is the size of the dictionary; 40 stands for 4 GB.
-    claims = bytearray(small)
-    claims[16] = 40
-    claims[20:24] = struct.pack("<I", zlib.crc32(claims[12:20]))
-    yield "bomb/dictionary.tar.xz", bytes(claims)
+    claims = patched(small, 16, "B", 40)
+    yield "bomb/dictionary.tar.xz", patched(claims, 20, "<I", zlib.crc32(claims[12:20]))
     many = tar_of(*((f"r/{number}.txt", b"") for number in range(20_000)))
     yield "bomb/many.tar", many
     yield "bomb/many.zip", zip_of(*((f"r/{number}.txt", b"") for number in range(20_000)))
@@ -212,10 +184,7 @@ def yamls(sound: str) -> Named:
     draw = np.random.default_rng(9)
     yield "sound/yaml", data
     for number in range(30):
-        spoilt = bytearray(data)
-        for _ in range(1 + number % 5):
-            spoilt[int(draw.integers(len(data)))] = int(draw.integers(256))
-        yield f"yaml/flip-{number}", bytes(spoilt)
+        yield f"yaml/flip-{number}", spoilt(data, draw, 1 + number % 5)
         yield f"yaml/cut-{number}", data[: len(data) * number // 30]
     texts = {
         "laughs": laughs(12),
@@ -253,12 +222,9 @@ def yamls(sound: str) -> Named:
     }
     for name, text in texts.items():
         yield f"yaml/{name}", text.encode()
-    for name, raw in {
-        "utf16": sound.encode("utf-16"),
-        "nul": b"a: \0",
-        "bad": b"\xff\xfe\xfd",
-    }.items():
-        yield f"yaml/{name}", raw
+    yield "yaml/utf16", sound.encode("utf-16")
+    yield "yaml/nul", b"a: \0"
+    yield "yaml/bad", b"\xff\xfe\xfd"
 
 
 def jsons(sound: str) -> Named:
@@ -267,10 +233,7 @@ def jsons(sound: str) -> Named:
     draw = np.random.default_rng(10)
     yield "sound/json", data
     for number in range(40):
-        spoilt = bytearray(data)
-        for _ in range(1 + number % 4):
-            spoilt[int(draw.integers(len(data)))] = int(draw.integers(256))
-        yield f"json/flip-{number}", bytes(spoilt)
+        yield f"json/flip-{number}", spoilt(data, draw, 1 + number % 4)
         yield f"json/cut-{number}", data[: len(data) * number // 40]
     document = json.loads(sound)
     for key in document:
@@ -297,14 +260,14 @@ def models(sound: bytes) -> Named:
     draw = np.random.default_rng(11)
     yield "sound/onnx", sound
     for number in range(150):
-        spoilt = bytearray(sound)
+        changed = bytearray(sound)
         for _ in range(1 + number % 4):
-            at = int(draw.integers(len(spoilt)))
+            at = int(draw.integers(len(changed)))
             if number % 3:
-                spoilt[at] = int(draw.integers(256))
+                changed[at] = int(draw.integers(256))
             else:
-                del spoilt[at : at + int(draw.integers(1, 30))]
-        yield f"onnx/flip-{number}", bytes(spoilt)
+                del changed[at : at + int(draw.integers(1, 30))]
+        yield f"onnx/flip-{number}", bytes(changed)
     yield "onnx/zeros", bytes(1000)
     yield "onnx/ones", b"\xff" * 1000
     yield "onnx/fields", b"\x32\x00" * 1_000_000

@@ -6,7 +6,6 @@ import functools
 import io
 import struct
 import zlib
-from collections.abc import Iterator
 
 import numpy as np
 import pillow_heif
@@ -23,26 +22,16 @@ from pydicom.uid import (
 )
 
 from tests import dicom_files as dcm
+from tests.hostile import changes
+from tests.hostile import hostile_images as images
+from tests.hostile.changes import Named, patched
+from tests.image_files import encode
 
-Named = Iterator[tuple[str, bytes]]
 #: What a field of four or two bytes may claim.
 _NUMBERS = (0, 1, 2, 255, 30_000, 65_535, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
 
 
-def encode(image: Image.Image, form: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()
-
-
-def picture(mode: str = "RGB") -> Image.Image:
-    draw = np.random.default_rng(4)
-    patches = np.kron(draw.integers(0, 256, (6, 8, 3)), np.ones((8, 8, 1)))
-    image = Image.fromarray(patches.astype(np.uint8))
-    if mode == "RGBA":
-        image.putalpha(Image.linear_gradient("L").resize(image.size))
-        return image
-    return image.convert(mode)
+picture = functools.partial(images.picture, noise=0)
 
 
 def grey12() -> np.ndarray:
@@ -161,11 +150,8 @@ def flipped() -> Named:
     for name, data in sound().items():
         draw = np.random.default_rng([5, len(data)])
         for number in range(12):
-            spoilt = bytearray(data)
-            reach = min(len(data), 600) if number % 2 else len(data)
-            for _ in range(1 + number):
-                spoilt[int(draw.integers(reach))] ^= 1 << int(draw.integers(8))
-            yield f"flip/{number}-{name}", bytes(spoilt)
+            reach = 600 if number % 2 else len(data)
+            yield f"flip/{number}-{name}", changes.flipped(data, draw, 1 + number, reach)
 
 
 def lying_boxes() -> Named:
@@ -178,11 +164,9 @@ def lying_boxes() -> Named:
         for box, offsets in fields.items():
             at = data.find(box)
             for offset in offsets if at >= 0 else ():
-                place = at + offset
                 for number in _NUMBERS:
-                    spoilt = bytearray(data)
-                    spoilt[place : place + 4] = struct.pack(">I", number)
-                    yield f"box/{box!r}{offset}-{number}-{name}", bytes(spoilt[: len(data)])
+                    made = patched(data, at + offset, ">I", number)
+                    yield f"box/{box!r}{offset}-{number}-{name}", made
 
 
 def lying_elements() -> Named:
@@ -192,14 +176,10 @@ def lying_elements() -> Named:
         for element in (0x02, 0x10, 0x11, 0x100, 0x101, 0x102, 0x103):
             at = data.find(struct.pack("<HH", 0x28, element) + b"US")
             for number in (0, 1, 2, 3, 7, 8, 13, 16, 17, 32, 64, 255, 65_535):
-                spoilt = bytearray(data)
-                spoilt[at + 8 : at + 10] = struct.pack("<H", number)
-                yield f"element/{element:x}-{number}-{name}", bytes(spoilt)
+                yield f"element/{element:x}-{number}-{name}", patched(data, at + 8, "<H", number)
         at = data.find(b"\xe0\x7f\x10\x00")
         for number in (0, 1, 2**31, 2**32 - 2, 2**32 - 1):
-            spoilt = bytearray(data)
-            spoilt[at + 8 : at + 12] = struct.pack("<I", number)
-            yield f"element/pixels-{number}-{name}", bytes(spoilt)
+            yield f"element/pixels-{number}-{name}", patched(data, at + 8, "<I", number)
     grey = np.asarray(picture("L"))
     odd = {
         "slope": {"RescaleSlope": "1E308", "RescaleIntercept": "1E308"},
@@ -233,10 +213,8 @@ def lying_elements() -> Named:
     }.items():
         yield f"syntax/{name}.dcm", made.replace(lossless, syntax)
     yield "syntax/ht.dcm", dcm.dicom(grey, 8, syntax="1.2.840.10008.1.2.4.201", frame=b"\0" * 40)
-    yield (
-        "syntax/size.dcm",
-        dcm.dicom(grey, 8, syntax=JPEGBaseline8Bit, frame=dcm.as_jpeg(np.zeros((9, 9), np.uint8))),
-    )
+    other = dcm.as_jpeg(np.zeros((9, 9), np.uint8))
+    yield "syntax/size.dcm", dcm.dicom(grey, 8, syntax=JPEGBaseline8Bit, frame=other)
 
 
 def without_pixels() -> Named:
@@ -281,17 +259,12 @@ def with_elements(data: bytes) -> bytes:
 
 
 def dicom_bombs() -> Named:
-    item, end = (
-        struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF),
-        struct.pack("<HHI", 0xFFFE, 0xE00D, 0),
-    )
-    close = struct.pack("<HHI", 0xFFFE, 0xE0DD, 0)
+    item = struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
+    end, close = (struct.pack("<HHI", 0xFFFE, tag, 0) for tag in (0xE00D, 0xE0DD))
     nested = b"".join(element(8, 0x1140, b"SQ", b"", 0xFFFFFFFF) + item for _ in range(20_000))
     yield "bomb/nested.dcm", with_elements(nested)
-    yield (
-        "bomb/items.dcm",
-        with_elements(element(8, 0x1140, b"SQ", (item + end) * 2_000_000 + close, 0xFFFFFFFF)),
-    )
+    many = (item + end) * 2_000_000 + close
+    yield "bomb/items.dcm", with_elements(element(8, 0x1140, b"SQ", many, 0xFFFFFFFF))
     yield "bomb/elements.dcm", with_elements(struct.pack("<HH2sH", 9, 1, b"SH", 0) * 8_000_000)
     yield "bomb/large.dcm", with_elements(element(9, 1, b"OB", bytes(60_000_000)))
     yield "bomb/endless.dcm", with_elements(element(9, 1, b"OB", bytes(90_000_000), 0xFFFFFFFF))
@@ -304,27 +277,18 @@ def dicom_bombs() -> Named:
     grey = np.zeros((4, 4), np.uint8)
     size = {"Rows": 60_000, "Columns": 60_000}
     yield "bomb/claimed.dcm", dcm.dicom(grey, 8, **size)
-    yield (
-        "bomb/claimed-rle.dcm",
-        dcm.dicom(
-            grey,
-            8,
-            syntax=RLELossless,
-            frame=struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\0",
-            **size,
-        ),
-    )
-    run = struct.pack("<16I", 1, 64, *[0] * 14) + b"\x81\0" * 20_000_000
-    yield "bomb/run.dcm", dcm.dicom(grey, 8, syntax=RLELossless, frame=run)
-    single = struct.pack("<16I", 1, 64, *[0] * 14) + b"\0\0" * 16_000_000
+    rle = struct.pack("<16I", 1, 64, *[0] * 14)
     big = {"Rows": 4_000, "Columns": 4_000}
-    yield "bomb/singles.dcm", dcm.dicom(grey, 8, syntax=RLELossless, frame=single, **big)
-    yield (
-        "bomb/fragments.dcm",
-        dcm.dicom(grey, 8, syntax=JPEGBaseline8Bit, frame=b"\0\0").replace(
-            close, struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 4_000_000 + close
-        ),
-    )
+    for name, segment, says in (
+        ("claimed-rle", b"\x81\0", size),
+        ("run", b"\x81\0" * 20_000_000, {}),
+        ("singles", b"\0\0" * 16_000_000, big),
+    ):
+        made = dcm.dicom(grey, 8, syntax=RLELossless, frame=rle + segment, **says)
+        yield f"bomb/{name}.dcm", made
+    fragments = struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 4_000_000
+    made = dcm.dicom(grey, 8, syntax=JPEGBaseline8Bit, frame=b"\0\0")
+    yield "bomb/fragments.dcm", made.replace(close, fragments + close)
     deep = np.zeros((6_000, 8_000), np.uint16)
     window = {"WindowCenter": 10, "WindowWidth": 20}
     yield "bomb/48MP.dcm", dcm.dicom(deep, **window)
@@ -342,10 +306,7 @@ def _end_of_meta(data: bytes) -> int:
 
 def resized(data: bytes, box: bytes, offset: int, width: int, height: int) -> bytes:
     """A file whose first such box states another size, and whose pixels do not."""
-    spoilt = bytearray(data)
-    at = data.index(box) + offset
-    spoilt[at : at + 8] = struct.pack(">II", width, height)
-    return bytes(spoilt)
+    return patched(data, data.index(box) + offset, ">II", width, height)
 
 
 def picture_bombs() -> Named:
@@ -370,15 +331,9 @@ def picture_bombs() -> Named:
     grain = np.random.default_rng(2).integers(0, 256, (4_000, 4_000), dtype=np.uint8)
     yield "bomb/16MP-noise.jp2", encode(Image.fromarray(grain), "JPEG2000")
     stream = sound_jpeg2000()["stream.j2k"]
-    for tile in (1, 2, 8):
-        spoilt = bytearray(stream)
-        spoilt[8:16] = struct.pack(">II", 4_000, 4_000)
-        spoilt[24:32] = struct.pack(">II", tile, tile)
-        yield f"bomb/tiles-of-{tile}.j2k", bytes(spoilt)
-    spoilt = bytearray(stream)
-    spoilt[8:16] = struct.pack(">II", 4_000, 4_000)
-    spoilt[24:32] = struct.pack(">II", 2**31 - 1, 2**31 - 1)
-    yield "bomb/one-tile.j2k", bytes(spoilt)
+    large = patched(stream, 8, ">II", 4_000, 4_000)
+    for tile in (1, 2, 8, 2**31 - 1):
+        yield f"bomb/tiles-of-{tile}.j2k", patched(large, 24, ">II", tile, tile)
 
 
 def slow() -> Named:

@@ -2,31 +2,26 @@
 
 from __future__ import annotations
 
-import io
 import re
 import struct
 import zlib
-from collections.abc import Iterator
 
 import numpy as np
 from PIL import Image, ImageCms
 from PIL.PngImagePlugin import PngInfo
 
-Named = Iterator[tuple[str, bytes]]
+from tests.hostile import changes
+from tests.hostile.changes import Named, patched
+from tests.image_files import deflated, deflated_png, encode, ihdr, png, progressive
+
 #: What a header may claim of a size.
 _SIZES = (0, 1, 7, 30_000, 65_535, 2**31 - 1, 2**32 - 1)
 
 
-def encode(image: Image.Image, form: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()
-
-
-def picture(mode: str = "RGB") -> Image.Image:
+def picture(mode: str = "RGB", noise: float = 6) -> Image.Image:
     draw = np.random.default_rng(4)
     patches = np.kron(draw.integers(0, 256, (6, 8, 3)), np.ones((8, 8, 1)))
-    pixels = np.clip(patches + draw.normal(0, 6, patches.shape), 0, 255).astype(np.uint8)
+    pixels = np.clip(patches + draw.normal(0, noise, patches.shape), 0, 255).astype(np.uint8)
     image = Image.fromarray(pixels)
     if mode == "RGBA":
         image.putalpha(Image.linear_gradient("L").resize(image.size))
@@ -90,18 +85,6 @@ def png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
     return found
 
 
-def png_of(chunks: list[tuple[bytes, bytes]]) -> bytes:
-    out = b"\x89PNG\r\n\x1a\n"
-    for kind, body in chunks:
-        out += struct.pack(">I", len(body)) + kind + body
-        out += struct.pack(">I", zlib.crc32(kind + body))
-    return out
-
-
-def ihdr(width: int, height: int, depth: int = 8, colour: int = 2, lace: int = 0) -> bytes:
-    return struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, lace)
-
-
 def jpeg_markers(data: bytes) -> list[int]:
     """Where segments begin; entropy-coded data hold no such byte pairs but RSTn."""
     return [found.start() for found in re.finditer(rb"\xff[^\x00\xd0-\xd7\xff]", data)]
@@ -138,35 +121,31 @@ def flipped() -> Named:
     for name, data in sound().items():
         draw = np.random.default_rng([5, len(data)])
         for number in range(6):
-            spoilt = bytearray(data)
             # Headers are a small part of a file, and the most delicate.
-            reach = min(len(data), 160) if number % 2 else len(data)
-            for _ in range(1 + number):
-                spoilt[int(draw.integers(reach))] ^= 1 << int(draw.integers(8))
-            yield f"flip/{number}-{name}", bytes(spoilt)
+            reach = 160 if number % 2 else len(data)
+            yield f"flip/{number}-{name}", changes.flipped(data, draw, 1 + number, reach)
 
 
 def lying_sizes() -> Named:
     files = sound()
-    chunks = png_chunks(files["rgb.png"])
+    _, *chunks = png_chunks(files["rgb.png"])
+
+    def with_header(header: bytes) -> bytes:
+        return png((b"IHDR", header), *chunks)
+
     for size in _SIZES:
         for width, height in ((size, 48), (64, size), (size, size)):
-            header = [(b"IHDR", ihdr(width, height))]
-            yield f"size/{width}x{height}.png", png_of(header + chunks[1:])
-            bmp = bytearray(files["rgb.bmp"])
-            bmp[18:26] = struct.pack("<II", width, height)
-            yield f"size/{width}x{height}.bmp", bytes(bmp)
+            yield f"size/{width}x{height}.png", with_header(ihdr(width, height))
+            bmp = patched(files["rgb.bmp"], 18, "<II", width, height)
+            yield f"size/{width}x{height}.bmp", bmp
             short = (min(width, 65_535), min(height, 65_535))
-            gif = bytearray(files["still.gif"])
-            gif[6:10] = struct.pack("<HH", *short)
-            yield f"size/{width}x{height}.gif", bytes(gif)
-            jpeg = bytearray(files["baseline.jpg"])
-            at = jpeg.index(b"\xff\xc0")
-            jpeg[at + 5 : at + 9] = struct.pack(">HH", *reversed(short))
-            yield f"size/{width}x{height}.jpg", bytes(jpeg)
+            yield f"size/{width}x{height}.gif", patched(files["still.gif"], 6, "<HH", *short)
+            jpeg = files["baseline.jpg"]
+            at = jpeg.index(b"\xff\xc0") + 5
+            yield f"size/{width}x{height}.jpg", patched(jpeg, at, ">HH", *reversed(short))
     for depth, colour, lace in ((16, 6, 1), (1, 2, 0), (7, 9, 9), (8, 3, 1), (255, 255, 255)):
-        header = [(b"IHDR", ihdr(64, 48, depth, colour, lace))]
-        yield f"size/kind-{depth}-{colour}-{lace}.png", png_of(header + chunks[1:])
+        header = ihdr(64, 48, depth, colour, lace)
+        yield f"size/kind-{depth}-{colour}-{lace}.png", with_header(header)
 
 
 def tiff_tags() -> Named:
@@ -180,29 +159,15 @@ def tiff_tags() -> Named:
             tag = struct.unpack("<H", data[at : at + 2])[0]
             for value in (0, 2**16 - 1, 2**31 - 1, 2**32 - 1)[number % 2 :: 2]:
                 for field, form in ((4, "count"), (8, "value")):
-                    spoilt = bytearray(data)
-                    spoilt[at + field : at + field + 4] = struct.pack("<I", value)
-                    yield f"tag/{tag}-{form}-{value}-{name}", bytes(spoilt)
-        loop = bytearray(data)
-        end = start + 2 + 12 * n_tags
-        loop[end : end + 4] = struct.pack("<I", start)
-        yield f"tag/loop-{name}", bytes(loop)
+                    made = patched(data, at + field, "<I", value)
+                    yield f"tag/{tag}-{form}-{value}-{name}", made
+        yield f"tag/loop-{name}", patched(data, start + 2 + 12 * n_tags, "<I", start)
 
 
 def zeros_png(width: int, height: int, depth: int, colour: int, row_bytes: int) -> bytes:
-    packer = zlib.compressobj(1)
-    row = bytes(1 + row_bytes)
-    body = b"".join(packer.compress(row * min(500, height)) for _ in range(max(1, height // 500)))
-    header = (b"IHDR", ihdr(width, height, depth, colour))
     palette = [(b"PLTE", bytes(3))] * (colour == 3)
-    return png_of([header, *palette, (b"IDAT", body + packer.flush()), (b"IEND", b"")])
-
-
-def progressive(side_px: int, n_scans: int) -> bytes:
-    """A JPEG whose last scan, some hundred bytes, is there again and again."""
-    whole = encode(Image.new("L", (side_px, side_px)), "JPEG", progressive=True, quality=50)
-    start = whole.rindex(b"\xff\xc4", 0, whole.rindex(b"\xff\xda"))
-    return whole[:-2] + whole[start:-2] * n_scans + whole[-2:]
+    pixels = deflated(bytes(1 + row_bytes), height)
+    return deflated_png(ihdr(width, height, depth, colour), pixels, *palette)
 
 
 def bombs() -> Named:
@@ -237,61 +202,44 @@ def bombs() -> Named:
 
 
 def metadata() -> Named:
-    rest = png_chunks(encode(picture(), "PNG"))
+    header, *rest = png_chunks(encode(picture(), "PNG"))
     squeezed = zlib.compress(bytes(100_000_000), 1)
-    yield "meta/iccp-bomb.png", png_of([rest[0], (b"iCCP", b"p\0\0" + squeezed), *rest[1:]])
-    yield "meta/ztxt-bomb.png", png_of([rest[0], (b"zTXt", b"k\0\0" + squeezed), *rest[1:]])
-    itxt = (b"iTXt", b"k\0\1\0\0\0" + squeezed)
-    yield "meta/itxt-bomb.png", png_of([rest[0], itxt, *rest[1:]])
-    yield "meta/texts.png", png_of([rest[0], *[(b"tEXt", b"k\0v")] * 200_000, *rest[1:]])
-    yield "meta/large-text.png", png_of([rest[0], (b"tEXt", b"k\0" + b"x" * 5_000_000), *rest[1:]])
-    yield "meta/many-idat.png", png_of([rest[0], *[(b"IDAT", b"")] * 200_000, *rest[1:]])
+    for name, chunks in {
+        "iccp-bomb": [(b"iCCP", b"p\0\0" + squeezed)],
+        "ztxt-bomb": [(b"zTXt", b"k\0\0" + squeezed)],
+        "itxt-bomb": [(b"iTXt", b"k\0\1\0\0\0" + squeezed)],
+        "texts": [(b"tEXt", b"k\0v")] * 200_000,
+        "large-text": [(b"tEXt", b"k\0" + b"x" * 5_000_000)],
+        "many-idat": [(b"IDAT", b"")] * 200_000,
+    }.items():
+        yield f"meta/{name}.png", png(header, *chunks, *rest)
     jpeg = encode(picture(), "JPEG")
+
+    def with_segments(marker: bytes, body: bytes, n: int = 1) -> bytes:
+        return jpeg[:2] + (marker + struct.pack(">H", len(body) + 2) + body) * n + jpeg[2:]
+
     draw = np.random.default_rng(6)
     for number in range(24):
         junk = draw.bytes(int(draw.integers(1, 3000)))
-        order = (b"II*\0", b"MM\0*")[number % 2]
-        block = (
-            b"Exif\0\0" + order + junk,
-            b"ICC_PROFILE\0\1\1" + junk,
-            b"http://ns.adobe.com/" + junk,
-        )
-        body = block[number % 3]
+        exif = b"Exif\0\0" + (b"II*\0", b"MM\0*")[number % 2]
+        body = (exif, b"ICC_PROFILE\0\1\1", b"http://ns.adobe.com/")[number % 3] + junk
         marker = (b"\xff\xe1", b"\xff\xe2", b"\xff\xe1")[number % 3]
-        segment = marker + struct.pack(">H", len(body) + 2) + body
-        yield f"meta/junk-{number}.jpg", jpeg[:2] + segment + jpeg[2:]
+        yield f"meta/junk-{number}.jpg", with_segments(marker, body)
         yield f"meta/junk-{number}.png", encode(picture(), "PNG", exif=body)
         yield f"meta/junk-{number}.webp", encode(picture(), "WEBP", exif=body, icc_profile=junk)
-    app = b"\xff\xe1" + struct.pack(">H", 65_535) + b"Exif\0\0" + bytes(65_527)
-    yield "meta/segments.jpg", jpeg[:2] + app * 100 + jpeg[2:]
+    yield "meta/segments.jpg", with_segments(b"\xff\xe1", b"Exif\0\0" + bytes(65_527), 100)
     # An EXIF directory of 5,000 tags that all point to the directory itself.
     entry = struct.pack("<HHII", 0x8769, 4, 1, 8)
     loop = b"Exif\0\0II*\0\x08\0\0\0" + struct.pack("<H", 5_000) + entry * 5_000 + bytes(4)
-    yield (
-        "meta/exif-loop.jpg",
-        jpeg[:2] + b"\xff\xe1" + struct.pack(">H", len(loop) + 2) + loop + jpeg[2:],
-    )
+    yield "meta/exif-loop.jpg", with_segments(b"\xff\xe1", loop)
 
 
 def strangers() -> Named:
     """Formats that are not let in, under names that are; and two formats in one file."""
-    forms = (
-        "PDF",
-        "EPS",
-        "PPM",
-        "TGA",
-        "ICO",
-        "ICNS",
-        "PCX",
-        "SGI",
-        "DDS",
-        "IM",
-        "JPEG2000",
-        "XBM",
-    )
-    for form in forms:
-        mode = {"XBM": "1", "EPS": "RGB"}.get(form, "RGB")
-        yield f"stranger/{form}.jpg", encode(picture(mode).resize((64, 64)), form)
+    forms = ("PDF", "EPS", "PPM", "TGA", "ICO", "ICNS", "PCX", "SGI", "DDS", "IM", "JPEG2000")
+    for form in (*forms, "XBM"):
+        small = picture("1" if form == "XBM" else "RGB").resize((64, 64))
+        yield f"stranger/{form}.jpg", encode(small, form)
     yield "stranger/fits.jpg", b"SIMPLE  =                    T".ljust(2880)
     yield "stranger/svg.png", b"<svg xmlns='http://www.w3.org/2000/svg'/>"
     yield "stranger/html.gif", b"<html><script>alert(1)</script>"

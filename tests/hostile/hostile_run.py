@@ -1,7 +1,7 @@
 """Put hostile files through the doors, in a process with a limit of memory; a JSON line each.
 
-    python hostile_run.py KIND FOLDER
-    python hostile_run.py KIND FOLDER MUTANTS    so many seeded changes of the files instead
+    python -m tests.hostile.hostile_run KIND FOLDER
+    python -m tests.hostile.hostile_run KIND FOLDER MUTANTS    seeded changes of the files instead
 
 The memory that the process may still take is 1 GB: what needs more is a MemoryError, which the
 doors turn into a refusal, or the end of the process.
@@ -10,15 +10,14 @@ doors turn into a refusal, or the end of the process.
 from __future__ import annotations
 
 import contextlib
-import importlib.util
+import itertools
 import json
 import resource
 import shutil
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
 
@@ -30,10 +29,14 @@ from pipelines.serving.predictor import Predictor
 from pipelines.serving.sessions import make_session
 from pipelines.sources.archive import extract
 from pipelines.sources.intake import Intake
+from tests.hostile import hostile_files as files
+from tests.hostile import hostile_formats as formats
+from tests.hostile import hostile_images as images
+from tests.hostile.changes import Named
+from tests.image_files import encode
+from tests.process_cost import forget_peak, memory
 
 ROOT = Path(__file__).resolve().parents[2]
-# What writes DICOM files is shared with the other tests.
-sys.path.insert(0, str(ROOT))
 MEMORY_BYTES = 1_000_000_000
 #: Larger seeds say nothing that smaller ones do not, and take longer.
 MAX_SEED_BYTES = 40_000
@@ -42,31 +45,14 @@ INTERESTING = (0, 1, 127, 128, 255, 256, 32_767, 32_768, 65_535, 2**31 - 1, 2**3
 Door = Callable[[bytes], object]
 
 
-def load(name: str) -> ModuleType:
-    """A module beside this one; tests are no package."""
-    path = Path(__file__).with_name(f"{name}.py")
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-images, files, formats = load("hostile_images"), load("hostile_files"), load("hostile_formats")
-
-
 def image_doors(data: bytes) -> None:
     try:
         opened = open_image(data, name="a.jpg")
     finally:
         seen = glance(data, side_px=32, name="a.jpg")
     assert opened.rgb.mode == "RGB"
-    assert opened.rgb.size in {
-        (opened.width_px, opened.height_px),
-        (opened.height_px, opened.width_px),
-    }
+    stored = (opened.width_px, opened.height_px)
+    assert opened.rgb.size in {stored, stored[::-1]}
     assert seen.grey.mode == "L"
 
 
@@ -105,7 +91,7 @@ def file_door(path: Path, read: Callable[[Path], object]) -> Door:
 
 def bundle_door(folder: Path) -> Door:
     """Reads a bundle beside the model files of the sound one, and asks it once."""
-    picture = images.encode(images.picture(), "PNG")
+    picture = encode(images.picture(), "PNG")
 
     def ask(path: Path) -> None:
         read_bundle(path)
@@ -114,7 +100,7 @@ def bundle_door(folder: Path) -> Door:
     return file_door(folder / "bundle.json", ask)
 
 
-def cases(kind: str, folder: Path) -> tuple[Iterator[tuple[str, bytes]], Door]:
+def cases(kind: str, folder: Path) -> tuple[Named, Door]:
     """The files of a kind, and the door that they go through."""
     match kind:
         case "images":
@@ -128,9 +114,8 @@ def cases(kind: str, folder: Path) -> tuple[Iterator[tuple[str, bytes]], Door]:
         case "format-bombs":
             return formats.slow(), image_doors
         case "archives":
-            return _all(
-                files.broken_archives, files.named_archives, files.lying_archives
-            ), archive_door(folder)
+            kinds = (files.broken_archives(), files.named_archives(), files.lying_archives())
+            return itertools.chain(*kinds), archive_door(folder)
         case "archive-bombs":
             return files.archive_bombs(), archive_door(folder)
         case "cards":
@@ -147,12 +132,7 @@ def cases(kind: str, folder: Path) -> tuple[Iterator[tuple[str, bytes]], Door]:
     raise ValueError(kind)
 
 
-def _all(*kinds: Callable[[], Iterator[tuple[str, bytes]]]) -> Iterator[tuple[str, bytes]]:
-    for kind in kinds:
-        yield from kind()
-
-
-def mutants(named: list[tuple[str, bytes]], n: int) -> Iterator[tuple[str, bytes]]:
+def mutants(named: list[tuple[str, bytes]], n: int) -> Named:
     """Changed files; each has a draw of its own, so that its number makes it again."""
     # The smallest sound file is always small enough: without one nobody gets past the first check.
     least = min(len(data) for name, data in named if name.startswith("sound/"))
@@ -224,8 +204,7 @@ def main(kind: str, folder: Path, n_mutants: int = 0) -> None:
     # Made beforehand: making a bomb may take more than meeting it.
     named = list(found)
     tried = mutants(named, n_mutants) if n_mutants else iter(named)
-    # Forget the peak so far; proc_pid_clear_refs(5).
-    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")
+    forget_peak()
     limit_memory()
     before = memory("VmRSS")
     for name, data in tried:
@@ -237,14 +216,6 @@ def main(kind: str, folder: Path, n_mutants: int = 0) -> None:
         line = {"name": name, "result": result, "message": message}
         sys.stdout.write(json.dumps({**line, "cpu_s": time.process_time() - start}) + "\n")
     sys.stdout.write(json.dumps({"peak_bytes": memory("VmHWM") - before}) + "\n")
-
-
-def memory(key: str) -> int:
-    """Bytes that this process holds (VmRSS), or has held at most (VmHWM)."""
-    for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines():
-        if line.startswith(f"{key}:"):
-            return int(line.split()[1]) * 1024
-    raise ValueError(key)
 
 
 if __name__ == "__main__":

@@ -15,23 +15,17 @@ from pipelines.data.tree import ALLOWED_FORMATS
 from pipelines.errors import CorruptImageError
 from pipelines.paths import Paths
 
-RUN = Path(__file__).with_name("hostile_run.py")
 #: Seconds of processor time for one file. Measured without other load: at most 1.3.
 MAX_CPU_S = 2.0
 #: At least so many files of each kind.
-QUICK = {
-    "archives": 300,
-    "cards": 90,
-    "bundles": 200,
-    "models": 150,
-    "images": 800,
-    "formats": 4000,
-}
+QUICK = {"archives": 300, "cards": 90, "bundles": 200, "models": 150, "images": 800}
+QUICK |= {"formats": 4000}
 
 
 def results(kind: str, folder: Path, timeout_s: float, *n_mutants: str) -> list[dict]:
     done = subprocess.run(
-        [sys.executable, str(RUN), kind, str(folder), *n_mutants],
+        [sys.executable, "-m", "tests.hostile.hostile_run", kind, str(folder), *n_mutants],
+        cwd=Path(__file__).parents[2],
         capture_output=True,
         text=True,
         errors="replace",
@@ -64,10 +58,6 @@ def test_small_files_are_taken_or_refused_in_one_line(kind, tmp_path, tiny_proje
     assert counts["taken"] > 0, "nothing that is sound was among them"
 
 
-def test_there_are_at_least_500_files():
-    assert sum(QUICK.values()) >= 500
-
-
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("kind", ["image-bombs", "archive-bombs", "format-bombs"])
@@ -93,10 +83,8 @@ def test_mutants_are_taken_or_refused_in_one_line(kind, n, tmp_path, tiny_projec
 
 
 def test_decoders_that_are_not_needed_cannot_be_reached():
-    assert set(ALLOWED_FORMATS) == {"JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"} | {
-        "AVIF",
-        "JPEG2000",
-    }
+    usual = {"JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF"}
+    assert set(ALLOWED_FORMATS) == usual | {"AVIF", "JPEG2000"}
     # With every plugin of Pillow loaded, as some other library may do.
     Image.init()
     assert {"EPS", "FITS", "PSD", "ICO", "PPM"} <= set(Image.OPEN)

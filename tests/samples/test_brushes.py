@@ -19,7 +19,6 @@ MASKS = {
     "honeycomb": lambda rng: canvas.honeycomb(rng, SIDE, 0.1),
     "polygon": lambda _: canvas.polygon(SIDE, [(-0.5, -0.5), (0.5, -0.5), (0, 0.5)]),
     "spots": lambda _: canvas.spots(SIDE, [(0, 0), (0.5, 0.5)], [0.2, 0.1]),
-    "stroke": lambda _: canvas.stroke(SIDE, [(-0.5, 0), (0.5, 0)], 0.1),
     "strokes": lambda _: canvas.strokes(SIDE, [[(-0.5, 0), (0.5, 0)], [(0, -1), (0, 1)]], 0.1),
     "texture": lambda rng: canvas.texture(rng, SIDE, 5),
 }
