@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from pipelines.data.layout import NoLabelsError, read_folder, read_table
+from pipelines.data.layout import read_folder
 from pipelines.errors import DataError
 
 ROWS = [("red/1.jpg", "rot", "p1"), ("grün/2.jpg", "grün", "p2"), ("red/3.jpg", "rot", "p1")]
