@@ -611,7 +611,7 @@ class _Groups:
         return name
 
     def name(self, name: str) -> str:
-        """What the joined group is called: the first name that was stated, or the first of all."""
+        """What the joined group is called: of the stated names, or else of all, the first."""
         return self._name[self.root(name)]
 
     def join(self, one: str, other: str) -> None:
