@@ -258,7 +258,7 @@ class DatasetCard(Strict):
             unknown = set(self.source.fetch.source.labels.values()) - set(self.labels)
             if unknown:
                 raise ValueError(f"source.fetch names no class: {', '.join(sorted(unknown))}")
-        unknown = set(self.next_steps) - {entry.label for entry in self.classes}
+        unknown = set(self.next_steps) - set(self.labels)
         if unknown:
             raise ValueError(f"next_steps names no class: {', '.join(sorted(unknown))}")
         return self

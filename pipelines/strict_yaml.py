@@ -118,9 +118,11 @@ def validate(model: type[M], document: object, path: Path, prefix: str = "") -> 
     try:
         return model.model_validate(document)
     except ValidationError as err:
-        # A misspelt key is two faults, and the unknown key says more than the one that is missing.
+        # A misspelt key is two faults, and the unknown key says more than the one that is missing;
+        # of what a value may be instead, a broken rule says more than another type.
+        told = {"extra_forbidden": 0, "value_error": 1}
         faults = sorted(
-            err.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden"
+            err.errors(include_url=False), key=lambda fault: told.get(fault["type"], len(told))
         )
         first = faults[0]
         key = ".".join([*([prefix] if prefix else []), *(str(part) for part in first["loc"])])

@@ -141,7 +141,7 @@ def account(
             counted.read[read[path]] += 1
         elif path in refused:
             name, reason = refused[path]
-            counted.refused[name, in_short(reason)] += 1
+            counted.refused[name, _in_short(reason)] += 1
         elif path in unused:
             counted.passed[unused[path], ""] += 1
         else:
@@ -153,18 +153,16 @@ def account(
     return counted
 
 
-def in_short(reason: str) -> str:
+def _in_short(reason: str) -> str:
     """A reason without what differs from file to file, so that like ones are counted together."""
     if reason in _EXTRAS:
         return reason
     return _DIGITS.sub("…", _DETAIL.sub("", reason)) or reason
 
 
-def _cells(
-    name: str, n_read: int, n_refused: int, n_passed: int, why: str
-) -> tuple[str, str, str, str, str, str]:
+def _cells(name: str, n_read: int, n_refused: int, n_passed: int, why: str) -> tuple[str, ...]:
     counts = (n_read + n_refused + n_passed, n_read, n_refused, n_passed)
-    return (shown(name), *(f"{n:,}" if n else "-" for n in counts), why)  # type: ignore[return-value]
+    return (shown(name), *(f"{n:,}" if n else "-" for n in counts), why)
 
 
 # -- losses ---------------------------------------------------------------------------------------

@@ -130,10 +130,9 @@ def read_folder(folder: Path, card: DatasetCard | None = None) -> Layout:
             # Of our own records.csv it is a fault; a metadata.csv may be about something else.
             if any(table.name.casefold() == TABLES[0] for table in tables):
                 raise
-            by_folders = _by_folders(folder, files, card)
-            if not by_folders.images:
+            if not (found := _by_folders(folder, files, card)).images:
                 raise
-            return by_folders
+            return found
     return _by_folders(folder, files, card)
 
 

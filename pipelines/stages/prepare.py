@@ -33,7 +33,7 @@ from pipelines.data.pixel_range import Reading
 from pipelines.data.splits import check_contents, check_leaks, in_two_splits, make_partition
 from pipelines.data.summary import Findings, n_groups_of_several_labels, summarise, write_quarantine
 from pipelines.data.tree import SOURCE_FILE, files_of
-from pipelines.errors import ConfigError, DataError, LeakageError
+from pipelines.errors import ConfigError, DataError
 from pipelines.paths import Paths, TaskPaths
 from pipelines.tasks import load_task
 
@@ -159,10 +159,8 @@ def _examine(
         partition = make_partition(
             *(card, labels, shown, sha256s, kept, joined.groups, together, params, seed)
         )
-    except LeakageError as err:
-        raise LeakageError(f"{files.raw_dir}: {err}") from err
     except DataError as err:
-        raise DataError(f"{files.raw_dir}: {err}") from err
+        raise type(err)(f"{files.raw_dir}: {err}") from err
     entries = entries_of([seen[i] for i in kept], kept_records, joined.groups, partition.splits)
     if partition.accepted is None:
         check_leaks(entries, together)

@@ -7,21 +7,11 @@ from collections import Counter
 from pathlib import Path
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from pipelines.data.account import account
 from pipelines.data.layout import read_folder
-from pipelines.data.tree import files_of
 from pipelines.errors import DataError
-from tests.data.test_manifest import card
-
-
-def touch(folder: Path, *names: str) -> Path:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(b"x")
-    return folder
+from tests.data.test_manifest import card, touch
 
 
 def test_names_that_systems_leave_are_never_classes_nor_images(tmp_path: Path) -> None:
@@ -94,7 +84,8 @@ def test_unlabelled_test_images_are_counted_and_no_class(tmp_path: Path) -> None
 
 def test_links_are_followed_and_circles_and_dangling_ones_told(tmp_path: Path) -> None:
     touch(tmp_path / "store", "1.jpg", "2.jpg")
-    top = touch(tmp_path / "set", "dog/3.jpg")
+    top = tmp_path / "set"
+    touch(top, "dog/3.jpg")
     (top / "cat").symlink_to(tmp_path / "store", target_is_directory=True)
     (top / "dog/4.jpg").symlink_to(tmp_path / "store/1.jpg")
     (top / "dog/again").symlink_to(top, target_is_directory=True)
@@ -119,30 +110,6 @@ def test_files_without_suffix_are_told_by_their_first_bytes(tmp_path: Path) -> N
         (tmp_path / "cat" / name).write_bytes(head)
     found = read_folder(tmp_path)
     assert {Path(image.path).name for image in found.images} == set(heads) - {"README", "short"}
-
-
-_NAMES = st.sampled_from(
-    ["a.jpg", "b.PNG", "c", "n.txt", ".h.jpg", "._a.jpg", "Thumbs.db", "metadata.csv", "x.heic"]
-)
-_FOLDERS = st.sampled_from(["cat", "dog", "train", "__MACOSX", "@eaDir", ".git", "été"])
-
-
-@given(st.sets(st.tuples(st.lists(_FOLDERS, max_size=3).map(tuple), _NAMES), max_size=20))
-def test_counts_add_up_to_the_files_on_any_tree(
-    tmp_path_factory: pytest.TempPathFactory, tree: set[tuple[tuple[str, ...], str]]
-) -> None:
-    folder = tmp_path_factory.mktemp("tree")
-    touch(folder, *("/".join((*folders, name)) for folders, name in tree))
-    files = files_of(folder)
-    read = {str(file.path): "cat" for file in files if file.kind == "image"}
-    refused = {path: ("cat", "too small (1 px)") for path in list(read)[::2]}
-    kept = {path: name for path, name in read.items() if path not in refused}
-    counted = account(files, kept, {**refused, "gone.jpg": ("dog", "not there")})
-    n_on_disk = sum(path.is_file() for path in folder.rglob("*"))
-    assert counted.n_files == n_on_disk == len(tree)
-    assert counted.missing == {"dog": 1}
-    total = counted.as_text("class").splitlines()[-1].split()
-    assert total[1] == (f"{n_on_disk:,}" if n_on_disk else "-")
 
 
 # -- tables ---------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ Each kind is made here; where the small failing inputs that were handed over are
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -22,7 +23,7 @@ from PIL import Image
 
 from pipelines import cli
 from pipelines.card import load_card
-from pipelines.data.manifest import Entry, read_manifest, write_manifest
+from pipelines.data.manifest import SPLITS, Entry, read_manifest, write_manifest
 from pipelines.paths import Paths
 from pipelines.strict_yaml import read_yaml
 
@@ -92,10 +93,7 @@ def entries(paths: Paths) -> list[Entry]:
 
 
 def summary(paths: Paths) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(
-        paths.task(TASK).prepare_summary.read_text(encoding="utf-8")
-    )
-    return document
+    return json.loads(paths.task(TASK).prepare_summary.read_text(encoding="utf-8"))
 
 
 # -- nothing lost ---------------------------------------------------------------------------------
@@ -196,7 +194,8 @@ def test_folder_in_nfd_and_table_in_nfc(paths, intake, tmp_path):
 def test_train_refuses_a_label_without_train_images(paths, intake, tmp_path, capsys):
     assert intake(paint(tmp_path / "set", "healthy", "rust")) == GOOD
     moved = [
-        replace(entry, split="val") if entry.label == "rust" else entry for entry in entries(paths)
+        replace(entry, split="val" if entry.label == "rust" else entry.split)
+        for entry in entries(paths)
     ]
     paths.task(TASK).manifest.write_text(write_manifest(moved), encoding="utf-8")
     capsys.readouterr()
@@ -233,11 +232,7 @@ def test_missing_parts_are_made_from_train(paths, intake, tmp_path, there):
     made = summary(paths)["splits"]["made_from_train"]
     assert made == [part for part in ("val", "test") if not there.startswith(part)]
     counts = Counter((entry.label, entry.split) for entry in found)
-    assert all(
-        counts[label, split] >= 2
-        for label in ("healthy", "rust")
-        for split in ("train", "val", "test")
-    )
+    assert all(counts[key] >= 2 for key in itertools.product(("healthy", "rust"), SPLITS))
 
 
 def test_made_pools_the_parts_and_says_so(paths, intake, tmp_path, capsys):
