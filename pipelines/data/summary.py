@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -56,10 +56,8 @@ class Findings:
 
 def n_groups_of_several_labels(labels: Sequence[str], groups: Sequence[str]) -> int:
     """How many groups hold images of more than one label, from both of each image."""
-    labels_of: defaultdict[str, set[str]] = defaultdict(set)
-    for label, group in zip(labels, groups, strict=True):
-        labels_of[group].add(label)
-    return sum(len(found) > 1 for found in labels_of.values())
+    n_labels = Counter(group for _, group in set(zip(labels, groups, strict=True)))
+    return sum(n > 1 for n in n_labels.values())
 
 
 def summarise(

@@ -50,7 +50,7 @@ _HEIC_BRANDS = frozenset(
     {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 )
 #: Brands of AVIF files (AV1 Image File Format): a picture, a sequence.
-AVIF_BRANDS = (b"avif", b"avis")
+_AVIF_BRANDS = (b"avif", b"avis")
 
 #: What decoders, Pillow's and pydicom's, are known to raise on malformed input.
 DECODER_ERRORS = (
@@ -66,7 +66,7 @@ def extra_format_of(head: bytes) -> ExtraFormat | None:
     if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:
         # ``mif1`` says nothing of the codec; the list of compatible brands does.
         brands = head[16 : min(len(head), int.from_bytes(head[:4]))]
-        return None if any(brand in brands for brand in AVIF_BRANDS) else "HEIC"
+        return None if any(brand in brands for brand in _AVIF_BRANDS) else "HEIC"
     return None
 
 
@@ -102,7 +102,7 @@ def is_image(head: bytes) -> bool:
     return (
         head.startswith(_STARTS)
         or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
-        or (head[4:8] == b"ftyp" and head[8:12] in AVIF_BRANDS)
+        or (head[4:8] == b"ftyp" and head[8:12] in _AVIF_BRANDS)
         or extra_format_of(head) is not None
     )
 
