@@ -213,7 +213,7 @@ def _by_table(folder: Path, files: Sequence[File], tables: Sequence[PurePosixPat
             for row, file in zip(rows, _find_files(rows, files, path.parent), strict=True)
             if row.name
         ]
-    _check_once(images, folder)
+    check_once([image.path for image in images], folder)
     # Folders of a split may speak where the table does not.
     by_folder = [split_named(PurePosixPath(image.path).parts[0]) for image in images]
     if all(by_folder) and not any(image.split for image in images):
@@ -224,9 +224,13 @@ def _by_table(folder: Path, files: Sequence[File], tables: Sequence[PurePosixPat
     return Layout("table", tuple(images), tuple(files), has_groups, tables[0].name)
 
 
-def _check_once(images: Sequence[Labelled], folder: Path) -> None:
-    counts = Counter(image.path for image in images)
-    twice = sorted(path for path, n in counts.items() if n > 1)
+def check_once(paths: Iterable[str], folder: Path) -> None:
+    """Nothing, if no image of the folder is listed twice.
+
+    Raises:
+        DataError: names the first that are.
+    """
+    twice = sorted(path for path, n in Counter(paths).items() if n > 1)
     if twice:
         raise DataError(
             f"{folder}: {len(twice)} path(s) are listed more than once "

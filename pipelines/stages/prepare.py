@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -28,6 +27,7 @@ from pipelines.data.decoding import (
 from pipelines.data.duplicates import Dropped, Joined, drop_exact, join_groups, linked_by_copies
 from pipelines.data.fingerprints import stack
 from pipelines.data.images import open_image
+from pipelines.data.layout import check_once
 from pipelines.data.manifest import Entry, Record, reading_of, write_manifest
 from pipelines.data.pixel_range import Reading
 from pipelines.data.splits import check_contents, check_leaks, in_two_splits, make_partition
@@ -105,12 +105,7 @@ def _check_records(records: Sequence[Record], labels: Sequence[str], files: Task
             f"{', '.join(labels)}. Add them, or name the classes to use in params.yaml: "
             f"tasks.{files.task}.prepare.classes: [{', '.join(there)}]."
         )
-    twice = sorted(path for path, n in Counter(record.path for record in records).items() if n > 1)
-    if twice:
-        raise DataError(
-            f"{files.raw_dir}: {len(twice)} path(s) are listed more than once "
-            f"({', '.join(map(repr, twice[:_NAMED]))}). Expected one row an image. Mend the list."
-        )
+    check_once([record.path for record in records], files.raw_dir)
 
 
 def _examine(
@@ -137,7 +132,9 @@ def _examine(
     kept = [index for index in range(len(seen)) if index not in out]
     kept_records = [shown[index] for index in kept]
     counted = _account(labels, listed, kept_records, refused, dropped, files)
-    _check_losses(counted, refused, params, card, files)
+    where, first = str(files.raw_dir), {each.path: each.reason for each in bad[:_NAMED]}
+    check_classes(counted, params.max_class_loss, card.names, where, files.task)
+    check_all(counted, first, params.max_quarantine_fraction, where, files.task)
     prints = stack(seen[index].fingerprint for index in kept)
     joined = join_groups(
         kept_records,
@@ -184,19 +181,6 @@ def _account(
     unused = {each.path: "classes not used" for each in listed if each.label not in labels}
     read = {record.path: record.label for record in kept}
     return account(files_of(files.raw_dir), read, left_out, labels, unused)
-
-
-def _check_losses(
-    counted: Account,
-    refused: Sequence[tuple[Record, Refused]],
-    params: PrepareParams,
-    card: DatasetCard,
-    files: TaskPaths,
-) -> None:
-    where = str(files.raw_dir)
-    check_classes(counted, params.max_class_loss, card.names, where, files.task)
-    first = {found.path: found.reason for _, found in refused[:_NAMED]}
-    check_all(counted, first, params.max_quarantine_fraction, where, files.task)
 
 
 def _warn_of_pairs(entries: Sequence[Entry], joined: Joined, files: TaskPaths) -> None:

@@ -224,13 +224,8 @@ def test_time_is_bounded_where_thousands_collide(is_scene: bool) -> None:
 # -- groups ---------------------------------------------------------------------------------------
 def components(n: int, pairs: set[tuple[int, int]]) -> list[int]:
     root = list(range(n))
-    changed = True
-    while changed:
-        changed = False
-        for i, j in pairs:
-            low = min(root[i], root[j])
-            changed |= root[i] != low or root[j] != low
-            root[i] = root[j] = low
+    for _, (i, j) in itertools.product(range(n), pairs):
+        root[i] = root[j] = min(root[i], root[j])
     return root
 
 

@@ -53,7 +53,7 @@ def test_card_whose_classes_are_called_like_splits_is_believed(tmp_path: Path) -
     touch(tmp_path, "train/1.jpg", "test/1.jpg")
     classes = [
         entry.model_copy(update={"label": label})
-        for entry, label in zip(card().classes, ("train", "test"), strict=True)
+        for entry, label in zip(card().classes, ("train", "val", "test"), strict=True)
     ]
     known = card().model_copy(update={"classes": tuple(classes)})
     assert set(read_folder(tmp_path, known).by_class) == {"train", "test"}

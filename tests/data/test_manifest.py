@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from pipelines.atomic import write_text
 from pipelines.card import DatasetCard
@@ -24,32 +25,12 @@ from pipelines.data.manifest import (
     write_manifest,
 )
 from pipelines.errors import DataError, MissingDataError
+from tests.toy_card import CARD
 
 
 def card(group_pattern: str | None = None) -> DatasetCard:
-    return DatasetCard.model_validate(
-        {
-            "title": "t",
-            "task": "tiny",
-            "domain": "reference",
-            "source": {"publisher": "p", "url": "u", "version": "1", "retrieved": "2026-01-01"},
-            "licence": {"spdx": "CC0-1.0", "url": "u", "redistribution": "yes"},
-            "citation": {"text": "t"},
-            "classes": [
-                {"label": "cat", "meaning": "m", "source_names": ["Felis Catus"]},
-                {"label": "dog", "meaning": "m"},
-            ],
-            "unit_of_observation": "o",
-            "group_key": "animal",
-            "group_pattern": group_pattern,
-            "image": {"modality": "m", "channels": 3, "bit_depth": 8},
-            "splits": "made",
-            "known_biases": ["b"],
-            "consent_and_privacy": "c",
-            "intended_use": "i",
-            "not_for": ["n"],
-        }
-    )
+    document = YAML(typ="safe").load(CARD.format(title="Tiny", task="tiny"))
+    return DatasetCard.model_validate(document | {"group_pattern": group_pattern})
 
 
 def touch(raw_dir: Path, *names: str) -> None:
@@ -58,29 +39,29 @@ def touch(raw_dir: Path, *names: str) -> None:
         (raw_dir / name).write_bytes(b"x")
 
 
-def entry(path: str, split: str = "train", label: str = "cat", sha256: str = "00") -> Entry:
+def entry(path: str, split: str = "train", label: str = "red", sha256: str = "00") -> Entry:
     return Entry(path, label, path, "", split, sha256, 3, 2)  # type: ignore[arg-type]
 
 
 def test_folders_are_read_by_class_name_whatever_its_case(tmp_path: Path) -> None:
-    touch(tmp_path, "felis catus/1.JPG", "DOG/deep/2.png", "dog.txt", "DOG/notes.txt")
+    touch(tmp_path, "rot/1.JPG", "GREEN/deep/2.png", "green.txt", "GREEN/notes.txt")
     assert read_raw(tmp_path, card()) == [
-        Record("DOG/deep/2.png", "dog", "DOG/deep/2.png"),
-        Record("felis catus/1.JPG", "cat", "felis catus/1.JPG"),
+        Record("GREEN/deep/2.png", "green", "GREEN/deep/2.png"),
+        Record("rot/1.JPG", "red", "rot/1.JPG"),
     ]
 
 
 def test_group_comes_from_the_pattern_where_it_matches(tmp_path: Path) -> None:
-    touch(tmp_path, "cat/p7_a.png", "cat/p7_b.png", "cat/odd.png")
+    touch(tmp_path, "red/p7_a.png", "red/p7_b.png", "red/odd.png")
     groups = [record.group for record in read_raw(tmp_path, card(r"(?P<group>p\d+)_"))]
-    assert groups == ["cat/odd.png", "p7", "p7"]
+    assert groups == ["red/odd.png", "p7", "p7"]
 
 
 def test_table_is_believed_before_folders(tmp_path: Path) -> None:
-    touch(tmp_path, "dog/1.png")
-    table = "path,label,group,source\ndog/1.png,Felis Catus,g1,clinic\n"
+    touch(tmp_path, "green/1.png")
+    table = "path,label,group,source\ngreen/1.png,Rot,g1,clinic\n"
     (tmp_path / "records.csv").write_text(table, encoding="utf-8")
-    assert read_raw(tmp_path, card()) == [Record("dog/1.png", "cat", "g1", "clinic")]
+    assert read_raw(tmp_path, card()) == [Record("green/1.png", "red", "g1", "clinic")]
 
 
 @pytest.mark.parametrize(
@@ -101,7 +82,7 @@ def test_table_without_a_known_class_is_refused(tmp_path: Path, table: str, mess
 
 def test_unknown_folder_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "bird/1.png")
-    with pytest.raises(DataError, match=r"'bird'.*cat, dog"):
+    with pytest.raises(DataError, match=r"'bird'.*red, green, blue"):
         read_raw(tmp_path, card())
 
 
@@ -141,7 +122,7 @@ def test_content_hash_follows_content_label_and_split_but_not_order() -> None:
     assert content_sha256([two, one]) == same
     others = [
         [one, entry("b", sha256="cc")],
-        [one, entry("b", sha256="bb", label="dog")],
+        [one, entry("b", sha256="bb", label="green")],
         [one, entry("b", sha256="bb", split="val")],
         [one],
     ]
@@ -154,10 +135,10 @@ def test_in_split_keeps_the_order() -> None:
 
 
 def test_class_index_counts_in_the_order_of_the_logits() -> None:
-    entries = [entry("b", label="dog"), entry("a", label="cat"), entry("c", label="dog")]
-    assert class_index_of(entries, ["cat", "dog"]).tolist() == [1, 0, 1]
-    assert class_index_of(entries, ["dog", "cat"]).tolist() == [0, 1, 0]
-    assert class_index_of([], ["cat"]).shape == (0,)
+    entries = [entry("b", label="green"), entry("a", label="red"), entry("c", label="green")]
+    assert class_index_of(entries, ["red", "green"]).tolist() == [1, 0, 1]
+    assert class_index_of(entries, ["green", "red"]).tolist() == [0, 1, 0]
+    assert class_index_of([], ["red"]).shape == (0,)
 
 
 # -- summary --------------------------------------------------------------------------------------

@@ -17,15 +17,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from pipelines import cli
 from pipelines.card import load_card
 from pipelines.data.manifest import SPLITS, Entry, read_manifest, write_manifest
 from pipelines.paths import Paths
 from pipelines.strict_yaml import read_yaml
+from tests.stages.test_prepare import scene
 
 ROOT = Path(__file__).resolve().parents[2]
 #: An ISO base media file of brand heic, without a picture in it.
@@ -71,11 +70,6 @@ def intake(paths: Paths) -> Intake:
 
 GOOD = {"new": 0, "fetch": 0, "prepare": 0}
 STOPPED = {"new": 0, "fetch": 0, "prepare": 2}
-
-
-def scene(seed: int, side_px: int = 64) -> Image.Image:
-    coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    return Image.fromarray(coarse).resize((side_px, side_px), Image.Resampling.BICUBIC)
 
 
 def paint(folder: Path, *names: str, n: int = 6, first: int = 0) -> Path:
