@@ -23,7 +23,7 @@ from pipelines.data.duplicates import (
 )
 from pipelines.data.fingerprints import GLANCE_PX, Fingerprint, Fingerprints, fingerprint, stack
 from pipelines.data.images import glance
-from pipelines.data.manifest import Record
+from pipelines.data.manifest import SPLITS, Record
 from tests.data.fixed_camera import CAMERAS, jpeg, part
 
 MAX_BITS = 4
@@ -102,6 +102,12 @@ def test_exact_duplicates_are_kept_once_or_not_at_all(
         for drop in found:
             assert drop.reason.startswith(dropped[order[drop.index]])
             assert drop.is_conflict == drop.reason.startswith("conflicting")
+
+
+def test_of_copies_in_two_parts_the_one_in_test_stays_or_else_the_one_in_val() -> None:
+    records = [Record(f"{n}.png", "a", "g", split=split) for n, split in enumerate(SPLITS)]
+    assert [each.index for each in drop_exact(records, ["1"] * 3)] == [1, 0]
+    assert [each.index for each in drop_exact(records[:2], ["1"] * 2)] == [0]
 
 
 def test_copies_link_their_groups() -> None:
