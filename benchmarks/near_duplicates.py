@@ -74,11 +74,7 @@ def measure(arguments: argparse.Namespace) -> None:
 
 
 def read(folder: Path) -> Pictures:
-    """The images of a folder that can be read, with label and group.
-
-    Args:
-        folder: a folder a class, or records.csv.
-    """
+    """The images of a folder that can be read, with label and group."""
     listed: list[tuple[str, str, str]] = []
     if (folder / TABLES[0]).is_file():
         with (folder / TABLES[0]).open(encoding="utf-8-sig", newline="") as stream:
@@ -181,14 +177,7 @@ CHANGES: dict[str, Callable[[Image.Image], bytes]] = {
 def copies_found(
     pictures: Pictures, max_bits: int, n_copies: int, seed: int
 ) -> list[tuple[int, int, int]]:
-    """By change: copies made, found before, found after.
-
-    Args:
-        pictures: of one set; each change's copies are put beside them.
-        max_bits: of the hash.
-        n_copies: pictures that are changed, at most.
-        seed: draws them.
-    """
+    """By change: copies made, found before, found after."""
     n = len(pictures.files)
     chosen = np.random.default_rng(seed).permutation(n)[:n_copies]
     rows = []

@@ -115,7 +115,6 @@ class Classifier(nn.Module):
 
     Attributes:
         blocks: the backbone, in order; the last may be a `BehindPool`.
-        head: from the embedding to the logits.
         cut: first block of the tail.
     """
 
@@ -185,14 +184,7 @@ class Classifier(nn.Module):
 def make_head(
     n_features: int, n_classes: int, hidden: Sequence[int], dropout: float
 ) -> nn.Sequential:
-    """A head: hidden layers with ReLU, dropout, and a linear layer.
-
-    Args:
-        n_features: width of the embedding.
-        n_classes: number of logits.
-        hidden: widths of hidden layers; none for a linear head.
-        dropout: probability, before the last layer.
-    """
+    """A head: hidden layers with ReLU, dropout, and a linear layer."""
     layers: list[nn.Module] = []
     width = n_features
     for next_width in hidden:
@@ -217,9 +209,6 @@ def make_classifier(
     """An untrained classifier.
 
     Args:
-        n_classes: number of logits, at least 2.
-        hidden: widths of the head's hidden layers.
-        dropout: of the head, in [0, 1).
         cut: first block of the tail; None for the backbone's default.
         seed: draws the initial weights; the global generator is left as it was.
 

@@ -208,7 +208,6 @@ def torchvision_blocks(builder: str, row: str) -> Callable[[], list[nn.Module]]:
     """Builds the blocks of one of torchvision's networks.
 
     Args:
-        builder: a function of ``torchvision.models``.
         row: attribute of the network that holds the blocks in order.
     """
     return lambda: list(getattr(getattr(torchvision_models(), builder)(), row))
@@ -228,9 +227,6 @@ def backbones() -> dict[str, BackboneSpec]:
 
 def backbone(name: str) -> BackboneSpec:
     """The backbone of that name.
-
-    Args:
-        name: of its entry.
 
     Raises:
         ConfigError: if there is none; lists those that are.

@@ -304,9 +304,7 @@ class LoadedWeights:
 
     Attributes:
         tensors: by name within the row of blocks, e.g. ``0.0.weight``.
-        provider: which one gave them, in words.
         sha256: of the file that they were read from.
-        licence: SPDX identifier.
     """
 
     tensors: dict[str, Tensor]
@@ -360,9 +358,6 @@ def load_imagenet(name: str, weights_dir: Path) -> LoadedWeights:
 def found_sha256(name: str, weights_dir: Path) -> str | None:
     """Hash of the file that `load_imagenet` reads, without loading it; None if it must be fetched.
 
-    Args:
-        weights_dir: as for `load_imagenet`.
-
     Raises:
         ConfigError: if the backbone is unknown.
     """
@@ -378,9 +373,6 @@ def found_sha256(name: str, weights_dir: Path) -> str | None:
 
 def status(weights_dir: Path) -> list[tuple[str, str, bool, str]]:
     """What is on this machine, without fetching anything.
-
-    Args:
-        weights_dir: where fetched files are kept.
 
     Returns:
         A row a provider: backbone, provider, whether its file is here and unchanged, where or why.

@@ -48,15 +48,7 @@ def training_tags(
     params_sha256: str,
     data_source: str,
 ) -> dict[str, str]:
-    """What ties a run to the files of the pipeline; set at the end of a training.
-
-    Args:
-        paths: the project, for its git revision.
-        weights_sha256: of the float weights.
-        data_sha256: of the prepared set.
-        params_sha256: of the parameters that the training saw.
-        data_source: ``sample`` or what was fetched.
-    """
+    """What ties a run to the files of the pipeline; set at the end of a training."""
     return {
         "task": task,
         "domain": domain,
@@ -69,11 +61,7 @@ def training_tags(
 
 
 def git_revision(root: Path) -> str:
-    """The commit of a checkout, with ``-dirty`` where it differs, or ``unknown``.
-
-    Args:
-        root: a folder of the checkout.
-    """
+    """The commit of a checkout, with ``-dirty`` where it differs, or ``unknown``."""
     command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
     try:
         found = subprocess.run(
@@ -85,12 +73,7 @@ def git_revision(root: Path) -> str:
 
 
 def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Nested mappings as one, with dotted names.
-
-    Args:
-        values: mappings within mappings.
-        prefix: put before each name.
-    """
+    """Nested mappings as one, with dotted names."""
     flat: dict[str, object] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -103,9 +86,6 @@ def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]
 # -- mlflow store ---------------------------------------------------------------------------------
 def make_store(database: Path) -> None:
     """Make the store, under a temporary name first, if it is not there.
-
-    Args:
-        database: the project's mlflow.db.
 
     Raises:
         OSError: if it cannot be written.
@@ -161,11 +141,7 @@ class Tracker:
         self._client: Any = None
 
     def call(self, action: Callable[[Any], T]) -> T | None:
-        """What ``action`` gives, or None where tracking is off or has failed.
-
-        Args:
-            action: receives an `mlflow.MlflowClient`.
-        """
+        """What ``action`` gives, or None where tracking is off or has failed."""
         if not self.is_on:
             return None
         go_quiet()
@@ -202,12 +178,7 @@ class Tracker:
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     def experiment_id(self, client: Any, task: str) -> str:
-        """The experiment of a task, made if it is not there.
-
-        Args:
-            client: as `call` hands it over.
-            task: slug; the experiment's name.
-        """
+        """The experiment of a task, made if it is not there."""
         experiment = client.get_experiment_by_name(task)
         if experiment is None:
             location = (self.artifacts_dir / task).as_uri() if self.artifacts_dir else None
@@ -220,8 +191,6 @@ class Tracker:
         """The newest run of a task that carries a tag, or None.
 
         Args:
-            tag: name of the tag.
-            value: its value.
             unfinished: look only at runs that are not FINISHED.
         """
         more = " and attributes.status != 'FINISHED'" if unfinished else ""
@@ -238,12 +207,7 @@ class Tracker:
         return self.call(look)
 
     def new_run(self, task: str, name: str, tags: dict[str, str]) -> str | None:
-        """The id of a run that has just begun, or None.
-
-        Args:
-            name: of the run.
-            tags: set at once.
-        """
+        """The id of a run that has just begun, or None."""
 
         def make(client: Any) -> str:
             run = client.create_run(self.experiment_id(client, task), tags=tags, run_name=name)
@@ -255,8 +219,6 @@ class Tracker:
         """Add to a run, in as many requests as MLflow's bounds ask for.
 
         Args:
-            run_id: MLflow's id.
-            kind: what the rows are.
             rows: (name, value) of a parameter or tag, (name, value, ms since 1970, step) of a
                 metric.
         """
@@ -303,15 +265,6 @@ def register(
 ) -> str | None:
     """The version of the registered model that holds a bundle, made if there is none yet.
 
-    Args:
-        tracker: the line to the store.
-        task: slug; the registered model's name.
-        run_id: of the training, if there is one.
-        onnx_path: the served ONNX file.
-        bundle_path: bundle.json, kept beside the model.
-        tags: of the version.
-        description: of the version, Markdown.
-
     Returns:
         The version, e.g. ``3``; None where tracking is off or has failed.
     """
@@ -347,23 +300,12 @@ def register(
 
 
 def set_champion(tracker: Tracker, task: str, version: str) -> None:
-    """Point the alias ``champion`` at a version.
-
-    Args:
-        tracker: the line to the store.
-        task: slug; the registered model's name.
-        version: as `register` gave it.
-    """
+    """Point the alias ``champion`` at a version."""
     tracker.call(lambda client: client.set_registered_model_alias(task, CHAMPION, version))
 
 
 def champion_version(tracker: Tracker, task: str) -> str | None:
-    """The version that the alias ``champion`` points at, or None.
-
-    Args:
-        tracker: the line to the store.
-        task: slug; the registered model's name.
-    """
+    """The version that the alias ``champion`` points at, or None."""
 
     def version_of_alias(client: Any) -> str | None:
         for model in client.search_registered_models(f"name = '{task}'"):
@@ -379,13 +321,6 @@ def save_onnx(
     """Write a model in MLflow's layout, as `mlflow.onnx.log_model` would.
 
     `log_model` itself would set the process's tracking URI and reopen the run.
-
-    Args:
-        folder: made here.
-        model: MLflow's entry for it, from ``create_logged_model``.
-        run_id: of the training, if there is one.
-        onnx_path: the model.
-        bundle_path: kept beside it.
     """
     import mlflow.onnx
     import onnx

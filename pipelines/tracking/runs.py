@@ -69,11 +69,7 @@ class Run:
             self._tracker.log(self.run_id, kind, rows)
 
     def params(self, values: Mapping[str, object]) -> None:
-        """Record what was asked for.
-
-        Args:
-            values: nested mappings become dotted names.
-        """
+        """Record what was asked for."""
         self._log("params", [(key, str(v)[:_MAX_VALUE]) for key, v in flatten(values).items()])
 
     def epoch(self, step: int, metrics: Mapping[str, object]) -> None:
@@ -84,7 +80,6 @@ class Run:
 
         Args:
             step: epoch, counted through all phases.
-            metrics: nested mappings become dotted names.
         """
         now_ms = int(time.time() * 1000)
         numbers = {key: v for key, v in flatten(metrics).items() if isinstance(v, int | float)}
@@ -122,22 +117,14 @@ class Run:
         self._said |= {key: found.get(key, []) for key in unknown}
 
     def tags(self, values: Mapping[str, str]) -> None:
-        """Tag the run; the weights' hash also becomes part of its name.
-
-        Args:
-            values: by name, see `mlflow_store.training_tags`.
-        """
+        """Tag the run; the weights' hash also becomes part of its name."""
         self._log("tags", list(values.items()))
         if WEIGHTS_TAG in values:
             name = f"{self._name}-{values[WEIGHTS_TAG][:8]}"
             self._do(lambda client: client.update_run(self.run_id, name=name))
 
     def describe(self, text: str) -> None:
-        """Say in words what the run came to; what a person wrote there is left alone.
-
-        Args:
-            text: Markdown.
-        """
+        """Say in words what the run came to; what a person wrote there is left alone."""
 
         def look(client: Any) -> bool:
             tags = client.get_run(self.run_id).data.tags
@@ -148,24 +135,14 @@ class Run:
             self._log("tags", [(DESCRIPTION_TAG, text), (OWN_DESCRIPTION_TAG, _sha256(text))])
 
     def figure(self, name: str, png: bytes) -> None:
-        """Keep a figure.
-
-        Args:
-            name: file name, e.g. ``curves.png``.
-            png: its bytes.
-        """
+        """Keep a figure."""
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary) / name
             path.write_bytes(png)
             self.artifact(path, "figures")
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Keep a file, or a folder with all that it holds.
-
-        Args:
-            path: the file or folder.
-            folder: where in the run; the top by default.
-        """
+        """Keep a file, or a folder with all that it holds."""
         self._do(lambda client: client.log_artifact(self.run_id, str(path), folder))
 
     def close(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
@@ -218,7 +195,6 @@ def start(paths: Paths, task: str, domain: str, *, name: str, training_key: str)
     with it, so that one training stays one run.
 
     Args:
-        name: backbone and strategy, e.g. ``mobilenet_v2-cached``.
         training_key: hash of all that the training depends on.
 
     Yields:
@@ -243,12 +219,7 @@ def start(paths: Paths, task: str, domain: str, *, name: str, training_key: str)
 def find_run(
     paths: Paths, task: str, weights_sha256: str, *, tracker: Tracker | None = None
 ) -> Run | None:
-    """The newest run that made these weights; None if there is none, or no tracking.
-
-    Args:
-        weights_sha256: of the float weights.
-        tracker: the line to the store, if there is one already.
-    """
+    """The newest run that made these weights; None if there is none, or no tracking."""
     tracker = tracker or Tracker(paths)
     found = tracker.newest_run(task, WEIGHTS_TAG, weights_sha256)
     if found is None:
@@ -265,14 +236,7 @@ def find_or_record(
     params: Mapping[str, object],
     tags: Mapping[str, str],
 ) -> Run:
-    """The run that made these weights, written after the fact if there is none.
-
-    Args:
-        weights_sha256: of the float weights.
-        name: see `record_training`.
-        params: see `record_training`.
-        tags: see `record_training`.
-    """
+    """The run that made these weights, written after the fact if there is none."""
     tracker = Tracker(paths)
     found = find_run(paths, task, weights_sha256, tracker=tracker)
     if found is not None:
@@ -293,10 +257,6 @@ def record_training(
 
     Args:
         paths: the project; history.csv and the training's figures are read from it.
-        name: backbone and strategy, e.g. ``mobilenet_v2-cached``.
-        params: what the training was asked to do.
-        tags: see `training_tags`.
-        tracker: the line to the store, if there is one already.
     """
     tracker = tracker or Tracker(paths)
     files = paths.task(task)
@@ -338,11 +298,7 @@ def log_test(
     """Add what `evaluate` found to the run of the training.
 
     Args:
-        run: as `find_run` or `record_training` gave it.
         metrics: of the test split; nested mappings become dotted names below ``test``.
-        figures: PNG bytes by file name.
-        bundle_dir: the finished bundle, kept whole.
-        description: Markdown, for the run's page.
     """
     with run.reopened():
         run.epoch(0, {"test": metrics})
@@ -363,14 +319,6 @@ def release(
     description: str,
 ) -> str | None:
     """Register a bundle and point the alias ``champion`` at it.
-
-    Args:
-        task: slug; the registered model's name.
-        weights_sha256: of the float weights, to find the run.
-        onnx_path: the served ONNX file.
-        bundle_path: bundle.json, kept beside the model.
-        tags: of the version.
-        description: of the version, Markdown.
 
     Returns:
         The version, e.g. ``3``; None where tracking is off or has failed.

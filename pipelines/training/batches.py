@@ -24,12 +24,7 @@ EVAL_BATCH = 64
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The images of a split and their labels as numbers.
-
-    Attributes:
-        pictures: images.
-        class_index: (n,).
-    """
+    """The images of a split and their labels as numbers."""
 
     pictures: Pictures
     class_index: NDArray[np.int64]
@@ -46,13 +41,8 @@ def epoch_order(
     """The images of an epoch, in order.
 
     Args:
-        n_images: of the train split.
-        generator: draws the order.
         weights: (n_images,) of mean 1; images are then drawn with replacement, in proportion. None:
             each is drawn once.
-
-    Returns:
-        (n_images,) rows.
     """
     if weights is None:
         return generator.permutation(n_images)
@@ -60,12 +50,7 @@ def epoch_order(
 
 
 def chunks(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
-    """Batches of rows; a last batch of one joins the one before it.
-
-    Args:
-        rows: (n,).
-        size: of a batch.
-    """
+    """Batches of rows; a last batch of one joins the one before it."""
     cuts = list(range(size, len(rows), size))
     if cuts and len(rows) - cuts[-1] == 1:
         cuts.pop()
@@ -114,8 +99,6 @@ def trained_modules(model: Classifier, first: int, decay: float) -> list[tuple[n
     """The head and the blocks from ``first`` on, each with its share of the learning rate.
 
     Args:
-        model: whose modules.
-        first: index of the first block that is trained.
         decay: share of the learning rate from each block to the one before it.
 
     References:
@@ -127,11 +110,7 @@ def trained_modules(model: Classifier, first: int, decay: float) -> list[tuple[n
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a network's parameters lie.
-
-    Args:
-        model: with at least one parameter.
-    """
+    """Where a network's parameters lie."""
     return next(model.parameters()).device
 
 
@@ -141,11 +120,6 @@ _LOG = logging.getLogger(__name__)
 
 def draw_weights(train: Split, balance: str, what: str) -> NDArray[np.float64] | None:
     """How often to draw each image of the train split, their mean 1; None: each once an epoch.
-
-    Args:
-        train: the train split.
-        balance: as in params.
-        what: the task, for messages.
 
     Raises:
         ConfigError: if images are to be weighted by source, and sources cannot help.
@@ -159,14 +133,7 @@ def draw_weights(train: Split, balance: str, what: str) -> NDArray[np.float64] |
 
 
 def class_draw_weights(class_index: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Weights under which each class that occurs is drawn as often.
-
-    Args:
-        class_index: (n,).
-
-    Returns:
-        (n,), positive; their mean is 1.
-    """
+    """Weights under which each class that occurs is drawn as often."""
     counts = np.bincount(class_index)
     weights: NDArray[np.float64] = len(class_index) / (
         np.count_nonzero(counts) * counts[class_index]
@@ -183,9 +150,7 @@ def source_draw_weights(
     among those that it has, and a line of the log says what is missing.
 
     Args:
-        class_index: (n,).
         sources: (n,) the collection that each image comes from; empty if unknown.
-        what: the task, for messages.
 
     Returns:
         (n,), positive; their mean is 1. Each source keeps its share of all draws.

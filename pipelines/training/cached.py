@@ -57,7 +57,6 @@ class Slot:
 
     Attributes:
         view: number of the random view; 0 is the plain one.
-        precision: of the trunk that it goes through.
     """
 
     view: int
@@ -68,9 +67,7 @@ def train_slots(n_views: int, int8_share: float, *, has_plain: bool = True) -> l
     """The slots of the train split: the plain view in each precision used, then random views.
 
     Args:
-        n_views: random views.
         int8_share: share of them that goes through the int8 trunk, in [0, 1].
-        has_plain: false leaves the plain view out.
     """
     n_int8 = round(n_views * int8_share)
     int8: list[Precision] = ["int8"]
@@ -81,11 +78,7 @@ def train_slots(n_views: int, int8_share: float, *, has_plain: bool = True) -> l
 
 
 def plain_slots(int8_share: float) -> list[Slot]:
-    """The slots of the val split: the plain view in each precision used.
-
-    Args:
-        int8_share: as in `train_slots`.
-    """
+    """The slots of the val split: the plain view in each precision used."""
     return [Slot(0, "fp32")] * (int8_share < 1) + [Slot(0, "int8")] * (int8_share > 0)
 
 
@@ -95,7 +88,6 @@ class Activations:
 
     Attributes:
         values: (n_images, n_slots, c, h, w) float16, memory-mapped.
-        class_index: (n_images,).
         slots: what each of the second axis is.
     """
 
@@ -105,10 +97,6 @@ class Activations:
 
     def take(self, images: NDArray[np.int64], slots: NDArray[np.int64]) -> Tensor:
         """Activations of some pictures.
-
-        Args:
-            images: (n,) rows.
-            slots: (n,) slot of each.
 
         Returns:
             (n, c, h, w) float32, channels last in memory: torch's convolutions are a fifth to a
@@ -131,13 +119,8 @@ def cached_activations(
     """Activations of a split, from the cache or made now.
 
     Args:
-        pictures: the split's images.
-        class_index: (n_images,) labels as numbers.
-        slots: what to store of each image.
         trunks: ONNX bytes by precision.
         cache_dir: where activations are kept; the oldest go when ``max_bytes`` would be passed.
-        max_bytes: of all that is kept there.
-        what: for the progress bar, e.g. ``fish_species: train``.
 
     Raises:
         ConfigError: if this split alone needs more.
@@ -255,12 +238,8 @@ def cached_phases(
 
     Args:
         model: its trunk is what ``trunks`` were made from.
-        params: views, phases, balance.
-        train: the train split.
         val: the val split; None trains without one.
         trunks: ONNX bytes by precision.
-        cache_dir: of activations.
-        what: for progress bars.
 
     Raises:
         ConfigError: if the activations would not fit into ``max_cache_bytes``, or if images are to

@@ -37,9 +37,7 @@ def embedder(params: TrainParams, seed: int, paths: Paths) -> ort.InferenceSessi
     """A session of the frozen backbone that params name, for `embed`.
 
     Args:
-        params: backbone, weights and side of the input.
         seed: draws the weights where none are pretrained.
-        paths: where weights and exported networks are kept.
 
     Raises:
         ConfigError: if the backbone is unknown.
@@ -58,7 +56,6 @@ def embed(session: ort.InferenceSession, batch: NDArray[np.uint8]) -> NDArray[np
     """Pooled features of plain views.
 
     Args:
-        session: of `embedder`.
         batch: (n, image_px, image_px, 3) RGB in [0, 255].
 
     Returns:
@@ -70,13 +67,7 @@ def embed(session: ort.InferenceSession, batch: NDArray[np.uint8]) -> NDArray[np
 
 
 def kept_at(params: TrainParams, seed: int, paths: Paths) -> Path:
-    """Where the file is kept: a name for its code, weights, torch, and what params say.
-
-    Args:
-        params: as for `embedder`.
-        seed: as for `embedder`.
-        paths: as for `embedder`.
-    """
+    """Where the file is kept: a name for its code, weights, torch, and what params say."""
     digest = hashlib.sha256(metadata.version("torch").encode())
     digest.update(repr((params.backbone, params.weights, params.image_px)).encode())
     if params.weights == "none":

@@ -51,7 +51,6 @@ def rate_factor(step: int, n_steps: int, schedule: str, warmup_fraction: float) 
 
     Args:
         step: from 0 to ``n_steps - 1``.
-        n_steps: steps of the phase.
         schedule: ``cosine`` (to 0), ``one_cycle`` (from 1/25 up, then down to 1/10,000) or
             ``constant``.
         warmup_fraction: share of the steps in which the rate rises.
@@ -93,10 +92,6 @@ OPTIMIZERS: dict[str, Callable[[Groups, TrainParams], torch.optim.Optimizer]] = 
 def make_optimizer(groups: Groups, params: TrainParams) -> torch.optim.Optimizer:
     """The optimiser that params name.
 
-    Args:
-        groups: parameter groups with their learning rates and weight decays.
-        params: name and momentum.
-
     Raises:
         ConfigError: if there is no such optimiser; lists those that are.
     """
@@ -115,8 +110,6 @@ def parameter_groups(
 
     Args:
         modules: each with its share of the learning rate.
-        learning_rate: of a module with share 1.
-        weight_decay: of matrices and kernels.
     """
     groups: Groups = []
     for module, share in modules:
@@ -135,10 +128,6 @@ def parameter_groups(
 def class_weights(class_index: NDArray[np.int64], n_classes: int) -> Tensor:
     """Weights that let each class count the same; their mean over images is 1.
 
-    Args:
-        class_index: (n,) of the train split.
-        n_classes: number of classes, each of which occurs.
-
     References:
         scikit-learn, ``compute_class_weight("balanced")``: n / (n_classes * count).
     """
@@ -155,7 +144,6 @@ def mixed(
         inputs: (n, ...).
         targets: (n, n_classes) probabilities.
         alpha: of the Beta distribution that draws the share; > 0.
-        generator: draws share and partners.
 
     References:
         Zhang et al. 2018, "mixup"; at a hidden layer, Verma et al. 2019, "Manifold mixup".
@@ -172,7 +160,6 @@ def update_average(model: nn.Module, average: dict[str, Tensor], decay: float, s
     """Move an exponential moving average of the trained parameters one step on.
 
     Args:
-        model: its trainable parameters are averaged.
         average: by name; filled at the first step, changed in place.
         decay: share of the old average that stays, in (0, 1).
         step: of the phase, from 0. Early on less stays, (1 + step) / (10 + step), so that a short
@@ -234,7 +221,6 @@ def best_values(history: Sequence[EpochLog], monitor: str) -> dict[str, float]:
     """Val metrics of the epoch that `fit` kept.
 
     Args:
-        history: not empty.
         monitor: name of the value that picks; the lower val loss settles ties.
     """
     sign = -1 if monitor == "val_loss" else 1
@@ -243,11 +229,7 @@ def best_values(history: Sequence[EpochLog], monitor: str) -> dict[str, float]:
 
 
 def history_csv(history: Sequence[EpochLog]) -> str:
-    """The text of history.csv, numbers with six digits.
-
-    Args:
-        history: a row an epoch.
-    """
+    """The text of history.csv, numbers with six digits."""
     buffer = io.StringIO()
     names = [field.name for field in fields(EpochLog)]
     writer = csv.writer(buffer, lineterminator="\n")
@@ -270,12 +252,9 @@ class Phase:
     """What differs between training a head and training a tail.
 
     Attributes:
-        name: ``head`` or ``tail``.
-        params: epochs, learning rate, schedule.
         modules: what is trained, each with its share of the learning rate.
         batches: of an epoch: inputs and class indices; the same for the same epoch.
         n_batches: of every epoch.
-        forward: logits of a batch's inputs.
         val_logits: (n, n_classes) for the val split; None without one: the last epoch is kept.
         val_class_index: (n,) to go with them.
         train_mode: puts the network into the state in which this phase trains it.
@@ -327,18 +306,9 @@ def fit(
 
     Args:
         model: holds all that the phases train; its state dict is what is kept.
-        phases: in order.
-        params: losses, optimiser, monitor.
-        train_class_index: (n,) of the train split, for class weights.
-        n_classes: number of logits.
-        checkpoint_dir: of the task.
         key: hash of all that the training depends on; another key starts anew.
         on_epoch: told of each epoch, those before a resumption included.
-        what: for the progress bar.
         runtime: on whose device the model lies; its primary writes checkpoints.
-
-    Returns:
-        A row an epoch.
 
     Raises:
         StorageError: if a checkpoint cannot be written.

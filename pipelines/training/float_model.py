@@ -96,13 +96,7 @@ def save_float_model(
     """Write weights and model.json into a folder.
 
     Args:
-        folder: to write into.
-        meta: what goes into model.json.
-        model: the trained network.
         before: of a refitted one, the network that had not seen val.
-
-    Returns:
-        sha256 of the weights file.
     """
     path = folder / _WEIGHTS
     write_bytes(path, _tensors(model))
@@ -115,9 +109,6 @@ def save_float_model(
 
 def check_folder(folder: Path) -> None:
     """Nothing, if a float model may take the place of what a folder holds.
-
-    Args:
-        folder: that `save_float_model`'s is to become.
 
     Raises:
         StorageError: if it holds anything else.
@@ -143,9 +134,6 @@ def _tensors(model: Classifier) -> bytes:
 def load_float_model(folder: Path) -> tuple[FloatModel, Classifier, str]:
     """The trained network of a task, in inference mode.
 
-    Args:
-        folder: models/<task>/float.
-
     Returns:
         model.json, the network, and the sha256 of its weights file.
 
@@ -169,10 +157,6 @@ def load_float_model(folder: Path) -> tuple[FloatModel, Classifier, str]:
 
 def load_before(folder: Path, meta: FloatModel) -> Classifier:
     """The network of a refitted model's first training, in inference mode.
-
-    Args:
-        folder: models/<task>/float.
-        meta: of the model, which is a refitted one.
 
     Raises:
         BundleError: if the file is absent or damaged.

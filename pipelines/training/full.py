@@ -40,11 +40,8 @@ def full_phases(
 
     Args:
         model: on the device that trains.
-        params: phases, balance.
-        train: the train split.
         val: the val split; None trains without one.
         normalise: (n, h, w, 3) bytes to (n, 3, h, w) normalised pixels.
-        what: the task, for messages.
 
     Raises:
         ConfigError: if images are to be weighted by source and sources cannot help.
@@ -99,8 +96,6 @@ def logits_of(model: Classifier, split: Split, normalise: Callable[[Tensor], Ten
 
     Args:
         model: in the mode in which it is to answer.
-        split: whose images.
-        normalise: as of `full_phases`.
 
     Returns:
         (n, n_classes) float32, on the CPU.

@@ -69,12 +69,7 @@ _LOG = logging.getLogger(__name__)
 
 
 def preprocess_of(params: TrainParams, reading: Reading = AS_IT_COMES) -> Preprocess:
-    """The plain view that a network of these params takes, resized as its backbone asks.
-
-    Args:
-        params: backbone, side, crop and what is taken away.
-        reading: of the prepared set.
-    """
+    """The plain view that a network of these params takes, resized as its backbone asks."""
     interpolation = backbone(params.backbone).input.interpolation
     return manifest.preprocess_of(params, reading, interpolation)
 
@@ -90,11 +85,7 @@ def open_split(
     """Images of a split and their labels as numbers.
 
     Args:
-        entries: of the split.
         labels: in the order of the logits.
-        params: preprocessing and augmentation.
-        seed: draws the views.
-        reading: of the prepared set.
     """
     preprocess = preprocess_of(params, reading)
     pictures = Pictures(files.raw_dir, entries, preprocess, params.augment, seed)
@@ -113,12 +104,8 @@ def phases_of(
     """The phases of the strategy that params name; runs the frozen trunk where there is one.
 
     Args:
-        task: slug, for progress bars.
         model: as `start.start_model` gives it.
-        params: strategy and all that it needs.
-        train: the train split.
         val: the val split; None trains without one.
-        paths: of caches.
 
     Raises:
         ConfigError: if the activations would not fit into ``max_cache_bytes``.
@@ -161,10 +148,7 @@ def frozen_trunks(
     The float one is kept, since tasks share it.
 
     Args:
-        model: as `start.start_model` gives it.
-        params: cut, share of int8 views, and how many pictures calibrate them.
         pictures: of the train split, to calibrate int8.
-        paths: where trunks are kept.
     """
     expected = backbone(params.backbone).input
     key = _trunk_key(model, params.image_px, expected)
@@ -198,14 +182,7 @@ def _trunk_key(model: Classifier, image_px: int, expected: Input) -> str:
 # -- job ------------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is asked of a training.
-
-    Attributes:
-        task: slug.
-        domain: of the task.
-        params: the task's ``train`` section.
-        seed: of the run.
-    """
+    """What is asked of a training."""
 
     task: str
     domain: str
@@ -228,7 +205,6 @@ class Data:
     """What `prepare` has left of a data set; nothing in it depends on how it is trained on.
 
     Attributes:
-        files: of the task.
         entries: of all splits; training opens train and val.
         summary: labels, in the order of the logits, and how files are read.
     """
@@ -263,14 +239,12 @@ class Observer:
 
         Args:
             key: hash of all that the training depends on.
-            model: the network that will be trained.
         """
 
     def epoch(self, log: EpochLog, *, is_refit: bool) -> None:
         """An epoch is done; those before a resumption are told again.
 
         Args:
-            log: of the epoch.
             is_refit: whether it was of the training on train and val together.
         """
 
@@ -280,8 +254,6 @@ class TrainResult:
     """What a training has come to.
 
     Attributes:
-        model: the trained network, in inference mode.
-        meta: what the network is and where it comes from, as in model.json.
         history: a row an epoch, those of a refit left out.
         val_logits: (n_val, n_classes) of the network that val chose.
         before: of a refitted network, the one that had not seen val.
@@ -315,8 +287,6 @@ def train(
     docs/experiments/training.md). The test split is never opened.
 
     Args:
-        job: what is asked.
-        data: the prepared set.
         out: folder for weights.safetensors and model.json, replaced as a whole; None writes none.
         paths: of pretrained weights, activations and checkpoints; by default the data's project.
         runtime: which process this is; by default the only one, on as many threads as workers.

@@ -20,8 +20,6 @@ class Runtime:
 
     Attributes:
         rank: in [0, world).
-        world: number of processes.
-        device: of this process.
         reduce: the sum of a tensor over all processes; each calls it, and each gets the sum.
         barrier: returns when all processes have called it.
     """
@@ -53,21 +51,13 @@ class Runtime:
 
 
 def one_process(n_threads: int) -> Runtime:
-    """This process alone, on the GPU where there is one; sets torch up to compute the same bytes.
-
-    Args:
-        n_threads: of one operation.
-    """
+    """This process alone, on the GPU where there is one; sets torch up to compute the same bytes."""
     set_up_torch(n_threads)
     return Runtime(device=torch.device("cuda" if torch.cuda.is_available() else "cpu"))
 
 
 def set_up_torch(n_threads: int) -> None:
-    """Let torch of this process compute the same bytes each time, on so many threads.
-
-    Args:
-        n_threads: of one operation.
-    """
+    """Let torch of this process compute the same bytes each time, on so many threads."""
     torch.use_deterministic_algorithms(True, warn_only=True)
     # With the above, torch fills each new tensor with NaN, so that reading what was never written
     # shows. Nothing here reads such, and filling took a fifth of a tail's training.

@@ -19,10 +19,7 @@ def start_model(
     """The network before its first step.
 
     Args:
-        params: backbone, weights, head, cut.
-        n_classes: number of logits.
         seed: draws what is not pretrained.
-        paths: where weights are kept.
 
     Returns:
         The network, its pretrained norms folded (ADR 0011), and where its weights come from; None
