@@ -84,9 +84,9 @@ def compare(arguments: argparse.Namespace) -> None:
     # Not before the environment is set: OpenMP reads it when torch is loaded.
     from timed_fit import read_setting, train
 
-    from pipelines.training.runtime import one_process
+    from pipelines.training.runtime import this_process
 
-    paths, runtime = Paths(arguments.root.resolve()), one_process(arguments.threads)
+    paths, runtime = Paths(arguments.root.resolve()), this_process(arguments.threads)
     comparison = _COMPARISONS[arguments.compare]
     setting = read_setting(paths, arguments.task, runtime)
     data, labels = setting.data, setting.data.summary.labels

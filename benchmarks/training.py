@@ -52,9 +52,9 @@ def compare(arguments: argparse.Namespace) -> None:
     from timed_fit import read_setting, train
 
     from pipelines.data.manifest import SPLITS, in_split
-    from pipelines.training.runtime import one_process
+    from pipelines.training.runtime import this_process
 
-    paths, runtime = Paths(arguments.root.resolve()), one_process(arguments.threads)
+    paths, runtime = Paths(arguments.root.resolve()), this_process(arguments.threads)
     # A refit is one more training by either strategy, and on other images than full's epochs see.
     setting = read_setting(paths, arguments.task, runtime, is_warm=arguments.warm).changed(
         refit=False

@@ -1,7 +1,4 @@
-"""What both strategies share: a split's images, the order of an epoch, and what is trained.
-
-How often each image is drawn in an epoch, so that what should not tell the label does not.
-"""
+"""What both strategies share: a split, which of its images an epoch draws, and what is trained."""
 
 from __future__ import annotations
 
@@ -18,13 +15,15 @@ from pipelines.backbones.heads import Classifier
 from pipelines.data.loaders import Pictures
 from pipelines.errors import ConfigError
 
+_LOG = logging.getLogger(__name__)
+
 #: Rows that go through a network at once where no gradient is kept.
 EVAL_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The images of a split and their labels as numbers."""
+    """The images of a split and their labels as numbers, (n,)."""
 
     pictures: Pictures
     class_index: NDArray[np.int64]
@@ -38,7 +37,7 @@ class Split:
 def epoch_order(
     n_images: int, generator: np.random.Generator, weights: NDArray[np.float64] | None
 ) -> NDArray[np.int64]:
-    """The images of an epoch, in order.
+    """Rows of the images of an epoch, in order, (n_images,).
 
     Args:
         weights: (n_images,) of mean 1; images are then drawn with replacement, in proportion. None:
@@ -57,42 +56,21 @@ def chunks(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
     return np.split(rows, cuts)
 
 
-def freeze_before(model: Classifier, first_trained: int) -> None:
-    """Let gradients reach the blocks from ``first_trained`` on, and none before.
+def train_from(model: Classifier, first: int, *, train_norms: bool) -> None:
+    """Put a network into the state in which the head and the blocks from ``first`` on are trained.
 
     Args:
-        model: changed in place.
-        first_trained: index of a block; the number of blocks freezes all.
-    """
-    for index, block in enumerate(model.blocks):
-        block.requires_grad_(index >= first_trained)
-
-
-def set_modes(model: Classifier, *, train_norms: bool) -> None:
-    """Put a network into training mode.
-
-    Args:
-        model: changed in place.
+        first: index of a block; the number of blocks freezes all.
         train_norms: whether the statistics of batch norms move too. Pretrained ones should not: a
             small data set would only blur them.
     """
+    for index, block in enumerate(model.blocks):
+        block.requires_grad_(index >= first)
     model.train()
     if not train_norms:
         for module in model.blocks.modules():
             if isinstance(module, nn.BatchNorm2d):
                 module.eval()
-
-
-def train_from(model: Classifier, first: int, *, train_norms: bool) -> None:
-    """Put a network into the state in which the head and the blocks from ``first`` on are trained.
-
-    Args:
-        model: changed in place.
-        first: as of `freeze_before`.
-        train_norms: as of `set_modes`.
-    """
-    freeze_before(model, first)
-    set_modes(model, train_norms=train_norms)
 
 
 def trained_modules(model: Classifier, first: int, decay: float) -> list[tuple[nn.Module, float]]:
@@ -114,10 +92,7 @@ def device_of(model: nn.Module) -> torch.device:
     return next(model.parameters()).device
 
 
-# -- reweighing -----------------------------------------------------------------------------------
-_LOG = logging.getLogger(__name__)
-
-
+# -- how often an image is drawn ------------------------------------------------------------------
 def draw_weights(train: Split, balance: str, what: str) -> NDArray[np.float64] | None:
     """How often to draw each image of the train split, their mean 1; None: each once an epoch.
 
@@ -133,7 +108,7 @@ def draw_weights(train: Split, balance: str, what: str) -> NDArray[np.float64] |
 
 
 def class_draw_weights(class_index: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Weights under which each class that occurs is drawn as often."""
+    """Weights of mean 1 under which each class that occurs is drawn as often."""
     counts = np.bincount(class_index)
     weights: NDArray[np.float64] = len(class_index) / (
         np.count_nonzero(counts) * counts[class_index]

@@ -3,8 +3,7 @@
 Most of a network's time goes into blocks that transfer learning does not change. They run once per
 picture and view, in ONNX Runtime; head and tail then train on the stored activations (ADR 0003).
 Some views may go through the int8 trunk, so that the tail learns on what it will see on the phone.
-
-Training on cached activations: the head on embeddings, then head and tail on activations.
+The head is trained on embeddings, then head and tail on activations.
 """
 
 from __future__ import annotations
@@ -49,6 +48,10 @@ _LOG = logging.getLogger(__name__)
 
 #: Pictures that go through the trunk together: more gain nothing, and cost memory.
 _TRUNK_BATCH = 16
+#: Ways in which a head that a tail follows sees each picture. Each is a pass through the tail, and
+#: more of them changed no val loss beyond what the order of images does
+#: (docs/experiments/training.md).
+_HEAD_SLOTS = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,7 +70,7 @@ def train_slots(n_views: int, int8_share: float, *, has_plain: bool = True) -> l
     """The slots of the train split: the plain view in each precision used, then random views.
 
     Args:
-        int8_share: share of them that goes through the int8 trunk, in [0, 1].
+        int8_share: share of the random views that goes through the int8 trunk, in [0, 1].
     """
     n_int8 = round(n_views * int8_share)
     int8: list[Precision] = ["int8"]
@@ -216,13 +219,7 @@ def _evict(cache_dir: Path, budget_bytes: int) -> None:
         shutil.rmtree(path.parent, ignore_errors=True)
 
 
-# -- cached ---------------------------------------------------------------------------------------
-#: Ways in which a head that a tail follows sees each picture. Each is a pass through the tail, and
-#: more of them changed no val loss beyond what the order of images does
-#: (docs/experiments/training.md).
-_HEAD_SLOTS = 3
-
-
+# -- phases on activations ------------------------------------------------------------------------
 def cached_phases(
     model: Classifier,
     params: TrainParams,

@@ -1,6 +1,4 @@
-"""Learning rates over the steps of a phase, and optimisers by name: two plain dictionaries.
-
-The one training loop: phases of epochs, the best epoch kept, every epoch a checkpoint.
+"""The one training loop: phases of epochs, the best epoch kept, every epoch a checkpoint.
 
 It knows neither images nor caches: a `Phase` brings its batches, its forward pass and its val
 logits. Both strategies run through here, so that they share optimisers, schedules, losses, early
@@ -38,10 +36,15 @@ from pipelines.training.checkpoints import (
 )
 from pipelines.training.runtime import Runtime
 
+_LOG = logging.getLogger(__name__)
+
+#: Norm to which gradients are clipped, so that one odd batch of a small data set undoes little.
+_MAX_GRADIENT_NORM = 5.0
 #: Share of the peak at which one-cycle starts, and at which it ends.
 _ONE_CYCLE_START, _ONE_CYCLE_END = 1 / 25, 1e-4
 
 
+# -- learning rates and optimisers ----------------------------------------------------------------
 def _cosine(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * progress))
 
@@ -124,7 +127,7 @@ def parameter_groups(
     return groups
 
 
-# -- fit ------------------------------------------------------------------------------------------
+# -- for small data sets --------------------------------------------------------------------------
 def class_weights(class_index: NDArray[np.int64], n_classes: int) -> Tensor:
     """Weights that let each class count the same; their mean over images is 1.
 
@@ -240,13 +243,7 @@ def history_csv(history: Sequence[EpochLog]) -> str:
     return buffer.getvalue()
 
 
-# -- fit ------------------------------------------------------------------------------------------
-_LOG = logging.getLogger(__name__)
-
-#: Norm to which gradients are clipped, so that one odd batch of a small data set undoes little.
-_MAX_GRADIENT_NORM = 5.0
-
-
+# -- the loop -------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Phase:
     """What differs between training a head and training a tail.
@@ -300,9 +297,8 @@ def fit(
 ) -> list[EpochLog]:
     """Train through the phases and leave the best epoch's weights in the model, in inference mode.
 
-    Without a val split each epoch counts as better than the one before it.
-
-    A run that was killed goes on from its last epoch and ends with the same bytes.
+    Without a val split each epoch counts as better than the one before it. A run that was killed
+    goes on from its last epoch and ends with the same bytes. Gives a row an epoch.
 
     Args:
         model: holds all that the phases train; its state dict is what is kept.

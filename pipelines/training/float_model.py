@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
@@ -21,7 +21,7 @@ from pipelines.errors import BundleError, MissingDataError, StorageError
 _META = "model.json"
 _WEIGHTS = "weights.safetensors"
 _WEIGHTS_BEFORE = "before_refit.safetensors"
-_DAMAGES = (ValidationError, ValueError, OSError, SafetensorError, RuntimeError)
+_DAMAGES = (ValueError, OSError, SafetensorError, RuntimeError)
 
 
 class FloatModel(BaseModel):
@@ -93,7 +93,7 @@ class FloatModel(BaseModel):
 def save_float_model(
     folder: Path, meta: FloatModel, model: Classifier, before: Classifier | None = None
 ) -> str:
-    """Write weights and model.json into a folder.
+    """Write weights and model.json into a folder; gives the sha256 of the weights.
 
     Args:
         before: of a refitted one, the network that had not seen val.

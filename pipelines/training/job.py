@@ -1,10 +1,7 @@
-"""Before the first step of a training: the network that params ask for.
+"""A training from beginning to end, as a function: the stage and benchmarks/ call it.
 
-What a training consists of, put together from a task's params: splits, phases, frozen trunk.
-
-The stage and benchmarks/ use the same steps, so that what is timed is what `fieldlens train` does.
-
-A training from beginning to end, as a function: the stage, folds and benchmarks all call it.
+Before it stand its parts, put together from a task's params: splits, phases, frozen trunk. So what
+is timed is what `fieldlens train` does.
 """
 
 from __future__ import annotations
@@ -56,18 +53,16 @@ from pipelines.training.checkpoints import drop_checkpoint
 from pipelines.training.fit import EpochLog, Phase, best_values, fit
 from pipelines.training.float_model import FloatModel, check_folder, save_float_model
 from pipelines.training.full import full_phases
-from pipelines.training.runtime import Runtime, one_process
+from pipelines.training.runtime import Runtime, this_process
 from pipelines.training.start import start_model
 
 if TYPE_CHECKING:
     from pipelines.config.params import Params
-    from pipelines.config.train import TrainParams
 
-
-# -- assembly -------------------------------------------------------------------------------------
 _LOG = logging.getLogger(__name__)
 
 
+# -- parts ----------------------------------------------------------------------------------------
 def preprocess_of(params: TrainParams, reading: Reading = AS_IT_COMES) -> Preprocess:
     """The plain view that a network of these params takes, resized as its backbone asks."""
     interpolation = backbone(params.backbone).input.interpolation
@@ -179,7 +174,7 @@ def _trunk_key(model: Classifier, image_px: int, expected: Input) -> str:
     return digest.hexdigest()[:24]
 
 
-# -- job ------------------------------------------------------------------------------------------
+# -- from beginning to end ------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Job:
     """What is asked of a training."""
@@ -289,7 +284,7 @@ def train(
     Args:
         out: folder for weights.safetensors and model.json, replaced as a whole; None writes none.
         paths: of pretrained weights, activations and checkpoints; by default the data's project.
-        runtime: which process this is; by default the only one, on as many threads as workers.
+        runtime: which process this is; by default as torchrun says, on as many threads as workers.
         observer: sees the training as it goes.
         keep_checkpoint: leave it where it is: for a caller who has more to write, and drops it.
 
@@ -321,7 +316,7 @@ def train(
         calibration of answers to images that were held out.
     """
     paths = paths or Paths(data.files.root)
-    runtime = runtime or one_process(n_workers())
+    runtime = runtime or this_process(n_workers())
     observer = observer or Observer()
     _check_labels(data)
     if out is not None:
