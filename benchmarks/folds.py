@@ -26,7 +26,6 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from report import header, make_parser, run, say, table
@@ -69,8 +68,7 @@ _COMPARISONS = {
 
 def main() -> int:
     """Parse, train, print."""
-    parser = make_parser(__doc__)
-    parser.add_argument("--root", type=Path, default=Path(), help="project or workspace")
+    parser = make_parser(__doc__, has_root=True)
     parser.add_argument("--task", required=True)
     parser.add_argument("--compare", choices=list(_COMPARISONS), default="plain")
     parser.add_argument("--folds", type=int, default=5, help="of the images (5)")

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from memory import PeakMemory
+from memory import peak_memory
 from report import ROOT, header, make_parser, run, say, table
 
 from pipelines.errors import ConfigError, MissingDataError, PipelineError
@@ -131,7 +131,7 @@ def make(target: str, root: Path) -> Made:
             text=True,
             errors="replace",
         ) as process,
-        PeakMemory(process.pid) as memory,
+        peak_memory(process.pid) as peak,
     ):
         lines = []
         for line in process.stdout or ():
@@ -139,7 +139,7 @@ def make(target: str, root: Path) -> Made:
             lines.append(line)
         returncode = process.wait()
     elapsed_s = time.perf_counter() - start
-    return Made(elapsed_s, memory.peak_bytes, stages_run(lines), returncode)
+    return Made(elapsed_s, peak.n_bytes, stages_run(lines), returncode)
 
 
 def stages_run(lines: Sequence[str]) -> list[str]:

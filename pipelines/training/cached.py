@@ -56,11 +56,7 @@ _HEAD_SLOTS = 3
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One way in which every picture of a split is stored.
-
-    Attributes:
-        view: number of the random view; 0 is the plain one.
-    """
+    """One way in which every picture of a split is stored; view 0 is the plain one."""
 
     view: int
     precision: Precision
@@ -69,15 +65,11 @@ class Slot:
 def train_slots(n_views: int, int8_share: float, *, has_plain: bool = True) -> list[Slot]:
     """The slots of the train split: the plain view in each precision used, then random views.
 
-    Args:
-        int8_share: share of the random views that goes through the int8 trunk, in [0, 1].
+    A share of the random views, in [0, 1], goes through the int8 trunk: the first ones.
     """
     n_int8 = round(n_views * int8_share)
-    int8: list[Precision] = ["int8"]
-    fp32: list[Precision] = ["fp32"]
-    precisions = int8 * n_int8 + fp32 * (n_views - n_int8)
     plain = plain_slots(int8_share) if has_plain else []
-    return plain + [Slot(number, precision) for number, precision in enumerate(precisions, start=1)]
+    return plain + [Slot(i, "int8" if i <= n_int8 else "fp32") for i in range(1, n_views + 1)]
 
 
 def plain_slots(int8_share: float) -> list[Slot]:
@@ -99,11 +91,9 @@ class Activations:
     slots: list[Slot]
 
     def take(self, images: NDArray[np.int64], slots: NDArray[np.int64]) -> Tensor:
-        """Activations of some pictures.
+        """(n, c, h, w) float32 of n pictures, each in its slot.
 
-        Returns:
-            (n, c, h, w) float32, channels last in memory: torch's convolutions are a fifth to a
-            quarter quicker on it.
+        Channels last in memory: torch's convolutions are a fifth to a quarter quicker on it.
         """
         half = torch.from_numpy(self.values[images, slots])
         return half.to(torch.float32, memory_format=torch.channels_last)
@@ -119,11 +109,9 @@ def cached_activations(
     max_bytes: int,
     what: str,
 ) -> Activations:
-    """Activations of a split, from the cache or made now.
+    """Activations of a split, from the cache or made now by the ONNX files of the trunk.
 
-    Args:
-        trunks: ONNX bytes by precision.
-        cache_dir: where activations are kept; the oldest go when ``max_bytes`` would be passed.
+    Of what the cache keeps, the oldest go when ``max_bytes`` would be passed.
 
     Raises:
         ConfigError: if this split alone needs more.
@@ -231,12 +219,7 @@ def cached_phases(
     seed: int,
     what: str,
 ) -> list[Phase]:
-    """Phases on stored activations of the frozen trunk.
-
-    Args:
-        model: its trunk is what ``trunks`` were made from.
-        val: the val split; None trains without one.
-        trunks: ONNX bytes by precision.
+    """Phases on stored activations of the frozen trunk, of which ``trunks`` are the ONNX files.
 
     Raises:
         ConfigError: if the activations would not fit into ``max_cache_bytes``, or if images are to

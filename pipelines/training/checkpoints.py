@@ -46,10 +46,7 @@ _PARTS = ("model", "best", "average", "optimizer")
 
 
 def save_checkpoint(folder: Path, key: str, checkpoint: Checkpoint) -> None:
-    """Replace the checkpoint of a training.
-
-    Args:
-        key: hash of all that the training depends on.
+    """Replace the checkpoint of a training, whose key is a hash of all that it depends on.
 
     Raises:
         StorageError: if the disk is full; the old checkpoint stays.
@@ -94,11 +91,7 @@ def drop_checkpoint(folder: Path) -> None:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimiser's state as flat tensors.
-
-    Args:
-        optimizer: whose state holds tensors only, as AdamW's, SGD's and RMSprop's do.
-    """
+    """The state as flat tensors of an optimiser that holds nothing else: AdamW, SGD, RMSprop."""
     return {
         f"{index}.{name}": value if isinstance(value, Tensor) else torch.tensor(value)
         for index, state in optimizer.state_dict()["state"].items()

@@ -36,8 +36,7 @@ _MAKERS = ("backbones", "export/onnx_export.py", "training/embedder.py")
 def embedder(params: TrainParams, seed: int, paths: Paths) -> ort.InferenceSession:
     """A session of the frozen backbone that params name, for `embed`.
 
-    Args:
-        seed: draws the weights where none are pretrained.
+    The seed draws the weights where none are pretrained.
 
     Raises:
         ConfigError: if the backbone is unknown.
@@ -53,14 +52,7 @@ def embedder(params: TrainParams, seed: int, paths: Paths) -> ort.InferenceSessi
 
 
 def embed(session: ort.InferenceSession, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Pooled features of plain views.
-
-    Args:
-        batch: (n, image_px, image_px, 3) RGB in [0, 255].
-
-    Returns:
-        (n, n_features).
-    """
+    """Pooled features, (n, n_features), of plain views, (n, image_px, image_px, 3) in [0, 255]."""
     activations = session.run(None, {session.get_inputs()[0].name: batch})[0]
     pooled: NDArray[np.float32] = activations.mean(axis=(2, 3), dtype=np.float32)
     return pooled

@@ -50,16 +50,13 @@ def _cosine(progress: float) -> float:
 
 
 def rate_factor(step: int, n_steps: int, schedule: str, warmup_fraction: float) -> float:
-    """The learning rate of a step, as a share of the phase's peak.
+    """The learning rate of a step, as a share of the phase's peak, in (0, 1].
 
     Args:
         step: from 0 to ``n_steps - 1``.
         schedule: ``cosine`` (to 0), ``one_cycle`` (from 1/25 up, then down to 1/10,000) or
             ``constant``.
         warmup_fraction: share of the steps in which the rate rises.
-
-    Returns:
-        In (0, 1].
 
     References:
         Loshchilov and Hutter 2017, "SGDR" (cosine); Smith and Topin 2019, "Super-convergence"
@@ -109,11 +106,7 @@ def make_optimizer(groups: Groups, params: TrainParams) -> torch.optim.Optimizer
 def parameter_groups(
     modules: Iterable[tuple[nn.Module, float]], learning_rate: float, weight_decay: float
 ) -> Groups:
-    """Parameter groups with discriminative learning rates; biases and norms do not decay.
-
-    Args:
-        modules: each with its share of the learning rate.
-    """
+    """Groups of modules, each with its share of the rate; biases and norms do not decay."""
     groups: Groups = []
     for module, share in modules:
         kernels = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
@@ -193,12 +186,9 @@ class EpochLog:
 
     Attributes:
         epoch: from 1, through all phases.
-        phase: ``head`` or ``tail``.
         learning_rate: the head's, at the end of the epoch.
         train_loss: with label smoothing, class weights and mixup as asked for.
         val_loss: plain cross-entropy.
-        val_accuracy: in [0, 1].
-        val_macro_f1: in [0, 1].
     """
 
     epoch: int
@@ -221,11 +211,7 @@ class EpochLog:
 
 
 def best_values(history: Sequence[EpochLog], monitor: str) -> dict[str, float]:
-    """Val metrics of the epoch that `fit` kept.
-
-    Args:
-        monitor: name of the value that picks; the lower val loss settles ties.
-    """
+    """Val metrics of the epoch that `fit` kept; the lower val loss settles ties."""
     sign = -1 if monitor == "val_loss" else 1
     best = max(history, key=lambda log: (sign * getattr(log, monitor), -log.val_loss))
     return {name: getattr(best, name) for name in VAL_VALUES}

@@ -95,8 +95,7 @@ def save_float_model(
 ) -> str:
     """Write weights and model.json into a folder; gives the sha256 of the weights.
 
-    Args:
-        before: of a refitted one, the network that had not seen val.
+    Of a refitted model the network that had not seen val is written, too.
     """
     path = folder / _WEIGHTS
     write_bytes(path, _tensors(model))
@@ -132,10 +131,7 @@ def _tensors(model: Classifier) -> bytes:
 
 
 def load_float_model(folder: Path) -> tuple[FloatModel, Classifier, str]:
-    """The trained network of a task, in inference mode.
-
-    Returns:
-        model.json, the network, and the sha256 of its weights file.
+    """model.json of a task, its network in inference mode, and the sha256 of the weights file.
 
     Raises:
         MissingDataError: if training has not run.

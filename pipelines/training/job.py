@@ -77,11 +77,7 @@ def open_split(
     files: TaskPaths,
     reading: Reading = AS_IT_COMES,
 ) -> Split:
-    """Images of a split and their labels as numbers.
-
-    Args:
-        labels: in the order of the logits.
-    """
+    """Images of a split and their labels as numbers, in the order of the logits."""
     preprocess = preprocess_of(params, reading)
     pictures = Pictures(files.raw_dir, entries, preprocess, params.augment, seed)
     return Split(pictures, class_index_of(entries, labels))
@@ -98,10 +94,6 @@ def phases_of(
 ) -> list[Phase]:
     """The phases of the strategy that params name; runs the frozen trunk where there is one.
 
-    Args:
-        model: as `start.start_model` gives it.
-        val: the val split; None trains without one.
-
     Raises:
         ConfigError: if the activations would not fit into ``max_cache_bytes``.
     """
@@ -116,15 +108,9 @@ def phases_of(
 
 
 def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Bytes as a network takes them.
+    """Bytes, (n, h, w, 3), as a network takes them: (n, 3, h, w) float32, channels last in memory.
 
-    Args:
-        pixels: (n, h, w, 3) in [0, 255].
-        mean: RGB, of pixels in [0, 1].
-        std: RGB, of pixels in [0, 1].
-
-    Returns:
-        (n, 3, h, w) float32, channels last in memory.
+    Mean and standard deviation are RGB, of pixels in [0, 1].
     """
     centred = pixels.float() / 255 - torch.tensor(mean)
     normalised: Tensor = (centred / torch.tensor(std)).permute(0, 3, 1, 2)
@@ -140,10 +126,7 @@ def frozen_trunks(
 ) -> dict[Precision, bytes]:
     """The frozen trunk as ONNX, in each precision that the views ask for.
 
-    The float one is kept, since tasks share it.
-
-    Args:
-        pictures: of the train split, to calibrate int8.
+    The float one is kept, since tasks share it; pictures of the train split calibrate int8.
     """
     expected = backbone(params.backbone).input
     key = _trunk_key(model, params.image_px, expected)
@@ -232,16 +215,11 @@ class Observer:
     def begun(self, key: str, model: Classifier) -> None:
         """Weights are there and the frozen trunk has run; the first epoch is next.
 
-        Args:
-            key: hash of all that the training depends on.
+        The key is a hash of all that the training depends on.
         """
 
     def epoch(self, log: EpochLog, *, is_refit: bool) -> None:
-        """An epoch is done; those before a resumption are told again.
-
-        Args:
-            is_refit: whether it was of the training on train and val together.
-        """
+        """An epoch is done, of the first training or its refit; before a resumption, told again."""
 
 
 @dataclass(frozen=True, slots=True)
