@@ -38,14 +38,7 @@ _NOT_INHERITED = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "MLFLOW_T
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """One `make`, and what it took.
-
-    Attributes:
-        elapsed_s: wall time.
-        peak_bytes: of all its processes.
-        stages: that ran, in their order.
-        returncode: of make.
-    """
+    """One `make`, what it and its processes took, and the stages that ran."""
 
     elapsed_s: float
     peak_bytes: int
@@ -54,13 +47,8 @@ class Made:
 
     def row(self, what: str) -> list[str]:
         """The cells of its row."""
-        return [
-            what,
-            f"{self.elapsed_s:.1f}",
-            f"{self.peak_bytes / 1e6:,.0f}",
-            f"{len(self.stages)}",
-            str(self.returncode),
-        ]
+        took = [f"{self.elapsed_s:.1f}", f"{self.peak_bytes / 1e6:,.0f}"]
+        return [what, *took, str(len(self.stages)), str(self.returncode)]
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""What a backbone says of itself, what its network is asked; backbones by name; torchvision, timm.
+"""Backbones by name, what is found out by asking them, and the one door to torchvision and timm.
 
 A backbone is a row of blocks. A cut splits the row into a trunk, which stays frozen and whose
 output can be cached, and a tail, which is trained. Where a network has layers behind its pool (the

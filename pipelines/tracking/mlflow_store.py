@@ -178,15 +178,8 @@ def _failures() -> tuple[type[Exception], ...]:
     from sqlalchemy.exc import SQLAlchemyError
 
     # ImportError: an artifact store whose client (boto3, ...) is not installed.
-    return (
-        MlflowException,
-        SQLAlchemyError,
-        sqlite3.Error,
-        CommandError,
-        RequestException,
-        OSError,
-        ImportError,
-    )
+    of_libraries = MlflowException, SQLAlchemyError, sqlite3.Error, CommandError, RequestException
+    return (*of_libraries, OSError, ImportError)
 
 
 def register(

@@ -136,7 +136,7 @@ def cached_activations(
             values = np.lib.format.open_memmap(
                 temporary / "values.npy", mode="w+", dtype=np.float16, shape=shape
             )
-            rows = _rows(pictures, slots, sessions)
+            rows = _rows(pictures, slots, sessions, shape[1:])
             for row, activations in enumerate(track(rows, f"{what}: trunk", shape[0])):
                 values[row] = activations
             values.flush()
@@ -173,6 +173,7 @@ def _rows(
     pictures: Pictures,
     slots: Sequence[Slot],
     sessions: Mapping[Precision, ort.InferenceSession],
+    shape: tuple[int, ...],
 ) -> Iterator[NDArray[np.float16]]:
     numbers = sorted({slot.view for slot in slots if slot.view})
     place = {0: 0} | {number: i for i, number in enumerate(numbers, start=1)}
@@ -181,18 +182,14 @@ def _rows(
         name: [i for i, slot in enumerate(slots) if slot.precision == name] for name in sessions
     }
     for views in decoded:
-        row: NDArray[np.float16] | None = None
+        row = np.empty(shape, dtype=np.float16)
         for name, session in sessions.items():
             wanted = by_precision[name]
             for start in range(0, len(wanted), _TRUNK_BATCH):
                 chosen = wanted[start : start + _TRUNK_BATCH]
                 pixels = views[[place[slots[i].view] for i in chosen]]
-                activations = session.run([ACTIVATIONS_NAME], {INPUT_NAME: pixels})[0]
-                if row is None:
-                    row = np.empty((len(slots), *activations.shape[1:]), dtype=np.float16)
-                row[chosen] = activations
-        if row is not None:
-            yield row
+                row[chosen] = session.run([ACTIVATIONS_NAME], {INPUT_NAME: pixels})[0]
+        yield row
 
 
 def _evict(cache_dir: Path, budget_bytes: int) -> None:
@@ -243,11 +240,9 @@ def cached_phases(
     has_plain = params.augment.background == 0
     slots = train_slots(params.views, params.int8_views, has_plain=has_plain)
     shown = _Train(model, params, stored(train, slots, "train"), weights, seed)
-    asked = (
-        _NO_VAL
-        if val is None
-        else _val_of(model, stored(val, plain_slots(params.int8_views), "val"))
-    )
+    asked = _NO_VAL
+    if val is not None:
+        asked = _val_of(model, stored(val, plain_slots(params.int8_views), "val"))
     return [
         Phase(
             name="head",

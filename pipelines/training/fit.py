@@ -451,19 +451,15 @@ def _val_values(phase: Phase) -> dict[str, float]:
 
 
 def _checkpoint(model: nn.Module, state: _State, optimizer: torch.optim.Optimizer) -> Checkpoint:
-    progress: dict[str, Any] = {
-        "best_value": state.best_value,
-        "stale": state.stale,
-        "history": [asdict(log) for log in state.history],
-    }
+    history = [asdict(log) for log in state.history]
     return Checkpoint(
-        state.phase,
-        state.epoch,
-        dict(model.state_dict()),
-        state.best,
-        state.average,
-        optimizer_tensors(optimizer),
-        progress,
+        phase=state.phase,
+        epoch=state.epoch,
+        model=dict(model.state_dict()),
+        best=state.best,
+        average=state.average,
+        optimizer=optimizer_tensors(optimizer),
+        progress={"best_value": state.best_value, "stale": state.stale, "history": history},
     )
 
 
@@ -472,15 +468,6 @@ def _resume(model: nn.Module, checkpoint_dir: Path, key: str) -> tuple[_State, d
     if found is None:
         return _State(), {}
     model.load_state_dict(found.model)
-    progress = found.progress
-    history = [EpochLog(**row) for row in progress["history"]]
-    state = _State(
-        found.phase,
-        found.epoch,
-        found.best,
-        progress["best_value"],
-        progress["stale"],
-        found.average,
-        history,
-    )
+    progress = found.progress | {"history": [EpochLog(**row) for row in found.progress["history"]]}
+    state = _State(found.phase, found.epoch, found.best, average=found.average, **progress)
     return state, found.optimizer
