@@ -48,6 +48,7 @@ def test_entry_says_who_it_is(name):
     assert spec.name == name
     assert spec.family
     assert spec.licence
+    assert spec.weights
     assert all(provider.licence and provider.title for provider in spec.weights)
     assert spec.input.px % 32 == 0
     assert all(0 < deviation <= 1 for deviation in spec.input.std)
