@@ -19,12 +19,11 @@ import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageEnhance, ImageFilter, ImageFont
-from report import header, make_parser, run, say, table
+from report import header, make_parser, run, say, table, tasks_with
 
 from pipelines.backbones.spec import backbone
 from pipelines.data.images import open_image
@@ -96,8 +95,7 @@ class TaskFeatures:
 
 def main() -> int:
     """Parse, compare, print."""
-    parser = make_parser(__doc__)
-    parser.add_argument("--root", type=Path, default=Path(), help="project or workspace")
+    parser = make_parser(__doc__, has_root=True)
     parser.add_argument("--task", nargs="+", help="two or more; all that have a model by default")
     return run(compare, parser)
 
@@ -105,16 +103,7 @@ def main() -> int:
 def compare(arguments: argparse.Namespace) -> None:
     """Print a table a measure, with a row a score and a column a task."""
     paths = Paths(arguments.root)
-    tasks = [
-        path.parents[1].name
-        for path in sorted(paths.models_dir.glob("*/mobile/candidate.json"))
-        if arguments.task is None or path.parents[1].name in arguments.task
-    ]
-    if len(tasks) < 2:
-        raise MissingDataError(
-            f"{paths.models_dir}: expected at least 2 models/<task>/mobile/candidate.json, found "
-            f"{len(tasks)}. Run `make repro` first."
-        )
+    tasks = tasks_with(paths, "candidate.json", arguments.task, at_least=2)
     header("Which score tells out-of-distribution pictures")
     rows: dict[str, dict[str, list[float]]] = {}
     synthetic: dict[str, list[str]] = {}
@@ -410,28 +399,14 @@ def _picture(values: NDArray[np.float64]) -> Image.Image:
 
 def _text(rng: np.random.Generator, number: int) -> Image.Image:
     """Like a screenshot: lines of words, dark on light or light on dark, some with a bar."""
-    words = [
-        "the",
-        "report",
-        "of",
-        "total",
-        "amount",
-        "due",
-        "number",
-        "and",
-        "account",
-        "settings",
-        "password",
-        "field",
-        "steel",
-    ]
+    words = "the report of total amount due number and account settings password field steel"
     is_dark = number % 3 == 0
     width, height = [(360, 640), (800, 600), (1280, 720), (600, 800)][number % 4]
     image = Image.new("RGB", (width, height), (20, 22, 28) if is_dark else (250, 250, 248))
     draw = ImageDraw.Draw(image)
     size = int(rng.integers(12, 28))
     for y in range(60, height - 20, int(size * 1.5)):
-        line = " ".join(rng.choice(words, int(rng.integers(3, 12))))
+        line = " ".join(rng.choice(words.split(), int(rng.integers(3, 12))))
         ink = (220, 220, 220) if is_dark else (20, 20, 20)
         draw.text((12, y), line, fill=ink, font=ImageFont.load_default(size=size))
     if number % 2:

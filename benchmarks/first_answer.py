@@ -19,7 +19,6 @@ import statistics
 import sys
 from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from latency import eager, unfolded
@@ -48,8 +47,7 @@ _EXIF_ORIENTATION, _TURNED = 0x0112, 6
 
 def main() -> int:
     """Parse, time, print."""
-    parser = make_parser(__doc__)
-    parser.add_argument("--root", type=Path, default=Path(), help="project or workspace")
+    parser = make_parser(__doc__, has_root=True)
     parser.add_argument("--task", default="tomato_leaf", help="whose model (tomato_leaf)")
     parser.add_argument("--runs", type=int, default=15, help="counted runs of each (15)")
     return run(compare, parser)

@@ -26,7 +26,6 @@ import statistics
 import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 from report import header, make_parser, run, say, table
@@ -69,8 +68,7 @@ _COMPARISONS = {
 
 def main() -> int:
     """Parse, train, print."""
-    parser = make_parser(__doc__)
-    parser.add_argument("--root", type=Path, default=Path(), help="project or workspace")
+    parser = make_parser(__doc__, has_root=True)
     parser.add_argument("--task", required=True)
     parser.add_argument("--compare", choices=list(_COMPARISONS), default="plain")
     parser.add_argument("--folds", type=int, default=5, help="of the images (5)")
@@ -84,9 +82,9 @@ def compare(arguments: argparse.Namespace) -> None:
     # Not before the environment is set: OpenMP reads it when torch is loaded.
     from timed_fit import read_setting, train
 
-    from pipelines.training.runtime import one_process
+    from pipelines.training.runtime import this_process
 
-    paths, runtime = Paths(arguments.root.resolve()), one_process(arguments.threads)
+    paths, runtime = Paths(arguments.root.resolve()), this_process(arguments.threads)
     comparison = _COMPARISONS[arguments.compare]
     setting = read_setting(paths, arguments.task, runtime)
     data, labels = setting.data, setting.data.summary.labels

@@ -17,14 +17,12 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
-from report import header, make_parser, run, say, table
+from report import header, make_parser, run, say, table, tasks_with
 
-from pipelines.errors import MissingDataError
 from pipelines.export.latency import paired_ms, speedup
 from pipelines.paths import Paths, TaskPaths
 from pipelines.serving.predictor import Predictor
@@ -35,8 +33,7 @@ if TYPE_CHECKING:
 
 def main() -> int:
     """Parse, time, print."""
-    parser = make_parser(__doc__)
-    parser.add_argument("--root", type=Path, default=Path(), help="project or workspace")
+    parser = make_parser(__doc__, has_root=True)
     parser.add_argument("--task", nargs="+", help="all that have a bundle by default")
     parser.add_argument("--runs", type=int, default=100, help="counted runs of each (100)")
     parser.add_argument(
@@ -52,13 +49,7 @@ def main() -> int:
 def compare(arguments: argparse.Namespace) -> None:
     """Print a table with a row a task."""
     paths = Paths(arguments.root)
-    found = [path.parents[1].name for path in sorted(paths.models_dir.glob("*/mobile/bundle.json"))]
-    tasks = arguments.task or found
-    if not tasks:
-        raise MissingDataError(
-            f"{paths.models_dir}: expected models/<task>/mobile/bundle.json, found none. "
-            f"Run `make repro` first."
-        )
+    tasks = tasks_with(paths, "bundle.json", arguments.task, at_least=1)
     header("Latency of the model alone")
     say(
         f"Batch 1, one thread, median of {arguments.runs} runs in turns; ratios are medians over "

@@ -24,13 +24,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import psutil
 from PIL import Image
-from report import ROOT, header, make_parser, run, say, table
+from report import ROOT, header, make_parser, run, say, table, tasks_with
 
 from pipelines.commands.app import SERVER_ENVIRONMENT, command_line
 from pipelines.errors import ConfigError
@@ -70,8 +69,7 @@ class Seen:
 
 def main() -> int:
     """Parse, load, print."""
-    parser = make_parser(__doc__)
-    parser.add_argument("--root", type=Path, default=Path(), help="project or workspace")
+    parser = make_parser(__doc__, has_root=True)
     parser.add_argument("--people", type=int, default=20)
     parser.add_argument("--seconds", type=float, default=120)
     return run(load, parser)
@@ -83,9 +81,7 @@ def load(arguments: argparse.Namespace) -> None:
     if chromium is None:
         raise ConfigError("Chromium is not installed (apt: chromium).")
     paths = Paths(arguments.root)
-    tasks = [path.parents[1].name for path in sorted(paths.models_dir.glob("*/mobile/bundle.json"))]
-    if not tasks:
-        raise ConfigError(f"{paths.models_dir}: there is no model. Run `make repro` first.")
+    tasks = tasks_with(paths, "bundle.json", None, at_least=1)
     seen = Seen()
     with served(paths) as (address, process), watched(process, seen):
         asyncio.run(crowd(chromium, address, tasks, arguments.people, arguments.seconds, seen))
@@ -180,26 +176,13 @@ async def person(page: Any, number: int, photos: list[bytes], end: float, seen: 
             )
             await page.wait_for_function(_ANSWERED, arg=name, timeout=_WAIT_MS)
         except Exception as err:  # noqa: BLE001 - a fault of any kind is what is counted
-            seen.faults.append(f"{number}: {str(err).splitlines()[0]} {await state(page)}")
+            seen.faults.append(f"{number}: {str(err).splitlines()[0]}")
         else:
             seen.answers_s.append(time.monotonic() - start)
         if await page.locator("[data-testid=stException]").count():
             seen.faults.append(f"{number}: an exception is on the page")
         turn += 1
         await asyncio.sleep(float(rng.uniform(*_THINK_S)))
-
-
-async def state(page: Any) -> str:
-    """What the page shows, for the report of a fault."""
-    return str(
-        await page.evaluate(
-            """() => JSON.stringify([
-              document.querySelectorAll('[data-testid=stFileChip]').length,
-              document.querySelector('.stApp')?.dataset,
-              document.querySelector('.fl-phone img')?.alt,
-              document.querySelector('.fl-phone')?.innerText.slice(0, 60)])"""
-        )
-    )
 
 
 def photo(number: int) -> bytes:

@@ -1,67 +1,52 @@
-"""Peak memory of a process and of all that it starts, sampled from /proc (Linux)."""
+"""Peak memory of a process and of all that it starts."""
 
 from __future__ import annotations
 
-import os
 import threading
-from collections import defaultdict
-from pathlib import Path
-from types import TracebackType
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 
-_PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
+import psutil
 
 
-class PeakMemory:
-    """Watches a process tree while the `with` block runs.
+@dataclass(slots=True)
+class Peak:
+    """The largest sum of resident memory so far.
 
-    Attributes:
-        peak_bytes: largest sum of resident memory so far. Pages that processes share count in each,
-            so it is an upper bound.
+    Pages that processes share count in each, so it is an upper bound.
     """
 
-    def __init__(self, pid: int, interval_s: float = 0.5) -> None:
-        self.peak_bytes = 0
-        self._pid, self._interval_s = pid, interval_s
-        self._done = threading.Event()
-        self._watcher = threading.Thread(target=self._watch, daemon=True)
+    n_bytes: int = 0
 
-    def __enter__(self) -> PeakMemory:
-        self._watcher.start()
-        return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        self._done.set()
-        self._watcher.join()
+@contextmanager
+def peak_memory(pid: int, interval_s: float = 0.5) -> Iterator[Peak]:
+    """Watch a process tree while the block runs."""
+    peak, done = Peak(), threading.Event()
 
-    def _watch(self) -> None:
+    def watch() -> None:
         while True:
-            self.peak_bytes = max(self.peak_bytes, tree_bytes(self._pid))
-            if self._done.wait(self._interval_s):
+            peak.n_bytes = max(peak.n_bytes, tree_bytes(pid))
+            if done.wait(interval_s):
                 return
+
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield peak
+    finally:
+        done.set()
+        watcher.join()
 
 
 def tree_bytes(pid: int) -> int:
-    """Resident memory of a process and its descendants, in bytes; 0 if it is gone."""
-    children: dict[int, list[int]] = defaultdict(list)
-    resident: dict[int, int] = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        try:
-            # The name, in brackets, may hold spaces and brackets itself.
-            values = stat.read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-        except OSError:
-            continue  # It ended between the listing and the reading.
-        number = int(stat.parent.name)
-        # Fields 4 (parent) and 24 (resident pages) of proc_pid_stat(5); the first here is field 3.
-        children[int(values[1])].append(number)
-        resident[number] = int(values[21]) * _PAGE_BYTES
-    total, waiting = 0, [pid]
-    while waiting:
-        number = waiting.pop()
-        total += resident.get(number, 0)
-        waiting += children.get(number, [])
+    """Resident memory of a process and its descendants; 0 if it is gone."""
+    total = 0
+    # Each may end between the listing and the reading.
+    with suppress(psutil.NoSuchProcess):
+        parent = psutil.Process(pid)
+        for process in (parent, *parent.children(recursive=True)):
+            with suppress(psutil.NoSuchProcess):
+                total += process.memory_info().rss
     return total

@@ -11,6 +11,7 @@ known. Then pictures are stored once more, changed a little, and sought among th
 from __future__ import annotations
 
 import argparse
+import contextlib
 import csv
 import io
 from collections.abc import Callable
@@ -33,14 +34,7 @@ _SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff"}
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
-    """A set of images.
-
-    Attributes:
-        files: of the images.
-        labels: of each; empty where none is stated.
-        groups: of each; its path where none is stated.
-        prints: of each.
-    """
+    """A set of images; a label that is not stated is empty, a group the image's path."""
 
     files: list[Path]
     labels: list[str]
@@ -74,33 +68,22 @@ def measure(arguments: argparse.Namespace) -> None:
 
 
 def read(folder: Path) -> Pictures:
-    """The images of a folder that can be read, with label and group.
-
-    Args:
-        folder: a folder a class, or records.csv.
-    """
-    listed: list[tuple[str, str, str]] = []
+    """The images of a folder that can be read, with label and group."""
     if (folder / TABLES[0]).is_file():
         with (folder / TABLES[0]).open(encoding="utf-8-sig", newline="") as stream:
-            for row in csv.DictReader(stream):
-                listed.append(
-                    (row["path"], row.get("label") or "", row.get("group") or row["path"])
-                )
+            rows = list(csv.DictReader(stream))
     else:
-        for file in sorted(folder.rglob("*")):
-            if file.suffix.lower() in _SUFFIXES:
-                path = file.relative_to(folder).as_posix()
-                listed.append((path, path.split("/")[0], path))
+        files = (f for f in sorted(folder.rglob("*")) if f.suffix.lower() in _SUFFIXES)
+        paths = [file.relative_to(folder).as_posix() for file in files]
+        rows = [{"path": path, "label": path.split("/")[0]} for path in paths]
     found = Pictures([], [], [], [])
-    for path, label, group in listed:
-        try:
-            grey = glance(folder / path, side_px=GLANCE_PX).grey
-        except CorruptImageError:
-            continue
-        found.files.append(folder / path)
-        found.labels.append(label)
-        found.groups.append(group)
-        found.prints.append(fingerprint(grey))
+    for row in rows:
+        file = folder / row["path"]
+        with contextlib.suppress(CorruptImageError):
+            found.prints.append(fingerprint(glance(file, side_px=GLANCE_PX).grey))
+            found.files.append(file)
+            found.labels.append(row.get("label") or "")
+            found.groups.append(row.get("group") or row["path"])
     if not found.files:
         raise MissingDataError(f"{folder}: no image was found. Expected a folder a class.")
     return found
@@ -181,14 +164,7 @@ CHANGES: dict[str, Callable[[Image.Image], bytes]] = {
 def copies_found(
     pictures: Pictures, max_bits: int, n_copies: int, seed: int
 ) -> list[tuple[int, int, int]]:
-    """By change: copies made, found before, found after.
-
-    Args:
-        pictures: of one set; each change's copies are put beside them.
-        max_bits: of the hash.
-        n_copies: pictures that are changed, at most.
-        seed: draws them.
-    """
+    """By change: copies made, found before, found after."""
     n = len(pictures.files)
     chosen = np.random.default_rng(seed).permutation(n)[:n_copies]
     rows = []

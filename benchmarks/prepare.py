@@ -25,7 +25,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
-from memory import PeakMemory
+from memory import peak_memory
 from PIL import Image, ImageOps
 from report import header, make_parser, run, say, table
 
@@ -182,10 +182,10 @@ def row(folder: Path, repeat: int, max_timed: int) -> list[str]:
 def peak_bytes(folder: Path) -> int:
     """Peak memory of this process while it looks at a whole folder."""
     files = files_in(folder)
-    with PeakMemory(os.getpid(), _SAMPLE_S) as memory:
+    with peak_memory(os.getpid(), _SAMPLE_S) as peak:
         # Kept, as `prepare` keeps them.
         kept = list(examine_all(folder, files, min_side_px=1))
-    return memory.peak_bytes if kept else 0
+    return peak.n_bytes if kept else 0
 
 
 if __name__ == "__main__":

@@ -17,7 +17,8 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 # What the command line does before it starts anything.
-from pipelines.errors import PipelineError
+from pipelines.errors import MissingDataError, PipelineError
+from pipelines.paths import Paths
 from pipelines.quiet import go_quiet
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -80,8 +81,27 @@ def run(work: Callable[[argparse.Namespace], None], parser: argparse.ArgumentPar
     return 0
 
 
-def make_parser(description: str | None) -> argparse.ArgumentParser:
+def make_parser(description: str | None, *, has_root: bool = False) -> argparse.ArgumentParser:
     """A parser whose help is the script's docstring."""
-    return argparse.ArgumentParser(
+    parser = argparse.ArgumentParser(
         description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
+    if has_root:
+        parser.add_argument("--root", type=Path, default=Path(), help="project or workspace")
+    return parser
+
+
+def tasks_with(paths: Paths, file: str, wanted: Sequence[str] | None, at_least: int) -> list[str]:
+    """Tasks that have such a file beside their models, and are wanted; None wants all.
+
+    Raises:
+        MissingDataError: if they are fewer than needed.
+    """
+    found = sorted(path.parents[1].name for path in paths.models_dir.glob(f"*/mobile/{file}"))
+    tasks = [task for task in found if wanted is None or task in wanted]
+    if len(tasks) < at_least:
+        raise MissingDataError(
+            f"{paths.models_dir}: expected at least {at_least} models/<task>/mobile/{file}, found "
+            f"{len(tasks)}. Run `make repro` first."
+        )
+    return tasks

@@ -22,7 +22,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from memory import PeakMemory
+from memory import peak_memory
 from report import ROOT, header, make_parser, run, say, table
 
 from pipelines.errors import ConfigError, MissingDataError, PipelineError
@@ -38,14 +38,7 @@ _NOT_INHERITED = ("MAKEFLAGS", "MAKELEVEL", "MFLAGS", "MAKEOVERRIDES", "MLFLOW_T
 
 @dataclass(frozen=True, slots=True)
 class Made:
-    """One `make`, and what it took.
-
-    Attributes:
-        elapsed_s: wall time.
-        peak_bytes: of all its processes.
-        stages: that ran, in their order.
-        returncode: of make.
-    """
+    """One `make`, what it and its processes took, and the stages that ran."""
 
     elapsed_s: float
     peak_bytes: int
@@ -54,13 +47,8 @@ class Made:
 
     def row(self, what: str) -> list[str]:
         """The cells of its row."""
-        return [
-            what,
-            f"{self.elapsed_s:.1f}",
-            f"{self.peak_bytes / 1e6:,.0f}",
-            f"{len(self.stages)}",
-            str(self.returncode),
-        ]
+        took = [f"{self.elapsed_s:.1f}", f"{self.peak_bytes / 1e6:,.0f}"]
+        return [what, *took, str(len(self.stages)), str(self.returncode)]
 
 
 def main() -> int:
@@ -131,7 +119,7 @@ def make(target: str, root: Path) -> Made:
             text=True,
             errors="replace",
         ) as process,
-        PeakMemory(process.pid) as memory,
+        peak_memory(process.pid) as peak,
     ):
         lines = []
         for line in process.stdout or ():
@@ -139,7 +127,7 @@ def make(target: str, root: Path) -> Made:
             lines.append(line)
         returncode = process.wait()
     elapsed_s = time.perf_counter() - start
-    return Made(elapsed_s, memory.peak_bytes, stages_run(lines), returncode)
+    return Made(elapsed_s, peak.n_bytes, stages_run(lines), returncode)
 
 
 def stages_run(lines: Sequence[str]) -> list[str]:

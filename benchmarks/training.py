@@ -21,7 +21,6 @@ import os
 import statistics
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from report import header, make_parser, run, say, table
@@ -34,8 +33,7 @@ if TYPE_CHECKING:
 
 def main() -> int:
     """Parse, train, print."""
-    parser = make_parser(__doc__)
-    parser.add_argument("--root", type=Path, default=Path(), help="project or workspace")
+    parser = make_parser(__doc__, has_root=True)
     parser.add_argument("--task", required=True)
     parser.add_argument("--within", type=float, default=0.01, help="of test accuracy (0.01)")
     parser.add_argument("--epochs", type=int, default=12, help="of full (12)")
@@ -52,9 +50,9 @@ def compare(arguments: argparse.Namespace) -> None:
     from timed_fit import read_setting, train
 
     from pipelines.data.manifest import SPLITS, in_split
-    from pipelines.training.runtime import one_process
+    from pipelines.training.runtime import this_process
 
-    paths, runtime = Paths(arguments.root.resolve()), one_process(arguments.threads)
+    paths, runtime = Paths(arguments.root.resolve()), this_process(arguments.threads)
     # A refit is one more training by either strategy, and on other images than full's epochs see.
     setting = read_setting(paths, arguments.task, runtime, is_warm=arguments.warm).changed(
         refit=False

@@ -1,8 +1,7 @@
-"""Where images come from: the kinds of ``fetch.source``.
+"""datasets/<task>/card.yaml -> `DatasetCard`: what is true of a data set, whoever trains on it.
 
-datasets/<task>/card.yaml -> `DatasetCard`: what is true of a data set, whoever trains on it.
-
-What changes a result is in params.yaml instead. Called by the stages, the report and the apps.
+What changes a result is in params.yaml instead; the kinds of ``fetch.source`` that stand there are
+here, since a card names one, too. Called by the stages, the report and the apps.
 """
 
 from __future__ import annotations
@@ -259,7 +258,7 @@ class DatasetCard(Strict):
             unknown = set(self.source.fetch.source.labels.values()) - set(self.labels)
             if unknown:
                 raise ValueError(f"source.fetch names no class: {', '.join(sorted(unknown))}")
-        unknown = set(self.next_steps) - {entry.label for entry in self.classes}
+        unknown = set(self.next_steps) - set(self.labels)
         if unknown:
             raise ValueError(f"next_steps names no class: {', '.join(sorted(unknown))}")
         return self
@@ -280,10 +279,9 @@ class DatasetCard(Strict):
         return frozenset(entry.label for entry in self.classes if entry.is_alarm)
 
     def label_of(self, folder_name: str) -> str | None:
-        """The label that a folder name stands for, or None; case and Unicode form do not matter.
+        """The label that a class's label or source name stands for, or None.
 
-        Args:
-            folder_name: a label, or one of a class's source names.
+        Case and Unicode form do not matter.
         """
         return self._label_by_name.get(_folded(folder_name))
 
@@ -301,10 +299,7 @@ def _folded(name: str) -> str:
 
 
 def load_card(path: Path) -> DatasetCard:
-    """The card at ``path``.
-
-    Args:
-        path: datasets/<task>/card.yaml.
+    """The card at datasets/<task>/card.yaml.
 
     Raises:
         ConfigError: if the file is absent or breaks a rule, or its ``task`` is not its folder.

@@ -1,9 +1,8 @@
 """YAML 1.2 in, validated values out, one clear line when that fails.
 
 Used by `config` and `card`, so that both files are read by one parser (ruamel, as DVC reads them:
-`1e-3` is a number and the label `no` a string) and complain in one form.
-
-Numbers with a bound, as the sections of params.yaml take them.
+`1e-3` is a number and the label `no` a string), complain in one form, and bound their numbers by
+the same types.
 """
 
 from __future__ import annotations
@@ -49,10 +48,7 @@ M = TypeVar("M", bound=BaseModel)
 
 
 def read_yaml(path: Path) -> dict[str, Any]:
-    """The mapping that a YAML file holds; keys that start with ``_`` (anchors) are dropped.
-
-    Args:
-        path: an UTF-8 file of YAML 1.2.
+    """The mapping that a UTF-8 file holds; keys that start with ``_`` (anchors) are dropped.
 
     Raises:
         ConfigError: if the file is absent, not YAML, or not a mapping.
@@ -113,13 +109,7 @@ def _weight(node: Node, known: dict[int, int]) -> int:
 
 
 def validate(model: type[M], document: object, path: Path, prefix: str = "") -> M:
-    """A document as a value of ``model``.
-
-    Args:
-        model: the type to build.
-        document: what `read_yaml` gave, or a part of it.
-        path: the file, for the message.
-        prefix: keys above the part, for the message, e.g. ``tasks.fish``.
+    """A document, or its part below the keys ``prefix`` (``tasks.fish``), as a ``model``.
 
     Raises:
         ConfigError: names the file, the key, the rule and the value of the first fault, and says
@@ -128,9 +118,11 @@ def validate(model: type[M], document: object, path: Path, prefix: str = "") -> 
     try:
         return model.model_validate(document)
     except ValidationError as err:
-        # A misspelt key is two faults, and the unknown key says more than the one that is missing.
+        # A misspelt key is two faults, and the unknown key says more than the one that is missing;
+        # of what a value may be instead, a broken rule says more than another type.
+        told = {"extra_forbidden": 0, "value_error": 1}
         faults = sorted(
-            err.errors(include_url=False), key=lambda fault: fault["type"] != "extra_forbidden"
+            err.errors(include_url=False), key=lambda fault: told.get(fault["type"], len(told))
         )
         first = faults[0]
         key = ".".join([*([prefix] if prefix else []), *(str(part) for part in first["loc"])])

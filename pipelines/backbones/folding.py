@@ -71,11 +71,7 @@ def fold_batch_norms(module: Module, example: Tensor | None = None) -> Module:
 
 
 def batch_norms_of(module: nn.Module) -> tuple[str, ...]:
-    """Names of the batch norms that a network has.
-
-    Args:
-        module: folded or not.
-    """
+    """Names of the batch norms that a network has."""
     return tuple(n for n, m in module.named_modules() if isinstance(m, nn.BatchNorm2d))
 
 

@@ -17,7 +17,6 @@ class Classifier(nn.Module):
 
     Attributes:
         blocks: the backbone, in order; the last may be a `BehindPool`.
-        head: from the embedding to the logits.
         cut: first block of the tail.
     """
 
@@ -28,14 +27,7 @@ class Classifier(nn.Module):
         self.cut = cut
 
     def trunk(self, pixels: Tensor) -> Tensor:
-        """Activations at the cut.
-
-        Args:
-            pixels: (n, 3, h, w), normalised.
-
-        Returns:
-            (n, c, h', w').
-        """
+        """Normalised pixels, (n, 3, h, w), to activations at the cut, (n, c, h', w')."""
         for block in self.blocks[: self.cut]:
             pixels = block(pixels)
         return pixels
@@ -46,40 +38,21 @@ class Classifier(nn.Module):
         return len(self.blocks) - isinstance(self.blocks[-1], BehindPool)
 
     def embed(self, activations: Tensor, first: int | None = None) -> Tensor:
-        """Features of activations, pooled, behind all blocks.
+        """Activations, (n, c, h', w'), to pooled features behind all blocks, (n, n_features).
 
-        Args:
-            activations: (n, c, h', w').
-            first: block that reads them; None for the first of the tail.
-
-        Returns:
-            (n, n_features).
+        The block ``first`` reads them; by default the first of the tail.
         """
         for block in self.blocks[self.cut if first is None else first :]:
             activations = block(activations)
         return activations.mean(dim=(2, 3))
 
     def tail(self, activations: Tensor) -> Tensor:
-        """Logits of activations at the cut.
-
-        Args:
-            activations: (n, c, h', w'), as `trunk` gives them.
-
-        Returns:
-            (n, n_classes).
-        """
+        """Activations at the cut to logits, (n, n_classes)."""
         logits: Tensor = self.head(self.embed(activations))
         return logits
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits and embedding of pictures.
-
-        Args:
-            pixels: (n, 3, h, w), normalised.
-
-        Returns:
-            (n, n_classes) and (n, n_features).
-        """
+        """Normalised pixels to logits, (n, n_classes), and embedding, (n, n_features)."""
         embedding = self.embed(self.trunk(pixels))
         return self.head(embedding), embedding
 
@@ -87,14 +60,7 @@ class Classifier(nn.Module):
 def make_head(
     n_features: int, n_classes: int, hidden: Sequence[int], dropout: float
 ) -> nn.Sequential:
-    """A head: hidden layers with ReLU, dropout, and a linear layer.
-
-    Args:
-        n_features: width of the embedding.
-        n_classes: number of logits.
-        hidden: widths of hidden layers; none for a linear head.
-        dropout: probability, before the last layer.
-    """
+    """A head: hidden layers of some widths with ReLU, dropout, and a linear layer."""
     layers: list[nn.Module] = []
     width = n_features
     for next_width in hidden:
@@ -120,11 +86,6 @@ def make_classifier(
     """An untrained classifier.
 
     Args:
-        name: of the backbone.
-        width: multiplier of its channels.
-        n_classes: number of logits, at least 2.
-        hidden: widths of the head's hidden layers.
-        dropout: of the head, in [0, 1).
         cut: first block of the tail; None for the backbone's default.
         seed: draws the initial weights; the global generator is left as it was.
 

@@ -1,16 +1,10 @@
-"""What a backbone says of itself, and what is found out by asking its network.
+"""Backbones by name, what is found out by asking them, and the one door to torchvision and timm.
 
 A backbone is a row of blocks. A cut splits the row into a trunk, which stays frozen and whose
 output can be cached, and a tail, which is trained. Where a network has layers behind its pool (the
 ``conv_head`` of timm's MobileNetV3), they are its last block, a `BehindPool`: they belong to the
 embedding. Strides, channels, the default cut and the embedding's width are never typed by hand: the
 network is run on a tensor that has a shape and no values.
-
-References:
-    timm's ``FeatureInfo`` (timm.models._features), whose strides and channels these taps have; but
-    it counts MobileNetV3's last 1x1 convolution, and not MobileNetV2's.
-
-Backbones by name, and the one door to torchvision and timm.
 
 The files of ``families`` are found by looking, and nothing lists them: adding a backbone is one
 entry there, which re-runs no stage of a task that uses another (`pipelines.stages.code`).
@@ -21,6 +15,10 @@ operators that its compiled half would have declared. Declaring their schemas fi
 (pytorch/vision#9077, #9085; ADR 0002). Beside the torch that it was built for, the compiled half
 declares them itself, and a second declaration would abort the process. timm imports torchvision, so
 it comes through here too.
+
+References:
+    timm's ``FeatureInfo`` (timm.models._features), whose strides and channels these taps have; but
+    it counts MobileNetV3's last 1x1 convolution, and not MobileNetV2's.
 """
 
 from __future__ import annotations
@@ -51,6 +49,11 @@ Padding = Literal["symmetric", "same"]
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
+_FAMILIES = "pipelines.backbones.families"
+_SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
+#: Kept alive: the declarations go when their library object goes.
+_DECLARED: list[torch.library.Library] = []
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Input:
@@ -62,7 +65,7 @@ class Input:
         std: RGB, of pixels in [0, 1].
         interpolation: of the resize before the crop. The phone page knows ``bilinear`` alone, and
             refuses a bundle that asks for another.
-        padding: ``symmetric`` as torch pads; ``same`` as TensorFlow does, see `layers`.
+        padding: ``symmetric`` as torch pads; ``same`` as TensorFlow does, see `heads`.
     """
 
     px: int = 224
@@ -237,13 +240,7 @@ class Backbone:
         return shapes
 
 
-# -- registry -------------------------------------------------------------------------------------
-_SCHEMA = "(Tensor dets, Tensor scores, float iou_threshold) -> Tensor"
-#: Kept alive: the declarations go when their library object goes.
-_DECLARED: list[torch.library.Library] = []
-_FAMILIES = "pipelines.backbones.families"
-
-
+# -- torchvision and timm -------------------------------------------------------------------------
 def torchvision_models() -> ModuleType:
     """``torchvision.models``, imported safely."""
     _declare_missing_operators()
@@ -300,10 +297,6 @@ def all_widths() -> list[Backbone]:
 
 def backbone(name: str, width: float = 1.0) -> Backbone:
     """The backbone of that name and width.
-
-    Args:
-        name: of its entry.
-        width: multiplier of its channels.
 
     Raises:
         ConfigError: if there is none; lists those that are.

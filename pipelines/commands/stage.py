@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from contextlib import nullcontext
 from pathlib import Path
 
 from pipelines import locks
@@ -11,6 +12,7 @@ from pipelines.commands.answer import Answer
 from pipelines.config.params import TaskParams, load_params
 from pipelines.errors import ConfigError
 from pipelines.paths import Paths
+from pipelines.training.runtime import rank_and_world
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -27,7 +29,10 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     # One that is not there is told by the stage that needs it.
     if card.is_file():
         _check_kind(card)
-    with locks.hold(paths.task(task).lock, f"{verb} {task}"):
+    # One training may be several processes: its primary alone holds the lock, and alone writes.
+    is_primary = verb != "train" or rank_and_world()[0] == 0
+    lock = paths.task(task).lock
+    with locks.hold(lock, f"{verb} {task}") if is_primary else nullcontext():
         _run(verb, task, section, params.seed, paths)
     return Answer()
 

@@ -64,11 +64,7 @@ class Account:
         return list(dict.fromkeys(named))
 
     def refused_of(self, name: str) -> Counter[str]:
-        """By reason, the refused files of one class.
-
-        Args:
-            name: of the class.
-        """
+        """By reason, the refused files of one class."""
         return Counter({why: n for (owner, why), n in self.refused.items() if owner == name})
 
     def as_text(self, what: str, names: Mapping[str, str] | None = None, read: str = "read") -> str:
@@ -128,7 +124,6 @@ def account(
     """Count every file once.
 
     Args:
-        files: of the source.
         read: by path, the class of each image that was read.
         refused: by path, the class and the reason of each that was not; a path that is no file is
             a row of a table whose file is not there.
@@ -146,7 +141,7 @@ def account(
             counted.read[read[path]] += 1
         elif path in refused:
             name, reason = refused[path]
-            counted.refused[name, in_short(reason)] += 1
+            counted.refused[name, _in_short(reason)] += 1
         elif path in unused:
             counted.passed[unused[path], ""] += 1
         else:
@@ -158,22 +153,16 @@ def account(
     return counted
 
 
-def in_short(reason: str) -> str:
-    """A reason without what differs from file to file, so that like reasons are counted together.
-
-    Args:
-        reason: one line, e.g. ``8 x 8 px; the shorter side must have at least 16 px``.
-    """
+def _in_short(reason: str) -> str:
+    """A reason without what differs from file to file, so that like ones are counted together."""
     if reason in _EXTRAS:
         return reason
     return _DIGITS.sub("…", _DETAIL.sub("", reason)) or reason
 
 
-def _cells(
-    name: str, n_read: int, n_refused: int, n_passed: int, why: str
-) -> tuple[str, str, str, str, str, str]:
+def _cells(name: str, n_read: int, n_refused: int, n_passed: int, why: str) -> tuple[str, ...]:
     counts = (n_read + n_refused + n_passed, n_read, n_refused, n_passed)
-    return (shown(name), *(f"{n:,}" if n else "-" for n in counts), why)  # type: ignore[return-value]
+    return (shown(name), *(f"{n:,}" if n else "-" for n in counts), why)
 
 
 # -- losses ---------------------------------------------------------------------------------------
@@ -185,10 +174,9 @@ CONFLICT = "copies under two labels"
 def check_classes(
     counted: Account, max_loss: float, names: Mapping[str, str], where: str, task: str
 ) -> None:
-    """Nothing, if each class keeps enough of its images.
+    """Nothing, if each class keeps enough of its images; exact copies of a kept one are no loss.
 
     Args:
-        counted: files by label. Exact copies of an image that is kept are no loss.
         max_loss: largest share of a class's files, rows without a file included, that may be lost.
         names: what people call each label.
         where: the raw folder, for messages.
@@ -232,7 +220,6 @@ def check_all(
     """Nothing, if the files that cannot be used are few enough.
 
     Args:
-        counted: files by label.
         first: path and reason of the first files that cannot be used.
         max_fraction: largest share of them.
         where: the raw folder, for messages.

@@ -3,13 +3,11 @@
 Decoding and hashing release the interpreter lock, so threads keep every core at work on
 photographs. A pool of processes hangs for ever if the system ends a worker while it writes.
 Only small tuples are kept and only a window of files is in flight, so memory does not grow with the
-images. A bad file becomes a `Refused`; it never stops the others. Once the files were read, their
-content says which are DICOM, and which of these show the same patient: the default group where
-nobody states another (docs/adr/0021). Called by `prepare` and `validate`.
+images. A bad file becomes a `Refused`; it never stops the others.
 
-The range of deep pixels that a whole set has: measured, proposed, and told where files leave it.
-
-Called by `new`, which writes it into the first card, and by `prepare`, which proposes it.
+What only the files' content says of a whole set follows: which DICOM files show the same patient,
+the default group where nobody states another (docs/adr/0021); and the range of deep pixels, which
+`new` writes into the first card and `prepare` proposes.
 """
 
 from __future__ import annotations
@@ -28,11 +26,12 @@ from pipelines.data.deep_files import is_deep_png
 from pipelines.data.dicom import patient_key
 from pipelines.data.fingerprints import GLANCE_PX, Fingerprint, fingerprint
 from pipelines.data.images import glance, is_deep, levels_of, read_file
-from pipelines.data.manifest import Record
+from pipelines.data.manifest import Entry, Record, Split
 from pipelines.data.pixel_range import AS_IT_COMES, Reading, UnscaledError, outside_words
 from pipelines.data.workers import ordered_map
 from pipelines.errors import CorruptImageError, DataError
 from pipelines.paths import TaskPaths
+from pipelines.progress import track
 
 #: Files in flight: their bytes and half-decoded pictures are what this costs in memory.
 _WINDOW = 32
@@ -70,14 +69,7 @@ class Refused(NamedTuple):
 def examine(
     raw_dir: Path, path: str, min_side_px: int, reading: Reading = AS_IT_COMES
 ) -> Seen | Refused:
-    """What one file is.
-
-    Args:
-        raw_dir: folder that ``path`` is relative to.
-        path: POSIX path.
-        min_side_px: images with a shorter side below this are refused.
-        reading: of the data set.
-    """
+    """What one file is; images with a shorter side below ``min_side_px`` are refused."""
     file = raw_dir / path
     try:
         data = read_file(file, path)
@@ -110,19 +102,49 @@ def examine(
 def examine_all(
     raw_dir: Path, paths: Sequence[str], *, min_side_px: int, reading: Reading = AS_IT_COMES
 ) -> Iterator[Seen | Refused]:
-    """What each file is, in the order of ``paths``.
-
-    Args:
-        raw_dir: folder that the paths are relative to.
-        paths: POSIX paths.
-        min_side_px: as for `examine`.
-        reading: of the data set.
-    """
+    """What each file is, in the order of ``paths``."""
 
     def examine_one(path: str) -> Seen | Refused:
         return examine(raw_dir, path, min_side_px, reading)
 
     return ordered_map(examine_one, paths, window=_WINDOW)
+
+
+def decode(
+    raw_dir: Path, paths: Sequence[str], min_side_px: int, reading: Reading, what: str
+) -> tuple[list[Seen], list[Refused]]:
+    """The files that may enter and those that may not, shown by a bar that says ``what``."""
+    seen, refused = list[Seen](), list[Refused]()
+    for found in track(
+        examine_all(raw_dir, paths, min_side_px=min_side_px, reading=reading), what, len(paths)
+    ):
+        if isinstance(found, Refused):
+            refused.append(found)
+        else:
+            seen.append(found)
+    return seen, refused
+
+
+def entries_of(
+    seen: Iterable[Seen],
+    records: Iterable[Record],
+    groups: Iterable[str],
+    splits: Iterable[Split],
+) -> list[Entry]:
+    """The rows of a manifest, from what is known of each image."""
+    return [
+        Entry(
+            path=image.path,
+            label=record.label,
+            group=group,
+            source=record.source,
+            split=split,
+            sha256=image.sha256,
+            width_px=image.width_px,
+            height_px=image.height_px,
+        )
+        for image, record, group, split in zip(seen, records, groups, splits, strict=True)
+    ]
 
 
 # -- patients -------------------------------------------------------------------------------------
@@ -137,11 +159,6 @@ def by_patient(
     Patients are told apart by a hash with a salt that is drawn anew each time and never leaves
     this function; a group is called by the first of its files, so that the result is the same
     each time and says nothing of the id.
-
-    Args:
-        record_of: by path; a record whose group is its path states none.
-        seen: what each file is.
-        raw_dir: where the files lie.
 
     Returns:
         By path, the records that change. A file without a patient's id stays a group of its own.
@@ -169,10 +186,9 @@ def by_patient(
     }
 
 
-# -- range of set ---------------------------------------------------------------------------------
-
+# -- range of the set -----------------------------------------------------------------------------
 #: Deep files that are measured at most: half a minute for radiographs of 4 megapixels.
-MAX_MEASURED = 500
+_MAX_MEASURED = 500
 BitDepth = Literal[8, 10, 12, 14, 16, 32]
 _BIT_DEPTHS: tuple[BitDepth, ...] = (10, 12, 14, 16)
 _FULL_16 = 65_535.0
@@ -183,14 +199,11 @@ _PNG, _NEVER_DEEP = b"\x89PNG", (b"\xff\xd8\xff", b"GIF8", b"BM", b"RIFF")
 
 @dataclass(frozen=True, slots=True)
 class MeasuredRange:
-    """The stored values of the deep files of a set.
+    """The stored values of the deep files of a set, from the least to the greatest.
 
     Attributes:
-        low: the least.
-        high: the greatest.
         bit_depth: that holds them, as a card states it.
-        n_files: deep files.
-        n_measured: of them, those that were measured.
+        n_files: deep files, of which ``n_measured`` were measured.
     """
 
     low: float
@@ -205,17 +218,13 @@ class MeasuredRange:
 
 
 def measure_range(paths: Sequence[Path]) -> MeasuredRange | None:
-    """The stored values of the deep files among some.
+    """The stored values of the deep files among some; None where none has a finite value.
 
-    Args:
-        paths: files; those that are not deep, or no images, are passed over. Of more than
-            `MAX_MEASURED` deep ones, so many are measured, evenly spread.
-
-    Returns:
-        None where there is no deep file, or none with a finite value.
+    Files that are not deep, or no images, are passed over. Of more than `_MAX_MEASURED` deep ones,
+    so many are measured, evenly spread.
     """
     deep = [path for path in paths if _is_deep(path)]
-    step = max(1, -(-len(deep) // MAX_MEASURED))
+    step = max(1, -(-len(deep) // _MAX_MEASURED))
     extents, is_integer = list[tuple[float, float]](), True
     for path in deep[::step]:
         try:
@@ -239,9 +248,6 @@ def measure_range(paths: Sequence[Path]) -> MeasuredRange | None:
 def check_scale(refused: Sequence[Refused], files: TaskPaths) -> None:
     """Stop where deep files have no scale, and propose the one that the set has.
 
-    Args:
-        refused: files that could not be used.
-
     Raises:
         DataError: names how many, an example, their values, and what to write into the card.
     """
@@ -264,12 +270,7 @@ def check_scale(refused: Sequence[Refused], files: TaskPaths) -> None:
 
 
 def tell_outside(task: str, seen: Iterable[Seen], reading: Reading) -> None:
-    """Warn of files that leave the stated range.
-
-    Args:
-        seen: files that were read.
-        reading: states the range.
-    """
+    """Warn of files that leave the stated range."""
     beyond = [each for each in seen if each.outside > 0]
     if beyond:
         most = max(beyond, key=lambda each: each.outside)

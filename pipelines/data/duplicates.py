@@ -1,29 +1,28 @@
-"""Which images show the same picture: candidates by hash, each settled by a closer look.
+"""Which images are the same file, which show the same picture, and the groups that follow.
 
-Hashes of pictures that share most of what they show collide: parts under a fixed camera, the black
-rim of an endoscope. Over the whole picture such a pair correlates too. So one thumbnail is moved
-and stretched onto the other by a little, as a crop would need, and brightness and contrast are
-taken out; then each small window is correlated by itself, and what differs is seen where it is.
+Exact duplicates (SHA-256) are kept once, and link their groups: bytes are bytes. Near duplicates
+are kept, and an image whose group nobody stated is put into the group of its near duplicate, so
+that no such pair can stand in two splits. Two groups that somebody stated are never joined for
+looking alike: the pair is counted and named. Pure: nothing here reads a file. Called by `prepare`
+and `validate`.
+
+Near duplicates are candidates by hash, each settled by a closer look. Hashes of pictures that share
+most of what they show collide: parts under a fixed camera, the black rim of an endoscope. Over the
+whole picture such a pair correlates too. So one thumbnail is moved and stretched onto the other by
+a little, as a crop would need, and brightness and contrast are taken out; then each small window is
+correlated by itself, and what differs is seen where it is.
 
 Two questions are kept apart. Is most of the picture the same (`_MOST`)? Then it is a copy, a crop,
 or the next frame of a video. But under a fixed camera most of the picture is the same for ever, and
 what is photographed is the small rest. So where alike images are too many for one picture (a
-`Scene`), only those count that are the same everywhere (`_EVERYWHERE`), and of those that even then
+scene), only those count that are the same everywhere (`_EVERYWHERE`), and of those that even then
 cannot be told apart, such as faultless parts, only pairs that stand out as one exposure stored
-twice. Pure NumPy; what is done about pairs is decided by `pipelines.data.duplicates`.
+twice.
 
 References:
     Baker & Matthews 2004, "Lucas-Kanade 20 years on: a unifying framework", IJCV 56, section 3
     (steepest descent on the image's gradient). Keys 1981, "Cubic convolution interpolation for
     digital image processing", equation 15, a = -1/2.
-
-Which images are the same file, which show the same picture, and the groups that follow.
-
-Exact duplicates (SHA-256) are kept once, and link their groups: bytes are bytes. Near duplicates
-(`pipelines.data.duplicates`) are kept, and an image whose group nobody stated is put into the
-group of its near duplicate, so that no such pair can stand in two splits. Two groups that somebody
-stated are never joined for looking alike: the pair is counted and named. Pure: nothing here reads
-a file. Called by `prepare` and `validate`.
 """
 
 from __future__ import annotations
@@ -40,9 +39,11 @@ from pipelines.data.fingerprints import THUMBNAIL_PX, Fingerprints, are_alike
 from pipelines.data.manifest import SPLITS, Record
 
 Floats = NDArray[np.float32]
+Indices = NDArray[np.intp]
 
+# -- a closer look --------------------------------------------------------------------------------
 #: Pairs at a time: some 40 MB.
-BATCH = 128
+_BATCH = 128
 _STEPS = 3
 #: Furthest move and stretch, in pixels at the rim: beyond, the hashes differ anyway.
 _FURTHEST_PX = 3.0
@@ -73,7 +74,7 @@ _INNER[_RIM_PX:-_RIM_PX, _RIM_PX:-_RIM_PX] = 1
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
+class _Comparison:
     """What k pairs have in common, place by place.
 
     Attributes:
@@ -89,24 +90,20 @@ class Comparison:
     largest: Floats
 
 
-def compare(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> Comparison:
-    """A close look at pairs of thumbnails; which is left and which right may change a last digit.
-
-    Args:
-        left: (k, s²) grey levels.
-        right: (k, s²) grey levels.
-    """
+def _compare(prints: Fingerprints, left: Indices, right: Indices) -> _Comparison:
+    """A close look at p pairs of images; which is left and which right may change a last digit."""
+    batches = (slice(start, start + _BATCH) for start in range(0, len(left), _BATCH))
     found = [
-        _compare(left[start : start + BATCH], right[start : start + BATCH])
-        for start in range(0, len(left), BATCH)
+        _compare_some(prints.thumbnails[left[batch]], prints.thumbnails[right[batch]])
+        for batch in batches
     ]
     if not found:
         none = np.zeros(0, np.float32)
-        return Comparison(none, none, none, none)
-    return Comparison(*(np.concatenate(part) for part in zip(*found, strict=True)))
+        return _Comparison(none, none, none, none)
+    return _Comparison(*(np.concatenate(part) for part in zip(*found, strict=True)))
 
 
-def _compare(
+def _compare_some(
     left: NDArray[np.uint8], right: NDArray[np.uint8]
 ) -> tuple[Floats, Floats, Floats, Floats]:
     shape = (len(left), THUMBNAIL_PX, THUMBNAIL_PX)
@@ -194,7 +191,6 @@ def _resampling(moves: NDArray[np.float64]) -> Floats:
 
 
 # -- near duplicates ------------------------------------------------------------------------------
-Indices = NDArray[np.intp]
 #: Given the indices of pairs, says which of them are worth a look.
 Wanted = Callable[[Indices, Indices], NDArray[np.bool_]]
 
@@ -236,20 +232,13 @@ class Found:
     """Near duplicates among n images.
 
     Attributes:
-        left: (p,) indices, each below its partner's.
-        right: (p,) indices.
+        left: (p,) indices, each below its partner's in ``right``.
         scenes: the images that look alike without being copies, one tuple of indices a scene.
     """
 
     left: Indices
     right: Indices
     scenes: tuple[tuple[int, ...], ...] = ()
-
-
-def nothing() -> Found:
-    """No pair at all."""
-    none = np.zeros(0, np.intp)
-    return Found(none, none)
 
 
 def find(
@@ -259,7 +248,6 @@ def find(
 
     Args:
         prints: of n images; their order breaks ties.
-        labels: of each image.
         max_bits: two hashes that differ in at most so many bits make a candidate.
         wanted: asked about candidates; all by default.
     """
@@ -278,7 +266,7 @@ def find(
         return together
 
     for left, right in near_pairs(prints, max_bits, is_together):
-        keep = _compare_prints(prints, left, right).quartile >= _MOST
+        keep = _compare(prints, left, right).quartile >= _MOST
         lefts.append(left[keep])
         rights.append(right[keep])
     for members in scenes:
@@ -291,10 +279,6 @@ def find(
     left, right = np.concatenate(lefts), np.concatenate(rights)
     order = np.lexsort((right, left))
     return Found(left[order], right[order], tuple(tuple(each.tolist()) for each in scenes))
-
-
-def _compare_prints(prints: Fingerprints, left: Indices, right: Indices) -> Comparison:
-    return compare(prints.thumbnails[left], prints.thumbnails[right])
 
 
 def _alike(prints: Fingerprints, max_bits: int, asked: Wanted) -> Indices:
@@ -314,7 +298,7 @@ def _alike(prints: Fingerprints, max_bits: int, asked: Wanted) -> Indices:
             i, j = left[start : start + _CLOSE_PAIRS], right[start : start + _CLOSE_PAIRS]
             news = is_news(i, j)
             i, j = i[news], j[news]
-            is_most = _compare_prints(prints, i, j).quartile >= _MOST
+            is_most = _compare(prints, i, j).quartile >= _MOST
             root = joined(root, i[is_most], j[is_most])
             np.add.at(in_vain, i[~is_most], 1)
             np.add.at(in_vain, j[~is_most], 1)
@@ -344,7 +328,7 @@ def _within(
     close = np.bitwise_count(prints.bits[left] ^ prints.bits[right]) <= max_bits
     close &= asked(left, right)
     left, right = left[close], right[close]
-    found, n = _compare_prints(prints, left, right), len(prints.bits)
+    found, n = _compare(prints, left, right), len(prints.bits)
     gap = 1 - found.least
     usual_gap = _usual(left, right, gap, n)
     is_even = found.largest <= _MAX_WINDOW * np.maximum(found.residual, 0.5)
@@ -403,7 +387,6 @@ def near_pairs(
     population count does in some seconds, exactly and without an index to get wrong.
 
     Args:
-        prints: of n images.
         max_bits: the most bits in which two hashes may differ.
         wanted: asked about each pair whose hashes are close, before the thumbnails are compared;
             it may change its answers while pairs are drawn.
@@ -434,16 +417,11 @@ def near_pairs(
 
 
 def joined(root: Indices, left: Indices, right: Indices) -> Indices:
-    """Connected components after new edges: each node's smallest connected node.
+    """(n,) connected components after new edges: each node's smallest connected node.
 
     Hook the larger root to the smaller, then halve paths until nothing moves, as in Shiloach and
     Vishkin, An O(log n) parallel connectivity algorithm (1982): a few vector operations where a
     union-find would loop over pairs.
-
-    Args:
-        root: (n,) of each node before.
-        left: (p,) nodes.
-        right: (p,) nodes.
     """
     while True:
         low = np.minimum(root[left], root[right])
@@ -467,12 +445,11 @@ _LISTED_PAIRS = 20
 
 @dataclass(frozen=True, slots=True)
 class Dropped:
-    """A copy that is left out.
+    """A copy that is left out, and why, in one line.
 
     Attributes:
         index: of its record.
         is_conflict: whether a copy with another label exists; then all copies are left out.
-        reason: one line.
     """
 
     index: int
@@ -510,9 +487,6 @@ def is_stated(record: Record) -> bool:
     """Whether records.csv or the card's ``group_pattern`` says what the image belongs to.
 
     Where nobody did, an image is a group of its own and named after itself.
-
-    Args:
-        record: of the image.
     """
     return record.group != record.path
 
@@ -523,10 +497,6 @@ def drop_exact(records: Sequence[Record], sha256s: Sequence[str]) -> list[Droppe
     Of copies in two parts of a published split, the one in test stays, or else the one in val: a
     test part that lost images could not be compared with what others report on it, and train can
     spare an image.
-
-    Args:
-        records: in any order.
-        sha256s: of each record's file.
     """
     copies: defaultdict[str, list[int]] = defaultdict(list)
     for index in sorted(range(len(records)), key=lambda index: _keep_order(records[index])):
@@ -550,12 +520,7 @@ def _keep_order(record: Record) -> tuple[int, str]:
 
 
 def linked_by_copies(records: Sequence[Record], sha256s: Sequence[str]) -> list[tuple[str, str]]:
-    """Pairs of groups that hold copies of one file: what else they hold may be related too.
-
-    Args:
-        records: in any order.
-        sha256s: of each record's file.
-    """
+    """Pairs of groups that hold copies of one file: what else they hold may be related too."""
     first: dict[str, str] = {}
     pairs = {
         (first.setdefault(sha256, record.group), record.group)
@@ -614,7 +579,8 @@ def _near(
     ordered: Sequence[Record], prints: Fingerprints, order: Indices, max_bits: int, policy: Policy
 ) -> Found:
     if policy == "off":
-        return nothing()
+        none = np.zeros(0, np.intp)
+        return Found(none, none)
     group = np.unique([record.group for record in ordered], return_inverse=True)[1]
     label = np.unique([record.label for record in ordered], return_inverse=True)[1]
 
@@ -630,11 +596,7 @@ class _Groups:
     """Names of groups, joined step by step."""
 
     def __init__(self, records: Sequence[Record]) -> None:
-        """Each group by itself.
-
-        Args:
-            records: whose groups may be joined.
-        """
+        """Each group by itself."""
         self._parent = {record.group: record.group for record in records}
         self._is_stated = dict.fromkeys(self._parent, False)
         for record in records:
@@ -642,31 +604,18 @@ class _Groups:
         self._name = {name: name for name in self._parent}
 
     def root(self, name: str) -> str:
-        """The one that stands for all that are joined.
-
-        Args:
-            name: of a group.
-        """
+        """The one that stands for all that are joined."""
         while (parent := self._parent[name]) != name:
             self._parent[name] = self._parent[parent]
             name = parent
         return name
 
     def name(self, name: str) -> str:
-        """What the joined group is called: the stated name that sorts first, or the first of all.
-
-        Args:
-            name: of a group.
-        """
+        """What the joined group is called: of the stated names, or else of all, the first."""
         return self._name[self.root(name)]
 
     def join(self, one: str, other: str) -> None:
-        """Make one group of two.
-
-        Args:
-            one: name of a group.
-            other: name of a group.
-        """
+        """Make one group of two."""
         low, high = sorted((self.root(one), self.root(other)))
         if low == high:
             return
@@ -677,11 +626,6 @@ class _Groups:
         self._parent[high] = low
 
     def join_unless_stated(self, one: str, other: str) -> None:
-        """Make one group of two, if not both were stated.
-
-        Args:
-            one: name of a group.
-            other: name of a group.
-        """
+        """Make one group of two, if not both were stated."""
         if not (self._is_stated[self.root(one)] and self._is_stated[self.root(other)]):
             self.join(one, other)

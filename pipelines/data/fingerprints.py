@@ -71,20 +71,12 @@ class Fingerprints:
     coarse: NDArray[np.uint8]
 
     def of(self, places: NDArray[np.intp]) -> Fingerprints:
-        """Those of some of the pictures.
-
-        Args:
-            places: (m,) indices.
-        """
+        """Those of the pictures at (m,) indices."""
         return Fingerprints(self.bits[places], self.thumbnails[places], self.coarse[places])
 
 
 def fingerprint(grey: Image.Image) -> Fingerprint:
-    """Hash and thumbnail of a picture; both forget its size and aspect.
-
-    Args:
-        grey: mode L, upright.
-    """
+    """Hash and thumbnail of an upright picture of mode L; both forget its size and aspect."""
     small = grey.resize((_SIDE_PX, _SIDE_PX), Image.Resampling.BILINEAR)
     levels = np.asarray(small, dtype=np.float64)  # (32, 32)
     # Rounding keeps the noise of floating point out of pictures without texture.
@@ -95,11 +87,7 @@ def fingerprint(grey: Image.Image) -> Fingerprint:
 
 
 def stack(prints: Iterable[Fingerprint]) -> Fingerprints:
-    """Fingerprints as arrays.
-
-    Args:
-        prints: one a picture.
-    """
+    """Fingerprints as arrays."""
     bits, thumbnails = [], bytearray()
     for each in prints:
         bits.append(each.bits)
@@ -116,15 +104,10 @@ def stack(prints: Iterable[Fingerprint]) -> Fingerprints:
 
 
 def are_alike(left: NDArray[np.uint8], right: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which pairs of thumbnails may show one picture.
+    """(k,) which pairs of coarse thumbnails, (k, 256) grey levels each, may show one picture.
 
-    Args:
-        left: (k, 256) grey levels.
-        right: (k, 256) grey levels.
-
-    Returns:
-        (k,) True where they correlate, or where both are flat and equally bright. Correlation does
-        not see a change of brightness or contrast.
+    Those that correlate, or that are both flat and equally bright: correlation does not see a
+    change of brightness or contrast.
     """
     first, second = left.astype(np.float32), right.astype(np.float32)
     first_mean, second_mean = first.mean(axis=1), second.mean(axis=1)

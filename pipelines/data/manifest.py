@@ -2,9 +2,8 @@
 
 `Record` is what a task module gives; `Entry` is a row of manifest.csv. Reading a raw folder
 (`read_raw`) is generic and driven by the card, so that most task modules have nothing to add; how
-a folder may be laid out is known to `pipelines.data.layout`.
-
-What later stages need of a prepared data set: its summary, and how its pictures are seen.
+a folder may be laid out is known to `pipelines.data.layout`. Beside the manifest, later stages need
+the set's summary (`Prepared`) and how its pictures are seen (`preprocess_of`).
 """
 
 from __future__ import annotations
@@ -57,17 +56,12 @@ class Record:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """One accepted image: a row of manifest.csv.
+    """One accepted image: a row of manifest.csv; what is not said here is as in `Record`.
 
     Attributes:
-        path: POSIX path relative to raw/.
-        label: one of the labels that the task uses.
         group: group after near duplicates were joined.
-        source: as in `Record`.
-        split: train, val or test.
         sha256: of the file's bytes, hexadecimal.
-        width_px: stored width.
-        height_px: stored height.
+        width_px: as stored, like the height.
     """
 
     path: str
@@ -84,17 +78,10 @@ _COLUMNS = [field.name for field in fields(Entry)]
 
 
 def read_raw(raw_dir: Path, card: DatasetCard) -> list[Record]:
-    """The records of a raw folder, in any layout that `pipelines.data.layout` knows.
+    """The records of a raw folder, by path, in any layout that `pipelines.data.layout` knows.
 
     The group comes from the table, else from the card's ``group_pattern``, else each file is a
     group of its own.
-
-    Args:
-        raw_dir: datasets/<task>/raw.
-        card: maps names of classes to labels.
-
-    Returns:
-        Records sorted by path.
 
     Raises:
         MissingDataError: if the folder is not there.
@@ -110,11 +97,6 @@ def read_raw(raw_dir: Path, card: DatasetCard) -> list[Record]:
 
 def records_of(folder: Path, layout: Layout, card: DatasetCard) -> list[Record]:
     """The images of a folder that was read, by the card's labels.
-
-    Args:
-        folder: for messages.
-        layout: of it.
-        card: maps names of classes to labels.
 
     Raises:
         DataError: as `read_raw`.
@@ -146,11 +128,7 @@ def _group_of(path: str, card: DatasetCard) -> str:
 
 
 def write_manifest(entries: Sequence[Entry]) -> str:
-    """Entries as CSV text, sorted by path.
-
-    Args:
-        entries: in any order.
-    """
+    """Entries as CSV text, sorted by path."""
     buffer = io.StringIO()
     buffer.write(",".join(_COLUMNS) + "\n")
     # Quoted always: left to itself, the writer leaves a carriage return in a name bare, and the
@@ -163,9 +141,6 @@ def write_manifest(entries: Sequence[Entry]) -> str:
 
 def read_manifest(path: Path) -> list[Entry]:
     """The rows of a manifest.csv.
-
-    Args:
-        path: datasets/<task>/prepared/manifest.csv.
 
     Raises:
         MissingDataError: if it is not there.
@@ -191,35 +166,18 @@ def read_manifest(path: Path) -> list[Entry]:
 
 
 def in_split(entries: Iterable[Entry], split: Split) -> list[Entry]:
-    """The entries of one split, in their order.
-
-    Args:
-        entries: of any split.
-        split: the one wanted.
-    """
+    """The entries of one split, in their order."""
     return [entry for entry in entries if entry.split == split]
 
 
 def class_index_of(entries: Iterable[Entry], labels: Sequence[str]) -> NDArray[np.int64]:
-    """The labels as the numbers of their logits.
-
-    Args:
-        entries: each with one of ``labels``.
-        labels: in the order of the logits.
-
-    Returns:
-        (n,), in [0, len(labels)).
-    """
+    """(n,) the labels as the numbers of their logits, whose order ``labels`` gives."""
     number = {label: index for index, label in enumerate(labels)}
     return np.array([number[entry.label] for entry in entries], dtype=np.int64)
 
 
 def content_sha256(entries: Iterable[Entry]) -> str:
-    """One hash over what the images are, what they are called and where they stand.
-
-    Args:
-        entries: in any order; the order does not change the hash.
-    """
+    """One hash over what the images are, are called, and stand in; their order does not matter."""
     digest = hashlib.sha256()
     for entry in sorted(entries, key=lambda entry: entry.path):
         digest.update(f"{entry.sha256}\t{entry.label}\t{entry.split}\n".encode())
@@ -245,10 +203,7 @@ class Prepared:
 
 
 def read_summary(path: Path) -> Prepared:
-    """The summary that `prepare` wrote.
-
-    Args:
-        path: datasets/<task>/prepared/summary.json.
+    """The summary.json that `prepare` wrote.
 
     Raises:
         MissingDataError: if it is not there.
@@ -272,11 +227,7 @@ def read_summary(path: Path) -> Prepared:
 
 
 def written(reading: Reading) -> dict[str, Any]:
-    """A reading as it stands in summary.json; empty where it is the usual one.
-
-    Args:
-        reading: of the card.
-    """
+    """A reading as it stands in summary.json; empty where it is the usual one."""
     stated = {"range": reading.range, "max_aspect": reading.max_aspect}
     usual = {"range": None, "max_aspect": MAX_ASPECT}
     return {key: value for key, value in stated.items() if value != usual[key]}
@@ -297,24 +248,14 @@ def preprocess_of(
     reading: Reading = AS_IT_COMES,
     interpolation: Interpolation = "bilinear",
 ) -> Preprocess:
-    """The plain view that a network of these params takes.
-
-    Args:
-        params: side, crop and what is taken away.
-        reading: of the prepared set.
-        interpolation: that the backbone asks for.
-    """
+    """The plain view that a network of these params takes, with the backbone's interpolation."""
     view = View(**dict(params.view))
     resize_px = round(params.image_px / params.crop_fraction)
     return Preprocess(resize_px, params.image_px, view, reading, interpolation)
 
 
 def reading_of(card: DatasetCard) -> Reading:
-    """How the files of a data set are read.
-
-    Args:
-        card: states the range of deep pixels and the longest aspect.
-    """
+    """How the files of a data set are read: the range of deep pixels and the longest aspect."""
     stated = card.image.range
     scale = (stated.low, stated.high) if isinstance(stated, PixelRange) else stated
     return Reading(range=scale, max_aspect=card.image.max_aspect)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -43,11 +43,9 @@ def assign_splits(
     is moved there that does least harm.
 
     Args:
-        labels: of each image.
         groups: of each image; a group may hold several labels.
         val_fraction: share of the images wanted in val, in (0, 0.5).
         test_fraction: share of the images wanted in test, in (0, 0.5).
-        seed: draws the order of equally large groups.
         parts: the splits to deal into, where some are there already; the fractions of these keep
             their proportions.
 
@@ -200,11 +198,7 @@ def check_leaks(entries: Sequence[Entry], pairs: Indices) -> None:
 
 
 def in_two_splits(entries: Sequence[Entry], pairs: Indices) -> NDArray[np.bool_]:
-    """(p,) which pairs stand in two splits.
-
-    Args:
-        pairs: (p, 2) indices.
-    """
+    """(p,) which of the (p, 2) pairs of indices stand in two splits."""
     split = np.array([SPLITS.index(entry.split) for entry in entries], np.intp)
     apart: NDArray[np.bool_] = split[pairs[:, 0]] != split[pairs[:, 1]]
     return apart
@@ -225,17 +219,19 @@ def _check_once(what: str, keyed: Sequence[tuple[str, Entry]]) -> None:
         )
 
 
-# -- given ----------------------------------------------------------------------------------------
+# -- partition ------------------------------------------------------------------------------------
+_LOG = logging.getLogger(__name__)
+
 #: Examples that summary.json lists of each kind.
 _LISTED = 20
 
 
 @dataclass(frozen=True, slots=True)
 class Straddling:
-    """What stands in two parts of a given split.
+    """What stands in two parts of a given split, a line each.
 
     Attributes:
-        groups: groups, each with the parts that it is in, as one line.
+        groups: groups, each with the parts that it is in.
         copies: pairs of files with the same bytes and one label.
         near: pairs of near duplicates.
     """
@@ -267,11 +263,8 @@ class Straddling:
         }
 
 
-def check_stated(records: Sequence[Record]) -> list[Split]:
+def _check_stated(records: Sequence[Record]) -> list[Split]:
     """The given part of each image.
-
-    Args:
-        records: of the task.
 
     Raises:
         DataError: names the first image without a part, or says that there is no train part.
@@ -292,16 +285,10 @@ def check_stated(records: Sequence[Record]) -> list[Split]:
     return stated
 
 
-def straddling(
+def _straddling(
     records: Sequence[Record], sha256s: Sequence[str], near: Iterable[tuple[int, int]]
 ) -> Straddling:
-    """What stands in two parts.
-
-    Args:
-        records: every image that could be decoded, copies too.
-        sha256s: of each.
-        near: pairs of indices of near duplicates.
-    """
+    """What stands in two parts, of every image that could be decoded, copies too."""
     parts: defaultdict[str, set[str]] = defaultdict(set)
     same: defaultdict[str, list[Record]] = defaultdict(list)
     for record, sha256 in zip(records, sha256s, strict=True):
@@ -325,51 +312,8 @@ def straddling(
     return Straddling(tuple(groups), tuple(copies), tuple(alike))
 
 
-def refuse(found: Straddling) -> None:
-    """Raise, if anything straddles.
-
-    Args:
-        found: by `straddling`.
-
-    Raises:
-        LeakageError: counts, and the first examples of each kind.
-    """
-    if found:
-        raise LeakageError(
-            f"the given split is leaky: {found.as_text()} stand in two parts, so figures "
-            f"of the test part would be too good. Mend the split; or write `splits: made` in the "
-            f"card; or, to keep it as published, say why in `straddling_accepted`."
-        )
-
-
-def fill_parts(
-    given: Sequence[Split], make: Callable[[list[int], tuple[Split, ...]], list[Split]]
-) -> tuple[list[Split], tuple[Split, ...]]:
-    """The part of each image, after parts that nobody gave were made from train.
-
-    Args:
-        given: part of each image.
-        make: from indices and the parts wanted of them, the part of each.
-
-    Returns:
-        The parts, and those that were made.
-    """
-    absent = tuple(split for split in SPLITS if split not in given)
-    if not absent:
-        return list(given), ()
-    splits = list(given)
-    of_train = [index for index, split in enumerate(given) if split == "train"]
-    for index, split in zip(of_train, make(of_train, ("train", *absent)), strict=True):
-        splits[index] = split
-    return splits, absent
-
-
-def check_labels(labels: Sequence[str], found: Sequence[str], splits: Sequence[Split]) -> None:
+def _check_labels(labels: Sequence[str], found: Sequence[str], splits: Sequence[Split]) -> None:
     """Nothing, if every label has images in every part.
-
-    Args:
-        found: label of each image.
-        splits: part of each image.
 
     Raises:
         DataError: names each label and its counts.
@@ -392,16 +336,11 @@ def _pair(one: Record, other: Record) -> str:
     return f"{one.path!r} ({one.split}) and {other.path!r} ({other.split})"
 
 
-# -- partition ------------------------------------------------------------------------------------
-_LOG = logging.getLogger(__name__)
-
-
 @dataclass(frozen=True, slots=True)
 class Partition:
     """Which split each image is in, and who says so.
 
     Attributes:
-        splits: of each image.
         by: ``given`` by the publisher or ``made`` here.
         filled: parts that the publisher does not have, made from train.
         straddling: what stands in two parts of a given split; None where splits are made.
@@ -443,14 +382,11 @@ def make_partition(
     """The split of each image that is kept.
 
     Args:
-        card: says whether splits are given, and what is accepted of them.
         seen: every image that could be decoded, copies too.
         sha256s: of each.
         kept: indices of those that are kept.
         groups: of each image that is kept, after near duplicates were joined.
         pairs: (p, 2) indices of near duplicates among those that are kept.
-        params: fractions of splits that are made.
-        seed: draws the splits that are made.
 
     Raises:
         DataError: if a class cannot be in every split.
@@ -473,20 +409,27 @@ def make_partition(
         if is_pooled:
             _LOG.info("%s: the publisher's parts are pooled: the card says `made`", card.task)
         return Partition(tuple(make(range(len(kept)), SPLITS)), "made", is_pooled=is_pooled)
-    stated = check_stated(records)
+    splits = _check_stated(records)
     near = [(kept[i], kept[j]) for i, j in pairs.tolist()]
-    found = straddling(seen, sha256s, near)
-    if card.straddling_accepted is None:
-        refuse(found)
-    elif found:
+    found = _straddling(seen, sha256s, near)
+    if found and card.straddling_accepted is None:
+        raise LeakageError(
+            f"the given split is leaky: {found.as_text()} stand in two parts, so figures "
+            f"of the test part would be too good. Mend the split; or write `splits: made` in the "
+            f"card; or, to keep it as published, say why in `straddling_accepted`."
+        )
+    if found:
         _LOG.warning(
             "%s: the given split is leaky, which the card accepts (%s): %s stand in two parts; of "
             "exact copies the one in train is left out",
             *(card.task, card.straddling_accepted, found.as_text()),
         )
-    splits, filled = fill_parts(stated, make)
+    filled = tuple(split for split in SPLITS if split not in splits)
     if filled:
+        of_train = [index for index, split in enumerate(splits) if split == "train"]
+        for index, split in zip(of_train, make(of_train, ("train", *filled)), strict=True):
+            splits[index] = split
         _LOG.info("%s: %s made from train, by group", card.task, " and ".join(filled))
-    check_labels(labels, [record.label for record in records], splits)
+    _check_labels(labels, [record.label for record in records], splits)
     accepted = card.straddling_accepted if found else None
     return Partition(tuple(splits), "given", filled, found, accepted)

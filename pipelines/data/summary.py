@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import PurePosixPath
@@ -43,9 +43,6 @@ class Findings:
         seen: every image that could be decoded, copies too.
         refused: every file that could not be used.
         dropped: every copy that was left out.
-        joined: groups after near duplicates were joined.
-        account: what became of every file.
-        partition: who says which split each image is in.
     """
 
     entries: Sequence[Entry]
@@ -58,16 +55,9 @@ class Findings:
 
 
 def n_groups_of_several_labels(labels: Sequence[str], groups: Sequence[str]) -> int:
-    """How many groups hold images of more than one label.
-
-    Args:
-        labels: of each image.
-        groups: of each image.
-    """
-    labels_of: defaultdict[str, set[str]] = defaultdict(set)
-    for label, group in zip(labels, groups, strict=True):
-        labels_of[group].add(label)
-    return sum(len(found) > 1 for found in labels_of.values())
+    """How many groups hold images of more than one label, from both of each image."""
+    n_labels = Counter(group for _, group in set(zip(labels, groups, strict=True)))
+    return sum(n > 1 for n in n_labels.values())
 
 
 def summarise(
@@ -77,14 +67,7 @@ def summarise(
     findings: Findings,
     reading: Reading = AS_IT_COMES,
 ) -> dict[str, Any]:
-    """summary.json as a value.
-
-    Args:
-        labels: in the order of the model's outputs.
-        data_source: kind of the source that the images came from, e.g. ``sample``.
-        findings: of the stage.
-        reading: how the files were read; left out where it is the usual one.
-    """
+    """summary.json as a value; labels are in the order of the model's outputs."""
     stated = written(reading)
     entries, joined = findings.entries, findings.joined
     apart = joined.pairs[joined.is_apart]
@@ -137,11 +120,7 @@ def summarise(
 
 
 def write_quarantine(findings: Findings) -> str:
-    """quarantine.csv as text: path, label and reason of what was left out, sorted by path.
-
-    Args:
-        findings: of the stage.
-    """
+    """quarantine.csv as text: path, label and reason of what was left out, sorted by path."""
     rows = [(record, refused.reason) for record, refused in findings.refused]
     rows += [(record, drop.reason) for record, drop in findings.dropped]
     buffer = io.StringIO()

@@ -1,25 +1,17 @@
-"""Which decoders may run, what is missing where one is not installed, and what first bytes say.
+"""Every file below a folder, each with the one kind that it is counted as; nothing is decoded.
 
-The list is short on purpose: each decoder is attack surface. `images` opens no format that does
-not stand here. DICOM and HEIC need an extra; without it their files are refused by a line that
-names it. First bytes are cheap and no judge: a file that passes is decoded later, and refused there
-if it is none.
+One place for `new`, `fetch`, `prepare` and `validate`: what one of them passes over, all pass over.
+Names say what is never an image, what may be one, and what names a split; first bytes speak for a
+file without a suffix. Content decides later: a wrong suffix does no harm, and a file that passes is
+decoded and refused there if it is no image. The list of decoders is short on purpose: each is
+attack surface. DICOM and HEIC need an extra; without it their files are refused by a line that
+names it. Links are followed, since a folder of links is a usual data set; a link to nothing, and
+one that leads back into a folder around it, are told.
 
 References:
     PNG (ISO/IEC 15948, 5.2), JPEG (ITU-T T.81, B.1.1.3), TIFF 6.0 (section 2), GIF89a (section
     17), WebP container (RIFF header), JPEG 2000 (ISO/IEC 15444-1, I.5.1), ISO base media files
     (ISO/IEC 14496-12, 4.3), DICOM PS3.10 (7.1).
-
-What the names in a source say: which are never images, which may be, and which name a split.
-
-One place for `new`, `fetch`, `prepare` and `validate`: what one of them passes over, all pass
-over. Content decides later: a wrong suffix does no harm.
-
-Every file below a folder, each with the one kind that it is counted as.
-
-Links are followed, since a folder of links is a usual data set; a link to nothing, and one that
-leads back into a folder around it, are told. Nothing is decoded. Called by
-`pipelines.data.layout` and by whoever accounts for the files of a folder.
 """
 
 from __future__ import annotations
@@ -36,6 +28,7 @@ from typing import Literal, get_args
 
 from pipelines.errors import CorruptImageError, DataError
 
+# -- formats --------------------------------------------------------------------------------------
 #: Pillow's names of the decoders that every installation has. AVIF and JPEG 2000 are in Pillow's
 #: own wheels: phones and the web write the one, scanners and DICOM the other.
 ALLOWED_FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "AVIF", "JPEG2000")
@@ -57,7 +50,7 @@ _HEIC_BRANDS = frozenset(
     {b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs", b"mif1", b"msf1"}
 )
 #: Brands of AVIF files (AV1 Image File Format): a picture, a sequence.
-AVIF_BRANDS = (b"avif", b"avis")
+_AVIF_BRANDS = (b"avif", b"avis")
 
 #: What decoders, Pillow's and pydicom's, are known to raise on malformed input.
 DECODER_ERRORS = (
@@ -67,39 +60,25 @@ DECODER_ERRORS = (
 
 
 def extra_format_of(head: bytes) -> ExtraFormat | None:
-    """Which of the formats that need an extra a file has, by its content; None for any other.
-
-    Args:
-        head: its first bytes, at least `HEAD_BYTES` of them unless the file is shorter.
-    """
+    """Which format that needs an extra a file has, by its first `HEAD_BYTES`; None for others."""
     if head[128:132] == b"DICM":
         return "DICOM"
     if head[4:8] == b"ftyp" and head[8:12] in _HEIC_BRANDS:
         # ``mif1`` says nothing of the codec; the list of compatible brands does.
         brands = head[16 : min(len(head), int.from_bytes(head[:4]))]
-        return None if any(brand in brands for brand in AVIF_BRANDS) else "HEIC"
+        return None if any(brand in brands for brand in _AVIF_BRANDS) else "HEIC"
     return None
 
 
 def missing_extra(form: ExtraFormat) -> str:
-    """Why a file is refused where the extra that reads it is not installed: one reason a format.
-
-    Args:
-        form: of the file.
-    """
+    """Why a file is refused where the extra that reads it is not installed: one reason a format."""
     return f"{form}; pip install 'fieldlens[{EXTRAS[form]}]'"
 
 
 def missing_extra_of_many(n_files: int, whose: str, reason: str) -> str | None:
-    """The line for many such files, e.g. ``8 files of blight are HEIC; pip install …``.
+    """The line for many files refused for one reason, e.g. ``8 files of blight are HEIC; pip …``.
 
-    Args:
-        n_files: how many.
-        whose: the class, or what else they are of.
-        reason: that each was refused for.
-
-    Returns:
-        None where the reason is another than a missing extra.
+    None where the reason is another than a missing extra.
     """
     if reason not in {missing_extra(form) for form in EXTRAS}:
         return None
@@ -119,25 +98,17 @@ _STARTS = (
 
 
 def is_image(head: bytes) -> bool:
-    """Whether a file may be an image, by its first bytes.
-
-    Args:
-        head: the first `HEAD_BYTES` bytes, or all of a shorter file.
-    """
+    """Whether a file may be an image, by its first `HEAD_BYTES` bytes, or all of a shorter one."""
     return (
         head.startswith(_STARTS)
         or (head[:4] == b"RIFF" and head[8:12] == b"WEBP")
-        or (head[4:8] == b"ftyp" and head[8:12] in AVIF_BRANDS)
+        or (head[4:8] == b"ftyp" and head[8:12] in _AVIF_BRANDS)
         or extra_format_of(head) is not None
     )
 
 
-def holds_image(file: Path) -> bool:
-    """The same of a regular file on the disk; False where it cannot be read.
-
-    Args:
-        file: a path; must not be a pipe, which would block.
-    """
+def _holds_image(file: Path) -> bool:
+    """The same of a regular file; a pipe would block."""
     try:
         with file.open("rb") as stream:
             return is_image(stream.read(HEAD_BYTES))
@@ -181,15 +152,11 @@ _NUMBER = re.compile(r"\.\d*")
 
 
 def passed_over(path: PurePosixPath) -> Literal["hidden", "system"] | None:
-    """Why a file or folder is never an image or a class, in one word; None if it may be one.
+    """Why a file or folder is never an image or a class; None if it may be one.
 
-    Args:
-        path: relative to the source; each of its parts counts.
-
-    Returns:
-        ``hidden`` (a name with a dot in front, as ``.DS_Store``, ``._photo.jpg`` and
-        ``.ipynb_checkpoints``), ``system`` (what macOS, Windows or a Synology disk station left
-        behind), or None.
+    ``hidden``: a dot in front, as in ``.DS_Store``, ``._photo.jpg`` and ``.ipynb_checkpoints``;
+    ``system``: what macOS, Windows or a Synology disk station left behind. Each part of the path
+    counts, relative to the source.
     """
     for part in path.parts:
         name = part.casefold()
@@ -201,30 +168,20 @@ def passed_over(path: PurePosixPath) -> Literal["hidden", "system"] | None:
 
 
 def suffix_of(path: PurePosixPath) -> str:
-    """The suffix in lower case, with its dot; empty where there is none or it is a mere number.
-
-    Args:
-        path: of a file. Without a suffix only its content can say whether it is an image
-            (`pipelines.data.tree`).
-    """
+    """The suffix in lower case, with its dot; empty where there is none or it is a mere number."""
     suffix = path.suffix.lower()
     return "" if _NUMBER.fullmatch(suffix) else suffix
 
 
 def split_named(name: str) -> Split | None:
-    """The split that a folder's name, or a cell of a table, stands for; None for any other name.
-
-    Args:
-        name: e.g. ``Training``, ``valid`` or ``test``.
-    """
+    """The split that a folder's name, or a table's cell, stands for: ``Training``, ``valid``, …."""
     return _SPLIT_NAMES.get(name.strip().casefold().replace("-", "_").replace(" ", "_"))
 
 
 def is_table(path: PurePosixPath) -> bool:
-    """Whether a file is where a table that speaks for images lies, and called like one.
+    """Whether a file is called like a table that speaks for images, and lies where one does.
 
-    Args:
-        path: relative to the source: at its top, or in a folder that names a split.
+    At the top of the source, that is, or in a folder that names a split.
     """
     is_place = len(path.parts) == 1 or (
         len(path.parts) == 2 and split_named(path.parts[0]) is not None
@@ -242,22 +199,14 @@ _MAX_FILES = 2_000_000
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """One file.
-
-    Attributes:
-        path: POSIX path relative to the folder.
-        kind: what it is counted as.
-    """
+    """One file: its path relative to the folder, and what it is counted as."""
 
     path: PurePosixPath
     kind: Kind
 
 
 def files_of(folder: Path) -> list[File]:
-    """The files of a folder and of all folders below it, sorted by path.
-
-    Args:
-        folder: to look through. The `SOURCE_FILE` of `fetch` at its top is left out.
+    """The files of a folder and of all folders below it, by path, without `fetch`'s `SOURCE_FILE`.
 
     Raises:
         DataError: if a folder cannot be read, or there are more files than any set has.
@@ -315,12 +264,7 @@ def _is_folder(entry: os.DirEntry[str], *, follow: bool) -> bool:
 
 
 def kind_of(file: Path, path: PurePosixPath) -> Kind:
-    """What a file, or a link, is counted as.
-
-    Args:
-        file: where it lies.
-        path: relative to the source that it is part of: all of its names count.
-    """
+    """What a file, or a link, is counted as; all names of its path in the source count."""
     passed = passed_over(path)
     if passed is not None:
         return passed
@@ -336,4 +280,4 @@ def kind_of(file: Path, path: PurePosixPath) -> Kind:
         return "special"
     if is_table(path):
         return "table"
-    return "image" if not suffix and holds_image(file) else "other"
+    return "image" if not suffix and _holds_image(file) else "other"

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
@@ -19,23 +18,23 @@ from pipelines.data.account import CONFLICT, COPY, Account, account, check_all, 
 from pipelines.data.contact_sheets import Tile, contact_sheet, pick
 from pipelines.data.decoding import (
     Refused,
-    Seen,
     by_patient,
     check_scale,
-    examine_all,
+    decode,
+    entries_of,
     tell_outside,
 )
 from pipelines.data.duplicates import Dropped, Joined, drop_exact, join_groups, linked_by_copies
 from pipelines.data.fingerprints import stack
 from pipelines.data.images import open_image
-from pipelines.data.manifest import Entry, Record, Split, reading_of, write_manifest
+from pipelines.data.layout import check_once
+from pipelines.data.manifest import Entry, Record, reading_of, write_manifest
 from pipelines.data.pixel_range import Reading
 from pipelines.data.splits import check_contents, check_leaks, in_two_splits, make_partition
 from pipelines.data.summary import Findings, n_groups_of_several_labels, summarise, write_quarantine
 from pipelines.data.tree import SOURCE_FILE, files_of
-from pipelines.errors import ConfigError, DataError, LeakageError
+from pipelines.errors import ConfigError, DataError
 from pipelines.paths import Paths, TaskPaths
-from pipelines.progress import track
 from pipelines.tasks import load_task
 
 _LOG = logging.getLogger(__name__)
@@ -45,12 +44,7 @@ _NAMED = 3
 
 
 def run(task: str, domain: str, params: PrepareParams, seed: int, paths: Paths) -> None:
-    """Write datasets/<task>/prepared, whole or not at all.
-
-    Args:
-        domain: folder of the task's module.
-        params: the task's ``prepare`` section.
-        seed: draws the splits.
+    """Write datasets/<task>/prepared, whole or not at all; the seed draws the splits.
 
     Raises:
         MissingDataError: if nothing was fetched.
@@ -111,12 +105,7 @@ def _check_records(records: Sequence[Record], labels: Sequence[str], files: Task
             f"{', '.join(labels)}. Add them, or name the classes to use in params.yaml: "
             f"tasks.{files.task}.prepare.classes: [{', '.join(there)}]."
         )
-    twice = sorted(path for path, n in Counter(record.path for record in records).items() if n > 1)
-    if twice:
-        raise DataError(
-            f"{files.raw_dir}: {len(twice)} path(s) are listed more than once "
-            f"({', '.join(map(repr, twice[:_NAMED]))}). Expected one row an image. Mend the list."
-        )
+    check_once([record.path for record in records], files.raw_dir)
 
 
 def _examine(
@@ -129,20 +118,11 @@ def _examine(
     reading: Reading,
 ) -> Findings:
     record_of = {record.path: record for record in listed if record.label in labels}
-    examined = examine_all(
-        files.raw_dir,
-        sorted(record_of),
-        min_side_px=params.min_side_px,
-        reading=reading,
-    )
-    refused, seen = list[tuple[Record, Refused]](), list[Seen]()
-    for found in track(examined, f"{files.task}: decoding", len(record_of)):
-        if isinstance(found, Refused):
-            refused.append((record_of[found.path], found))
-        else:
-            seen.append(found)
+    what = f"{files.task}: decoding"
+    seen, bad = decode(files.raw_dir, sorted(record_of), params.min_side_px, reading, what)
+    refused = [(record_of[each.path], each) for each in bad]
     record_of |= by_patient(record_of, seen, files.raw_dir)
-    check_scale([each for _, each in refused], files)
+    check_scale(bad, files)
     tell_outside(files.task, seen, reading)
     shown = [record_of[image.path] for image in seen]
     sha256s = [image.sha256 for image in seen]
@@ -150,18 +130,21 @@ def _examine(
     dropped = [(shown[drop.index], drop) for drop in drops]
     out = {drop.index for drop in drops}
     kept = [index for index in range(len(seen)) if index not in out]
-    counted = _account(labels, listed, [shown[i] for i in kept], refused, dropped, files)
-    _check_losses(counted, refused, params, card, files)
+    kept_records = [shown[index] for index in kept]
+    counted = _account(labels, listed, kept_records, refused, dropped, files)
+    where, first = str(files.raw_dir), {each.path: each.reason for each in bad[:_NAMED]}
+    check_classes(counted, params.max_class_loss, card.names, where, files.task)
+    check_all(counted, first, params.max_quarantine_fraction, where, files.task)
     prints = stack(seen[index].fingerprint for index in kept)
     joined = join_groups(
-        [shown[index] for index in kept],
+        kept_records,
         prints,
         params.near_duplicate_bits,
         linked_by_copies(shown, sha256s),
         left_out=shown,
         policy=card.near_duplicates,
     )
-    n_mixed = n_groups_of_several_labels([shown[index].label for index in kept], joined.groups)
+    n_mixed = n_groups_of_several_labels([each.label for each in kept_records], joined.groups)
     if n_mixed:
         _LOG.warning(
             "%s: %d group(s) hold images of several labels; each stays in one split",
@@ -173,13 +156,9 @@ def _examine(
         partition = make_partition(
             *(card, labels, shown, sha256s, kept, joined.groups, together, params, seed)
         )
-    except LeakageError as err:
-        raise LeakageError(f"{files.raw_dir}: {err}") from err
     except DataError as err:
-        raise DataError(f"{files.raw_dir}: {err}") from err
-    entries = _entries(
-        [seen[i] for i in kept], [shown[i] for i in kept], joined.groups, partition.splits
-    )
+        raise type(err)(f"{files.raw_dir}: {err}") from err
+    entries = entries_of([seen[i] for i in kept], kept_records, joined.groups, partition.splits)
     if partition.accepted is None:
         check_leaks(entries, together)
     else:
@@ -202,40 +181,6 @@ def _account(
     unused = {each.path: "classes not used" for each in listed if each.label not in labels}
     read = {record.path: record.label for record in kept}
     return account(files_of(files.raw_dir), read, left_out, labels, unused)
-
-
-def _check_losses(
-    counted: Account,
-    refused: Sequence[tuple[Record, Refused]],
-    params: PrepareParams,
-    card: DatasetCard,
-    files: TaskPaths,
-) -> None:
-    where = str(files.raw_dir)
-    check_classes(counted, params.max_class_loss, card.names, where, files.task)
-    first = {found.path: found.reason for _, found in refused[:_NAMED]}
-    check_all(counted, first, params.max_quarantine_fraction, where, files.task)
-
-
-def _entries(
-    kept: Sequence[Seen],
-    records: Sequence[Record],
-    groups: Sequence[str],
-    splits: Sequence[Split],
-) -> list[Entry]:
-    return [
-        Entry(
-            path=image.path,
-            label=record.label,
-            group=group,
-            source=record.source,
-            split=split,
-            sha256=image.sha256,
-            width_px=image.width_px,
-            height_px=image.height_px,
-        )
-        for image, record, group, split in zip(kept, records, groups, splits, strict=True)
-    ]
 
 
 def _warn_of_pairs(entries: Sequence[Entry], joined: Joined, files: TaskPaths) -> None:

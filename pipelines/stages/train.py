@@ -22,7 +22,7 @@ from pipelines.training.batches import Split
 from pipelines.training.checkpoints import drop_checkpoint
 from pipelines.training.fit import EpochLog, history_csv
 from pipelines.training.job import Data, Job, Observer, TrainResult, train
-from pipelines.training.runtime import Runtime, one_process
+from pipelines.training.runtime import Runtime, this_process
 
 _LOG = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def run(
 
     Args:
         params: the task's ``train`` section.
-        runtime: which process this is; by default the only one.
+        runtime: which process this is; by default as torchrun says.
 
     Raises:
         MissingDataError: if `prepare` has not run.
@@ -51,7 +51,7 @@ def run(
         WeightsError: if pretrained weights cannot be had.
         StorageError: if the disk is full.
     """
-    runtime = runtime or one_process(n_workers())
+    runtime = runtime or this_process(n_workers())
     files = paths.task(task)
     job, data = Job(task, domain, params, seed), Data.read(files)
     if not runtime.is_primary:

@@ -22,11 +22,7 @@ def bring(paths: Paths, task: str, into: Paths) -> str:
 
     Args:
         paths: the project whose store is asked.
-        task: slug; the registered model's name.
         into: a folder that is laid out as a project.
-
-    Returns:
-        The version.
 
     Raises:
         BundleError: if there is no champion, its store does not answer, or the file is another

@@ -1,6 +1,4 @@
-"""The names and values that tie an MLflow run to the files of the pipeline; knows no MLflow.
-
-The line to an MLflow store, made whole or not at all; the only module that imports MLflow.
+"""The line to an MLflow store, which is made whole or not at all; the registry's versions.
 
 MLflow makes its tables one after another, and SQLite keeps what was made so far: a process that is
 killed in between would leave a store that no later one can open.
@@ -14,7 +12,6 @@ import logging
 import os
 import re
 import sqlite3
-import subprocess
 import tempfile
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -25,109 +22,11 @@ from pipelines.atomic import file_sha256
 from pipelines.paths import Paths
 from pipelines.quiet import go_quiet
 
-#: Tags by which later calls find a run, or a registered version, again.
-WEIGHTS_TAG = "fieldlens.weights_sha256"
-TRAINING_KEY_TAG = "fieldlens.training_key"
-#: Of a run that is written after the fact, until it is whole: whose weights it will tell of.
-RECORDING_TAG = "fieldlens.recording_of"
-BUNDLE_TAG = "fieldlens.bundle_sha256"
-#: What MLflow shows as a run's description, and the hash of what we wrote there.
-DESCRIPTION_TAG = "mlflow.note.content"
-OWN_DESCRIPTION_TAG = "fieldlens.description_sha256"
+#: Of a registered version, by which a later call finds it again.
+_BUNDLE_TAG = "fieldlens.bundle_sha256"
 #: The registry's alias of the released version.
 CHAMPION = "champion"
 
-
-def training_tags(
-    paths: Paths,
-    task: str,
-    domain: str,
-    *,
-    weights_sha256: str,
-    data_sha256: str,
-    params_sha256: str,
-    data_source: str,
-) -> dict[str, str]:
-    """What ties a run to the files of the pipeline; set at the end of a training.
-
-    Args:
-        paths: the project, for its git revision.
-        weights_sha256: of the float weights.
-        data_sha256: of the prepared set.
-        params_sha256: of the parameters that the training saw.
-        data_source: ``sample`` or what was fetched.
-    """
-    return {
-        "task": task,
-        "domain": domain,
-        WEIGHTS_TAG: weights_sha256,
-        "fieldlens.data_sha256": data_sha256,
-        "fieldlens.params_sha256": params_sha256,
-        "fieldlens.git_rev": git_revision(paths.root),
-        "fieldlens.data_source": data_source,
-    }
-
-
-def git_revision(root: Path) -> str:
-    """The commit of a checkout, with ``-dirty`` where it differs, or ``unknown``.
-
-    Args:
-        root: a folder of the checkout.
-    """
-    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
-    try:
-        found = subprocess.run(
-            command, cwd=root, capture_output=True, text=True, check=True, timeout=20
-        )
-    except (OSError, subprocess.SubprocessError):
-        return "unknown"
-    return found.stdout.strip()
-
-
-def flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
-    """Nested mappings as one, with dotted names.
-
-    Args:
-        values: mappings within mappings.
-        prefix: put before each name.
-    """
-    flat: dict[str, object] = {}
-    for key, value in values.items():
-        if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{prefix}{key}."))
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat
-
-
-# -- mlflow store ---------------------------------------------------------------------------------
-def make_store(database: Path) -> None:
-    """Make the store, under a temporary name first, if it is not there.
-
-    Args:
-        database: the project's mlflow.db.
-
-    Raises:
-        OSError: if it cannot be written.
-    """
-    if database.exists():
-        return
-    from mlflow import MlflowClient
-
-    lock = database.parent / ".cache" / "locks" / "mlflow.lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
-    with lock.open("a") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        if database.exists():
-            return
-        temporary = database.with_name(f".tmp-{database.name}")
-        for leftover in database.parent.glob(f"{temporary.name}*"):
-            leftover.unlink()
-        MlflowClient(tracking_uri=f"sqlite:///{temporary}").search_experiments()
-        temporary.rename(database)
-
-
-# -- mlflow store ---------------------------------------------------------------------------------
 T = TypeVar("T")
 Kind = Literal["params", "metrics", "tags"]
 
@@ -161,11 +60,7 @@ class Tracker:
         self._client: Any = None
 
     def call(self, action: Callable[[Any], T]) -> T | None:
-        """What ``action`` gives, or None where tracking is off or has failed.
-
-        Args:
-            action: receives an `mlflow.MlflowClient`.
-        """
+        """What ``action`` gives, or None where tracking is off or has failed."""
         if not self.is_on:
             return None
         go_quiet()
@@ -202,12 +97,7 @@ class Tracker:
         return MlflowClient(tracking_uri=self.uri, registry_uri=self.uri)
 
     def experiment_id(self, client: Any, task: str) -> str:
-        """The experiment of a task, made if it is not there.
-
-        Args:
-            client: as `call` hands it over.
-            task: slug; the experiment's name.
-        """
+        """The experiment of a task, made if it is not there."""
         experiment = client.get_experiment_by_name(task)
         if experiment is None:
             location = (self.artifacts_dir / task).as_uri() if self.artifacts_dir else None
@@ -217,13 +107,7 @@ class Tracker:
         return str(experiment.experiment_id)
 
     def newest_run(self, task: str, tag: str, value: str, *, unfinished: bool = False) -> Any:
-        """The newest run of a task that carries a tag, or None.
-
-        Args:
-            tag: name of the tag.
-            value: its value.
-            unfinished: look only at runs that are not FINISHED.
-        """
+        """The newest run of a task that carries a tag, or None; finished or not, if not told."""
         more = " and attributes.status != 'FINISHED'" if unfinished else ""
 
         def look(client: Any) -> Any:
@@ -238,12 +122,7 @@ class Tracker:
         return self.call(look)
 
     def new_run(self, task: str, name: str, tags: dict[str, str]) -> str | None:
-        """The id of a run that has just begun, or None.
-
-        Args:
-            name: of the run.
-            tags: set at once.
-        """
+        """The id of a run that has just begun, or None."""
 
         def make(client: Any) -> str:
             run = client.create_run(self.experiment_id(client, task), tags=tags, run_name=name)
@@ -254,11 +133,7 @@ class Tracker:
     def log(self, run_id: str, kind: Kind, rows: Sequence[tuple[Any, ...]]) -> None:
         """Add to a run, in as many requests as MLflow's bounds ask for.
 
-        Args:
-            run_id: MLflow's id.
-            kind: what the rows are.
-            rows: (name, value) of a parameter or tag, (name, value, ms since 1970, step) of a
-                metric.
+        Rows: (name, value) of a parameter or tag, (name, value, ms since 1970, step) of a metric.
         """
 
         def send(client: Any) -> None:
@@ -272,6 +147,29 @@ class Tracker:
         self.call(send)
 
 
+def make_store(database: Path) -> None:
+    """Make the store, under a temporary name first, if it is not there.
+
+    Raises:
+        OSError: if it cannot be written.
+    """
+    if database.exists():
+        return
+    from mlflow import MlflowClient
+
+    lock = database.parent / ".cache" / "locks" / "mlflow.lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    with lock.open("a") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        if database.exists():
+            return
+        temporary = database.with_name(f".tmp-{database.name}")
+        for leftover in database.parent.glob(f"{temporary.name}*"):
+            leftover.unlink()
+        MlflowClient(tracking_uri=f"sqlite:///{temporary}").search_experiments()
+        temporary.rename(database)
+
+
 def _failures() -> tuple[type[Exception], ...]:
     """The roots of what MLflow, its database, its server and its disk raise."""
     from alembic.util import CommandError
@@ -280,15 +178,8 @@ def _failures() -> tuple[type[Exception], ...]:
     from sqlalchemy.exc import SQLAlchemyError
 
     # ImportError: an artifact store whose client (boto3, ...) is not installed.
-    return (
-        MlflowException,
-        SQLAlchemyError,
-        sqlite3.Error,
-        CommandError,
-        RequestException,
-        OSError,
-        ImportError,
-    )
+    of_libraries = MlflowException, SQLAlchemyError, sqlite3.Error, CommandError, RequestException
+    return (*of_libraries, OSError, ImportError)
 
 
 def register(
@@ -301,35 +192,26 @@ def register(
     tags: Mapping[str, str],
     description: str,
 ) -> str | None:
-    """The version of the registered model that holds a bundle, made if there is none yet.
-
-    Args:
-        tracker: the line to the store.
-        task: slug; the registered model's name.
-        run_id: of the training, if there is one.
-        onnx_path: the served ONNX file.
-        bundle_path: bundle.json, kept beside the model.
-        tags: of the version.
-        description: of the version, Markdown.
+    """Point the alias ``champion`` at the version that holds a bundle, made if there is none yet.
 
     Returns:
         The version, e.g. ``3``; None where tracking is off or has failed.
     """
-    tags = {**tags, BUNDLE_TAG: file_sha256(bundle_path)}
+    tags = {**tags, _BUNDLE_TAG: file_sha256(bundle_path)}
 
     def add(client: Any) -> str:
         for version in client.search_model_versions(f"name = '{task}'"):
-            if version.tags.get(BUNDLE_TAG) == tags[BUNDLE_TAG]:
+            if version.tags.get(_BUNDLE_TAG) == tags[_BUNDLE_TAG]:
                 if not version.description:
                     client.update_model_version(task, version.version, description)
-                return str(version.version)
+                return released(client, version)
         if not client.search_registered_models(f"name = '{task}'"):
             client.create_registered_model(task)
         experiment = tracker.experiment_id(client, task)
         model = client.create_logged_model(experiment, name=task, source_run_id=run_id)
         with tempfile.TemporaryDirectory() as temporary:
             folder = Path(temporary) / "model"
-            save_onnx(folder, model, run_id=run_id, onnx_path=onnx_path, bundle_path=bundle_path)
+            _save_onnx(folder, model, run_id=run_id, onnx_path=onnx_path, bundle_path=bundle_path)
             client.log_model_artifacts(model.model_id, str(folder))
         client.finalize_logged_model(model.model_id, "READY")
         # Not models:/<id>: MLflow looks that up in the store of the process, not of this client.
@@ -341,29 +223,18 @@ def register(
             description=description,
             model_id=model.model_id,
         )
-        return str(made.version)
+        return released(client, made)
+
+    def released(client: Any, version: Any) -> str:
+        number = str(version.version)
+        client.set_registered_model_alias(task, CHAMPION, number)
+        return number
 
     return tracker.call(add)
 
 
-def set_champion(tracker: Tracker, task: str, version: str) -> None:
-    """Point the alias ``champion`` at a version.
-
-    Args:
-        tracker: the line to the store.
-        task: slug; the registered model's name.
-        version: as `register` gave it.
-    """
-    tracker.call(lambda client: client.set_registered_model_alias(task, CHAMPION, version))
-
-
 def champion_version(tracker: Tracker, task: str) -> str | None:
-    """The version that the alias ``champion`` points at, or None.
-
-    Args:
-        tracker: the line to the store.
-        task: slug; the registered model's name.
-    """
+    """The version that the alias ``champion`` points at, or None."""
 
     def version_of_alias(client: Any) -> str | None:
         for model in client.search_registered_models(f"name = '{task}'"):
@@ -373,19 +244,12 @@ def champion_version(tracker: Tracker, task: str) -> str | None:
     return tracker.call(version_of_alias)
 
 
-def save_onnx(
+def _save_onnx(
     folder: Path, model: Any, *, run_id: str | None, onnx_path: Path, bundle_path: Path
 ) -> None:
     """Write a model in MLflow's layout, as `mlflow.onnx.log_model` would.
 
     `log_model` itself would set the process's tracking URI and reopen the run.
-
-    Args:
-        folder: made here.
-        model: MLflow's entry for it, from ``create_logged_model``.
-        run_id: of the training, if there is one.
-        onnx_path: the model.
-        bundle_path: kept beside it.
     """
     import mlflow.onnx
     import onnx

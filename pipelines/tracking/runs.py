@@ -1,6 +1,4 @@
-"""One run, as MLflow sees it, and how to add to it so that a repeated call adds nothing.
-
-What MLflow is told of a training, of its test and of its release.
+"""What MLflow is told of a training, of its test and of its release; told again, it adds nothing.
 
 MLflow is a witness, not a wire: nothing in the pipeline reads from it, and with
 ``FIELDLENS_TRACKING=off`` the results are the same bytes. A store that does not answer costs one
@@ -13,6 +11,7 @@ from __future__ import annotations
 
 import csv
 import hashlib
+import subprocess
 import tempfile
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -21,26 +20,24 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from pipelines.paths import Paths
-from pipelines.tracking.mlflow_store import (
-    DESCRIPTION_TAG,
-    OWN_DESCRIPTION_TAG,
-    RECORDING_TAG,
-    TRAINING_KEY_TAG,
-    WEIGHTS_TAG,
-    Kind,
-    Tracker,
-    champion_version,
-    flatten,
-    register,
-    set_champion,
-    training_tags,
-)
+from pipelines.tracking.mlflow_store import Kind, Tracker, champion_version, register
 
+#: What callers of this module need of the other one.
+__all__ = ["Tracker", "champion_version"]
+
+#: Tags by which later calls find a run again.
+_WEIGHTS_TAG = "fieldlens.weights_sha256"
+_TRAINING_KEY_TAG = "fieldlens.training_key"
+#: Of a run that is written after the fact, until it is whole: whose weights it will tell of.
+_RECORDING_TAG = "fieldlens.recording_of"
+#: What MLflow shows as a run's description, and the hash of what we wrote there.
+_DESCRIPTION_TAG = "mlflow.note.content"
+_OWN_DESCRIPTION_TAG = "fieldlens.description_sha256"
 #: MLflow takes at most so many characters of a parameter's value.
 _MAX_VALUE = 500
 
 
-class Said(NamedTuple):
+class _Said(NamedTuple):
     """One value of a metric, as MLflow keeps it."""
 
     step: int
@@ -56,7 +53,7 @@ class Run:
         self.run_id = run_id
         self._is_new = is_new
         #: What the run has been told by metric; of a run that was there before.
-        self._said: dict[str, list[Said]] = {}
+        self._said: dict[str, list[_Said]] = {}
         self._tracker = tracker
         self._name = name
 
@@ -69,25 +66,17 @@ class Run:
             self._tracker.log(self.run_id, kind, rows)
 
     def params(self, values: Mapping[str, object]) -> None:
-        """Record what was asked for.
-
-        Args:
-            values: nested mappings become dotted names.
-        """
-        self._log("params", [(key, str(v)[:_MAX_VALUE]) for key, v in flatten(values).items()])
+        """Record what was asked for; here and below, nested mappings become dotted names."""
+        self._log("params", [(key, str(v)[:_MAX_VALUE]) for key, v in _flatten(values).items()])
 
     def epoch(self, step: int, metrics: Mapping[str, object]) -> None:
-        """Record the metrics of one epoch; what is not a number is left out.
+        """Record the metrics of one epoch, counted through all phases; numbers alone are kept.
 
         A training that was killed between this and its checkpoint says the epoch once more; what
         the run has been told already is not added again.
-
-        Args:
-            step: epoch, counted through all phases.
-            metrics: nested mappings become dotted names.
         """
         now_ms = int(time.time() * 1000)
-        numbers = {key: v for key, v in flatten(metrics).items() if isinstance(v, int | float)}
+        numbers = {key: v for key, v in _flatten(metrics).items() if isinstance(v, int | float)}
         self._remember(numbers)
         rows = []
         for key, value in numbers.items():
@@ -107,11 +96,11 @@ class Run:
             return
         run_id = self.run_id
 
-        def look(client: Any) -> dict[str, list[Said]]:
+        def look(client: Any) -> dict[str, list[_Said]]:
             known = client.get_run(run_id).data.metrics
             return {
                 key: [
-                    Said(entry.step, entry.value, entry.timestamp)
+                    _Said(entry.step, entry.value, entry.timestamp)
                     for entry in client.get_metric_history(run_id, key)
                 ]
                 for key in unknown
@@ -122,50 +111,32 @@ class Run:
         self._said |= {key: found.get(key, []) for key in unknown}
 
     def tags(self, values: Mapping[str, str]) -> None:
-        """Tag the run; the weights' hash also becomes part of its name.
-
-        Args:
-            values: by name, see `mlflow_store.training_tags`.
-        """
+        """Tag the run; the weights' hash also becomes part of its name."""
         self._log("tags", list(values.items()))
-        if WEIGHTS_TAG in values:
-            name = f"{self._name}-{values[WEIGHTS_TAG][:8]}"
+        if _WEIGHTS_TAG in values:
+            name = f"{self._name}-{values[_WEIGHTS_TAG][:8]}"
             self._do(lambda client: client.update_run(self.run_id, name=name))
 
     def describe(self, text: str) -> None:
-        """Say in words what the run came to; what a person wrote there is left alone.
-
-        Args:
-            text: Markdown.
-        """
+        """Say in words what the run came to; what a person wrote there is left alone."""
 
         def look(client: Any) -> bool:
             tags = client.get_run(self.run_id).data.tags
-            there = tags.get(DESCRIPTION_TAG, "")
-            return not there or _sha256(there) == tags.get(OWN_DESCRIPTION_TAG)
+            there = tags.get(_DESCRIPTION_TAG, "")
+            return not there or _sha256(there) == tags.get(_OWN_DESCRIPTION_TAG)
 
         if self.run_id is not None and self._tracker.call(look):
-            self._log("tags", [(DESCRIPTION_TAG, text), (OWN_DESCRIPTION_TAG, _sha256(text))])
+            self._log("tags", [(_DESCRIPTION_TAG, text), (_OWN_DESCRIPTION_TAG, _sha256(text))])
 
     def figure(self, name: str, png: bytes) -> None:
-        """Keep a figure.
-
-        Args:
-            name: file name, e.g. ``curves.png``.
-            png: its bytes.
-        """
+        """Keep a figure."""
         with tempfile.TemporaryDirectory() as temporary:
             path = Path(temporary) / name
             path.write_bytes(png)
             self.artifact(path, "figures")
 
     def artifact(self, path: Path, folder: str | None = None) -> None:
-        """Keep a file, or a folder with all that it holds.
-
-        Args:
-            path: the file or folder.
-            folder: where in the run; the top by default.
-        """
+        """Keep a file, or a folder with all that it holds."""
         self._do(lambda client: client.log_artifact(self.run_id, str(path), folder))
 
     def close(self, status: Literal["FINISHED", "FAILED", "KILLED"]) -> None:
@@ -195,19 +166,49 @@ def _sha256(text: str) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-# -- stage ----------------------------------------------------------------------------------------
-__all__ = [
-    "Run",
-    "Tracker",
-    "champion_version",
-    "find_or_record",
-    "find_run",
-    "log_test",
-    "record_training",
-    "release",
-    "start",
-    "training_tags",
-]
+def training_tags(
+    paths: Paths,
+    task: str,
+    domain: str,
+    *,
+    weights_sha256: str,
+    data_sha256: str,
+    params_sha256: str,
+    data_source: str,
+) -> dict[str, str]:
+    """What ties a run to the files of the pipeline; set at the end of a training."""
+    return {
+        "task": task,
+        "domain": domain,
+        _WEIGHTS_TAG: weights_sha256,
+        "fieldlens.data_sha256": data_sha256,
+        "fieldlens.params_sha256": params_sha256,
+        "fieldlens.git_rev": git_revision(paths.root),
+        "fieldlens.data_source": data_source,
+    }
+
+
+def git_revision(root: Path) -> str:
+    """The commit of a checkout, with ``-dirty`` where it differs, or ``unknown``."""
+    command = ["git", "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+    try:
+        found = subprocess.run(
+            command, cwd=root, capture_output=True, text=True, check=True, timeout=20
+        )
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return found.stdout.strip()
+
+
+def _flatten(values: Mapping[str, object], prefix: str = "") -> dict[str, object]:
+    """Nested mappings as one, with dotted names."""
+    flat: dict[str, object] = {}
+    for key, value in values.items():
+        if isinstance(value, Mapping):
+            flat.update(_flatten(value, f"{prefix}{key}."))
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat
 
 
 @contextmanager
@@ -218,19 +219,18 @@ def start(paths: Paths, task: str, domain: str, *, name: str, training_key: str)
     with it, so that one training stays one run.
 
     Args:
-        name: backbone and strategy, e.g. ``mobilenet_v2-cached``.
         training_key: hash of all that the training depends on.
 
     Yields:
         The run. Its calls never raise because of MLflow.
     """
     tracker = Tracker(paths)
-    found = tracker.newest_run(task, TRAINING_KEY_TAG, training_key, unfinished=True)
+    found = tracker.newest_run(task, _TRAINING_KEY_TAG, training_key, unfinished=True)
     if found is not None:
         run = Run(tracker, found.info.run_id, name, is_new=False)
         tracker.call(lambda client: client.update_run(run.run_id, status="RUNNING"))
     else:
-        tags = {"task": task, "domain": domain, TRAINING_KEY_TAG: training_key}
+        tags = {"task": task, "domain": domain, _TRAINING_KEY_TAG: training_key}
         run = Run(tracker, tracker.new_run(task, name, tags), name, is_new=True)
     try:
         yield run
@@ -243,14 +243,9 @@ def start(paths: Paths, task: str, domain: str, *, name: str, training_key: str)
 def find_run(
     paths: Paths, task: str, weights_sha256: str, *, tracker: Tracker | None = None
 ) -> Run | None:
-    """The newest run that made these weights; None if there is none, or no tracking.
-
-    Args:
-        weights_sha256: of the float weights.
-        tracker: the line to the store, if there is one already.
-    """
+    """The newest run that made these weights; None if there is none, or no tracking."""
     tracker = tracker or Tracker(paths)
-    found = tracker.newest_run(task, WEIGHTS_TAG, weights_sha256)
+    found = tracker.newest_run(task, _WEIGHTS_TAG, weights_sha256)
     if found is None:
         return None
     return Run(tracker, found.info.run_id, found.info.run_name, is_new=False)
@@ -265,14 +260,7 @@ def find_or_record(
     params: Mapping[str, object],
     tags: Mapping[str, str],
 ) -> Run:
-    """The run that made these weights, written after the fact if there is none.
-
-    Args:
-        weights_sha256: of the float weights.
-        name: see `record_training`.
-        params: see `record_training`.
-        tags: see `record_training`.
-    """
+    """The run that made these weights, written after the fact if there is none."""
     tracker = Tracker(paths)
     found = find_run(paths, task, weights_sha256, tracker=tracker)
     if found is not None:
@@ -293,20 +281,16 @@ def record_training(
 
     Args:
         paths: the project; history.csv and the training's figures are read from it.
-        name: backbone and strategy, e.g. ``mobilenet_v2-cached``.
-        params: what the training was asked to do.
-        tags: see `training_tags`.
-        tracker: the line to the store, if there is one already.
     """
     tracker = tracker or Tracker(paths)
     files = paths.task(task)
-    of = tags.get(WEIGHTS_TAG, "")
+    of = tags.get(_WEIGHTS_TAG, "")
     # One that was killed here is gone on with.
-    begun = tracker.newest_run(task, RECORDING_TAG, of, unfinished=True)
+    begun = tracker.newest_run(task, _RECORDING_TAG, of, unfinished=True)
     if begun is not None:
         run = Run(tracker, begun.info.run_id, name, is_new=False)
     else:
-        first = {"fieldlens.recorded_from": files.history.name, RECORDING_TAG: of}
+        first = {"fieldlens.recorded_from": files.history.name, _RECORDING_TAG: of}
         run = Run(tracker, tracker.new_run(task, name, first), name, is_new=True)
     run.params(params)
     if files.history.is_file():
@@ -338,11 +322,7 @@ def log_test(
     """Add what `evaluate` found to the run of the training.
 
     Args:
-        run: as `find_run` or `record_training` gave it.
         metrics: of the test split; nested mappings become dotted names below ``test``.
-        figures: PNG bytes by file name.
-        bundle_dir: the finished bundle, kept whole.
-        description: Markdown, for the run's page.
     """
     with run.reopened():
         run.epoch(0, {"test": metrics})
@@ -364,20 +344,12 @@ def release(
 ) -> str | None:
     """Register a bundle and point the alias ``champion`` at it.
 
-    Args:
-        task: slug; the registered model's name.
-        weights_sha256: of the float weights, to find the run.
-        onnx_path: the served ONNX file.
-        bundle_path: bundle.json, kept beside the model.
-        tags: of the version.
-        description: of the version, Markdown.
-
     Returns:
         The version, e.g. ``3``; None where tracking is off or has failed.
     """
     tracker = Tracker(paths)
     run = find_run(paths, task, weights_sha256, tracker=tracker)
-    version = register(
+    return register(
         tracker,
         task,
         run_id=None if run is None else run.run_id,
@@ -386,6 +358,3 @@ def release(
         tags=tags,
         description=description,
     )
-    if version is not None:
-        set_champion(tracker, task, version)
-    return version if tracker.is_on else None

@@ -1,7 +1,4 @@
-"""What both strategies share: a split's images, the order of an epoch, and what is trained.
-
-How often each image is drawn in an epoch, so that what should not tell the label does not.
-"""
+"""What both strategies share: a split, which of its images an epoch draws, and what is trained."""
 
 from __future__ import annotations
 
@@ -18,18 +15,15 @@ from pipelines.backbones.heads import Classifier
 from pipelines.data.loaders import Pictures
 from pipelines.errors import ConfigError
 
+_LOG = logging.getLogger(__name__)
+
 #: Rows that go through a network at once where no gradient is kept.
 EVAL_BATCH = 64
 
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The images of a split and their labels as numbers.
-
-    Attributes:
-        pictures: images.
-        class_index: (n,).
-    """
+    """The images of a split and their labels as numbers, (n,)."""
 
     pictures: Pictures
     class_index: NDArray[np.int64]
@@ -43,16 +37,9 @@ class Split:
 def epoch_order(
     n_images: int, generator: np.random.Generator, weights: NDArray[np.float64] | None
 ) -> NDArray[np.int64]:
-    """The images of an epoch, in order.
+    """Rows of the images of an epoch, in order, (n_images,).
 
-    Args:
-        n_images: of the train split.
-        generator: draws the order.
-        weights: (n_images,) of mean 1; images are then drawn with replacement, in proportion. None:
-            each is drawn once.
-
-    Returns:
-        (n_images,) rows.
+    Each image is drawn once; with weights of mean 1, with replacement and in proportion to them.
     """
     if weights is None:
         return generator.permutation(n_images)
@@ -60,37 +47,23 @@ def epoch_order(
 
 
 def chunks(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
-    """Batches of rows; a last batch of one joins the one before it.
-
-    Args:
-        rows: (n,).
-        size: of a batch.
-    """
+    """Batches of rows; a last batch of one joins the one before it."""
     cuts = list(range(size, len(rows), size))
     if cuts and len(rows) - cuts[-1] == 1:
         cuts.pop()
     return np.split(rows, cuts)
 
 
-def freeze_before(model: Classifier, first_trained: int) -> None:
-    """Let gradients reach the blocks from ``first_trained`` on, and none before.
+def train_from(model: Classifier, first: int, *, train_norms: bool) -> None:
+    """Put a network into the state in which the head and the blocks from ``first`` on are trained.
 
     Args:
-        model: changed in place.
-        first_trained: index of a block; the number of blocks freezes all.
-    """
-    for index, block in enumerate(model.blocks):
-        block.requires_grad_(index >= first_trained)
-
-
-def set_modes(model: Classifier, *, train_norms: bool) -> None:
-    """Put a network into training mode.
-
-    Args:
-        model: changed in place.
+        first: index of a block; the number of blocks freezes all.
         train_norms: whether the statistics of batch norms move too. Pretrained ones should not: a
             small data set would only blur them.
     """
+    for index, block in enumerate(model.blocks):
+        block.requires_grad_(index >= first)
     model.train()
     if not train_norms:
         for module in model.blocks.modules():
@@ -98,25 +71,10 @@ def set_modes(model: Classifier, *, train_norms: bool) -> None:
                 module.eval()
 
 
-def train_from(model: Classifier, first: int, *, train_norms: bool) -> None:
-    """Put a network into the state in which the head and the blocks from ``first`` on are trained.
-
-    Args:
-        model: changed in place.
-        first: as of `freeze_before`.
-        train_norms: as of `set_modes`.
-    """
-    freeze_before(model, first)
-    set_modes(model, train_norms=train_norms)
-
-
 def trained_modules(model: Classifier, first: int, decay: float) -> list[tuple[nn.Module, float]]:
     """The head and the blocks from ``first`` on, each with its share of the learning rate.
 
-    Args:
-        model: whose modules.
-        first: index of the first block that is trained.
-        decay: share of the learning rate from each block to the one before it.
+    From each block to the one before it the share goes down by the factor ``decay``.
 
     References:
         Howard and Ruder 2018, "Universal language model fine-tuning" (discriminative rates).
@@ -127,25 +85,13 @@ def trained_modules(model: Classifier, first: int, decay: float) -> list[tuple[n
 
 
 def device_of(model: nn.Module) -> torch.device:
-    """Where a network's parameters lie.
-
-    Args:
-        model: with at least one parameter.
-    """
+    """Where a network's parameters lie."""
     return next(model.parameters()).device
 
 
-# -- reweighing -----------------------------------------------------------------------------------
-_LOG = logging.getLogger(__name__)
-
-
+# -- how often an image is drawn ------------------------------------------------------------------
 def draw_weights(train: Split, balance: str, what: str) -> NDArray[np.float64] | None:
     """How often to draw each image of the train split, their mean 1; None: each once an epoch.
-
-    Args:
-        train: the train split.
-        balance: as in params.
-        what: the task, for messages.
 
     Raises:
         ConfigError: if images are to be weighted by source, and sources cannot help.
@@ -159,14 +105,7 @@ def draw_weights(train: Split, balance: str, what: str) -> NDArray[np.float64] |
 
 
 def class_draw_weights(class_index: NDArray[np.int64]) -> NDArray[np.float64]:
-    """Weights under which each class that occurs is drawn as often.
-
-    Args:
-        class_index: (n,).
-
-    Returns:
-        (n,), positive; their mean is 1.
-    """
+    """Weights of mean 1 under which each class that occurs is drawn as often."""
     counts = np.bincount(class_index)
     weights: NDArray[np.float64] = len(class_index) / (
         np.count_nonzero(counts) * counts[class_index]
@@ -183,9 +122,7 @@ def source_draw_weights(
     among those that it has, and a line of the log says what is missing.
 
     Args:
-        class_index: (n,).
         sources: (n,) the collection that each image comes from; empty if unknown.
-        what: the task, for messages.
 
     Returns:
         (n,), positive; their mean is 1. Each source keeps its share of all draws.

@@ -3,8 +3,7 @@
 Most of a network's time goes into blocks that transfer learning does not change. They run once per
 picture and view, in ONNX Runtime; head and tail then train on the stored activations (ADR 0003).
 Some views may go through the int8 trunk, so that the tail learns on what it will see on the phone.
-
-Training on cached activations: the head on embeddings, then head and tail on activations.
+The head is trained on embeddings, then head and tail on activations.
 """
 
 from __future__ import annotations
@@ -49,16 +48,15 @@ _LOG = logging.getLogger(__name__)
 
 #: Pictures that go through the trunk together: more gain nothing, and cost memory.
 _TRUNK_BATCH = 16
+#: Ways in which a head that a tail follows sees each picture. Each is a pass through the tail, and
+#: more of them changed no val loss beyond what the order of images does
+#: (docs/experiments/training.md).
+_HEAD_SLOTS = 3
 
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """One way in which every picture of a split is stored.
-
-    Attributes:
-        view: number of the random view; 0 is the plain one.
-        precision: of the trunk that it goes through.
-    """
+    """One way in which every picture of a split is stored; view 0 is the plain one."""
 
     view: int
     precision: Precision
@@ -67,25 +65,15 @@ class Slot:
 def train_slots(n_views: int, int8_share: float, *, has_plain: bool = True) -> list[Slot]:
     """The slots of the train split: the plain view in each precision used, then random views.
 
-    Args:
-        n_views: random views.
-        int8_share: share of them that goes through the int8 trunk, in [0, 1].
-        has_plain: false leaves the plain view out.
+    A share of the random views, in [0, 1], goes through the int8 trunk: the first ones.
     """
     n_int8 = round(n_views * int8_share)
-    int8: list[Precision] = ["int8"]
-    fp32: list[Precision] = ["fp32"]
-    precisions = int8 * n_int8 + fp32 * (n_views - n_int8)
     plain = plain_slots(int8_share) if has_plain else []
-    return plain + [Slot(number, precision) for number, precision in enumerate(precisions, start=1)]
+    return plain + [Slot(i, "int8" if i <= n_int8 else "fp32") for i in range(1, n_views + 1)]
 
 
 def plain_slots(int8_share: float) -> list[Slot]:
-    """The slots of the val split: the plain view in each precision used.
-
-    Args:
-        int8_share: as in `train_slots`.
-    """
+    """The slots of the val split: the plain view in each precision used."""
     return [Slot(0, "fp32")] * (int8_share < 1) + [Slot(0, "int8")] * (int8_share > 0)
 
 
@@ -95,7 +83,6 @@ class Activations:
 
     Attributes:
         values: (n_images, n_slots, c, h, w) float16, memory-mapped.
-        class_index: (n_images,).
         slots: what each of the second axis is.
     """
 
@@ -104,15 +91,9 @@ class Activations:
     slots: list[Slot]
 
     def take(self, images: NDArray[np.int64], slots: NDArray[np.int64]) -> Tensor:
-        """Activations of some pictures.
+        """(n, c, h, w) float32 of n pictures, each in its slot.
 
-        Args:
-            images: (n,) rows.
-            slots: (n,) slot of each.
-
-        Returns:
-            (n, c, h, w) float32, channels last in memory: torch's convolutions are a fifth to a
-            quarter quicker on it.
+        Channels last in memory: torch's convolutions are a fifth to a quarter quicker on it.
         """
         half = torch.from_numpy(self.values[images, slots])
         return half.to(torch.float32, memory_format=torch.channels_last)
@@ -128,16 +109,9 @@ def cached_activations(
     max_bytes: int,
     what: str,
 ) -> Activations:
-    """Activations of a split, from the cache or made now.
+    """Activations of a split, from the cache or made now by the ONNX files of the trunk.
 
-    Args:
-        pictures: the split's images.
-        class_index: (n_images,) labels as numbers.
-        slots: what to store of each image.
-        trunks: ONNX bytes by precision.
-        cache_dir: where activations are kept; the oldest go when ``max_bytes`` would be passed.
-        max_bytes: of all that is kept there.
-        what: for the progress bar, e.g. ``fish_species: train``.
+    Of what the cache keeps, the oldest go when ``max_bytes`` would be passed.
 
     Raises:
         ConfigError: if this split alone needs more.
@@ -162,7 +136,7 @@ def cached_activations(
             values = np.lib.format.open_memmap(
                 temporary / "values.npy", mode="w+", dtype=np.float16, shape=shape
             )
-            rows = _rows(pictures, slots, sessions)
+            rows = _rows(pictures, slots, sessions, shape[1:])
             for row, activations in enumerate(track(rows, f"{what}: trunk", shape[0])):
                 values[row] = activations
             values.flush()
@@ -199,6 +173,7 @@ def _rows(
     pictures: Pictures,
     slots: Sequence[Slot],
     sessions: Mapping[Precision, ort.InferenceSession],
+    shape: tuple[int, ...],
 ) -> Iterator[NDArray[np.float16]]:
     numbers = sorted({slot.view for slot in slots if slot.view})
     place = {0: 0} | {number: i for i, number in enumerate(numbers, start=1)}
@@ -207,18 +182,14 @@ def _rows(
         name: [i for i, slot in enumerate(slots) if slot.precision == name] for name in sessions
     }
     for views in decoded:
-        row: NDArray[np.float16] | None = None
+        row = np.empty(shape, dtype=np.float16)
         for name, session in sessions.items():
             wanted = by_precision[name]
             for start in range(0, len(wanted), _TRUNK_BATCH):
                 chosen = wanted[start : start + _TRUNK_BATCH]
                 pixels = views[[place[slots[i].view] for i in chosen]]
-                activations = session.run([ACTIVATIONS_NAME], {INPUT_NAME: pixels})[0]
-                if row is None:
-                    row = np.empty((len(slots), *activations.shape[1:]), dtype=np.float16)
-                row[chosen] = activations
-        if row is not None:
-            yield row
+                row[chosen] = session.run([ACTIVATIONS_NAME], {INPUT_NAME: pixels})[0]
+        yield row
 
 
 def _evict(cache_dir: Path, budget_bytes: int) -> None:
@@ -233,13 +204,7 @@ def _evict(cache_dir: Path, budget_bytes: int) -> None:
         shutil.rmtree(path.parent, ignore_errors=True)
 
 
-# -- cached ---------------------------------------------------------------------------------------
-#: Ways in which a head that a tail follows sees each picture. Each is a pass through the tail, and
-#: more of them changed no val loss beyond what the order of images does
-#: (docs/experiments/training.md).
-_HEAD_SLOTS = 3
-
-
+# -- phases on activations ------------------------------------------------------------------------
 def cached_phases(
     model: Classifier,
     params: TrainParams,
@@ -251,16 +216,7 @@ def cached_phases(
     seed: int,
     what: str,
 ) -> list[Phase]:
-    """Phases on stored activations of the frozen trunk.
-
-    Args:
-        model: its trunk is what ``trunks`` were made from.
-        params: views, phases, balance.
-        train: the train split.
-        val: the val split; None trains without one.
-        trunks: ONNX bytes by precision.
-        cache_dir: of activations.
-        what: for progress bars.
+    """Phases on stored activations of the frozen trunk, of which ``trunks`` are the ONNX files.
 
     Raises:
         ConfigError: if the activations would not fit into ``max_cache_bytes``, or if images are to
@@ -284,11 +240,9 @@ def cached_phases(
     has_plain = params.augment.background == 0
     slots = train_slots(params.views, params.int8_views, has_plain=has_plain)
     shown = _Train(model, params, stored(train, slots, "train"), weights, seed)
-    asked = (
-        _NO_VAL
-        if val is None
-        else _val_of(model, stored(val, plain_slots(params.int8_views), "val"))
-    )
+    asked = _NO_VAL
+    if val is not None:
+        asked = _val_of(model, stored(val, plain_slots(params.int8_views), "val"))
     return [
         Phase(
             name="head",

@@ -27,10 +27,7 @@ class Checkpoint:
     """All that a killed training needs to go on.
 
     Attributes:
-        phase: index of the phase.
         epoch: epochs of that phase that are done.
-        model: parameters and buffers.
-        best: parameters and buffers of the best epoch so far.
         average: moving average of the parameters; empty if it is off.
         optimizer: state tensors, as ``<parameter index>.<name>``.
         progress: best value, epochs without a better one, history rows: JSON values only.
@@ -49,11 +46,7 @@ _PARTS = ("model", "best", "average", "optimizer")
 
 
 def save_checkpoint(folder: Path, key: str, checkpoint: Checkpoint) -> None:
-    """Replace the checkpoint of a training.
-
-    Args:
-        key: hash of all that the training depends on.
-        checkpoint: the state.
+    """Replace the checkpoint of a training, whose key is a hash of all that it depends on.
 
     Raises:
         StorageError: if the disk is full; the old checkpoint stays.
@@ -73,11 +66,7 @@ def save_checkpoint(folder: Path, key: str, checkpoint: Checkpoint) -> None:
 
 
 def load_checkpoint(folder: Path, key: str) -> Checkpoint | None:
-    """The checkpoint of a training, or None if there is none of the same key.
-
-    Args:
-        key: hash of all that the training depends on.
-    """
+    """The checkpoint of a training, or None if there is none of the same key."""
     path = folder / _NAME
     if not path.is_file():
         return None
@@ -102,11 +91,7 @@ def drop_checkpoint(folder: Path) -> None:
 
 
 def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
-    """An optimiser's state as flat tensors.
-
-    Args:
-        optimizer: whose state holds tensors only, as AdamW's, SGD's and RMSprop's do.
-    """
+    """The state as flat tensors of an optimiser that holds nothing else: AdamW, SGD, RMSprop."""
     return {
         f"{index}.{name}": value if isinstance(value, Tensor) else torch.tensor(value)
         for index, state in optimizer.state_dict()["state"].items()
@@ -116,12 +101,7 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 
 def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
-    """Put flat tensors back into an optimiser of the same parameters.
-
-    Args:
-        optimizer: new, of the same kind.
-        tensors: as `optimizer_tensors` gave them.
-    """
+    """Put flat tensors back into an optimiser of the same parameters."""
     whole = optimizer.state_dict()
     state: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():

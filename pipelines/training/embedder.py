@@ -36,10 +36,7 @@ _MAKERS = ("backbones", "export/onnx_export.py", "training/embedder.py")
 def embedder(params: TrainParams, seed: int, paths: Paths) -> ort.InferenceSession:
     """A session of the frozen backbone that params name, for `embed`.
 
-    Args:
-        params: backbone, weights and side of the input.
-        seed: draws the weights where none are pretrained.
-        paths: where weights and exported networks are kept.
+    The seed draws the weights where none are pretrained.
 
     Raises:
         ConfigError: if the backbone is unknown.
@@ -55,28 +52,14 @@ def embedder(params: TrainParams, seed: int, paths: Paths) -> ort.InferenceSessi
 
 
 def embed(session: ort.InferenceSession, batch: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Pooled features of plain views.
-
-    Args:
-        session: of `embedder`.
-        batch: (n, image_px, image_px, 3) RGB in [0, 255].
-
-    Returns:
-        (n, n_features).
-    """
+    """Pooled features, (n, n_features), of plain views, (n, image_px, image_px, 3) in [0, 255]."""
     activations = session.run(None, {session.get_inputs()[0].name: batch})[0]
     pooled: NDArray[np.float32] = activations.mean(axis=(2, 3), dtype=np.float32)
     return pooled
 
 
 def kept_at(params: TrainParams, seed: int, paths: Paths) -> Path:
-    """Where the file is kept: a name for its code, weights, torch, and what params say.
-
-    Args:
-        params: as for `embedder`.
-        seed: as for `embedder`.
-        paths: as for `embedder`.
-    """
+    """Where the file is kept: a name for its code, weights, torch, and what params say."""
     digest = hashlib.sha256(metadata.version("torch").encode())
     digest.update(repr((params.backbone, params.width, params.weights, params.image_px)).encode())
     if params.weights == "none":

@@ -1,6 +1,4 @@
-"""Learning rates over the steps of a phase, and optimisers by name: two plain dictionaries.
-
-The one training loop: phases of epochs, the best epoch kept, every epoch a checkpoint.
+"""The one training loop: phases of epochs, the best epoch kept, every epoch a checkpoint.
 
 It knows neither images nor caches: a `Phase` brings its batches, its forward pass and its val
 logits. Both strategies run through here, so that they share optimisers, schedules, losses, early
@@ -38,26 +36,27 @@ from pipelines.training.checkpoints import (
 )
 from pipelines.training.runtime import Runtime
 
+_LOG = logging.getLogger(__name__)
+
+#: Norm to which gradients are clipped, so that one odd batch of a small data set undoes little.
+_MAX_GRADIENT_NORM = 5.0
 #: Share of the peak at which one-cycle starts, and at which it ends.
 _ONE_CYCLE_START, _ONE_CYCLE_END = 1 / 25, 1e-4
 
 
+# -- learning rates and optimisers ----------------------------------------------------------------
 def _cosine(progress: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * progress))
 
 
 def rate_factor(step: int, n_steps: int, schedule: str, warmup_fraction: float) -> float:
-    """The learning rate of a step, as a share of the phase's peak.
+    """The learning rate of a step, as a share of the phase's peak, in (0, 1].
 
     Args:
         step: from 0 to ``n_steps - 1``.
-        n_steps: steps of the phase.
         schedule: ``cosine`` (to 0), ``one_cycle`` (from 1/25 up, then down to 1/10,000) or
             ``constant``.
         warmup_fraction: share of the steps in which the rate rises.
-
-    Returns:
-        In (0, 1].
 
     References:
         Loshchilov and Hutter 2017, "SGDR" (cosine); Smith and Topin 2019, "Super-convergence"
@@ -93,10 +92,6 @@ OPTIMIZERS: dict[str, Callable[[Groups, TrainParams], torch.optim.Optimizer]] = 
 def make_optimizer(groups: Groups, params: TrainParams) -> torch.optim.Optimizer:
     """The optimiser that params name.
 
-    Args:
-        groups: parameter groups with their learning rates and weight decays.
-        params: name and momentum.
-
     Raises:
         ConfigError: if there is no such optimiser; lists those that are.
     """
@@ -111,13 +106,7 @@ def make_optimizer(groups: Groups, params: TrainParams) -> torch.optim.Optimizer
 def parameter_groups(
     modules: Iterable[tuple[nn.Module, float]], learning_rate: float, weight_decay: float
 ) -> Groups:
-    """Parameter groups with discriminative learning rates; biases and norms do not decay.
-
-    Args:
-        modules: each with its share of the learning rate.
-        learning_rate: of a module with share 1.
-        weight_decay: of matrices and kernels.
-    """
+    """Groups of modules, each with its share of the rate; biases and norms do not decay."""
     groups: Groups = []
     for module, share in modules:
         kernels = [p for p in module.parameters() if p.requires_grad and p.ndim > 1]
@@ -131,13 +120,9 @@ def parameter_groups(
     return groups
 
 
-# -- fit ------------------------------------------------------------------------------------------
+# -- for small data sets --------------------------------------------------------------------------
 def class_weights(class_index: NDArray[np.int64], n_classes: int) -> Tensor:
     """Weights that let each class count the same; their mean over images is 1.
-
-    Args:
-        class_index: (n,) of the train split.
-        n_classes: number of classes, each of which occurs.
 
     References:
         scikit-learn, ``compute_class_weight("balanced")``: n / (n_classes * count).
@@ -155,7 +140,6 @@ def mixed(
         inputs: (n, ...).
         targets: (n, n_classes) probabilities.
         alpha: of the Beta distribution that draws the share; > 0.
-        generator: draws share and partners.
 
     References:
         Zhang et al. 2018, "mixup"; at a hidden layer, Verma et al. 2019, "Manifold mixup".
@@ -172,7 +156,6 @@ def update_average(model: nn.Module, average: dict[str, Tensor], decay: float, s
     """Move an exponential moving average of the trained parameters one step on.
 
     Args:
-        model: its trainable parameters are averaged.
         average: by name; filled at the first step, changed in place.
         decay: share of the old average that stays, in (0, 1).
         step: of the phase, from 0. Early on less stays, (1 + step) / (10 + step), so that a short
@@ -203,12 +186,9 @@ class EpochLog:
 
     Attributes:
         epoch: from 1, through all phases.
-        phase: ``head`` or ``tail``.
         learning_rate: the head's, at the end of the epoch.
         train_loss: with label smoothing, class weights and mixup as asked for.
         val_loss: plain cross-entropy.
-        val_accuracy: in [0, 1].
-        val_macro_f1: in [0, 1].
     """
 
     epoch: int
@@ -231,23 +211,14 @@ class EpochLog:
 
 
 def best_values(history: Sequence[EpochLog], monitor: str) -> dict[str, float]:
-    """Val metrics of the epoch that `fit` kept.
-
-    Args:
-        history: not empty.
-        monitor: name of the value that picks; the lower val loss settles ties.
-    """
+    """Val metrics of the epoch that `fit` kept; the lower val loss settles ties."""
     sign = -1 if monitor == "val_loss" else 1
     best = max(history, key=lambda log: (sign * getattr(log, monitor), -log.val_loss))
     return {name: getattr(best, name) for name in VAL_VALUES}
 
 
 def history_csv(history: Sequence[EpochLog]) -> str:
-    """The text of history.csv, numbers with six digits.
-
-    Args:
-        history: a row an epoch.
-    """
+    """The text of history.csv, numbers with six digits."""
     buffer = io.StringIO()
     names = [field.name for field in fields(EpochLog)]
     writer = csv.writer(buffer, lineterminator="\n")
@@ -258,24 +229,15 @@ def history_csv(history: Sequence[EpochLog]) -> str:
     return buffer.getvalue()
 
 
-# -- fit ------------------------------------------------------------------------------------------
-_LOG = logging.getLogger(__name__)
-
-#: Norm to which gradients are clipped, so that one odd batch of a small data set undoes little.
-_MAX_GRADIENT_NORM = 5.0
-
-
+# -- the loop -------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Phase:
     """What differs between training a head and training a tail.
 
     Attributes:
-        name: ``head`` or ``tail``.
-        params: epochs, learning rate, schedule.
         modules: what is trained, each with its share of the learning rate.
         batches: of an epoch: inputs and class indices; the same for the same epoch.
         n_batches: of every epoch.
-        forward: logits of a batch's inputs.
         val_logits: (n, n_classes) for the val split; None without one: the last epoch is kept.
         val_class_index: (n,) to go with them.
         train_mode: puts the network into the state in which this phase trains it.
@@ -321,24 +283,14 @@ def fit(
 ) -> list[EpochLog]:
     """Train through the phases and leave the best epoch's weights in the model, in inference mode.
 
-    Without a val split each epoch counts as better than the one before it.
-
-    A run that was killed goes on from its last epoch and ends with the same bytes.
+    Without a val split each epoch counts as better than the one before it. A run that was killed
+    goes on from its last epoch and ends with the same bytes. Gives a row an epoch.
 
     Args:
         model: holds all that the phases train; its state dict is what is kept.
-        phases: in order.
-        params: losses, optimiser, monitor.
-        train_class_index: (n,) of the train split, for class weights.
-        n_classes: number of logits.
-        checkpoint_dir: of the task.
         key: hash of all that the training depends on; another key starts anew.
         on_epoch: told of each epoch, those before a resumption included.
-        what: for the progress bar.
         runtime: on whose device the model lies; its primary writes checkpoints.
-
-    Returns:
-        A row an epoch.
 
     Raises:
         StorageError: if a checkpoint cannot be written.
@@ -499,19 +451,15 @@ def _val_values(phase: Phase) -> dict[str, float]:
 
 
 def _checkpoint(model: nn.Module, state: _State, optimizer: torch.optim.Optimizer) -> Checkpoint:
-    progress: dict[str, Any] = {
-        "best_value": state.best_value,
-        "stale": state.stale,
-        "history": [asdict(log) for log in state.history],
-    }
+    history = [asdict(log) for log in state.history]
     return Checkpoint(
-        state.phase,
-        state.epoch,
-        dict(model.state_dict()),
-        state.best,
-        state.average,
-        optimizer_tensors(optimizer),
-        progress,
+        phase=state.phase,
+        epoch=state.epoch,
+        model=dict(model.state_dict()),
+        best=state.best,
+        average=state.average,
+        optimizer=optimizer_tensors(optimizer),
+        progress={"best_value": state.best_value, "stale": state.stale, "history": history},
     )
 
 
@@ -520,15 +468,6 @@ def _resume(model: nn.Module, checkpoint_dir: Path, key: str) -> tuple[_State, d
     if found is None:
         return _State(), {}
     model.load_state_dict(found.model)
-    progress = found.progress
-    history = [EpochLog(**row) for row in progress["history"]]
-    state = _State(
-        found.phase,
-        found.epoch,
-        found.best,
-        progress["best_value"],
-        progress["stale"],
-        found.average,
-        history,
-    )
+    progress = found.progress | {"history": [EpochLog(**row) for row in found.progress["history"]]}
+    state = _State(found.phase, found.epoch, found.best, average=found.average, **progress)
     return state, found.optimizer

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 
@@ -21,7 +21,7 @@ from pipelines.errors import BundleError, MissingDataError, StorageError
 _META = "model.json"
 _WEIGHTS = "weights.safetensors"
 _WEIGHTS_BEFORE = "before_refit.safetensors"
-_DAMAGES = (ValidationError, ValueError, OSError, SafetensorError, RuntimeError)
+_DAMAGES = (ValueError, OSError, SafetensorError, RuntimeError)
 
 
 class FloatModel(BaseModel):
@@ -95,16 +95,9 @@ class FloatModel(BaseModel):
 def save_float_model(
     folder: Path, meta: FloatModel, model: Classifier, before: Classifier | None = None
 ) -> str:
-    """Write weights and model.json into a folder.
+    """Write weights and model.json into a folder; gives the sha256 of the weights.
 
-    Args:
-        folder: to write into.
-        meta: what goes into model.json.
-        model: the trained network.
-        before: of a refitted one, the network that had not seen val.
-
-    Returns:
-        sha256 of the weights file.
+    Of a refitted model the network that had not seen val is written, too.
     """
     path = folder / _WEIGHTS
     write_bytes(path, _tensors(model))
@@ -117,9 +110,6 @@ def save_float_model(
 
 def check_folder(folder: Path) -> None:
     """Nothing, if a float model may take the place of what a folder holds.
-
-    Args:
-        folder: that `save_float_model`'s is to become.
 
     Raises:
         StorageError: if it holds anything else.
@@ -143,13 +133,7 @@ def _tensors(model: Classifier) -> bytes:
 
 
 def load_float_model(folder: Path) -> tuple[FloatModel, Classifier, str]:
-    """The trained network of a task, in inference mode.
-
-    Args:
-        folder: models/<task>/float.
-
-    Returns:
-        model.json, the network, and the sha256 of its weights file.
+    """model.json of a task, its network in inference mode, and the sha256 of the weights file.
 
     Raises:
         MissingDataError: if training has not run.
@@ -171,10 +155,6 @@ def load_float_model(folder: Path) -> tuple[FloatModel, Classifier, str]:
 
 def load_before(folder: Path, meta: FloatModel) -> Classifier:
     """The network of a refitted model's first training, in inference mode.
-
-    Args:
-        folder: models/<task>/float.
-        meta: of the model, which is a refitted one.
 
     Raises:
         BundleError: if the file is absent or damaged.

@@ -38,13 +38,7 @@ def full_phases(
 ) -> list[Phase]:
     """Phases on images through the whole network; the second trains every layer.
 
-    Args:
-        model: on the device that trains.
-        params: phases, balance.
-        train: the train split.
-        val: the val split; None trains without one.
-        normalise: (n, h, w, 3) bytes to (n, 3, h, w) normalised pixels.
-        what: the task, for messages.
+    Pixels are normalised from (n, h, w, 3) bytes to (n, 3, h, w).
 
     Raises:
         ConfigError: if images are to be weighted by source and sources cannot help.
@@ -95,15 +89,9 @@ def full_phases(
 
 
 def logits_of(model: Classifier, split: Split, normalise: Callable[[Tensor], Tensor]) -> Tensor:
-    """Answers of a network to the plain views of a split.
+    """Answers to the plain views of a split, (n, n_classes) float32 on the CPU.
 
-    Args:
-        model: in the mode in which it is to answer.
-        split: whose images.
-        normalise: as of `full_phases`.
-
-    Returns:
-        (n, n_classes) float32, on the CPU.
+    The network stays in the mode that it is in.
     """
     parts = [
         model(normalise(torch.from_numpy(batch)).to(device_of(model)))[0].float().cpu()

@@ -36,8 +36,7 @@ def grad_cam(
         model: in inference mode; its weights and gradients stay as they are.
         pixels: (h, w, 3) in [0, 255], as the model sees the picture.
         class_index: of the label that is explained; None for the one with the highest logit.
-        mean: RGB, of pixels in [0, 1], as in training.
-        std: RGB, of pixels in [0, 1], as in training.
+        mean: RGB, of pixels in [0, 1], as in training; so is std.
 
     Returns:
         (h, w) map, at least 0, in the logit's units times activations, bilinear between the cells

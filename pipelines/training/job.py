@@ -1,10 +1,7 @@
-"""Before the first step of a training: the network that params ask for.
+"""A training from beginning to end, as a function: the stage and benchmarks/ call it.
 
-What a training consists of, put together from a task's params: splits, phases, frozen trunk.
-
-The stage and benchmarks/ use the same steps, so that what is timed is what `fieldlens train` does.
-
-A training from beginning to end, as a function: the stage, folds and benchmarks all call it.
+Before it stand its parts, put together from a task's params: splits, phases, frozen trunk. So what
+is timed is what `fieldlens train` does.
 """
 
 from __future__ import annotations
@@ -56,25 +53,18 @@ from pipelines.training.checkpoints import drop_checkpoint
 from pipelines.training.fit import EpochLog, Phase, best_values, fit
 from pipelines.training.float_model import FloatModel, check_folder, save_float_model
 from pipelines.training.full import full_phases
-from pipelines.training.runtime import Runtime, one_process
+from pipelines.training.runtime import Runtime, this_process
 from pipelines.training.start import start_model
 
 if TYPE_CHECKING:
     from pipelines.config.params import Params
-    from pipelines.config.train import TrainParams
 
-
-# -- assembly -------------------------------------------------------------------------------------
 _LOG = logging.getLogger(__name__)
 
 
+# -- parts ----------------------------------------------------------------------------------------
 def preprocess_of(params: TrainParams, reading: Reading = AS_IT_COMES) -> Preprocess:
-    """The plain view that a network of these params takes, resized as its backbone asks.
-
-    Args:
-        params: backbone, side, crop and what is taken away.
-        reading: of the prepared set.
-    """
+    """The plain view that a network of these params takes, resized as its backbone asks."""
     interpolation = backbone(params.backbone, params.width).input.interpolation
     return manifest.preprocess_of(params, reading, interpolation)
 
@@ -87,15 +77,7 @@ def open_split(
     files: TaskPaths,
     reading: Reading = AS_IT_COMES,
 ) -> Split:
-    """Images of a split and their labels as numbers.
-
-    Args:
-        entries: of the split.
-        labels: in the order of the logits.
-        params: preprocessing and augmentation.
-        seed: draws the views.
-        reading: of the prepared set.
-    """
+    """Images of a split and their labels as numbers, in the order of the logits."""
     preprocess = preprocess_of(params, reading)
     pictures = Pictures(files.raw_dir, entries, preprocess, params.augment, seed)
     return Split(pictures, class_index_of(entries, labels))
@@ -112,14 +94,6 @@ def phases_of(
 ) -> list[Phase]:
     """The phases of the strategy that params name; runs the frozen trunk where there is one.
 
-    Args:
-        task: slug, for progress bars.
-        model: as `start.start_model` gives it.
-        params: strategy and all that it needs.
-        train: the train split.
-        val: the val split; None trains without one.
-        paths: of caches.
-
     Raises:
         ConfigError: if the activations would not fit into ``max_cache_bytes``.
     """
@@ -134,15 +108,9 @@ def phases_of(
 
 
 def normalise(pixels: Tensor, mean: Sequence[float], std: Sequence[float]) -> Tensor:
-    """Bytes as a network takes them.
+    """Bytes, (n, h, w, 3), as a network takes them: (n, 3, h, w) float32, channels last in memory.
 
-    Args:
-        pixels: (n, h, w, 3) in [0, 255].
-        mean: RGB, of pixels in [0, 1].
-        std: RGB, of pixels in [0, 1].
-
-    Returns:
-        (n, 3, h, w) float32, channels last in memory.
+    Mean and standard deviation are RGB, of pixels in [0, 1].
     """
     centred = pixels.float() / 255 - torch.tensor(mean)
     normalised: Tensor = (centred / torch.tensor(std)).permute(0, 3, 1, 2)
@@ -158,13 +126,7 @@ def frozen_trunks(
 ) -> dict[Precision, bytes]:
     """The frozen trunk as ONNX, in each precision that the views ask for.
 
-    The float one is kept, since tasks share it.
-
-    Args:
-        model: as `start.start_model` gives it.
-        params: cut, share of int8 views, and how many pictures calibrate them.
-        pictures: of the train split, to calibrate int8.
-        paths: where trunks are kept.
+    The float one is kept, since tasks share it; pictures of the train split calibrate int8.
     """
     expected = backbone(params.backbone, params.width).input
     key = _trunk_key(model, params.image_px, expected)
@@ -195,17 +157,10 @@ def _trunk_key(model: Classifier, image_px: int, expected: Input) -> str:
     return digest.hexdigest()[:24]
 
 
-# -- job ------------------------------------------------------------------------------------------
+# -- from beginning to end ------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is asked of a training.
-
-    Attributes:
-        task: slug.
-        domain: of the task.
-        params: the task's ``train`` section.
-        seed: of the run.
-    """
+    """What is asked of a training."""
 
     task: str
     domain: str
@@ -228,7 +183,6 @@ class Data:
     """What `prepare` has left of a data set; nothing in it depends on how it is trained on.
 
     Attributes:
-        files: of the task.
         entries: of all splits; training opens train and val.
         summary: labels, in the order of the logits, and how files are read.
     """
@@ -261,18 +215,11 @@ class Observer:
     def begun(self, key: str, model: Classifier) -> None:
         """Weights are there and the frozen trunk has run; the first epoch is next.
 
-        Args:
-            key: hash of all that the training depends on.
-            model: the network that will be trained.
+        The key is a hash of all that the training depends on.
         """
 
     def epoch(self, log: EpochLog, *, is_refit: bool) -> None:
-        """An epoch is done; those before a resumption are told again.
-
-        Args:
-            log: of the epoch.
-            is_refit: whether it was of the training on train and val together.
-        """
+        """An epoch is done, of the first training or its refit; before a resumption, told again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -280,8 +227,6 @@ class TrainResult:
     """What a training has come to.
 
     Attributes:
-        model: the trained network, in inference mode.
-        meta: what the network is and where it comes from, as in model.json.
         history: a row an epoch, those of a refit left out.
         val_logits: (n_val, n_classes) of the network that val chose.
         before: of a refitted network, the one that had not seen val.
@@ -315,11 +260,9 @@ def train(
     docs/experiments/training.md). The test split is never opened.
 
     Args:
-        job: what is asked.
-        data: the prepared set.
         out: folder for weights.safetensors and model.json, replaced as a whole; None writes none.
         paths: of pretrained weights, activations and checkpoints; by default the data's project.
-        runtime: which process this is; by default the only one, on as many threads as workers.
+        runtime: which process this is; by default as torchrun says, on as many threads as workers.
         observer: sees the training as it goes.
         keep_checkpoint: leave it where it is: for a caller who has more to write, and drops it.
 
@@ -351,7 +294,7 @@ def train(
         calibration of answers to images that were held out.
     """
     paths = paths or Paths(data.files.root)
-    runtime = runtime or one_process(n_workers())
+    runtime = runtime or this_process(n_workers())
     observer = observer or Observer()
     _check_labels(data)
     if out is not None:

@@ -18,15 +18,10 @@ def start_model(
 ) -> tuple[Classifier, LoadedWeights | None]:
     """The network before its first step.
 
-    Args:
-        params: backbone, weights, head, cut.
-        n_classes: number of logits.
-        seed: draws what is not pretrained.
-        paths: where weights are kept.
+    The seed draws what is not pretrained. Pretrained norms are folded (ADR 0011).
 
     Returns:
-        The network, its pretrained norms folded (ADR 0011), and where its weights come from; None
-        where it starts from nothing.
+        The network, and where its weights come from; None where it starts from nothing.
 
     Raises:
         ConfigError: if the backbone is unknown.

@@ -42,7 +42,6 @@ class Change:
 
     Attributes:
         family: changes of one family share a bound.
-        name: in words, e.g. ``JPEG quality 50``.
         apply: from an upright RGB picture to another of the same size.
     """
 
@@ -56,8 +55,6 @@ class Flips:
     """How many answers a change flipped.
 
     Attributes:
-        change: which.
-        n_images: pictures that were shown.
         n_changed: answers that differ from those on the unchanged picture.
         n_refused: pictures that are out of distribution when changed, and were not before.
         bound: largest share of changed answers; None where there is none.
@@ -98,12 +95,10 @@ def flipped_answers(
     wanted: Sequence[Change],
     bounds: Mapping[ChangeFamily, float],
 ) -> list[Flips]:
-    """How many answers each change flips.
+    """How many answers each change flips, on at least one picture.
 
     Args:
         predictor: of the file that is served.
-        files: pictures, at least one.
-        wanted: the changes.
         bounds: largest share of changed answers by family; a family may be absent.
 
     Raises:
@@ -143,17 +138,14 @@ def _rotation(degrees: float) -> Callable[[Image.Image], Image.Image]:
 
     def apply(picture: Image.Image) -> Image.Image:
         # Enough for the corner of a square; a side of 1 px has nothing to mirror.
-        margin = min(int(max(picture.size) * np.sin(np.radians(abs(degrees)))) + 1, *_last(picture))
+        margin = int(max(picture.size) * np.sin(np.radians(abs(degrees)))) + 1
+        margin = min(margin, picture.width - 1, picture.height - 1)
         widths = ((margin, margin), (margin, margin), (0, 0))
         wide = Image.fromarray(np.pad(np.asarray(picture), widths, mode="reflect"))
         rotated = wide.rotate(degrees, Image.Resampling.BILINEAR)
         return rotated.crop((margin, margin, margin + picture.width, margin + picture.height))
 
     return apply
-
-
-def _last(picture: Image.Image) -> tuple[int, int]:
-    return picture.width - 1, picture.height - 1
 
 
 def _mirrored(picture: Image.Image) -> Image.Image:

@@ -26,13 +26,7 @@ from pipelines.validation.external import BlindScore
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One image.
-
-    Attributes:
-        entry: path, label and group.
-        prediction: of the model.
-        blind: what the audits see of it.
-    """
+    """One image: the model's answer, and what the audits see of it."""
 
     entry: Entry
     prediction: Prediction
@@ -70,9 +64,7 @@ def beyond_range(asked: Sequence[Asked], predictor: Predictor) -> str:
 def blind_features(folder: Path, asked: Sequence[Asked]) -> dict[str, NDArray[np.generic]]:
     """By audit, (n, d): what may be known of the images without looking at the subject.
 
-    Args:
-        folder: where records.csv may state what files were before they were scaled down.
-        asked: n images.
+    In the folder, records.csv may state what files were before they were scaled down.
     """
     stated = original_facts(folder)
     return audit_features.blind_features(
@@ -94,8 +86,6 @@ def blind_scores(
 
     Args:
         features: (n, d) by name of an audit (`pipelines.audit.shortcuts.AUDITS`).
-        labels: (n,) of the images.
-        groups: (n,).
         folds: wanted; fewer where a label has fewer groups.
         seed: draws folds, forests and resamples.
         resamples: of the intervals.

@@ -18,15 +18,14 @@ from numpy.typing import NDArray
 from pipelines.card import DatasetCard
 from pipelines.data import duplicates
 from pipelines.data.account import Account, account
-from pipelines.data.decoding import Refused, Seen, by_patient, examine_all
-from pipelines.data.duplicates import Policy, drop_exact, join_groups, linked_by_copies
+from pipelines.data.decoding import Seen, by_patient, decode, entries_of
+from pipelines.data.duplicates import drop_exact, join_groups, linked_by_copies
 from pipelines.data.fingerprints import stack
 from pipelines.data.layout import read_folder
-from pipelines.data.manifest import Entry, Record, records_of
+from pipelines.data.manifest import Entry, records_of
 from pipelines.data.pixel_range import AS_IT_COMES, Reading
 from pipelines.data.tree import File
 from pipelines.errors import DataError, MissingDataError
-from pipelines.progress import track
 from pipelines.validation.external import Excluded
 
 #: Reasons that name another image, without it.
@@ -39,12 +38,7 @@ _IN_SHORT: dict[str, str] = {
 
 @dataclass(frozen=True, slots=True)
 class Project:
-    """The images that the model's project has.
-
-    Attributes:
-        entries: of its manifest, all splits.
-        raw_dir: where their files lie; they need not.
-    """
+    """The images that the model's project has: its manifest, and where their files may lie."""
 
     entries: Sequence[Entry]
     raw_dir: Path
@@ -69,11 +63,7 @@ class NewImages:
     label_of: Mapping[str, str]
 
     def account(self, refused: Iterable[Excluded] = ()) -> Account:
-        """What became of every file of the folder.
-
-        Args:
-            refused: images that counted, and could not be used later.
-        """
+        """What became of every file; ``refused`` counted, and could not be used later."""
         excluded = {each.path: each for each in (*self.excluded, *refused)}
         read = {entry.path: entry.label for entry in self.entries if entry.path not in excluded}
         left_out = {
@@ -96,12 +86,9 @@ def sift(
     """The images of a folder that count, and why the others do not.
 
     Args:
-        folder: a folder a class, or records.csv; as `read_raw` takes it.
-        card: maps names of classes to labels.
+        folder: in any layout that `read_folder` knows.
         labels: that the model knows.
         project: images that the model may have seen; None where it is not known.
-        min_side_px: of params.
-        near_duplicate_bits: of params.
 
     Raises:
         MissingDataError: if there is no such folder.
@@ -123,18 +110,9 @@ def sift(
         if each.label not in labels
     ]
     record_of = {each.path: each for each in listed if each.label in labels}
-    examined = examine_all(
-        folder,
-        sorted(record_of),
-        min_side_px=min_side_px,
-        reading=reading,
-    )
-    seen: list[Seen] = []
-    for found in track(examined, f"{card.task}: decoding the folder", len(record_of)):
-        if isinstance(found, Refused):
-            excluded.append(Excluded(path=found.path, kind="refused", reason=found.reason))
-        else:
-            seen.append(found)
+    what = f"{card.task}: decoding the folder"
+    seen, refused = decode(folder, sorted(record_of), min_side_px, reading, what)
+    excluded += [Excluded(path=each.path, kind="refused", reason=each.reason) for each in refused]
     record_of |= by_patient(record_of, seen, folder)
     labels_of = {path: record.label for path, record in record_of.items()}
     known, sought = _known(seen, labels_of, project, near_duplicate_bits, reading, card)
@@ -147,18 +125,20 @@ def sift(
         Excluded(path=new[index].path, kind="copy", reason=reason)
         for index, reason in dropped.items()
     ]
-    linked = linked_by_copies(records, sha256s)
-    kept = [index for index in range(len(new)) if index not in dropped]
-    _check_any(folder, kept, listed, excluded)
+    kept = [each for index, each in enumerate(new) if index not in dropped]
+    if not kept:
+        raise _none_counts(folder, len(listed), excluded)
+    kept_records = [each for index, each in enumerate(records) if index not in dropped]
+    joined = join_groups(
+        kept_records,
+        stack(each.fingerprint for each in kept),
+        near_duplicate_bits,
+        linked_by_copies(records, sha256s),
+        left_out=records,
+        policy=card.near_duplicates,
+    )
     return NewImages(
-        entries=_entries(
-            [new[i] for i in kept],
-            [records[i] for i in kept],
-            linked,
-            records,
-            near_duplicate_bits,
-            card.near_duplicates,
-        ),
+        entries=tuple(entries_of(kept, kept_records, joined.groups, ["test"] * len(kept))),
         excluded=tuple(sorted(excluded, key=lambda each: each.path)),
         sought=sought,
         files=layout.files,
@@ -166,41 +146,12 @@ def sift(
     )
 
 
-def _check_any(
-    folder: Path, kept: Sequence[int], listed: Sequence[Record], excluded: Sequence[Excluded]
-) -> None:
-    if kept:
-        return
+def _none_counts(folder: Path, n_listed: int, excluded: Sequence[Excluded]) -> DataError:
     counts = Counter(each.kind for each in excluded)
     why = ", ".join(f"{n} {kind.replace('_', ' ')}" for kind, n in sorted(counts.items()))
-    raise DataError(
-        f"{folder}: of {len(listed)} images none counts ({why}; the first: {excluded[0].path!r}: "
+    return DataError(
+        f"{folder}: of {n_listed} images none counts ({why}; the first: {excluded[0].path!r}: "
         f"{excluded[0].reason}). Expected images that are new to the model."
-    )
-
-
-def _entries(
-    kept: Sequence[Seen],
-    records: Sequence[Record],
-    linked: Sequence[tuple[str, str]],
-    all_records: Sequence[Record],
-    max_bits: int,
-    policy: Policy,
-) -> tuple[Entry, ...]:
-    prints = stack(each.fingerprint for each in kept)
-    joined = join_groups(records, prints, max_bits, linked, left_out=all_records, policy=policy)
-    return tuple(
-        Entry(
-            path=image.path,
-            label=record.label,
-            group=group,
-            source=record.source,
-            split="test",
-            sha256=image.sha256,
-            width_px=image.width_px,
-            height_px=image.height_px,
-        )
-        for image, record, group in zip(kept, records, joined.groups, strict=True)
     )
 
 
@@ -224,21 +175,13 @@ def _known(
     }
     if card.near_duplicates == "off":
         return known, "exact copies only: the card says near_duplicates: off"
-    here = [entry for entry in project.entries if (project.raw_dir / entry.path).is_file()]
-    if not here:
+    raw_dir = project.raw_dir
+    entry_of = {each.path: each for each in project.entries if (raw_dir / each.path).is_file()}
+    if not entry_of:
         return known, "exact copies only: the project's images are not here"
-    examined = examine_all(
-        project.raw_dir,
-        [entry.path for entry in here],
-        min_side_px=1,
-        reading=reading,
-    )
-    own, prints = [], []
-    entry_of = {entry.path: entry for entry in here}
-    for found in track(examined, f"{card.task}: fingerprints of the project's images", len(here)):
-        if isinstance(found, Seen):
-            own.append(entry_of[found.path])
-            prints.append(found.fingerprint)
+    what = f"{card.task}: fingerprints of the project's images"
+    decoded, _ = decode(raw_dir, list(entry_of), 1, reading, what)
+    own = [entry_of[each.path] for each in decoded]
     others = [each for each in seen if each.path not in known]
     n = len(own)
 
@@ -247,7 +190,7 @@ def _known(
         return across
 
     near = duplicates.find(
-        stack([*prints, *(each.fingerprint for each in others)]),
+        stack(each.fingerprint for each in (*decoded, *others)),
         [*(entry.label for entry in own), *(labels_of[each.path] for each in others)],
         max_bits,
         is_across,

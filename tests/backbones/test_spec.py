@@ -1,20 +1,87 @@
 from __future__ import annotations
 
-from dataclasses import replace
+import subprocess
+import sys
 
 import pytest
 import torch
 from torch import nn
 
-from pipelines.backbones.spec import backbone, backbones, timm
+from pipelines.backbones import spec
+from pipelines.backbones.spec import (
+    Backbone,
+    all_widths,
+    backbone,
+    backbones,
+    timm,
+    torchvision_models,
+)
+from pipelines.backbones.weights import TorchHub
+from pipelines.errors import ConfigError
 from tests.backbones.toy_family import toy
+
+#: Published totals of torchvision's tables, less their classifiers (VGG: 123,642,856).
+N_PARAMETERS = {
+    "mobilenet_v2": 2_223_872,
+    "mobilenet_v3_small": 2_542_856 - (576 * 1024 + 1024) - (1024 * 1000 + 1000),
+    "mobilenet_v3_large": 5_483_032 - (960 * 1280 + 1280) - (1280 * 1000 + 1000),
+    "mnasnet_b1": 4_383_312 - (1280 * 1000 + 1000),
+    "shufflenet_v2": 2_278_604 - (1024 * 1000 + 1000),
+    "resnet18": 11_689_512 - (512 * 1000 + 1000),
+    "resnet50": 25_557_032 - (2048 * 1000 + 1000),
+    "googlenet": 6_624_904 - (1024 * 1000 + 1000),
+    "squeezenet": 1_235_496 - (512 * 1000 + 1000),
+    "vgg16": 138_357_544 - 123_642_856,
+    "vgg19": 143_667_240 - 123_642_856,
+}
+
+
+@pytest.mark.parametrize("name", N_PARAMETERS)
+def test_backbone_has_the_published_parameters(name):
+    blocks = nn.ModuleList(backbone(name).build())
+    assert sum(p.numel() for p in blocks.parameters()) == N_PARAMETERS[name]
+
+
+FROM_TORCHVISION = {
+    network.title: (network, provider)
+    for network in all_widths()
+    for provider in network.weights
+    if isinstance(provider, TorchHub)
+}
+
+
+@pytest.mark.parametrize("title", FROM_TORCHVISION)
+def test_tensors_stand_in_the_order_of_torchvisions_state_dict(title, tmp_path):
+    network, provider = FROM_TORCHVISION[title]
+    whole = getattr(torchvision_models(), provider.builder)().state_dict()
+    # Files of an older torch have another order, and no counters.
+    old = sorted(item for item in whole.items() if "num_batches" not in item[0])
+    torch.save(dict(old), tmp_path / "net.pth")
+    ours = nn.ModuleList(network.build()).state_dict()
+    loaded = provider.tensors(tmp_path / "net.pth", list(ours))
+    assert {name: tensor.shape for name, tensor in loaded.items()} == {
+        name: tensor.shape for name, tensor in ours.items()
+    }
+
+
+@pytest.mark.parametrize("name", ["", "MobileNet_V2", "resnet34", "mobilenet_v2 "])
+def test_unknown_backbone_is_refused_with_those_there_are(name):
+    with pytest.raises(ConfigError, match=r"train\.backbone: there is no backbone") as caught:
+        backbone(name)
+    for known in backbones():
+        assert known in str(caught.value)
+
 
 #: By ours, the same network of timm.
 TIMM = {
     "mobilenet_v2": "mobilenetv2_100",
     "mobilenet_v3_small": "mobilenetv3_small_100",
     "mobilenet_v3_large": "mobilenetv3_large_100",
-    "mnasnet1_0": "mnasnet_100",
+    "mnasnet_b1": "mnasnet_100",
+    "mnasnet_a1": "semnasnet_100",
+    "efficientnet_lite0": "tf_efficientnet_lite0",
+    "resnet18": "resnet18",
+    "resnet50": "resnet50",
 }
 
 
@@ -22,21 +89,21 @@ TIMM = {
 def test_taps_are_those_of_timms_feature_info(name):
     info = timm().create_model(TIMM[name], features_only=True, pretrained=False).feature_info
     expected = dict(zip(info.reduction(), info.channels(), strict=True))
-    spec = backbone(name)
-    got = {stride: tap.channels for stride, tap in spec.taps.items()}
+    asked = backbone(name)
+    got = {stride: tap.channels for stride, tap in asked.taps.items()}
+    if name.startswith("resnet"):
+        # timm taps the stem, whose pool stands in our first block.
+        expected.pop(2)
     if name.startswith("mobilenet_v3"):
         # timm counts the 1x1 convolution before the pool.
-        assert expected.pop(32) == spec.n_features == 6 * got.pop(32)
+        assert expected.pop(32) == asked.n_features == 6 * got.pop(32)
     assert got == expected
 
 
 @pytest.mark.parametrize("name", backbones())
-def test_a_tap_is_the_last_block_of_its_stride_that_has_a_kernel(name):
-    spec = backbone(name)
-    blocks = spec.build()
-    behind = blocks[spec.taps[32].block + 1 :]
-    assert behind
-    for block in behind:
+def test_what_follows_the_last_tap_only_mixes_channels(name):
+    asked = backbone(name)
+    for block in asked.build()[asked.taps[max(asked.taps)].block + 1 :]:
         kernels = [m.kernel_size for m in block.modules() if isinstance(m, nn.Conv2d)]
         assert set(kernels) <= {(1, 1)}
 
@@ -46,29 +113,58 @@ def test_default_cuts_and_widths_are_those_of_the_released_models():
         "mobilenet_v2": (14, 1280),
         "mobilenet_v3_small": (9, 576),
         "mobilenet_v3_large": (13, 960),
-        "mnasnet1_0": (12, 1280),
+        "mnasnet_b1": (12, 1280),
     }
     got = {name: (backbone(name).default_cut, backbone(name).n_features) for name in released}
     assert got == released
 
 
 def test_what_stands_behind_the_pool_is_no_tap_and_gives_the_width(tmp_path):
-    spec = toy(tmp_path)
-    assert {s: (t.block, t.channels) for s, t in spec.taps.items()} == {
+    asked = toy(tmp_path).at(1.0)
+    assert {s: (t.block, t.channels) for s, t in asked.taps.items()} == {
         2: (0, 8),
         4: (1, 8),
         8: (3, 12),
         16: (5, 16),
         32: (6, 24),
     }
-    assert spec.default_cut == 6
-    assert spec.n_features == 20
+    assert asked.default_cut == 6
+    assert asked.n_features == 20
 
 
 def test_asking_draws_nothing():
-    spec = replace(backbone("mobilenet_v3_small"))
+    asked = Backbone(backbones()["mobilenet_v3_small"], 1.0)
     torch.manual_seed(99)
     expected = torch.rand(3)
     torch.manual_seed(99)
-    assert spec.n_features == 576
+    assert asked.n_features == 576
     assert torch.equal(torch.rand(3), expected)
+
+
+# -- the door to torchvision and timm -------------------------------------------------------------
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "code",
+    [
+        "from pipelines.backbones.spec import torchvision_models as door\n"
+        "assert door() is door() and door().__name__ == 'torchvision.models'\n"
+        "import torch\n"
+        "assert door().mobilenet_v2().eval()(torch.zeros(1, 3, 32, 32)).shape == (1, 1000)\n",
+        "from pipelines.backbones.spec import timm as door\n"
+        "net = door().create_model('mobilenetv2_050', pretrained=False)\n"
+        "assert net.num_features == 1280\n",
+    ],
+    ids=["torchvision", "timm"],
+)
+def test_libraries_import_through_the_door_in_a_fresh_process(code):
+    command = [sys.executable, "-W", "error", "-c", code]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_operators_are_declared_once():
+    torchvision_models()
+    declared = list(spec._DECLARED)
+    torchvision_models()
+    assert declared
+    assert declared == spec._DECLARED

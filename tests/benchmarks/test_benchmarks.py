@@ -18,15 +18,8 @@ from pipelines.paths import Paths
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "benchmarks"
-SCRIPTS = (
-    "abstention",
-    "first_answer",
-    "folds",
-    "latency",
-    "prepare",
-    "repro",
-    "training",
-)
+#: Those of `make bench`.
+SCRIPTS = ("abstention", "first_answer", "folds", "latency", "prepare", "repro", "training")
 
 
 @pytest.fixture(autouse=True)
@@ -84,18 +77,13 @@ def test_plain_loop_refuses_what_prepare_refuses(tmp_path):
     assert prepare.plain_loop(tmp_path, files) == prepare.own_pass(tmp_path, files) == 2
 
 
-def test_latency_without_bundles_says_what_to_run(tmp_path):
-    done = run("latency", "--root", str(tmp_path))
-    assert done.returncode == 2
-    assert "make repro" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
-
-
-def test_abstention_without_models_says_what_to_run(tmp_path):
-    done = run("abstention", "--root", str(tmp_path))
+@pytest.mark.parametrize(("script", "n_needed"), [("latency", 1), ("abstention", 2)])
+def test_without_models_it_says_what_to_run(script, n_needed, tmp_path):
+    done = run(script, "--root", str(tmp_path))
     assert done.returncode == 2
     assert done.stderr.count("\n") == 1
-    assert "expected at least 2" in done.stderr
+    assert f"expected at least {n_needed} models" in done.stderr
+    assert "make repro" in done.stderr
 
 
 def test_each_image_is_tested_once_and_no_group_straddles_splits():
@@ -161,10 +149,10 @@ def test_peak_memory_counts_children():
     nested = f"import subprocess, sys; subprocess.run([sys.executable, '-c', {hold!r}])"
     with (
         subprocess.Popen([sys.executable, "-c", nested]) as process,
-        memory.PeakMemory(process.pid, 0.05) as watched,
+        memory.peak_memory(process.pid, 0.05) as peak,
     ):
         process.wait()
-    assert 120_000_000 < watched.peak_bytes < 300_000_000
+    assert 120_000_000 < peak.n_bytes < 300_000_000
     assert memory.tree_bytes(process.pid) == 0
     assert memory.tree_bytes(os.getpid()) > 0
 
@@ -183,14 +171,15 @@ def test_a_training_whose_time_is_up_ends_after_its_epoch_and_a_refit_is_not_cou
     timed_fit = importlib.import_module("timed_fit")
     log = EpochLog(1, "tail", 0.1, 0.5, 0.5, 0.5, 0.5)
     early, late = timed_fit.Trained("full"), timed_fit.Trained("full")
-    in_time = timed_fit._Timed(early, timed_fit.Stopwatch(), "mobilenet_v2", None, 1000.0)
+    in_time, out_of_time = (
+        timed_fit._Timed(trained, timed_fit.Stopwatch(), "mobilenet_v2", None, limit_s)
+        for trained, limit_s in ((early, 1000.0), (late, 0.0))
+    )
     in_time.epoch(log, is_refit=False)
     in_time.epoch(log, is_refit=True)
     assert (early.n_epochs, early.is_stopped) == (1, False)
     with pytest.raises(timed_fit._Ended):
-        timed_fit._Timed(late, timed_fit.Stopwatch(), "mobilenet_v2", None, 0.0).epoch(
-            log, is_refit=False
-        )
+        out_of_time.epoch(log, is_refit=False)
     assert (late.n_epochs, late.is_stopped) == (1, True)
 
 
@@ -207,11 +196,7 @@ def test_ratios_say_whether_full_arrived(accuracies, is_stopped, to_end, to_targ
     training, timed_fit = importlib.import_module("training"), importlib.import_module("timed_fit")
     epochs = [timed_fit.Epoch(i, "tail", 50.0 * i, a) for i, a in enumerate(accuracies, start=1)]
     full = timed_fit.Trained(
-        "full",
-        elapsed_s=100.0,
-        accuracy=accuracies[-1],
-        is_stopped=is_stopped,
-        epochs=epochs,
+        "full", elapsed_s=100.0, accuracy=accuracies[-1], is_stopped=is_stopped, epochs=epochs
     )
     assert training.to_the_end(full, 10.0) == to_end
     assert training.to_the_target(full, 10.0, 0.9) == to_target
@@ -258,15 +243,8 @@ def test_repro_runs_in_a_clone_and_says_what_ran(tmp_path, monkeypatch, capsys):
 # -- every script, small ---------------------------------------------------------------------------
 def table_rows(shown: str) -> list[str]:
     """Rows of the tables in a benchmark's output, without headings."""
-    lines = shown.splitlines()
-    rules = [place for place, line in enumerate(lines) if line.startswith("|---")]
-    rows = []
-    for rule in rules:
-        for line in lines[rule + 1 :]:
-            if not line.startswith("|"):
-                break
-            rows.append(line)
-    return rows
+    tables = re.findall(r"^\|---.*\n((?:\|.*\n)*)", shown, re.MULTILINE)
+    return [row for rows in tables for row in rows.splitlines()]
 
 
 #: What each script is asked, with the models of the synthetic samples.

@@ -44,14 +44,7 @@ CAMERAS = {
 
 
 def part(camera: Camera, rng: np.random.Generator, number: int, is_scratched: bool) -> Image.Image:
-    """One photograph of a part; the room is the same each time.
-
-    Args:
-        camera: what changes.
-        rng: draws the changes.
-        number: of the photograph; the clock shows it.
-        is_scratched: whether the part has a scratch.
-    """
+    """One photograph of a part; the room is the same each time, and a clock shows the number."""
     room = np.random.default_rng(99).integers(30, 226, (12, 16, 3), dtype=np.uint8)
     image = Image.fromarray(room).resize(SIZE_PX, Image.Resampling.BICUBIC)
     draw = ImageDraw.Draw(image)
@@ -80,12 +73,7 @@ def part(camera: Camera, rng: np.random.Generator, number: int, is_scratched: bo
 
 
 def jpeg(image: Image.Image, quality: int = 92) -> bytes:
-    """A picture as the bytes of a JPEG file.
-
-    Args:
-        image: RGB.
-        quality: of the encoder.
-    """
+    """A picture as the bytes of a JPEG file."""
     buffer = io.BytesIO()
     image.save(buffer, "JPEG", quality=quality)
     return buffer.getvalue()

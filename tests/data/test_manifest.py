@@ -1,52 +1,36 @@
-"""Reading raw folders, and manifest.csv there and back."""
+"""Reading raw folders; manifest.csv there and back; and the summary beside it."""
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
+from ruamel.yaml import YAML
 
 from pipelines.atomic import write_text
 from pipelines.card import DatasetCard
 from pipelines.data.manifest import (
     Entry,
+    Prepared,
     Record,
     class_index_of,
     content_sha256,
     in_split,
     read_manifest,
     read_raw,
+    read_summary,
     write_manifest,
 )
 from pipelines.errors import DataError, MissingDataError
+from tests.toy_card import CARD
 
 
 def card(group_pattern: str | None = None) -> DatasetCard:
-    return DatasetCard.model_validate(
-        {
-            "title": "t",
-            "task": "tiny",
-            "domain": "reference",
-            "source": {"publisher": "p", "url": "u", "version": "1", "retrieved": "2026-01-01"},
-            "licence": {"spdx": "CC0-1.0", "url": "u", "redistribution": "yes"},
-            "citation": {"text": "t"},
-            "classes": [
-                {"label": "cat", "meaning": "m", "source_names": ["Felis Catus"]},
-                {"label": "dog", "meaning": "m"},
-            ],
-            "unit_of_observation": "o",
-            "group_key": "animal",
-            "group_pattern": group_pattern,
-            "image": {"modality": "m", "channels": 3, "bit_depth": 8},
-            "splits": "made",
-            "known_biases": ["b"],
-            "consent_and_privacy": "c",
-            "intended_use": "i",
-            "not_for": ["n"],
-        }
-    )
+    document = YAML(typ="safe").load(CARD.format(title="Tiny", task="tiny"))
+    return DatasetCard.model_validate(document | {"group_pattern": group_pattern})
 
 
 def touch(raw_dir: Path, *names: str) -> None:
@@ -55,59 +39,42 @@ def touch(raw_dir: Path, *names: str) -> None:
         (raw_dir / name).write_bytes(b"x")
 
 
-def entry(path: str, split: str = "train", label: str = "cat", sha256: str = "00") -> Entry:
+def entry(path: str, split: str = "train", label: str = "red", sha256: str = "00") -> Entry:
     return Entry(path, label, path, "", split, sha256, 3, 2)  # type: ignore[arg-type]
 
 
 def test_folders_are_read_by_class_name_whatever_its_case(tmp_path: Path) -> None:
-    touch(tmp_path, "felis catus/1.JPG", "DOG/deep/2.png", "dog.txt", "DOG/notes.txt")
+    touch(tmp_path, "rot/1.JPG", "GREEN/deep/2.png", "green.txt", "GREEN/notes.txt")
     assert read_raw(tmp_path, card()) == [
-        Record("DOG/deep/2.png", "dog", "DOG/deep/2.png"),
-        Record("felis catus/1.JPG", "cat", "felis catus/1.JPG"),
+        Record("GREEN/deep/2.png", "green", "GREEN/deep/2.png"),
+        Record("rot/1.JPG", "red", "rot/1.JPG"),
     ]
 
 
-def test_hidden_names_are_not_looked_at(tmp_path: Path) -> None:
-    touch(tmp_path, "cat/1.png", "cat/._1.png", ".git/objects/1.png", "cat/.thumbs/1.png")
-    assert [record.path for record in read_raw(tmp_path, card())] == ["cat/1.png"]
-
-
 def test_group_comes_from_the_pattern_where_it_matches(tmp_path: Path) -> None:
-    touch(tmp_path, "cat/p7_a.png", "cat/p7_b.png", "cat/odd.png")
+    touch(tmp_path, "red/p7_a.png", "red/p7_b.png", "red/odd.png")
     groups = [record.group for record in read_raw(tmp_path, card(r"(?P<group>p\d+)_"))]
-    assert groups == ["cat/odd.png", "p7", "p7"]
-
-
-def test_symlinked_folders_inside_a_class_are_not_walked_in_circles(tmp_path: Path) -> None:
-    touch(tmp_path, "cat/1.png")
-    (tmp_path / "cat" / "again").symlink_to(tmp_path / "cat", target_is_directory=True)
-    assert [record.path for record in read_raw(tmp_path, card())] == ["cat/1.png"]
+    assert groups == ["red/odd.png", "p7", "p7"]
 
 
 def test_table_is_believed_before_folders(tmp_path: Path) -> None:
-    touch(tmp_path, "dog/1.png")
-    # As a spreadsheet saves it: with a byte order mark and carriage returns.
-    text = "\ufeffpath,label,group,source\r\ndog/1.png,Felis Catus,g1,clinic\r\n"
-    (tmp_path / "records.csv").write_text(text, encoding="utf-8", newline="")
-    assert read_raw(tmp_path, card()) == [Record("dog/1.png", "cat", "g1", "clinic")]
+    touch(tmp_path, "green/1.png")
+    table = "path,label,group,source\ngreen/1.png,Rot,g1,clinic\n"
+    (tmp_path / "records.csv").write_text(table, encoding="utf-8")
+    assert read_raw(tmp_path, card()) == [Record("green/1.png", "red", "g1", "clinic")]
 
 
 @pytest.mark.parametrize(
     ("table", "message"),
     [
-        (b"path,kind\na.png,cat\n", "without label"),
-        (b"path,label\na.png,bird\n", "records.csv:2: no class of the card is called 'bird'"),
-        (b"path,label\n../../etc/passwd,cat\n", "stay inside raw/"),
-        (b"path,label\n/etc/passwd,cat\n", "stay inside raw/"),
-        (b"path,label\n,cat\n", "stay inside raw/"),
-        (b"path,label\na.png\n", "no image was found"),
-        ("path,label\nnaïve.png,cat\n".encode("latin-1"), "CSV text in UTF-8"),
-        (b"path,label\n", "no image was found"),
-        (b"", "without label, path"),
+        ("a.png,bird\n", "records.csv:2: no class of the card is called 'bird'"),
+        # Without a label a row counts for nothing.
+        ("a.png\n", "no image was found"),
+        ("", "no image was found"),
     ],
 )
-def test_bad_table_is_refused(tmp_path: Path, table: bytes, message: str) -> None:
-    (tmp_path / "records.csv").write_bytes(table)
+def test_table_without_a_known_class_is_refused(tmp_path: Path, table: str, message: str) -> None:
+    (tmp_path / "records.csv").write_text(f"path,label\n{table}")
     with pytest.raises(DataError, match=message) as caught:
         read_raw(tmp_path, card())
     assert "\n" not in str(caught.value)
@@ -115,7 +82,7 @@ def test_bad_table_is_refused(tmp_path: Path, table: bytes, message: str) -> Non
 
 def test_unknown_folder_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "bird/1.png")
-    with pytest.raises(DataError, match=r"'bird'.*cat, dog"):
+    with pytest.raises(DataError, match=r"'bird'.*red, green, blue"):
         read_raw(tmp_path, card())
 
 
@@ -128,6 +95,7 @@ NAMES = st.text(st.characters(exclude_characters="\0/"), min_size=1, max_size=12
 
 
 @given(st.lists(NAMES, unique=True, max_size=6))
+@example([b"caf\xe9\r\n.png".decode("utf-8", errors="surrogateescape")])
 def test_manifest_survives_any_name(
     tmp_path_factory: pytest.TempPathFactory, names: list[str]
 ) -> None:
@@ -141,23 +109,11 @@ def test_manifest_survives_any_name(
     assert read_manifest(path) == entries
 
 
-def test_manifest_survives_a_name_that_is_not_utf8(tmp_path: Path) -> None:
-    name = b"caf\xe9\r\n.png".decode("utf-8", errors="surrogateescape")
-    path = tmp_path / "manifest.csv"
-    write_text(path, write_manifest([entry(name)]))
-    assert read_manifest(path) == [entry(name)]
-
-
 def test_manifest_of_another_form_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "manifest.csv"
     path.write_text("path,label\n", encoding="utf-8")
     with pytest.raises(DataError, match="expected the columns path, label, group"):
         read_manifest(path)
-
-
-def test_absent_manifest_names_the_command(tmp_path: Path) -> None:
-    with pytest.raises(MissingDataError, match="fieldlens prepare tiny"):
-        read_manifest(tmp_path / "tiny" / "prepared" / "manifest.csv")
 
 
 def test_content_hash_follows_content_label_and_split_but_not_order() -> None:
@@ -166,7 +122,7 @@ def test_content_hash_follows_content_label_and_split_but_not_order() -> None:
     assert content_sha256([two, one]) == same
     others = [
         [one, entry("b", sha256="cc")],
-        [one, entry("b", sha256="bb", label="dog")],
+        [one, entry("b", sha256="bb", label="green")],
         [one, entry("b", sha256="bb", split="val")],
         [one],
     ]
@@ -179,7 +135,34 @@ def test_in_split_keeps_the_order() -> None:
 
 
 def test_class_index_counts_in_the_order_of_the_logits() -> None:
-    entries = [entry("b", label="dog"), entry("a", label="cat"), entry("c", label="dog")]
-    assert class_index_of(entries, ["cat", "dog"]).tolist() == [1, 0, 1]
-    assert class_index_of(entries, ["dog", "cat"]).tolist() == [0, 1, 0]
-    assert class_index_of([], ["cat"]).shape == (0,)
+    entries = [entry("b", label="green"), entry("a", label="red"), entry("c", label="green")]
+    assert class_index_of(entries, ["red", "green"]).tolist() == [1, 0, 1]
+    assert class_index_of(entries, ["green", "red"]).tolist() == [0, 1, 0]
+    assert class_index_of([], ["red"]).shape == (0,)
+
+
+# -- summary --------------------------------------------------------------------------------------
+def test_summary_gives_labels_in_order_and_the_source(tmp_path):
+    path = tmp_path / "summary.json"
+    path.write_text(json.dumps({"labels": ["b", "a"], "data_source": "folder", "more": 1}))
+    assert read_summary(path) == Prepared(("b", "a"), "folder")
+
+
+@pytest.mark.parametrize("read", [read_manifest, read_summary])
+def test_what_is_absent_names_the_command(read, tmp_path):
+    with pytest.raises(MissingDataError, match="Run `fieldlens prepare weld` first"):
+        read(tmp_path / "datasets/weld/prepared/a.file")
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        *(b"", b"{", b"[]", b"null", b"{}", b"\xff\xfe", b'{"labels": ["a", "b"]}'),
+        *(b'{"data_source": "sample"}', b'{"labels": null, "data_source": "sample"}'),
+    ],
+)
+def test_damaged_summary_is_one_clear_error(data, tmp_path):
+    path = tmp_path / "summary.json"
+    path.write_bytes(data)
+    with pytest.raises(DataError, match=r"summary\.json: is damaged .* Run `fieldlens prepare`"):
+        read_summary(path)

@@ -149,41 +149,46 @@ def pairs(*found: tuple[int, int]) -> Indices:
     return np.array(found, np.intp).reshape(-1, 2)
 
 
+def with_(entries: list[Entry], place: int, **changes: str) -> list[Entry]:
+    entries[place] = replace(entries[place], **changes)
+    return entries
+
+
 def test_clean_manifest_passes_the_leak_check() -> None:
     check_leaks(manifest(), pairs((0, 3), (4, 7)))
     check_leaks(manifest(), pairs())
 
 
-def test_group_in_two_splits_is_a_leak() -> None:
-    entries = manifest()
-    entries[11] = replace(entries[11], split="train")
-    with pytest.raises(LeakageError, match=r"1 group\(s\).*'g5' in test and train"):
-        check_leaks(entries, pairs())
-
-
-def test_many_leaks_name_three_and_count_all() -> None:
-    doctored = [replace(each, split=SPLITS[i % 2]) for i, each in enumerate(manifest())]
-    with pytest.raises(LeakageError, match=r"6 group\(s\).*'g0'.*'g1'.*'g2' in") as caught:
-        check_leaks(doctored, pairs())
-    assert "'g3'" not in str(caught.value)
-
-
-def test_same_bytes_in_two_splits_are_a_leak() -> None:
-    entries = manifest()
-    entries[11] = replace(entries[11], sha256=entries[0].sha256)
-    with pytest.raises(LeakageError, match=r"1 file content\(s\).*test and train"):
-        check_leaks(entries, pairs())
-
-
-def test_near_duplicates_in_two_splits_are_a_leak() -> None:
-    message = r"1 near-duplicate pair\(s\).*'0.png' \(train\) and '11.png' \(test\)"
+@pytest.mark.parametrize(
+    ("entries", "near", "message"),
+    [
+        (with_(manifest(), 11, split="train"), [], r"1 group\(s\).*'g5' in test and train"),
+        # Many: three are named, and all are counted.
+        (
+            [replace(each, split=SPLITS[i % 2]) for i, each in enumerate(manifest())],
+            [],
+            r"6 group\(s\).*'g0'.*'g1'.*'g2' in [^']*Expected",
+        ),
+        (
+            with_(manifest(), 11, sha256=manifest()[0].sha256),
+            [],
+            r"1 file content\(s\).*test and train",
+        ),
+        (
+            manifest(),
+            [(0, 3), (0, 11)],
+            r"1 near-duplicate pair\(s\).*'0.png' \(train\) and '11.png' \(test\)",
+        ),
+    ],
+    ids=["group", "many groups", "bytes", "near duplicate"],
+)
+def test_what_stands_in_two_splits_is_a_leak(
+    entries: list[Entry], near: list[tuple[int, int]], message: str
+) -> None:
     with pytest.raises(LeakageError, match=message):
-        check_leaks(manifest(), pairs((0, 3), (0, 11)))
+        check_leaks(entries, pairs(*near))
 
 
 def test_pairs_that_stand_in_two_splits_are_told() -> None:
-    assert in_two_splits(manifest(), pairs((0, 3), (3, 4), (8, 11))).tolist() == [
-        False,
-        True,
-        False,
-    ]
+    found = in_two_splits(manifest(), pairs((0, 3), (3, 4), (8, 11)))
+    assert found.tolist() == [False, True, False]

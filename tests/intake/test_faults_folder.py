@@ -6,6 +6,7 @@ Each kind is made here; where the small failing inputs that were handed over are
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 import shutil
@@ -16,15 +17,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from pipelines import cli
 from pipelines.card import load_card
-from pipelines.data.manifest import Entry, read_manifest, write_manifest
+from pipelines.data.manifest import SPLITS, Entry, read_manifest, write_manifest
 from pipelines.paths import Paths
 from pipelines.strict_yaml import read_yaml
+from tests.stages.test_prepare import scene
 
 ROOT = Path(__file__).resolve().parents[2]
 #: An ISO base media file of brand heic, without a picture in it.
@@ -72,11 +72,6 @@ GOOD = {"new": 0, "fetch": 0, "prepare": 0}
 STOPPED = {"new": 0, "fetch": 0, "prepare": 2}
 
 
-def scene(seed: int, side_px: int = 64) -> Image.Image:
-    coarse = np.random.default_rng(seed).integers(0, 256, (8, 8, 3), dtype=np.uint8)
-    return Image.fromarray(coarse).resize((side_px, side_px), Image.Resampling.BICUBIC)
-
-
 def paint(folder: Path, *names: str, n: int = 6, first: int = 0) -> Path:
     """A folder of ``n`` different pictures for each name."""
     for row, name in enumerate(names):
@@ -92,10 +87,7 @@ def entries(paths: Paths) -> list[Entry]:
 
 
 def summary(paths: Paths) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads(
-        paths.task(TASK).prepare_summary.read_text(encoding="utf-8")
-    )
-    return document
+    return json.loads(paths.task(TASK).prepare_summary.read_text(encoding="utf-8"))
 
 
 # -- nothing lost ---------------------------------------------------------------------------------
@@ -196,7 +188,8 @@ def test_folder_in_nfd_and_table_in_nfc(paths, intake, tmp_path):
 def test_train_refuses_a_label_without_train_images(paths, intake, tmp_path, capsys):
     assert intake(paint(tmp_path / "set", "healthy", "rust")) == GOOD
     moved = [
-        replace(entry, split="val") if entry.label == "rust" else entry for entry in entries(paths)
+        replace(entry, split="val" if entry.label == "rust" else entry.split)
+        for entry in entries(paths)
     ]
     paths.task(TASK).manifest.write_text(write_manifest(moved), encoding="utf-8")
     capsys.readouterr()
@@ -233,11 +226,7 @@ def test_missing_parts_are_made_from_train(paths, intake, tmp_path, there):
     made = summary(paths)["splits"]["made_from_train"]
     assert made == [part for part in ("val", "test") if not there.startswith(part)]
     counts = Counter((entry.label, entry.split) for entry in found)
-    assert all(
-        counts[label, split] >= 2
-        for label in ("healthy", "rust")
-        for split in ("train", "val", "test")
-    )
+    assert all(counts[key] >= 2 for key in itertools.product(("healthy", "rust"), SPLITS))
 
 
 def test_made_pools_the_parts_and_says_so(paths, intake, tmp_path, capsys):

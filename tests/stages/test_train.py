@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import csv
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 import torch
 
 from pipelines.atomic import file_sha256
+from pipelines.backbones.spec import backbone, backbones
 from pipelines.config.train import TrainParams
 from pipelines.data.images import open_image
 from pipelines.data.manifest import content_sha256, in_split, read_manifest
@@ -17,8 +19,10 @@ from pipelines.data.preprocess import Preprocess
 from pipelines.errors import ConfigError, MissingDataError, WeightsError
 from pipelines.paths import Paths, TaskPaths
 from pipelines.stages import train
+from pipelines.training import fit
 from pipelines.training.float_model import load_float_model
 from pipelines.training.job import normalise
+from tests.file_tree import results
 from tests.tiny_params import PARAMS, PHASE
 
 LABELS = ["red_tile", "green_tile", "blue_tile"]
@@ -64,11 +68,6 @@ def files(project) -> TaskPaths:
     return project.task("tiny")
 
 
-def outputs(files: TaskPaths) -> dict[str, bytes]:
-    found = [*files.float_dir.rglob("*"), files.history, *files.training_figures_dir.rglob("*")]
-    return {str(p.relative_to(files.root)): p.read_bytes() for p in found if p.is_file()}
-
-
 def test_train_writes_a_model_that_loads_and_says_what_it_is(project, files):
     train.run("tiny", "reference", params(), 7, project)
     meta, model, sha256 = load_float_model(files.float_dir)
@@ -88,11 +87,8 @@ def test_train_writes_a_model_that_loads_and_says_what_it_is(project, files):
     assert meta.val["val_loss"] == pytest.approx(float(best["val_loss"]), rel=1e-4)
 
     # The figures are of the weights that were written.
-    assert sorted(p.name for p in files.training_figures_dir.iterdir()) == [
-        "curves.png",
-        "val_confusion.png",
-        "val_samples.png",
-    ]
+    figures = {path.name for path in files.training_figures_dir.iterdir()}
+    assert figures == {"curves.png", "val_confusion.png", "val_samples.png"}
     val = [files.raw_dir / entry.path for entry in in_split(entries, "val")]
     pixels = np.stack([Preprocess(37, 32)(open_image(path).rgb) for path in val])
     with torch.inference_mode():
@@ -112,17 +108,15 @@ def test_train_writes_a_model_that_loads_and_says_what_it_is(project, files):
 def test_test_split_is_never_opened(project, files):
     for entry in in_split(read_manifest(files.manifest), "test"):
         (files.raw_dir / entry.path).write_bytes(b"not an image")
-    short = {**SHORT, "epochs": 1}
-    train.run(
-        "tiny", "reference", params(tail_phase={**SHORT, "epochs": 0}, head_phase=short), 7, project
-    )
+    asked = params(tail_phase={**SHORT, "epochs": 0}, head_phase={**SHORT, "epochs": 1})
+    train.run("tiny", "reference", asked, 7, project)
     assert files.float_weights.is_file()
 
 
 def test_a_refit_keeps_what_val_said_and_releases_weights_that_have_seen_it(project, files):
     train.run("tiny", "reference", params(), 7, project)
     before, _, _ = load_float_model(files.float_dir)
-    kept = outputs(files)
+    kept = results(project)
     assert not before.is_refit
     assert not (files.float_dir / BEFORE).exists()
 
@@ -134,7 +128,7 @@ def test_a_refit_keeps_what_val_said_and_releases_weights_that_have_seen_it(proj
         str(p.relative_to(files.root))
         for p in (files.float_weights, files.float_dir / BEFORE, files.float_meta)
     )
-    now = outputs(files)
+    now = results(project)
     assert {name for name in now if now[name] != kept.get(name)} == {weights, kept_before, meta}
 
     # The network that had not seen val is kept beside it.
@@ -147,28 +141,24 @@ def test_a_refit_keeps_what_val_said_and_releases_weights_that_have_seen_it(proj
 def test_two_trainings_are_the_same_bytes(strategy, project, files):
     asked = params(strategy=strategy, int8_views=0.5, views=2, mixup_alpha=0.2, ema_decay=0.5)
     train.run("tiny", "reference", asked, 7, project)
-    first = outputs(files)
+    first = results(project)
     # Once with what the first left in the caches, once without.
     train.run("tiny", "reference", asked, 7, project)
-    assert outputs(files) == first
-    import shutil
-
+    assert results(project) == first
     shutil.rmtree(project.cache_dir)
     train.run("tiny", "reference", asked, 7, project)
-    assert outputs(files) == first
+    assert results(project) == first
     train.run("tiny", "reference", asked, 8, project)
-    assert outputs(files) != first
+    assert results(project) != first
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("is_refit", "n_done"), [(False, 3), (True, 3), (True, 4), (True, 6)])
 def test_stopped_training_goes_on_to_the_same_bytes(is_refit, n_done, project, files, monkeypatch):
-    from pipelines.training import fit
-
     # Four epochs, and four more of a refit.
     asked = params(refit=is_refit)
     train.run("tiny", "reference", asked, 7, project)
-    expected = outputs(files)
+    expected = results(project)
 
     class Stop(Exception):
         pass
@@ -186,11 +176,11 @@ def test_stopped_training_goes_on_to_the_same_bytes(is_refit, n_done, project, f
     with pytest.raises(Stop):
         train.run("tiny", "reference", asked, 7, project)
     # The old model is still there, whole.
-    assert outputs(files) == expected
+    assert results(project) == expected
     n_saved = 100
     train.run("tiny", "reference", asked, 7, project)
     assert n_saved == 100 + 4 * (1 + is_refit) - n_done
-    assert outputs(files) == expected
+    assert results(project) == expected
 
 
 def test_before_prepare_the_command_is_named(project, files):
@@ -214,8 +204,6 @@ def test_wrong_params_are_refused_and_nothing_is_written(changes, message, proje
 
 
 def test_weights_that_cannot_be_had_are_no_random_ones(project, files, monkeypatch):
-    from pipelines.backbones.spec import backbone, backbones
-
     name = "mobilenet_v3_small"
     monkeypatch.setitem(backbones(), name, replace(backbone(name), weights=()))
     with pytest.raises(WeightsError):

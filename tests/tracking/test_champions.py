@@ -6,7 +6,7 @@ from pipelines.errors import BundleError
 from pipelines.paths import Paths
 from pipelines.serving.bundle import read_bundle
 from pipelines.serving.predictor import Predictor
-from pipelines.tracking import champions, mlflow_store
+from pipelines.tracking import champions, runs
 
 TASK = "tiny"
 
@@ -15,18 +15,17 @@ def _register(project: Paths) -> str:
     files = project.task(TASK)
     files.bundle.write_bytes(files.candidate.read_bytes())
     bundle = read_bundle(files.bundle)
-    tracker = mlflow_store.Tracker(project)
-    version = mlflow_store.register(
-        tracker,
+    runs.Tracker(project).new_run(TASK, "train tiny", {"fieldlens.weights_sha256": "w"})
+    version = runs.release(
+        project,
         TASK,
-        run_id=tracker.new_run(TASK, "train tiny", {}),
+        weights_sha256="w",
         onnx_path=files.mobile_dir / bundle.files[bundle.served.precision].name,
         bundle_path=files.bundle,
         tags={},
         description="words",
     )
     assert version is not None
-    mlflow_store.set_champion(tracker, TASK, version)
     return version
 
 

@@ -5,19 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from pipelines.backbones.heads import Classifier, make_head
 from pipelines.config.train import TrainParams
-from pipelines.data.loaders import Pictures
 from pipelines.data.manifest import in_split, read_manifest
-from pipelines.data.preprocess import Preprocess
 from pipelines.export.onnx_export import trunk_onnx
 from pipelines.paths import Paths
 from pipelines.training.batches import Split
+from pipelines.training.job import open_split
 from tests.tiny_params import PARAMS, PHASE
 
 
@@ -59,14 +57,13 @@ def make_net() -> Classifier:
         ]
         model = Classifier(blocks, make_head(24, 3, (), 0.0), 2)
         # Statistics that fit pictures; else the signal dies on its way through the blocks.
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = None
+        norms = [module for module in model.modules() if isinstance(module, nn.BatchNorm2d)]
+        for norm in norms:
+            norm.momentum = None
         with torch.no_grad():
             model.train()(torch.randn(16, 3, 1, 1) * 0.3 + torch.randn(16, 3, 32, 32) * 0.1)
-        for module in model.modules():
-            if isinstance(module, nn.BatchNorm2d):
-                module.momentum = 0.1
+        for norm in norms:
+            norm.momentum = 0.1
     return model.eval()
 
 
@@ -87,17 +84,12 @@ def normalise() -> Callable[[torch.Tensor], torch.Tensor]:
 
 
 @pytest.fixture
-def splits(tiny_project: Paths) -> tuple[Split, Split]:
+def splits(tiny_project: Paths, train_params: Callable[..., TrainParams]) -> tuple[Split, Split]:
     """Train and val of the tiny project: tiles of three colours."""
-    files = tiny_project.task("tiny")
+    files, params = tiny_project.task("tiny"), train_params(crop_fraction=32 / 36)
     entries = read_manifest(files.manifest)
     labels = sorted({entry.label for entry in entries})
-    augment = TrainParams.model_validate(
-        PARAMS | {"head_phase": PHASE, "tail_phase": PHASE}
-    ).augment
-    found = []
-    for name in ("train", "val"):
-        rows = in_split(entries, name)
-        pictures = Pictures(files.raw_dir, rows, Preprocess(36, 32), augment, 5)
-        found.append(Split(pictures, np.array([labels.index(row.label) for row in rows])))
-    return found[0], found[1]
+    train, val = (
+        open_split(in_split(entries, name), labels, params, 5, files) for name in ("train", "val")
+    )
+    return train, val

@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import nn
 
 from pipelines.training.checkpoints import (
@@ -19,6 +20,7 @@ from pipelines.training.checkpoints import (
     save_checkpoint,
 )
 from pipelines.training.fit import OPTIMIZERS, make_optimizer, parameter_groups
+from tests.training.toy import same
 
 
 def checkpoint(epoch: int = 3) -> Checkpoint:
@@ -30,7 +32,8 @@ def checkpoint(epoch: int = 3) -> Checkpoint:
         best={"a.weight": torch.randn(2, 3), "a.counter": torch.tensor(6)},
         average={},
         optimizer={"0.exp_avg": torch.randn(4), "0.step": torch.tensor(5.0)},
-        progress={"best_value": 0.1 + 0.2, "stale": 2, "history": [{"epoch": 1, "loss": 1 / 3}]},
+        # Before the first epoch nothing is best; JSON has no infinity of its own.
+        progress={"best_value": -math.inf, "stale": 2, "history": [{"epoch": 1, "loss": 1 / 3}]},
     )
 
 
@@ -48,7 +51,7 @@ def test_round_trip_keeps_every_bit(tmp_path):
     assert after.progress == before.progress
     for part in ("model", "best", "average", "optimizer"):
         old, new = getattr(before, part), getattr(after, part)
-        assert list(sorted(old)) == list(sorted(new))
+        assert old.keys() == new.keys()
         for name in old:
             assert torch.equal(old[name], new[name])
             assert old[name].dtype == new[name].dtype
@@ -60,16 +63,6 @@ def test_same_state_gives_the_same_bytes(tmp_path):
     assert the_file(tmp_path / "a").read_bytes() == the_file(tmp_path / "b").read_bytes()
 
 
-def test_infinite_best_value_survives(tmp_path):
-    # Before the first epoch nothing is best; JSON has no infinity of its own.
-    state = checkpoint()
-    state.progress["best_value"] = float("-inf")
-    save_checkpoint(tmp_path, "key", state)
-    after = load_checkpoint(tmp_path, "key")
-    assert after is not None
-    assert after.progress["best_value"] == float("-inf")
-
-
 def test_another_key_or_no_file_is_none(tmp_path):
     assert load_checkpoint(tmp_path, "key") is None
     save_checkpoint(tmp_path, "key", checkpoint())
@@ -79,9 +72,18 @@ def test_another_key_or_no_file_is_none(tmp_path):
     assert load_checkpoint(tmp_path, "key") is None
 
 
-def rewrite_header(path: Path, header: dict[str, object] | None) -> None:
+WHOLE = {"key": "key", "phase": 0, "epoch": 1, "progress": {}}
+
+
+def rewrite(path: Path, header: dict[str, object] | None, name: str = "model/a") -> None:
     metadata = {"checkpoint": json.dumps(header)} if header is not None else None
-    save_file(load_file(path), path, metadata=metadata)
+    save_file({name: torch.ones(1)}, path, metadata=metadata)
+
+
+def test_damages_below_are_what_keeps_a_file_from_being_read(tmp_path):
+    save_checkpoint(tmp_path, "key", checkpoint())
+    rewrite(the_file(tmp_path), WHOLE)
+    assert load_checkpoint(tmp_path, "key") is not None
 
 
 @pytest.mark.parametrize(
@@ -90,22 +92,10 @@ def rewrite_header(path: Path, header: dict[str, object] | None) -> None:
         pytest.param(lambda path: path.write_bytes(b""), id="empty"),
         pytest.param(lambda path: path.write_bytes(path.read_bytes()[:-3]), id="cut short"),
         pytest.param(lambda path: path.write_bytes(b"\xff" * 100), id="noise"),
-        pytest.param(lambda path: rewrite_header(path, None), id="no header"),
-        pytest.param(lambda path: rewrite_header(path, {"phase": 0}), id="header without key"),
-        pytest.param(
-            lambda path: rewrite_header(path, {"key": "key"}), id="header of another version"
-        ),
-        pytest.param(lambda path: rewrite_header(path, {"key": "key", "phase": 0}), id="half"),
-        pytest.param(
-            lambda path: save_file(
-                {"strange/a": torch.ones(1)},
-                path,
-                metadata={
-                    "checkpoint": json.dumps({"key": "key", "phase": 0, "epoch": 1, "progress": {}})
-                },
-            ),
-            id="unknown part",
-        ),
+        pytest.param(lambda path: rewrite(path, None), id="no header"),
+        pytest.param(lambda path: rewrite(path, {"phase": 0}), id="header without key"),
+        pytest.param(lambda path: rewrite(path, {"key": "key"}), id="header of another version"),
+        pytest.param(lambda path: rewrite(path, WHOLE, "strange/a"), id="unknown part"),
     ],
 )
 def test_damaged_file_is_none(damage, tmp_path):
@@ -172,5 +162,4 @@ def test_optimizer_goes_on_as_if_it_had_never_stopped(name, train_params):
     restore_optimizer(fresh, optimizer_tensors(optimizer))
     for number in range(3, 6):
         step(second, fresh, number)
-    assert torch.equal(second.weight, straight.weight)
-    assert torch.equal(second.bias, straight.bias)
+    assert same(second, straight)

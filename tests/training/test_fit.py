@@ -1,47 +1,245 @@
 from __future__ import annotations
 
-import importlib.util
+import itertools
 import json
 import math
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.utils.class_weight import compute_class_weight
+from torch import nn
 from torch.nn import functional
 
-_SPEC = importlib.util.spec_from_file_location("toy", Path(__file__).with_name("toy.py"))
-assert _SPEC is not None
-toy = importlib.util.module_from_spec(_SPEC)
-_SPEC.loader.exec_module(toy)
+from pipelines.errors import ConfigError
+from pipelines.training.fit import (
+    OPTIMIZERS,
+    VAL_VALUES,
+    EpochLog,
+    best_values,
+    class_weights,
+    history_csv,
+    make_optimizer,
+    mixed,
+    parameter_groups,
+    rate_factor,
+    update_average,
+)
+from tests.training import toy
+from tests.training.toy import same
 
 
+# -- learning rates and optimisers -----------------------------------------------------------------
+@pytest.mark.parametrize(
+    ("step", "n_steps", "schedule", "warmup", "expected"),
+    [
+        (0, 10, "constant", 0.0, 1.0),
+        (9, 10, "constant", 0.0, 1.0),
+        # two steps of warm-up rise by thirds, so that the third is at the peak
+        (0, 10, "constant", 0.2, 1 / 3),
+        (1, 10, "constant", 0.2, 2 / 3),
+        (2, 10, "constant", 0.2, 1.0),
+        (0, 10, "cosine", 0.0, 1.0),
+        (5, 10, "cosine", 0.0, 0.5),
+        (2, 10, "cosine", 0.2, 1.0),
+        (6, 10, "cosine", 0.2, 0.5),
+        (5, 10, "one_cycle", 0.0, 0.50005),
+        # the last one of a long cosine is all but nothing
+        (9_999, 10_000, "cosine", 0.0, 2.467e-8),
+        (9_999, 10_000, "one_cycle", 0.3, 1e-4),
+        (0, 100_000, "one_cycle", 0.3, 1 / 25),
+        (0, 1, "cosine", 0.0, 1.0),
+    ],
+)
+def test_rate_factor_by_hand(step, n_steps, schedule, warmup, expected):
+    assert rate_factor(step, n_steps, schedule, warmup) == pytest.approx(expected, rel=1e-2)
+
+
+@settings(deadline=None)
+@given(
+    st.integers(1, 300), st.sampled_from(["cosine", "one_cycle", "constant"]), st.floats(0, 0.99)
+)
+def test_rate_rises_through_the_warm_up_then_never_rises(n_steps, schedule, warmup):
+    rates = [rate_factor(step, n_steps, schedule, warmup) for step in range(n_steps)]
+    assert all(0 < rate <= 1 for rate in rates)
+    n_warmup = round(n_steps * warmup)
+    assert all(a < b for a, b in itertools.pairwise(rates[:n_warmup]))
+    after = rates[n_warmup:]
+    assert all(a >= b for a, b in itertools.pairwise(after))
+    if after:
+        assert after[0] == pytest.approx(1.0)
+
+
+def tiny() -> nn.Sequential:
+    return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4), nn.Conv2d(4, 2, 1, bias=False))
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("adamw", torch.optim.AdamW), ("sgd", torch.optim.SGD), ("rmsprop", torch.optim.RMSprop)],
+)
+def test_optimizer_by_name(name, kind, train_params):
+    groups = parameter_groups([(tiny(), 1.0)], 0.1, 0.02)
+    optimizer = make_optimizer(groups, train_params(optimizer=name, momentum=0.7))
+    assert type(optimizer) is kind
+    for group in optimizer.param_groups:
+        assert group["lr"] == group["peak_lr"] == 0.1
+        assert group.get("momentum", 0.7) == 0.7
+    assert {group["weight_decay"] for group in optimizer.param_groups} == {0.0, 0.02}
+
+
+def test_sgd_without_momentum_is_plain(train_params):
+    optimizer = make_optimizer(
+        parameter_groups([(tiny(), 1.0)], 0.1, 0.0), train_params(optimizer="sgd", momentum=0)
+    )
+    assert not optimizer.param_groups[0]["nesterov"]
+
+
+def test_unknown_optimizer_is_refused_with_those_there_are(train_params):
+    groups = parameter_groups([(tiny(), 1.0)], 0.1, 0.0)
+    with pytest.raises(ConfigError, match=r"train\.optimizer: .*'lion'") as caught:
+        make_optimizer(groups, train_params(optimizer="lion"))
+    assert all(name in str(caught.value) for name in OPTIMIZERS)
+
+
+def test_biases_and_norms_do_not_decay():
+    net = tiny()
+    groups = parameter_groups([(net, 1.0)], 0.1, 0.02)
+    decays = {id(p): g["weight_decay"] for g in groups for p in g["params"]}
+    for name, parameter in net.named_parameters():
+        assert decays[id(parameter)] == (0.02 if parameter.ndim > 1 else 0.0), name
+    assert len(decays) == len(list(net.parameters()))
+
+
+def test_shares_scale_the_rate_and_frozen_parameters_are_left_out():
+    head, body, frozen = nn.Linear(4, 2), tiny(), tiny().requires_grad_(False)
+    groups = parameter_groups([(head, 1.0), (body, 0.5), (frozen, 0.25)], 0.1, 0.02)
+    rates = {id(p): g["peak_lr"] for g in groups for p in g["params"]}
+    assert {rates[id(p)] for p in head.parameters()} == {0.1}
+    assert {rates[id(p)] for p in body.parameters()} == {0.05}
+    assert not {id(p) for p in frozen.parameters()} & set(rates)
+    # None of them is empty: torch refuses that.
+    assert all(group["params"] for group in groups)
+
+
+# -- for small data sets ---------------------------------------------------------------------------
+@settings(deadline=None)
+@given(st.lists(st.integers(1, 50), min_size=2, max_size=6))
+def test_class_weights_are_scikit_learns(counts):
+    truth = np.repeat(np.arange(len(counts)), counts)
+    got = class_weights(truth, len(counts)).numpy()
+    expected = compute_class_weight("balanced", classes=np.arange(len(counts)), y=truth)
+    np.testing.assert_allclose(got, expected, rtol=1e-6)
+    assert got[truth].mean() == pytest.approx(1.0, rel=1e-5)
+
+
+@settings(deadline=None)
+@given(st.integers(2, 9), st.floats(0.05, 5), st.integers(0, 2**20))
+def test_mixed_is_a_blend_of_two_examples(n, alpha, seed):
+    inputs = torch.arange(n * 4, dtype=torch.float32).reshape(n, 2, 2)
+    targets = torch.eye(n)
+    blended, soft = mixed(inputs, targets, alpha, np.random.default_rng(seed))
+    assert blended.shape == inputs.shape
+    assert soft.shape == targets.shape
+    # Rows stay probabilities, and inputs are blended with the very shares of the targets.
+    assert torch.allclose(soft.sum(dim=1), torch.ones(n), atol=1e-5)
+    assert bool((soft >= 0).all())
+    assert torch.allclose(torch.einsum("ij,jkl->ikl", soft, inputs), blended, atol=1e-3)
+    assert int((soft > 1e-9).sum(dim=1).max()) <= 2
+    # Every example is somebody's partner once.
+    assert torch.allclose(soft.sum(dim=0), torch.ones(n), atol=1e-5)
+
+
+def test_average_by_hand():
+    net = nn.Linear(1, 1)
+    net.bias.requires_grad_(False)
+    average: dict[str, torch.Tensor] = {}
+    for value in (1.0, 2.0, 4.0):
+        with torch.no_grad():
+            net.weight.fill_(value)
+        update_average(net, average, 0.5, step=1000)
+    # 1, then (1 + 2) / 2, then (1.5 + 4) / 2; what is frozen is not averaged.
+    assert set(average) == {"weight"}
+    assert average["weight"].item() == pytest.approx(2.75)
+    assert net.weight.item() == 4.0
+
+
+def test_average_of_a_short_phase_forgets_where_it_started():
+    net = nn.Linear(1, 1, bias=False)
+    average: dict[str, torch.Tensor] = {}
+    for step, value in enumerate((0.0, 1.0)):
+        with torch.no_grad():
+            net.weight.fill_(value)
+        update_average(net, average, 0.999, step)
+    # (1 + 1) / (10 + 1) of the start stays, not 99.9 %.
+    assert average["weight"].item() == pytest.approx(1 - 2 / 11)
+
+
+# -- history ---------------------------------------------------------------------------------------
+ROWS = [
+    EpochLog(1, "head", 0.01, 1.5, 1.25, 0.5, 0.4),
+    EpochLog(2, "head", 0.005, 1.0, 1.0, 0.75, 0.7),
+    EpochLog(3, "tail", 1e-5, 0.5, 0.9, 0.75, 0.7),
+    EpochLog(4, "tail", 1e-9, 0.25, 0.8, 0.7, 0.6),
+]
+
+
+@pytest.mark.parametrize(
+    ("monitor", "epoch"),
+    # the lower loss settles the tie of epochs 2 and 3
+    [("val_accuracy", 3), ("val_macro_f1", 3), ("val_loss", 4)],
+)
+def test_best_values_are_those_of_the_epoch_that_was_kept(monitor, epoch):
+    row = ROWS[epoch - 1]
+    expected = dict(
+        zip(VAL_VALUES, (row.val_loss, row.val_accuracy, row.val_macro_f1), strict=True)
+    )
+    assert best_values(ROWS, monitor) == expected
+
+
+def test_history_is_a_table_with_a_row_an_epoch_and_six_digits():
+    text = history_csv([*ROWS, EpochLog(5, "tail", 1 / 3, 2 / 3, 1e9 / 7, 1.0, 0.0)])
+    heading, *rows = text.split("\n")
+    assert heading.split(",") == list(EpochLog.__dataclass_fields__)
+    assert rows[:3] == [
+        "1,head,0.01,1.5,1.25,0.5,0.4",
+        "2,head,0.005,1,1,0.75,0.7",
+        "3,tail,1e-05,0.5,0.9,0.75,0.7",
+    ]
+    assert rows[4:] == ["5,tail,0.333333,0.666667,1.42857e+08,1,0", ""]
+
+
+def test_a_terminal_shows_of_an_epoch_what_is_known():
+    assert str(ROWS[1]) == (
+        "epoch 2 (head): train loss 1.000, val loss 1.000, accuracy 0.750, macro-F1 0.700"
+    )
+    alone = EpochLog(3, "tail", 1e-5, 0.5, math.nan, math.nan, math.nan)
+    assert str(alone) == "epoch 3 (tail): train loss 0.500"
+
+
+# -- the loop --------------------------------------------------------------------------------------
 class Stop(Exception):
     """Stands for whatever ends a process between two epochs."""
 
 
-def same(a, b) -> bool:
-    first, second = a.state_dict(), b.state_dict()
-    return all(torch.equal(first[name], second[name]) for name in first)
+def val_loss(model: nn.Module) -> float:
+    inputs, truth = toy.points(10, 2)
+    with torch.inference_mode():
+        return functional.cross_entropy(model.eval()(inputs), truth).item()
 
 
-# -- learning -------------------------------------------------------------------------------------
 def test_fit_learns_a_separable_problem(train_params, tmp_path):
     params = train_params(head_phase={"epochs": 4}, tail_phase={"epochs": 6})
-    model, history = toy.run(params, tmp_path)
+    _, history = toy.run(params, tmp_path)
     assert [log.epoch for log in history] == list(range(1, 11))
     assert [log.phase for log in history] == ["head"] * 4 + ["tail"] * 6
     assert max(log.val_accuracy for log in history) >= 0.9
     assert history[-1].train_loss < history[0].train_loss / 2
-    # Logs and model belong together: the best epoch is what is left in the model.
-    inputs, truth = toy.points(10, 2)
-    with torch.inference_mode():
-        loss = functional.cross_entropy(model.eval()(inputs), truth).item()
-    best = max(history, key=lambda log: (log.val_macro_f1, -log.val_loss))
-    assert loss == pytest.approx(best.val_loss, abs=1e-6)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "rmsprop"])
@@ -54,12 +252,6 @@ def test_two_runs_are_the_same_bits(optimizer, train_params, tmp_path):
     second, again = toy.run(params, tmp_path / "b")
     assert same(first, second)
     assert history == again
-
-
-def test_another_seed_is_another_run(train_params, tmp_path):
-    first, _ = toy.run(train_params(), tmp_path / "a")
-    second, _ = toy.run(train_params(), tmp_path / "b", seed=6)
-    assert not same(first, second)
 
 
 def test_head_phase_leaves_the_body_bit_identical(train_params, tmp_path):
@@ -80,7 +272,6 @@ def test_without_epochs_there_is_nothing_to_train(train_params):
         train_params(head_phase={"epochs": 0}, tail_phase={"epochs": 0})
 
 
-# -- stopping and choosing ------------------------------------------------------------------------
 def test_patience_ends_a_phase_and_the_best_epoch_is_kept(train_params, tmp_path):
     # So large a rate that training soon goes wrong.
     params = train_params(
@@ -94,10 +285,7 @@ def test_patience_ends_a_phase_and_the_best_epoch_is_kept(train_params, tmp_path
     best = int(np.argmin(losses))
     assert len(history) < 40
     assert len(history) == best + 1 + 3
-    inputs, truth = toy.points(10, 2)
-    with torch.inference_mode():
-        kept = functional.cross_entropy(model.eval()(inputs), truth).item()
-    assert kept == pytest.approx(losses[best], rel=1e-5)
+    assert val_loss(model) == pytest.approx(losses[best], rel=1e-5)
 
 
 def test_without_a_val_split_the_last_epoch_is_kept_and_nothing_ends_early(
@@ -157,13 +345,10 @@ def test_monitor_picks_the_epoch(monitor, train_params, tmp_path):
     model, history = toy.run(params, tmp_path)
     sign = -1 if monitor == "val_loss" else 1
     best = max(history, key=lambda log: (sign * getattr(log, monitor), -log.val_loss))
-    inputs, truth = toy.points(10, 2)
-    with torch.inference_mode():
-        kept = functional.cross_entropy(model.eval()(inputs), truth).item()
-    assert kept == pytest.approx(best.val_loss, rel=1e-5)
+    # Logs and model belong together: the best epoch is what is left in the model.
+    assert val_loss(model) == pytest.approx(best.val_loss, rel=1e-5)
 
 
-# -- losses ---------------------------------------------------------------------------------------
 @pytest.mark.parametrize(
     ("smoothing", "balance"),
     [(0.0, "none"), (0.2, "none"), (0.0, "class_weights"), (0.2, "class_weights")],
@@ -190,11 +375,12 @@ def test_train_loss_is_the_formula(smoothing, balance, train_params, tmp_path):
     assert history[0].train_loss == pytest.approx(expected, rel=1e-5)
 
 
-def test_mixup_and_smoothing_change_the_result(train_params, tmp_path):
+def test_seed_and_mixup_change_the_result(train_params, tmp_path):
     plain, _ = toy.run(train_params(), tmp_path / "a")
-    for number, change in enumerate(({"mixup_alpha": 0.4}, {"label_smoothing": 0.2})):
-        other, _ = toy.run(train_params(**change), tmp_path / f"b{number}")
-        assert not same(plain, other)
+    seeded, _ = toy.run(train_params(), tmp_path / "b", seed=6)
+    blended, _ = toy.run(train_params(mixup_alpha=0.4), tmp_path / "c")
+    assert not same(plain, seeded)
+    assert not same(plain, blended)
 
 
 def test_moving_average_is_what_is_measured_and_kept(train_params, tmp_path):
@@ -206,10 +392,7 @@ def test_moving_average_is_what_is_measured_and_kept(train_params, tmp_path):
     moved = float((raw.head.weight - start.head.weight).detach().norm())
     lagged = float((averaged.head.weight - start.head.weight).detach().norm())
     assert 0 < lagged < moved
-    inputs, truth = toy.points(10, 2)
-    with torch.inference_mode():
-        loss = functional.cross_entropy(averaged.eval()(inputs), truth).item()
-    assert history[0].val_loss == pytest.approx(loss, rel=1e-5)
+    assert history[0].val_loss == pytest.approx(val_loss(averaged), rel=1e-5)
 
 
 def test_learning_rate_in_the_log_follows_the_schedule(train_params, tmp_path):
@@ -220,7 +403,6 @@ def test_learning_rate_in_the_log_follows_the_schedule(train_params, tmp_path):
     assert [log.learning_rate for log in history] == pytest.approx(expected, rel=1e-6)
 
 
-# -- going on after a stop ------------------------------------------------------------------------
 HARD = {
     "mixup_alpha": 0.3,
     "ema_decay": 0.8,

@@ -16,6 +16,7 @@ from pipelines.training.float_model import (
     load_float_model,
     save_float_model,
 )
+from tests.training.toy import same
 
 
 def meta() -> FloatModel:
@@ -46,19 +47,29 @@ def meta() -> FloatModel:
     )
 
 
-def test_view_is_kept_and_left_out_where_it_is_off():
-    assert "view" not in meta().model_dump(mode="json")
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"view": ViewParams(grey=True, border_mask=0.1)},
+        # Norms that could not be folded.
+        {"unfolded": ("blocks.0.norm",)},
+        {"is_refit": True},
+        {"range": (0.0, 4095.0), "max_aspect": 30.0},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_what_is_special_is_kept_and_left_out_where_nothing_is(changes):
+    assert not changes.keys() & meta().model_dump(mode="json").keys()
+    changed = meta().model_copy(update=changes)
+    assert FloatModel.model_validate_json(changed.model_dump_json()) == changed
+
+
+def test_preprocessing_is_that_of_the_prepared_set_and_the_params():
     assert meta().preprocess == Preprocess(37, 32)
-    changed = meta().model_copy(update={"view": ViewParams(grey=True, border_mask=0.1)})
-    again = FloatModel.model_validate_json(changed.model_dump_json())
-    assert again.preprocess == Preprocess(37, 32, View(grey=True, border_mask=0.1))
-
-
-def test_norms_that_could_not_be_folded_are_named_and_left_out_where_there_are_none():
-    assert "unfolded" not in meta().model_dump(mode="json")
-    partly = meta().model_copy(update={"unfolded": ("blocks.0.norm",)})
-    again = FloatModel.model_validate_json(partly.model_dump_json())
-    assert again.unfolded == ("blocks.0.norm",)
+    view = ViewParams(grey=True, border_mask=0.1)
+    stated = meta().model_copy(update={"view": view, "range": (0.0, 4095.0), "max_aspect": 30.0})
+    reading = Reading(range=(0.0, 4095.0), max_aspect=30.0)
+    assert stated.preprocess == Preprocess(37, 32, View(grey=True, border_mask=0.1), reading)
 
 
 @pytest.fixture
@@ -84,8 +95,7 @@ def test_round_trip_keeps_every_bit(tmp_path):
     assert got == sha256 == file_sha256(tmp_path / "weights.safetensors")
     assert not loaded.training
     assert loaded.cut == 9
-    before, after = model.state_dict(), loaded.state_dict()
-    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert same(model, loaded)
 
 
 def test_same_model_gives_the_same_files(folder, tmp_path):
@@ -137,12 +147,6 @@ def test_damaged_model_is_one_clear_error(damage, folder):
     assert "\n" not in str(caught.value)
 
 
-def test_whether_it_was_refitted_is_kept_and_left_out_where_it_was_not():
-    assert "is_refit" not in meta().model_dump(mode="json")
-    changed = meta().model_copy(update={"is_refit": True})
-    assert FloatModel.model_validate_json(changed.model_dump_json()).is_refit
-
-
 def test_network_before_a_refit_is_kept_beside_the_one_that_is_released(folder):
     built = meta().model_copy(update={"is_refit": True})
     before, model = built.build(), built.build()
@@ -150,15 +154,10 @@ def test_network_before_a_refit_is_kept_beside_the_one_that_is_released(folder):
         for parameter in before.parameters():
             parameter.add_(0.01)
     sha256 = save_float_model(folder, built, model, before)
-    for expected, got in (
-        (before, load_before(folder, built)),
-        (model, load_float_model(folder)[1]),
-    ):
+    loaded = load_before(folder, built), load_float_model(folder)[1]
+    for expected, got in zip((before, model), loaded, strict=True):
         assert not got.training
-        for one, other in zip(
-            expected.state_dict().values(), got.state_dict().values(), strict=True
-        ):
-            assert torch.equal(one, other)
+        assert same(expected, got)
     assert sha256 == file_sha256(folder / "weights.safetensors")
 
 
@@ -170,11 +169,3 @@ def test_damaged_network_before_a_refit_is_one_clear_error(content, folder):
         load_before(folder, meta())
     assert "dvc repro -f train@tiny" in str(caught.value)
     assert "\n" not in str(caught.value)
-
-
-def test_range_of_the_prepared_set_travels_with_the_weights():
-    stated = meta().model_copy(update={"range": (0.0, 4095.0), "max_aspect": 30.0})
-    again = FloatModel.model_validate_json(stated.model_dump_json())
-    assert again.preprocess.reading == Reading(range=(0.0, 4095.0), max_aspect=30.0)
-    assert "range" not in meta().model_dump(mode="json")
-    assert "max_aspect" not in meta().model_dump(mode="json")

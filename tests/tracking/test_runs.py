@@ -15,12 +15,21 @@ from pipelines.config.gate import GateParams
 from pipelines.errors import GateError
 from pipelines.paths import Paths
 from pipelines.stages import evaluate, gate
-from pipelines.tracking import mlflow_store, runs
+from pipelines.tracking import runs
 from tests.file_tree import results
 from tests.mlflow_server import closed_port, mlflow_server
 
 WEIGHTS = "bb" * 32  # As in the bundle of the fixture.
 PNG = b"\x89PNG not really"
+EVALUATION = EvaluateParams(calibration_bins=10, resamples=200)
+EASY = GateParams(
+    min_accuracy=0.5,
+    min_macro_f1=0.5,
+    min_agreement=0.5,
+    max_accuracy_drop=0.5,
+    max_recall_drop=0.5,
+    max_int8_bytes=10_000,
+)
 
 
 def start(paths: Paths, key: str = "k1"):
@@ -49,6 +58,11 @@ def runs_of(paths: Paths) -> list:
     client = client_of(paths)
     experiments = [found.experiment_id for found in client.search_experiments()]
     return client.search_runs(experiments)
+
+
+def history_of(paths: Paths, run_id: str, name: str) -> list[tuple[int, float]]:
+    """Steps and values of a metric."""
+    return [(e.step, e.value) for e in client_of(paths).get_metric_history(run_id, name)]
 
 
 def train(paths: Paths) -> None:
@@ -86,9 +100,9 @@ def test_training_is_one_run_with_all_that_was_said(tracked_project):
         "fieldlens.git_rev": "unknown",
     }
     assert expected.items() <= run.data.tags.items()
-    client = client_of(tracked_project)
-    history = client.get_metric_history(run.info.run_id, "val_loss")
-    assert [(entry.step, entry.value) for entry in history] == [(1, 0.9), (2, 0.7)]
+    assert history_of(tracked_project, run.info.run_id, "val_loss") == [(1, 0.9), (2, 0.7)]
+    experiment = client_of(tracked_project).get_experiment_by_name("tiny")
+    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
     figure = tracked_project.mlflow_artifacts_dir / "tiny" / run.info.run_id / "artifacts/figures"
     assert (figure / "curves.png").read_bytes() == PNG
 
@@ -159,9 +173,7 @@ def test_server_down_costs_one_line_and_little_time(tiny_project, monkeypatch, c
         train(tiny_project)
     assert time.monotonic() - started < 20
     assert runs.find_run(tiny_project, "tiny", WEIGHTS) is None
-    lines = [
-        record.getMessage() for record in caplog.records if record.name.startswith("pipelines")
-    ]
+    lines = [r.getMessage() for r in caplog.records if r.name.startswith("pipelines")]
     # One for the training, and one for the question after it.
     assert len(lines) == 2
     assert "going on untracked" in lines[0]
@@ -218,12 +230,6 @@ def test_results_are_the_same_bytes_with_tracking_and_without(tracked_project, t
     assert results(tracked_project) == results(tested_project)
 
 
-def test_experiment_is_shown_as_the_training_of_a_model(tracked_project):
-    train(tracked_project)
-    experiment = client_of(tracked_project).get_experiment_by_name("tiny")
-    assert experiment.tags["mlflow.experimentKind"] == "custom_model_development"
-
-
 def test_evaluate_adds_to_the_run_of_the_training(tracked_project):
     train(tracked_project)
     evaluate.run("tiny", EVALUATION, 42, tracked_project)
@@ -274,24 +280,10 @@ def test_evaluate_writes_the_run_where_dvc_skipped_the_training(tracked_project)
     assert run.info.run_name == "mobilenet_v2-cached-bbbbbbbb"
     assert run.data.params == {"strategy": "cached", "params.batch_size": "32"}
     assert run.data.tags["fieldlens.recorded_from"] == "history.csv"
-    client = client_of(tracked_project)
-    losses = client.get_metric_history(run.info.run_id, "train_loss")
-    assert [(entry.step, entry.value) for entry in losses] == [(1, 2.5), (2, 1.5)]
-    losses = client.get_metric_history(run.info.run_id, "val_loss")
-    assert [(entry.step, entry.value) for entry in losses] == [(2, 1.25)]
+    assert history_of(tracked_project, run.info.run_id, "train_loss") == [(1, 2.5), (2, 1.5)]
+    assert history_of(tracked_project, run.info.run_id, "val_loss") == [(2, 1.25)]
     folder = tracked_project.mlflow_artifacts_dir / "tiny" / run.info.run_id / "artifacts"
     assert (folder / "figures/training/curves.png").read_bytes() == PNG
-
-
-EVALUATION = EvaluateParams(calibration_bins=10, resamples=200)
-EASY = GateParams(
-    min_accuracy=0.5,
-    min_macro_f1=0.5,
-    min_agreement=0.5,
-    max_accuracy_drop=0.5,
-    max_recall_drop=0.5,
-    max_int8_bytes=10_000,
-)
 
 
 def test_gate_releases_once_a_bundle_and_only_what_passes(tracked_project):
@@ -320,9 +312,8 @@ def test_gate_releases_once_a_bundle_and_only_what_passes(tracked_project):
         assert client.get_model_version("tiny", "1").description == expected
 
     # Another bundle is another version, and takes the alias over.
-    evaluate.run(
-        "tiny", evaluate.EvaluateParams(calibration_bins=3, resamples=200), 42, tracked_project
-    )
+    another = EVALUATION.model_copy(update={"calibration_bins": 3})
+    evaluate.run("tiny", another, 42, tracked_project)
     gate.run("tiny", EASY, tracked_project)
     assert len(client.search_model_versions("name = 'tiny'")) == 2
     assert client.get_model_version_by_alias("tiny", "champion").version == 2
@@ -350,15 +341,15 @@ def test_released_model_answers_through_mlflow(tracked_project):
 
 
 def test_git_revision_of_a_checkout(tmp_path):
-    assert mlflow_store.git_revision(tmp_path) == "unknown"
-    assert mlflow_store.git_revision(tmp_path / "absent") == "unknown"
+    assert runs.git_revision(tmp_path) == "unknown"
+    assert runs.git_revision(tmp_path / "absent") == "unknown"
     identity = ["-c", "user.name=n", "-c", "user.email=e@example.org"]
     for command in (["init", "-q"], [*identity, "commit", "-q", "--allow-empty", "-m", "m"]):
         subprocess.run(["git", *command], cwd=tmp_path, check=True, env=os.environ)
-    assert len(mlflow_store.git_revision(tmp_path)) == 40
+    assert len(runs.git_revision(tmp_path)) == 40
     (tmp_path / "file").write_text("x")
     subprocess.run(["git", "add", "file"], cwd=tmp_path, check=True)
-    assert mlflow_store.git_revision(tmp_path).endswith("-dirty")
+    assert runs.git_revision(tmp_path).endswith("-dirty")
 
 
 @pytest.mark.slow
@@ -388,8 +379,8 @@ def test_epoch_that_is_said_again_after_a_kill_stands_once(tracked_project):
     with start(tracked_project) as again:
         again.epoch(2, {"val_loss": 0.5})
         again.epoch(3, {"val_loss": 0.25, "val_accuracy": 1.0})
-    history = client_of(tracked_project).get_metric_history(again.run_id, "val_loss")
-    assert [(entry.step, entry.value) for entry in history] == [(1, 1.0), (2, 0.5), (3, 0.25)]
+    losses = history_of(tracked_project, again.run_id, "val_loss")
+    assert losses == [(1, 1.0), (2, 0.5), (3, 0.25)]
     (run,) = runs_of(tracked_project)
     assert run.data.metrics == {"val_loss": 0.25, "val_accuracy": 1.0}
 
@@ -413,8 +404,7 @@ def test_test_that_is_told_twice_stands_once_and_the_training_keeps_its_end(trac
         run = runs.find_run(tracked_project, "tiny", WEIGHTS)
         tell(tracked_project, run, 0.5)
     (after,) = runs_of(tracked_project)
-    history = client_of(tracked_project).get_metric_history(run.run_id, "test.accuracy")
-    assert [(entry.step, entry.value) for entry in history] == [(0, 0.5)]
+    assert history_of(tracked_project, run.run_id, "test.accuracy") == [(0, 0.5)]
     assert (after.info.status, after.info.end_time) == ("FINISHED", before.info.end_time)
 
 
@@ -464,12 +454,8 @@ def test_what_is_killed_in_the_middle_never_looks_whole(tracked_project, monkeyp
     assert n_killed >= 8
     (run,) = runs_of(tracked_project)
     assert run.info.status == "FINISHED"
-    client = client_of(tracked_project)
-    losses = client.get_metric_history(run.info.run_id, "train_loss")
-    assert [(entry.step, entry.value) for entry in losses] == [(1, 2.5), (2, 1.5)]
-    assert [
-        entry.value for entry in client.get_metric_history(run.info.run_id, "test.accuracy")
-    ] == [0.5]
+    assert history_of(tracked_project, run.info.run_id, "train_loss") == [(1, 2.5), (2, 1.5)]
+    assert history_of(tracked_project, run.info.run_id, "test.accuracy") == [(0, 0.5)]
 
 
 def not_yet_tested(run) -> bool:

@@ -1,14 +1,41 @@
-"""What stops `prepare`: too much lost, of all or of one class."""
+"""Every file is counted once; and what stops `prepare`: too much lost, of all or of a class."""
 
 from __future__ import annotations
 
 from pathlib import PurePosixPath
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from pipelines.data.account import CONFLICT, COPY, Account, account, check_all, check_classes
-from pipelines.data.tree import File, missing_extra
+from pipelines.data.tree import File, files_of, missing_extra
 from pipelines.errors import DataError
+from tests.data.test_manifest import touch
+
+_NAMES = st.sampled_from(
+    ["a.jpg", "b.PNG", "c", "n.txt", ".h.jpg", "._a.jpg", "Thumbs.db", "metadata.csv", "x.heic"]
+)
+_FOLDERS = st.sampled_from(["cat", "dog", "train", "__MACOSX", "@eaDir", ".git", "été"])
+
+
+@given(st.sets(st.tuples(st.lists(_FOLDERS, max_size=3).map(tuple), _NAMES), max_size=20))
+def test_counts_add_up_to_the_files_on_any_tree(
+    tmp_path_factory: pytest.TempPathFactory, tree: set[tuple[tuple[str, ...], str]]
+) -> None:
+    folder = tmp_path_factory.mktemp("tree")
+    touch(folder, *("/".join((*folders, name)) for folders, name in tree))
+    files = files_of(folder)
+    read = {str(file.path): "cat" for file in files if file.kind == "image"}
+    refused = {path: ("cat", "too small (1 px)") for path in list(read)[::2]}
+    kept = {path: name for path, name in read.items() if path not in refused}
+    counted = account(files, kept, {**refused, "gone.jpg": ("dog", "not there")})
+    n_on_disk = sum(path.is_file() for path in folder.rglob("*"))
+    assert counted.n_files == n_on_disk == len(tree)
+    assert counted.missing == {"dog": 1}
+    total = counted.as_text("class").splitlines()[-1].split()
+    assert total[1] == (f"{n_on_disk:,}" if n_on_disk else "-")
+
 
 NAMES = {"blight": "枯病", "rust": "rust"}
 
