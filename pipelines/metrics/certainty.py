@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from pipelines.metrics.calibration import measured
 from pipelines.metrics.classification import (
-    DECIMALS,
     brier_scores,
     expected_calibration_error,
     reliability_bins,
@@ -33,6 +32,7 @@ from pipelines.metrics.intervals import (
     recalls,
     resampled,
     roc_auc,
+    rounded_interval,
     specificities,
 )
 from pipelines.serving.bundle import Bundle
@@ -52,7 +52,7 @@ _BRIER = (0.0, 2.0)
 
 @dataclass(frozen=True, slots=True)
 class Certainty:
-    """How sure the figures of each precision are, and of int8 against fp32 on the same resamples."""
+    """How sure the figures of each precision are, and of int8 against fp32, by metric."""
 
     intervals: dict[Precision, dict[str, Interval]]
     paired: dict[str, Interval]
@@ -86,7 +86,7 @@ def metric_intervals(
 def paired_intervals(
     draws: Draws, class_index: NDArray[np.int64], a: NDArray[Any], b: NDArray[Any], n_classes: int
 ) -> dict[str, Interval]:
-    """``accuracy_drop`` and ``macro_f1_drop`` from (n,) answers ``a`` to ``b``, and ``agreement``."""
+    """``accuracy_drop``, ``macro_f1_drop`` from (n,) answers ``a`` to ``b``, and ``agreement``."""
     return _defined(
         {
             "accuracy_drop": paired(draws, class_index, a, b, n_classes, accuracies),
@@ -198,15 +198,6 @@ def _bounds(intervals: Mapping[str, Interval]) -> dict[str, float]:
         for name, interval in intervals.items()
         for end in ("low", "high")
     }
-
-
-def rounded_interval(interval: Interval) -> Interval:
-    """An interval as it is written."""
-    # Adding 0.0 turns -0.0 into 0.0.
-    value, low, high = (
-        round(each, DECIMALS) + 0.0 for each in (interval.value, interval.low, interval.high)
-    )
-    return Interval(value=value, low=low, high=high)
 
 
 def _defined(found: Mapping[str, Interval | None]) -> dict[str, Interval]:

@@ -30,6 +30,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import DataError
+from pipelines.metrics.classification import rounded
 from pipelines.serving.trust import Interval
 
 Floats = NDArray[np.float64]
@@ -120,6 +121,11 @@ def _interval(draws: Draws, values: Floats, bounds: tuple[float, float] = SHARE)
         return Interval(value=value, low=bounds[0], high=bounds[1])
     low, high = np.percentile(defined, [_TAIL, 100 - _TAIL])
     return Interval(value=value, low=float(low), high=float(high))
+
+
+def rounded_interval(interval: Interval) -> Interval:
+    """An interval as it is written."""
+    return Interval.model_validate(rounded(interval.model_dump()))
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
