@@ -19,9 +19,8 @@ def test_figures_show_the_threshold_and_are_the_same_bytes_twice(tiny_project):
     logits = (rng.normal(size=(40, 3)) + 1.5 * np.eye(3)[true]).astype(np.float32)
     point = operating_point(softmax(logits, 0.5)[:, 1], true == 1, 0.9)
     plain = read_bundle(tiny_project.task("tiny").candidate)
-    bundle = plain.model_copy(
-        update={"temperature": 0.5, "operating_points": {"green_tile": point}}
-    )
+    fitted = {"temperature": 0.5, "operating_points": {"green_tile": point}}
+    bundle = plain.model_copy(update=fitted)
     figures = served_figures(bundle, true, logits, 10)
     assert set(figures) == {"confusion.png", "reliability.png", "roc.png", "threshold.png"}
     assert served_figures(bundle, true, logits, 10) == figures
