@@ -45,8 +45,6 @@ class Said:
     """What is drawn: one picture's answer, or several pictures' taken together.
 
     Attributes:
-        label: the most probable label.
-        probabilities: by label.
         positives: by label with an operating point, whether it is reached.
         is_ood: the model does not know this kind of picture.
     """
@@ -58,11 +56,7 @@ class Said:
 
     @classmethod
     def of(cls, prediction: Prediction) -> Said:
-        """One picture's answer.
-
-        Args:
-            prediction: of the predictor.
-        """
+        """One picture's answer."""
         return cls(
             prediction.label, prediction.probabilities, prediction.positives, prediction.is_ood
         )
@@ -71,24 +65,14 @@ class Said:
     def together(
         cls, probabilities: Mapping[str, float], points: Mapping[str, OperatingPoint]
     ) -> Said:
-        """Several pictures' answer.
-
-        Args:
-            probabilities: by label, combined.
-            points: the bundle's operating points.
-        """
+        """Several pictures' answer."""
         label = max(probabilities, key=lambda name: probabilities[name])
         positives = {name: probabilities[name] >= point.threshold for name, point in points.items()}
         return cls(label, probabilities, positives)
 
 
 def answer(t: Texts, model: Model, said: Said, tones: Tones) -> str:
-    """Label, probability, meaning, bars and the next step, or that the kind of picture is unknown.
-
-    Args:
-        said: what it says.
-        tones: by label.
-    """
+    """Label, probability, meaning, bars, next step; or that the kind of picture is unknown."""
     if said.is_ood:
         return (
             f'<div class="fl-ood"><h2>{escape(t("answer.ood"))}</h2>'
@@ -114,12 +98,7 @@ PANELS: Mapping[str, Callable[[Texts, Model, Any, Tones], str]] = {"classificati
 
 
 def headline(t: Texts, model: Model, said: Said, tones: Tones) -> str:
-    """The label in words and its probability.
-
-    Args:
-        said: what it says.
-        tones: by label.
-    """
+    """The label in words and its probability."""
     name = escape(t.label(model.task, said.label, model.names))
     percent = escape(t("answer.probability", value=said.probabilities[said.label]))
     tone = tones.get(said.label, "plain")
@@ -127,11 +106,7 @@ def headline(t: Texts, model: Model, said: Said, tones: Tones) -> str:
 
 
 def bars(t: Texts, model: Model, said: Said) -> str:
-    """Probabilities as bars, the largest first, with the alarm threshold where there is one.
-
-    Args:
-        said: what it says.
-    """
+    """Probabilities as bars, the largest first, with the alarm threshold where there is one."""
     points = model.bundle.operating_points
     ranked = sorted(said.probabilities.items(), key=lambda item: (-item[1], item[0]))
     shown = ranked[:_SHOWN_LABELS] + [item for item in ranked[_SHOWN_LABELS:] if item[0] in points]
@@ -160,9 +135,6 @@ def alarms(t: Texts, model: Model, said: Said) -> str:
 
     Where there are many, only those that do and the answer's own: six green lines about what it is
     not would hide the one that matters.
-
-    Args:
-        said: what it says.
     """
     chips = [
         f'<span class="fl-chip {"alarm" if reached else "ok"}">'
@@ -175,11 +147,7 @@ def alarms(t: Texts, model: Model, said: Said) -> str:
 
 
 def next_step(t: Texts, model: Model, label: str) -> str:
-    """What to do next, from the card.
-
-    Args:
-        label: the answer.
-    """
+    """What to do next, from the card."""
     step = model.card.next_steps.get(label) if model.card else None
     if step is None:
         return ""
@@ -188,11 +156,7 @@ def next_step(t: Texts, model: Model, label: str) -> str:
 
 
 def truth(t: Texts, task: str, shot: Shot, names: Mapping[str, str] | None = None) -> str:
-    """Whether the answer is the true label, where that is known; none out of distribution.
-
-    Args:
-        names: what people call a label, where that differs.
-    """
+    """Whether the answer is the true label, where that is known; none out of distribution."""
     if shot.truth is None:
         return ""
     said = shot.main
@@ -203,11 +167,7 @@ def truth(t: Texts, task: str, shot: Shot, names: Mapping[str, str] | None = Non
 
 
 def latency(t: Texts, milliseconds: float) -> str:
-    """How long it took, with processor and threads.
-
-    Args:
-        milliseconds: of decoding, preprocessing and model.
-    """
+    """How long it took, with processor and threads."""
     words = t(
         "answer.latency",
         milliseconds=milliseconds,
@@ -223,12 +183,7 @@ def threads(t: Texts) -> str:
 
 
 def faces(t: Texts, model: Model, scene: Scene, tones: Tones) -> str:
-    """One line a face, numbered as its box.
-
-    Args:
-        scene: what was found.
-        tones: by label.
-    """
+    """One line a face, numbered as its box."""
     n = len(scene.faces)
     title = t("faces.one") if n == 1 else t("faces.many", n=n)
     rows = "".join(
@@ -243,21 +198,12 @@ def faces(t: Texts, model: Model, scene: Scene, tones: Tones) -> str:
 
 
 def tone_of(prediction: Prediction, tones: Tones) -> Tone:
-    """The tone of an answer; plain where the picture is out of distribution.
-
-    Args:
-        prediction: of the predictor.
-        tones: by label.
-    """
+    """The tone of an answer; plain where the picture is out of distribution."""
     return "plain" if prediction.is_ood else tones.get(prediction.label, "plain")
 
 
 def box_colour(tone: Tone) -> str:
-    """The colour of a box, as CSS and Pillow write it.
-
-    Args:
-        tone: of the answer.
-    """
+    """The colour of a box, as CSS and Pillow write it."""
     return _BOX_COLOURS[tone]
 
 

@@ -20,11 +20,7 @@ _FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def table(t: Texts, model: Model, shots: Sequence[Shot]) -> None:
-    """Show one row a picture, and offer them as a file.
-
-    Args:
-        shots: the answered pictures.
-    """
+    """Show one row a picture, and offer them as a file."""
     has_truth = any(shot.truth is not None for shot in shots)
     has_faces = any(shot.scene and shot.scene.faces for shot in shots)
     rows = [
@@ -69,7 +65,6 @@ def as_csv(model: Model, shots: Sequence[Shot]) -> str:
 
     Args:
         model: whose answers; its slugs are the names of the columns, in any language.
-        shots: the answered pictures.
     """
     labels, names = model.bundle.labels, model.names
     buffer = io.StringIO()

@@ -18,11 +18,7 @@ N_RUNS = 7
 
 
 def panel(t: Texts, model: Model, shot: Shot) -> None:
-    """Offer the comparison; it runs when it is asked for.
-
-    Args:
-        model: with its two files.
-    """
+    """Offer the comparison; it runs when it is asked for."""
     files = model.bundle.files
     if not all((model.path.parent / files[kind].name).is_file() for kind in PRECISIONS):
         # The registry keeps the served file alone.
@@ -33,10 +29,6 @@ def panel(t: Texts, model: Model, shot: Shot) -> None:
 
 def as_html(t: Texts, model: Model, shot: Shot) -> str:
     """The two answers as a table.
-
-    Args:
-        model: with its two files.
-        shot: the picture, as the model saw it.
 
     Raises:
         BundleError: if one of the files is missing or changed.

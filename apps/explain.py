@@ -23,13 +23,7 @@ _JPEG_QUALITY = 86
 
 @dataclass(frozen=True, slots=True)
 class Heat:
-    """A drawn heat map.
-
-    Attributes:
-        label: that it explains.
-        jpeg: the picture under the map.
-        caption: what it means.
-    """
+    """A drawn heat map."""
 
     label: str
     jpeg: bytes
@@ -67,11 +61,7 @@ def heat_map(t: Texts, model: Model, shot: Shot) -> Heat:
 
 
 def points(t: Texts, model: Model) -> None:
-    """From which probability on an alarm is given, and what that was worth on the val split.
-
-    Args:
-        model: with or without operating points.
-    """
+    """From which probability on an alarm is given, and what that was worth on the val split."""
     found = model.bundle.operating_points
     if not found:
         return

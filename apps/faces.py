@@ -27,10 +27,6 @@ _JPEG_QUALITY = 86
 def find(model: Model, image: Image.Image) -> Scene:
     """The faces in a picture, and the model's answer for each.
 
-    Args:
-        model: of the mask task.
-        image: upright, mode RGB.
-
     Raises:
         BundleError: if the model or the detector cannot be used.
     """
@@ -52,12 +48,7 @@ def find(model: Model, image: Image.Image) -> Scene:
 
 
 def around(box: FaceBox, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The square around a face that the model is shown, as far as it lies in the picture.
-
-    Args:
-        box: the face.
-        size: width and height of the picture in pixels.
-    """
+    """The square around a face that the model is shown, as far as it lies in the picture."""
     half = box.side_px * _CROP / 2
     middle_x, middle_y = (box.left + box.right) / 2, (box.top + box.bottom) / 2
     return (
@@ -69,12 +60,7 @@ def around(box: FaceBox, size: tuple[int, int]) -> tuple[int, int, int, int]:
 
 
 def draw(shot: Shot, tones: Tones) -> bytes:
-    """The picture with a numbered box around each face, in the colour of its alarm, as JPEG.
-
-    Args:
-        shot: a picture with faces.
-        tones: by label.
-    """
+    """The picture with a numbered box around each face, in the colour of its alarm, as JPEG."""
     image = Image.open(io.BytesIO(shot.view)).convert("RGB")
     pen = ImageDraw.Draw(image)
     line_px = max(2, round(max(image.size) * _LINE_SHARE))

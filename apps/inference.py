@@ -33,10 +33,6 @@ def answer_picture(
     """The answer for one picture.
 
     Args:
-        source: a file, or its bytes.
-        key: tells the pictures of a session apart.
-        name: for messages.
-        truth: the true label, where it is known.
         find: looks for faces first; None: the whole picture is answered.
 
     Raises:

@@ -65,8 +65,6 @@ class PhoneSite:
     """What is served: the page's files, and the models below a project's root.
 
     Attributes:
-        paths: the project whose models are offered.
-        dist_dir: the built page.
         pages: the page's files by address, with their compressed copies by coding.
     """
 
@@ -77,10 +75,6 @@ class PhoneSite:
     @classmethod
     def open(cls, root: Path, dist_dir: Path = DIST_DIR) -> PhoneSite:
         """Look at what the build made.
-
-        Args:
-            root: the project, with models/<task>/mobile.
-            dist_dir: the built page.
 
         Raises:
             ConfigError: if the page was not built.

@@ -33,9 +33,7 @@ class Incoming:
 
     Attributes:
         key: the same for the same upload; another for another.
-        name: the file's name.
         data: bytes; None for a test picture, which `path` names.
-        path: of a test picture.
         truth: its true label.
     """
 
@@ -56,7 +54,6 @@ def choose(t: Texts, model: Model, kept: Store) -> list[Incoming]:
     """The pictures that the person has chosen, in their order.
 
     Args:
-        model: for the labels of the test pictures.
         kept: the session's pictures; choosing others ends the look at an old one.
     """
 
@@ -163,11 +160,7 @@ def _has_camera(url: str | None) -> bool:
 
 
 def names(pictures: Sequence[Incoming]) -> list[str]:
-    """Names to choose one of several by; those that stand twice get a number.
-
-    Args:
-        pictures: in their order.
-    """
+    """Names to choose one of several by; those that stand twice get a number."""
     seen: dict[str, int] = {}
     given = []
     for picture in pictures:

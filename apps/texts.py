@@ -37,12 +37,7 @@ class Texts:
     """The texts of one language: call it with a key and the values of its gaps."""
 
     def __init__(self, language: str, tree: Mapping[str, Any]) -> None:
-        """Keep them.
-
-        Args:
-            language: two letters, e.g. ``en``.
-            tree: what the language's file holds.
-        """
+        """Keep them."""
         self.language = language
         self._tree = tree
         self._numbers = _Numbers(language)
@@ -52,7 +47,6 @@ class Texts:
 
         Args:
             key: with dots, e.g. ``answer.ood``.
-            values: by name of the gap.
 
         Raises:
             KeyError: if there is no such text.
@@ -63,11 +57,7 @@ class Texts:
         return self._numbers.vformat(found, (), values) if values else found
 
     def lines(self, key: str) -> list[str]:
-        """The texts of a list; empty if there is none.
-
-        Args:
-            key: with dots.
-        """
+        """The texts of a list; empty if there is none."""
         found = self._find(key)
         return [str(line) for line in found] if isinstance(found, list) else []
 
@@ -76,18 +66,12 @@ class Texts:
 
         Args:
             key: below ``tasks.<task>``.
-            default: given instead; e.g. what the bundle says.
         """
         found = self._find(f"tasks.{task}.{key}")
         return found if isinstance(found, str) else default
 
     def label(self, task: str, label: str, names: Mapping[str, str] | None = None) -> str:
-        """A label in words: in this language, or else as its people call it.
-
-        Args:
-            label: as in the bundle.
-            names: the bundle's ``label_names``.
-        """
+        """A label in words: in this language, or else as its people call it."""
         name = (names or {}).get(label) or label.replace("_", " ").capitalize()
         return self.task(task, f"labels.{label}", name)
 
@@ -96,7 +80,6 @@ class Texts:
 
         Args:
             key: e.g. ``intended_use``, or ``next_steps.healthy``.
-            default: the card's own words.
         """
         found = self._find(f"cards.{task}.{key}")
         return found if isinstance(found, str) else default
@@ -113,9 +96,6 @@ class Texts:
 @lru_cache(maxsize=len(LANGUAGES))
 def load_texts(language: str) -> Texts:
     """The texts of a language.
-
-    Args:
-        language: one of `LANGUAGES`.
 
     Raises:
         ConfigError: if its file cannot be read.

@@ -76,10 +76,6 @@ class FaceDetector:
     def __init__(self, model: bytes, *, n_threads: int = 1) -> None:
         """Make the session.
 
-        Args:
-            model: bytes of the ONNX file.
-            n_threads: at least 1.
-
         Raises:
             BundleError: if it is another file, or ONNX Runtime cannot load it.
         """
@@ -104,10 +100,6 @@ class FaceDetector:
     @classmethod
     def load(cls, path: Path, *, n_threads: int = 1) -> FaceDetector:
         """The detector in a file.
-
-        Args:
-            path: of the ONNX file.
-            n_threads: at least 1.
 
         Raises:
             BundleError: if the file cannot be read or is another one.
@@ -157,7 +149,6 @@ def decode(
         heat: (h, w), probability that a cell is the centre of a face.
         size: (2, h, w), logarithm of the face's height and width in cells.
         offset: (2, h, w), of the centre within its cell, y before x.
-        min_probability: cells below are left out.
 
     Returns:
         (n, 4) left, top, right, bottom in pixels of the network's input, and (n,) probabilities.

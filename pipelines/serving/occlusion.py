@@ -73,9 +73,6 @@ def overlay(
         pixels: (h, w, 3), in [0, 255].
         heat: (h, w); what is below 0 is drawn as 0.
         full_heat: value of the brightest colour; 0 or less draws everything as 0.
-
-    Returns:
-        (h, w, 3), in [0, 255].
     """
     share = np.clip(heat / full_heat, 0.0, 1.0) if full_heat > 0 else np.zeros(heat.shape)
     grey = (pixels @ np.asarray(_LUMA))[..., np.newaxis]
@@ -98,7 +95,6 @@ def heatmap_png(
     Args:
         pixels: (h, w, 3), as the model sees the picture.
         heat: (h, w), any unit; 0 and below is drawn coldest.
-        lines: what stands below; long ones are wrapped.
         full_heat: what is drawn hottest, and all above it.
         coldest: meaning of the bar's dark end.
         hottest: meaning of the bar's bright end.
@@ -173,7 +169,6 @@ def occlusion_map(
     Args:
         logits_of: (n, side, side, 3) pixels -> (n, n_classes) logits.
         pixels: (side, side, 3) in [0, 255], as the model sees the picture.
-        class_index: of the label that is explained.
         patch_px: side of the cover; None for 3/14 of the picture's side.
         stride_px: how far it moves; None for 1/14 of the picture's side.
 
@@ -213,7 +208,6 @@ def log_odds(logits: NDArray[np.float32], class_index: int) -> NDArray[np.float6
 
     Args:
         logits: (n, n_classes), at least two classes.
-        class_index: of the label.
 
     Returns:
         (n,).

@@ -36,10 +36,6 @@ _ORT_ERRORS = tuple(
 def make_session(model: bytes, n_threads: int = 1) -> ort.InferenceSession:
     """An ONNX Runtime session on the CPU that does not phone home, of a file that was vetted.
 
-    Args:
-        model: bytes of an ONNX file.
-        n_threads: threads within one operator, at least 1.
-
     Raises:
         BundleError: if the file may not be loaded (`vetting.vet`), or ONNX Runtime cannot.
     """
@@ -74,7 +70,6 @@ def check_interface(
     """Nothing, if a session takes and gives what is written about it.
 
     Args:
-        session: of `make_session`.
         inputs: shape by name; -1 is the batch.
         outputs: shape by name.
 

@@ -102,10 +102,6 @@ class OperatingPoint(_Part):
 def read_audit(path: Path, task: str) -> AuditReport:
     """The report of a task's audit.
 
-    Args:
-        path: audit.json.
-        task: whose audit it must be.
-
     Raises:
         MissingDataError: if there is none, it cannot be read, or it is another task's.
     """

@@ -45,9 +45,6 @@ class Reader:
     def fields(self, message: memoryview) -> Iterator[tuple[int, int, int | memoryview]]:
         """Field number, wire type and value of each field, in order.
 
-        Args:
-            message: its bytes.
-
         Yields:
             The value is an unsigned integer of a varint, else a view of the bytes.
 
@@ -101,9 +98,6 @@ def _varint(message: memoryview, at: int) -> tuple[int, int]:
 
 def text(value: memoryview) -> str:
     """The text in a field.
-
-    Args:
-        value: its bytes.
 
     Raises:
         WireError: if they are not UTF-8.
@@ -230,9 +224,6 @@ class Vetted:
 
 def vet(model: bytes) -> Vetted:
     """What an ONNX file is made of, if it may be loaded.
-
-    Args:
-        model: the whole file.
 
     Raises:
         BundleError: if it is too large, not ONNX, or holds what no exported network needs.
