@@ -24,6 +24,7 @@ from pipelines.card import DatasetCard, load_card
 from pipelines.data.manifest import Entry, content_sha256, write_manifest
 from pipelines.paths import Paths
 from pipelines.serving.bundle import Artefact, Bundle
+from tests.apps import browsing
 from tests.conftest import mean_colour_net
 from tests.shipped import SHIPPED
 
@@ -223,18 +224,12 @@ def app_root(app_template: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def browser() -> Iterator[Any]:
     """Chromium for the phone page; skips with the reason where it or the built page is missing."""
     pytest.importorskip("playwright", reason="Playwright is not installed")
-    from playwright.sync_api import sync_playwright
-
-    from tests.apps.phone_browsing import CHROMIUM, FLAGS
-
-    if CHROMIUM is None:
+    if browsing.chromium() is None:
         pytest.skip("there is no Chromium (install it, or name it in CHROMIUM)")
     if not (DIST_DIR / "index.html").is_file():
         pytest.skip("the phone page is not built (make phone)")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield chromium
-        chromium.close()
+    with browsing.browser() as opened:
+        yield opened
 
 
 #: As if it were a program, and large enough to be worth compressing.

@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import pytest
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from apps.phone_server import make_server, serve_in_background
 from apps.phone_site import DIST_DIR
+from tests.apps.browsing import PHONE
 
-pytest.importorskip("playwright", reason="Playwright is not installed")
-from playwright.sync_api import Browser, Page
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
-CHROMIUM = (
-    os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-)
-FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
-    *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
-    # A name for this computer that the browser does not take for this computer.
-    "--host-resolver-rules=MAP field.test 127.0.0.1",
-)
-PHONE = {"width": 390, "height": 844}
 WAIT_MS = 60_000
 
 
@@ -166,9 +152,3 @@ def answered(page: Page, n: int = 1) -> dict[str, str]:
     """What the page says after its n-th answer."""
     page.wait_for_selector(f'.answer[data-answers="{n}"]')
     return dict(page.eval_on_selector(".answer", "element => ({...element.dataset})"))
-
-
-def png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()

@@ -22,15 +22,9 @@ from tests.loopback import serving
 pytest.importorskip("playwright", reason="Playwright is not installed")
 from playwright.sync_api import Browser, expect
 
-from tests.apps.phone_browsing import (
-    PHONE,
-    answered,
-    choose,
-    open_task,
-    opened,
-    png,
-    served,
-)
+from tests.apps.browsing import PHONE
+from tests.apps.conftest import encoded
+from tests.apps.phone_browsing import answered, choose, open_task, opened, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
@@ -76,7 +70,7 @@ def test_every_task_answers_as_the_predictor(browser, url, app_template) -> None
 def test_out_of_distribution_picture_gets_no_label(browser, url) -> None:
     with opened(browser) as page:
         open_task(page, url, "tomato_leaf")
-        choose(page, png(Image.new("RGB", (64, 64))))
+        choose(page, encoded(Image.new("RGB", (64, 64))))
         assert answered(page)["state"] == "ood"
         expect(page.locator(".headline")).to_have_text("I don't know this kind of picture")
         expect(page.locator(".bars")).not_to_be_visible()
@@ -87,7 +81,7 @@ def test_out_of_distribution_picture_gets_no_label(browser, url) -> None:
     [
         ("leaf.jpg", b"this is a text file and no picture at all\n" * 9, "not a picture"),
         ("empty.jpg", b"", "empty"),
-        ("cut.png", png(Image.new("RGB", (64, 64)))[:-20], "damaged"),
+        ("cut.png", encoded(Image.new("RGB", (64, 64)))[:-20], "damaged"),
         ("scan.tif", b"II*\0" + bytes(64), "TIFF"),
     ],
 )
@@ -97,7 +91,7 @@ def test_what_is_no_picture_is_refused_in_words(browser, url, name, data, words)
         choose(page, data, name=name)
         expect(page.locator(".trouble:visible")).to_contain_text(words)
         assert page.locator(".answer").get_attribute("data-answers") is None
-        choose(page, png(Image.new("RGB", (64, 64), (200, 30, 30))))
+        choose(page, encoded(Image.new("RGB", (64, 64), (200, 30, 30))))
         answered(page)
         expect(page.locator(".trouble:visible")).to_have_count(0)
 

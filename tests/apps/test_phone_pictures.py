@@ -26,12 +26,13 @@ from PIL import Image, features
 from pipelines.atomic import file_sha256
 from pipelines.paths import Paths
 from pipelines.serving.predictor import Predictor
-from tests.apps.conftest import SIDE_PX
+from tests.apps.browsing import FLAGS, chromium
+from tests.apps.conftest import SIDE_PX, encoded
 
 pytest.importorskip("playwright", reason="Playwright is not installed")
 from playwright.sync_api import Page, expect
 
-from tests.apps.phone_browsing import CHROMIUM, FLAGS, answered, choose, open_task, opened, served
+from tests.apps.phone_browsing import answered, choose, open_task, opened, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
@@ -97,12 +98,6 @@ def photo(width: int, height: int) -> Image.Image:
     return Image.fromarray((blobs + noise).clip(0, 255).astype(np.uint8))
 
 
-def saved(image: Image.Image, kind: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
-
-
 def turned(orientation: int) -> Image.Exif:
     exif = Image.Exif()
     exif[0x0112] = orientation
@@ -125,19 +120,19 @@ def test_photos_of_every_kind_have_the_predictors_bits(browser, url, root) -> No
     predictor = Predictor.load(Paths(root).task(TASK).bundle)
     large = photo(2101, 1533)
     pictures = {
-        "small": saved(photo(301, 211), "JPEG", quality=90),
-        "large": saved(large, "JPEG", quality=90),
-        "large, 4:4:4": saved(large, "JPEG", quality=85, subsampling=0),
-        "large, 4:2:2": saved(large, "JPEG", quality=95, subsampling=1),
-        "large, progressive": saved(large, "JPEG", quality=80, progressive=True),
-        "large, grey": saved(large.convert("L"), "JPEG"),
-        "large, CMYK": saved(large.convert("CMYK"), "JPEG"),
-        **{f"turned by {n}": saved(large, "JPEG", exif=turned(n)) for n in range(2, 9)},
-        "halved": saved(photo(150, 147), "JPEG", quality=90),
-        "WebP": saved(photo(301, 211), "WEBP", lossless=True),
-        "PNG": saved(photo(301, 211), "PNG"),
-        "palette": saved(photo(301, 211).convert("P"), "PNG"),
-        "4:1": saved(photo(400, 100), "PNG"),
+        "small": encoded(photo(301, 211), "JPEG", quality=90),
+        "large": encoded(large, "JPEG", quality=90),
+        "large, 4:4:4": encoded(large, "JPEG", quality=85, subsampling=0),
+        "large, 4:2:2": encoded(large, "JPEG", quality=95, subsampling=1),
+        "large, progressive": encoded(large, "JPEG", quality=80, progressive=True),
+        "large, grey": encoded(large.convert("L"), "JPEG"),
+        "large, CMYK": encoded(large.convert("CMYK"), "JPEG"),
+        **{f"turned by {n}": encoded(large, "JPEG", exif=turned(n)) for n in range(2, 9)},
+        "halved": encoded(photo(150, 147), "JPEG", quality=90),
+        "WebP": encoded(photo(301, 211), "WEBP", lossless=True),
+        "PNG": encoded(photo(301, 211)),
+        "palette": encoded(photo(301, 211).convert("P")),
+        "4:1": encoded(photo(400, 100)),
     }
     with opened(browser) as page:
         open_task(page, url, TASK)
@@ -147,7 +142,7 @@ def test_photos_of_every_kind_have_the_predictors_bits(browser, url, root) -> No
 
 @pytest.mark.parametrize("size", [(900, 60), (61, 799)])
 def test_long_picture_is_looked_at_in_its_middle(browser, url, root, size) -> None:
-    data = saved(photo(*size), "PNG")
+    data = encoded(photo(*size))
     with opened(browser) as page:
         open_task(page, url, TASK)
         expect_parity(page, 1, data, Predictor.load(Paths(root).task(TASK).bundle), data)
@@ -163,9 +158,11 @@ def test_avif_has_the_predictors_bits(browser, url, root) -> None:
         cases = [(80, "4:2:0", {}), (60, "4:4:4", {}), (90, "4:2:2", {}), (75, "4:0:0", {})]
         cases += [(80, "4:2:0", {"exif": turned(6)})]
         for n, (quality, subsampling, extra) in enumerate(cases, start=1):
-            data = saved(photo(301, 211), "AVIF", quality=quality, subsampling=subsampling, **extra)
+            data = encoded(
+                photo(301, 211), "AVIF", quality=quality, subsampling=subsampling, **extra
+            )
             with Image.open(io.BytesIO(data)) as image:
-                upright = saved(image.convert("RGB"), "PNG", exif=image.getexif())
+                upright = encoded(image.convert("RGB"), "PNG", exif=image.getexif())
             expect_parity(page, n, data, predictor, upright)
 
 
@@ -201,7 +198,7 @@ def deep_pictures() -> dict[str, bytes]:
         "grey and opacity": png16(np.concatenate([grey, opacity], axis=2), 4),
         "colour and opacity": png16(np.concatenate([colour, opacity], axis=2), 6),
         "interlaced": png16(grey, 0, is_interlaced=True),
-        "filtered": saved(Image.fromarray(np.cumsum(grey[:, :, 0] // 20, 1).astype("u2")), "PNG"),
+        "filtered": encoded(Image.fromarray(np.cumsum(grey[:, :, 0] // 20, 1).astype("u2"))),
     }
 
 
@@ -258,24 +255,24 @@ def test_large_and_hostile_pictures_cost_little(browser, url, tmp_path) -> None:
         pytest.skip("memory is read from /proc")
     wide = Image.effect_noise((1200, 900), 60).convert("RGB").resize((12_000, 9_000))
     pictures = {
-        "line.png": (saved(Image.new("L", (1, 40_000)), "PNG"), "nothing to look at"),
-        "line.jpg": (saved(Image.new("RGB", (65_000, 1)), "JPEG"), "nothing to look at"),
-        "strip.jpg": (saved(Image.new("RGB", (65_000, 1_000)), "JPEG"), "nothing to look at"),
-        "square.jpg": (saved(Image.new("L", (20_000, 20_000)), "JPEG"), "400 megapixels"),
-        "square.png": (saved(Image.new("L", (9_000, 9_000)), "PNG"), "81 megapixels"),
-        "phone.jpg": (saved(wide, "JPEG", quality=80), None),
-        "scan.png": (saved(Image.new("1", (8_000, 5_000)), "PNG"), None),
+        "line.png": (encoded(Image.new("L", (1, 40_000))), "nothing to look at"),
+        "line.jpg": (encoded(Image.new("RGB", (65_000, 1)), "JPEG"), "nothing to look at"),
+        "strip.jpg": (encoded(Image.new("RGB", (65_000, 1_000)), "JPEG"), "nothing to look at"),
+        "square.jpg": (encoded(Image.new("L", (20_000, 20_000)), "JPEG"), "400 megapixels"),
+        "square.png": (encoded(Image.new("L", (9_000, 9_000))), "81 megapixels"),
+        "phone.jpg": (encoded(wide, "JPEG", quality=80), None),
+        "scan.png": (encoded(Image.new("1", (8_000, 5_000))), None),
     }
     del wide
     costs = {}
     for name, (data, words) in pictures.items():
         # A browser of its own: the most that a process has held is never forgotten.
         others = set(processes(os.getpid()))
-        fresh = browser.browser_type.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        fresh = browser.browser_type.launch(executable_path=chromium(), args=list(FLAGS))
         process = min(set(processes(os.getpid())) - others)
         with opened(fresh) as page:
             open_task(page, url, TASK)
-            choose(page, saved(photo(640, 480), "JPEG"))
+            choose(page, encoded(photo(640, 480), "JPEG"))
             answered(page)
             before, start = most_memory(process), time.perf_counter()
             (tmp_path / name).write_bytes(data)
