@@ -31,18 +31,12 @@ class Heat:
 
 
 def toggle(t: Texts, model: Model, shot: Shot) -> Heat | None:
-    """Offer the heat map; None while nobody asks for it."""
+    """The places that speak for the answer, over the picture as the model saw it, on demand.
+
+    None while nobody asks for it.
+    """
     if not st.toggle(t("answer.explain"), key=f"explain-{model.task}"):
         return None
-    return heat_map(t, model, shot)
-
-
-def heat_map(t: Texts, model: Model, shot: Shot) -> Heat:
-    """The places that speak for the answer, over the picture as the model saw it.
-
-    Raises:
-        BundleError: if the model cannot be used.
-    """
     predictor = model.predictor()
     label = shot.prediction.label
     heat = occlusion_map(

@@ -134,15 +134,14 @@ def _facts(t: Texts, model: Model) -> str:
         megabytes=bundle.files[served].size_bytes / 1e6,
     )
     rows = [
-        ("", t("hub.accuracy"), shown, f"{around}, {n_test}"),
-        ("", t("hub.blind"), blind, note),
-        ("", t("hub.served"), size, bundle.provenance.backbone),
-        ("", t("hub.data"), "", _publisher(t, model)),
+        (t("hub.accuracy"), shown, f"{around}, {n_test}"),
+        (t("hub.blind"), blind, note),
+        (t("hub.served"), size, bundle.provenance.backbone),
+        (t("hub.data"), "", _publisher(t, model)),
     ]
     cells = "".join(
-        f'<div class="{kind}"><dt>{escape(term)}</dt><dd>{escape(value)}'
-        f"<small>{escape(more)}</small></dd></div>"
-        for kind, term, value, more in rows
+        f"<div><dt>{escape(term)}</dt><dd>{escape(value)}<small>{escape(more)}</small></dd></div>"
+        for term, value, more in rows
     )
     return f'<dl class="fl-facts">{cells}</dl>'
 

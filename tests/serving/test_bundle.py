@@ -13,37 +13,12 @@ from pipelines.errors import BundleError
 from pipelines.serving.bundle import Artefact, Bundle, PreprocessSpec, read_bundle, read_model
 from pipelines.serving.kinds import KINDS
 from pipelines.serving.predictor import Predictor
-
-GOLDEN = Path(__file__).parent.parent / "golden"
-
-POINT = {
-    "threshold": 0.5,
-    "min_specificity": 0.9,
-    "sensitivity": 0.8,
-    "specificity": 0.9,
-    "n_positive": 5,
-    "n_negative": 10,
-}
+from tests.serving.conftest import GOLDEN, POINT, edited
 
 
 @pytest.fixture
 def candidate(tiny_project) -> Path:
     return tiny_project.task("tiny").candidate
-
-
-def edited(path: Path, **changes) -> Path:
-    document = json.loads(path.read_text())
-    for key, value in changes.items():
-        *parents, last = key.split("__")
-        part = document
-        for parent in parents:
-            part = part[int(parent) if isinstance(part, list) else parent]
-        if value is KeyError:
-            del part[last]
-        else:
-            part[last] = value
-    path.write_text(json.dumps(document))
-    return path
 
 
 def test_bundle_is_read_as_it_was_written(candidate):

@@ -22,8 +22,7 @@ from pipelines.data.manifest import Entry, in_split, read_manifest
 from pipelines.errors import BundleError, CorruptImageError
 from pipelines.metrics.abstention import fit_abstention
 from pipelines.serving.predictor import Predictor, combine, processor_name
-
-GOLDEN = Path(__file__).parent.parent / "golden"
+from tests.serving.conftest import GOLDEN, POINT, edited
 
 
 @pytest.fixture
@@ -71,20 +70,9 @@ def cautious(files, test_images) -> Predictor:
     plain = Predictor.load(files.candidate)
     pixels = np.stack([plain.pixels(path) for path in test_images])
     _, embedding = plain.run(pixels)
-    point = {
-        "threshold": 0.5,
-        "min_specificity": 0.9,
-        "sensitivity": 0.9,
-        "specificity": 0.95,
-        "n_positive": 4,
-        "n_negative": 8,
-    }
-    document = json.loads(files.candidate.read_text())
-    abstention = fit_abstention(embedding[::2], embedding[1::2], 0.9)
-    document["abstention"] = abstention.model_dump()
-    document["operating_points"] = {"green_tile": point}
-    files.candidate.write_text(json.dumps(document))
-    return Predictor.load(files.candidate)
+    abstention = fit_abstention(embedding[::2], embedding[1::2], 0.9).model_dump()
+    points = {"green_tile": POINT}
+    return Predictor.load(edited(files.candidate, abstention=abstention, operating_points=points))
 
 
 def test_known_picture_is_accepted_and_one_out_of_distribution_refused(cautious, test_images):
@@ -117,10 +105,8 @@ def test_bundle_without_abstention_refuses_nothing(predictor):
 
 
 def test_abstention_of_another_model_is_not_loaded(files):
-    document = json.loads(files.candidate.read_text())
     other = fit_abstention(np.ones((4, 7), np.float32), np.ones((4, 7), np.float32), 0.95)
-    document["abstention"] = other.model_dump()
-    files.candidate.write_text(json.dumps(document))
+    edited(files.candidate, abstention=other.model_dump())
     with pytest.raises(BundleError, match=r"mean \(3,\), basis_0 .* add up to 3"):
         Predictor.load(files.candidate)
 
@@ -135,9 +121,7 @@ def test_many_are_each_of_them(predictor, test_images):
 
 def test_temperature_flattens_the_answer(files, test_images):
     plain = Predictor.load(files.candidate, "fp32").predict(test_images[0])
-    document = json.loads(files.candidate.read_text())
-    files.candidate.write_text(json.dumps({**document, "temperature": 4.0}))
-    warm = Predictor.load(files.candidate, "fp32").predict(test_images[0])
+    warm = Predictor.load(edited(files.candidate, temperature=4.0), "fp32").predict(test_images[0])
     assert warm.label == plain.label
     assert warm.probabilities[warm.label] < plain.probabilities[plain.label]
     powers = {label: p ** (1 / 4) for label, p in plain.probabilities.items()}
@@ -197,10 +181,8 @@ def test_changed_model_is_not_loaded(files):
 
 
 def test_model_with_another_number_of_logits_is_not_loaded(files):
-    document = json.loads(files.candidate.read_text())
-    document["labels"] = [*document["labels"], "grey"]
-    document["outputs"][0]["shape"][-1] += 1
-    files.candidate.write_text(json.dumps(document))
+    labels = ["red_tile", "green_tile", "blue_tile", "grey"]
+    edited(files.candidate, labels=labels, outputs__0__shape=[-1, 4])
     with pytest.raises(BundleError, match="logits"):
         Predictor.load(files.candidate, "fp32")
 
@@ -234,10 +216,8 @@ def test_answering_loads_nothing_heavy(files, test_images):
 
 # -- deep pixels and long pictures ----------------------------------------------------------------
 def with_reading(files, **stated) -> Predictor:
-    document = json.loads(files.candidate.read_text())
-    document["preprocess"] |= stated
-    files.candidate.write_text(json.dumps(document))
-    return Predictor.load(files.candidate, "fp32")
+    changes = {f"preprocess__{key}": value for key, value in stated.items()}
+    return Predictor.load(edited(files.candidate, **changes), "fp32")
 
 
 def deep_tile(path: Path, peak: int) -> Path:

@@ -74,6 +74,18 @@ def test_weights_named_as_inputs_are_no_inputs():
     assert vet(model.SerializeToString()).inputs == ("in",)
 
 
+def node(model: ModelProto) -> onnx.NodeProto:
+    return model.graph.node[0]
+
+
+def weight(model: ModelProto) -> TensorProto:
+    return model.graph.initializer[0]
+
+
+def opset(version: int) -> Callable[[ModelProto], None]:
+    return lambda model: setattr(model.opset_import[0], "version", version)
+
+
 def external(model: ModelProto) -> None:
     tensor = model.graph.initializer[0]
     tensor.ClearField("raw_data")
@@ -81,16 +93,8 @@ def external(model: ModelProto) -> None:
     tensor.external_data.add(key="location", value="../../etc/passwd")
 
 
-def external_without_saying_so(model: ModelProto) -> None:
-    model.graph.initializer[0].external_data.add(key="location", value="/etc/passwd")
-
-
 def custom_domain(model: ModelProto) -> None:
     model.graph.node[0].domain = "com.microsoft"
-
-
-def custom_opset(model: ModelProto) -> None:
-    model.opset_import.append(helper.make_opsetid("ai.onnx.contrib", 1))
 
 
 def loop(model: ModelProto) -> None:
@@ -104,18 +108,10 @@ def hidden_subgraph(model: ModelProto) -> None:
     model.graph.node[0].attribute.append(attribute)
 
 
-def graph_by_type(model: ModelProto) -> None:
-    model.graph.node[0].attribute.append(AttributeProto(name="x", type=AttributeProto.GRAPH))
-
-
 def function(model: ModelProto) -> None:
     model.functions.append(
         helper.make_function("own", "Relu", ["x"], ["y"], [], [helper.make_opsetid("", 20)])
     )
-
-
-def sparse(model: ModelProto) -> None:
-    model.graph.sparse_initializer.add().dims.append(3)
 
 
 def sequence_input(model: ModelProto) -> None:
@@ -129,40 +125,36 @@ def text_weight(model: ModelProto) -> None:
     )
 
 
-def twice_the_same_weight(model: ModelProto) -> None:
-    model.graph.initializer.append(model.graph.initializer[0])
-
-
-def old_opset(model: ModelProto) -> None:
-    model.opset_import[0].version = 7
-
-
-def future_opset(model: ModelProto) -> None:
-    model.opset_import[0].version = 4000
-
-
-def no_opset(model: ModelProto) -> None:
-    del model.opset_import[:]
-
-
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
         (external, "external data"),
-        (external_without_saying_so, "external data"),
+        (
+            lambda model: weight(model).external_data.add(key="location", value="/etc/passwd"),
+            "external data",
+        ),
         (custom_domain, "domain 'com.microsoft'"),
-        (custom_opset, "domain 'ai.onnx.contrib'"),
+        (
+            lambda model: model.opset_import.append(helper.make_opsetid("ai.onnx.contrib", 1)),
+            "domain 'ai.onnx.contrib'",
+        ),
         (loop, "operator 'Loop'"),
         (hidden_subgraph, "attribute of Gemm has a field"),
-        (graph_by_type, "is of type 5"),
+        (
+            lambda model: node(model).attribute.append(AttributeProto(name="x", type=5)),
+            "is of type 5",
+        ),
         (function, "the model has a field"),
-        (sparse, "the graph has a field"),
+        (
+            lambda model: model.graph.sparse_initializer.add().dims.append(3),
+            "the graph has a field",
+        ),
         (sequence_input, "type of an input or output has a field"),
         (text_weight, r"has a field \(number 6\)"),
-        (twice_the_same_weight, "two values have one name"),
-        (old_opset, "operator set 7"),
-        (future_opset, "operator set 4000"),
-        (no_opset, "no operator set"),
+        (lambda model: model.graph.initializer.append(weight(model)), "two values have one name"),
+        (opset(7), "operator set 7"),
+        (opset(4000), "operator set 4000"),
+        (lambda model: model.ClearField("opset_import"), "no operator set"),
     ],
 )
 def test_what_no_export_needs_is_refused_before_a_session_is_made(spoil, reason):
@@ -269,14 +261,6 @@ def test_resizing_that_is_let_in_stays_within_its_bound(factors):
     assert made.size <= 16 * vetting.MAX_GROWTH
 
 
-def numbers_beside_raw_data(model: ModelProto) -> None:
-    model.graph.initializer[0].CopyFrom(helper.make_tensor("k", TensorProto.FLOAT, [4], [1.0] * 4))
-
-
-def weight_that_a_node_makes_too(model: ModelProto) -> None:
-    model.graph.node.append(helper.make_node("Identity", ["x"], ["k"]))
-
-
 def attribute_twice(model: ModelProto) -> None:
     model.graph.node[0].attribute.append(helper.make_attribute("mode", "nearest"))
     model.graph.node[0].attribute.append(helper.make_attribute("mode", "linear"))
@@ -285,8 +269,14 @@ def attribute_twice(model: ModelProto) -> None:
 @pytest.mark.parametrize(
     ("spoil", "reason"),
     [
-        (numbers_beside_raw_data, "'k' bounds an output"),
-        (weight_that_a_node_makes_too, "two values have one name"),
+        (
+            lambda model: weight(model).CopyFrom(helper.make_tensor("k", 1, [4], [1.0] * 4)),
+            "'k' bounds an output",
+        ),
+        (
+            lambda model: model.graph.node.append(helper.make_node("Identity", ["x"], ["k"])),
+            "two values have one name",
+        ),
         (attribute_twice, "two attributes of Resize have one name"),
     ],
 )
