@@ -28,11 +28,7 @@ def panel(t: Texts, model: Model, shot: Shot) -> None:
 
 
 def as_html(t: Texts, model: Model, shot: Shot) -> str:
-    """The two answers as a table.
-
-    Raises:
-        BundleError: if one of the files is missing or changed.
-    """
+    """The two answers as a table."""
     heads = ("model", "label", "probability", "milliseconds", "megabytes")
     lines = []
     for precision in PRECISIONS:

@@ -25,11 +25,7 @@ _JPEG_QUALITY = 86
 
 
 def find(model: Model, image: Image.Image) -> Scene:
-    """The faces in a picture, and the model's answer for each.
-
-    Raises:
-        BundleError: if the model or the detector cannot be used.
-    """
+    """The faces in a picture, and the model's answer for each."""
     detector = _detector()
     if detector is None:
         return Scene(has_detector=False)

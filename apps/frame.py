@@ -43,7 +43,6 @@ def picture(t: Texts, shot: Shot, drawn: bytes | None = None) -> str:
     """The picture on the phone.
 
     Args:
-        shot: whose.
         drawn: the picture with a box around each face; None: as it came.
     """
     words = t("answer.alt" if drawn is None else "faces.alt", name=shot.name)

@@ -32,9 +32,6 @@ def answer_picture(
 ) -> Shot:
     """The answer for one picture.
 
-    Args:
-        find: looks for faces first; None: the whole picture is answered.
-
     Raises:
         CorruptImageError: if it is not an image that may enter.
         BundleError: if the model cannot be used.

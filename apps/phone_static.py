@@ -28,9 +28,6 @@ def write_site(root: Path, folder: Path, dist_dir: Path = DIST_DIR) -> list[Path
     Args:
         folder: is made, or replaced as a whole where an earlier call made it.
 
-    Returns:
-        The files, relative to ``folder``.
-
     Raises:
         ConfigError: if the page was not built, there is no model, or ``folder`` holds something
             else.

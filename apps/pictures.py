@@ -32,7 +32,6 @@ class Incoming:
     """A picture that waits for its answer.
 
     Attributes:
-        key: the same for the same upload; another for another.
         source: bytes of an upload, or the file of a test picture.
         truth: the true label of a test picture.
     """

@@ -60,11 +60,7 @@ class Texts:
         return [str(line) for line in found] if isinstance(found, list) else []
 
     def task(self, task: str, key: str, default: str) -> str:
-        """A task's text, or the default for a task that this file does not know.
-
-        Args:
-            key: below ``tasks.<task>``.
-        """
+        """A task's text, or the default for a task that this file does not know."""
         found = self._find(f"tasks.{task}.{key}")
         return found if isinstance(found, str) else default
 
@@ -74,11 +70,7 @@ class Texts:
         return self.task(task, f"labels.{label}", name)
 
     def of_card(self, task: str, key: str, default: str) -> str:
-        """What the card says, translated where this language has a translation.
-
-        Args:
-            key: e.g. ``intended_use``, or ``next_steps.healthy``.
-        """
+        """What the card says, translated where this language has a translation."""
         found = self._find(f"cards.{task}.{key}")
         return found if isinstance(found, str) else default
 
@@ -93,19 +85,11 @@ class Texts:
 
 @lru_cache(maxsize=len(LANGUAGES))
 def load_texts(language: str) -> Texts:
-    """The texts of a language.
-
-    Raises:
-        ConfigError: if its file cannot be read.
-    """
+    """The texts of a language."""
     return Texts(language, read_yaml(TEXTS_DIR / f"{language}.yaml"))
 
 
 def language_of(locale: str | None) -> str:
-    """The language for a browser's locale; English where there is none of ours.
-
-    Args:
-        locale: e.g. ``id-ID``; None if it is not known.
-    """
+    """The language for a browser's locale; English where there is none of ours."""
     wanted = (locale or "").replace("_", "-").split("-")[0].lower()
     return wanted if wanted in LANGUAGES else LANGUAGES[0]

@@ -39,7 +39,6 @@ class TaskApp:
         icon: name of a symbol, e.g. ``eco`` (fonts.google.com/icons, Material Symbols).
         tones: by label, how alarming it is; a label without one is plain.
         find: looks for faces first; None: the whole picture is answered.
-        draw: draws what `find` found.
     """
 
     task: str

@@ -260,7 +260,6 @@ def read_bundle(path: Path | str, *, verify: bool = True) -> Bundle:
     """The bundle in a JSON file, with the model files beside it checked.
 
     Args:
-        path: as `bundle_file` reads it.
         verify: also read the model files and compare their hashes.
 
     Raises:
@@ -323,11 +322,7 @@ class _Bundle2(_Part):
 
 
 def _of_schema_2(document: dict[str, Any]) -> dict[str, Any]:
-    """The same bundle as schema 3 writes it.
-
-    Raises:
-        ValidationError: if a key is missing that schema 2 asks for.
-    """
+    """The same bundle as schema 3 writes it."""
     old = _Bundle2.model_validate(document)
     return {
         **(old.model_extra or {}),

@@ -51,10 +51,7 @@ class FaceBox:
     """One face.
 
     Attributes:
-        left: in pixels of the picture; the box may not leave it.
-        top: as ``left``.
-        right: as ``left``.
-        bottom: as ``left``.
+        left, top, right, bottom: in pixels of the picture; the box may not leave it.
         probability: that it is a face, in [0, 1].
     """
 
@@ -91,11 +88,7 @@ class FaceDetector:
 
     @classmethod
     def load(cls, path: Path, *, n_threads: int = 1) -> FaceDetector:
-        """The detector in a file.
-
-        Raises:
-            BundleError: if the file cannot be read or is another one.
-        """
+        """The detector in a file; raises as `__init__` does, also if it cannot be read."""
         try:
             model = path.read_bytes()
         except OSError as err:

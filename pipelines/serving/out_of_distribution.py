@@ -88,23 +88,13 @@ def residuals(embedding: NDArray[np.floating[Any]], arrays: Arrays) -> NDArray[n
     return np.stack(lengths, axis=1)
 
 
-def standard_scores(lengths: NDArray[np.float64], arrays: Arrays) -> NDArray[np.float64]:
-    """How far the residual of each level is above that of known pictures.
+def most_surprised(lengths: NDArray[np.float64], arrays: Arrays) -> NDArray[np.float64]:
+    """How far the residual of the level that is most surprised is above that of known pictures.
 
     Args:
         lengths: (n, n_levels) of `residuals`.
         arrays: ``centre`` and ``spread`` (n_levels,): mean and standard deviation of each level's
             residual on known pictures that nothing was fitted to.
-
-    Returns:
-        (n, n_levels), in standard deviations.
-    """
-    scores: NDArray[np.float64] = (lengths - arrays["centre"]) / arrays["spread"]
-    return scores
-
-
-def most_surprised(lengths: NDArray[np.float64], arrays: Arrays) -> NDArray[np.float64]:
-    """How far the level that is most surprised is above known pictures.
 
     Returns:
         (n,), the largest of the levels' standard scores; larger is further out.
@@ -113,8 +103,8 @@ def most_surprised(lengths: NDArray[np.float64], arrays: Arrays) -> NDArray[np.f
         Tippett 1931, "The methods of statistics": of several tests the most significant decides.
         Why two levels, and why not their sum: docs/adr/0018.
     """
-    result: NDArray[np.float64] = standard_scores(lengths, arrays).max(axis=1)
-    return result
+    scores: NDArray[np.float64] = ((lengths - arrays["centre"]) / arrays["spread"]).max(axis=1)
+    return scores
 
 
 def rooted_residuals(embedding: NDArray[np.floating[Any]], arrays: Arrays) -> NDArray[np.float64]:

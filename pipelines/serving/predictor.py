@@ -53,7 +53,6 @@ class Predictor(Generic[A]):
         Args:
             bundle: kind, preprocessing, abstention, and what the kind needs to decode.
             model: bytes of the ONNX file, as `read_model` gives them.
-            precision: which of the bundle's files that is.
 
         Raises:
             BundleError: if ONNX Runtime cannot load the model, or the abstention's arrays do not
@@ -84,7 +83,6 @@ class Predictor(Generic[A]):
         """A predictor for a bundle on disk.
 
         Args:
-            path: as `bundle_file` reads it.
             precision: fp32 or int8; None for the one that the bundle serves.
 
         Raises:

@@ -80,7 +80,6 @@ def check_interface(
 
     Args:
         inputs: shape by name; -1 is the batch.
-        outputs: shape by name.
 
     Raises:
         BundleError: if a name is missing, or a size is another; names the first.

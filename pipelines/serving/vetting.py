@@ -146,9 +146,6 @@ class Vetted:
 
     Attributes:
         inputs: names, without those of the weights.
-        outputs: names.
-        operators: how often each is used.
-        n_weights: tensors in the file.
     """
 
     inputs: tuple[str, ...]

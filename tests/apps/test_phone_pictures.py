@@ -23,11 +23,11 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image, features
 
-from pipelines.atomic import file_sha256
+from pipelines.card import load_card
 from pipelines.paths import Paths
 from pipelines.serving.predictor import Predictor
 from tests.apps.browsing import FLAGS, chromium
-from tests.apps.conftest import SIDE_PX, encoded
+from tests.apps.conftest import SIDE_PX, encoded, serve_model
 
 pytest.importorskip("playwright", reason="Playwright is not installed")
 from playwright.sync_api import Page, expect
@@ -75,12 +75,8 @@ def pixel_net(n_labels: int) -> onnx.ModelProto:
 def root(app_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("pictures") / "project"
     shutil.copytree(app_template, root)
-    files = Paths(root).task(TASK)
-    bundle = json.loads(files.bundle.read_text(encoding="utf-8"))
-    onnx.save_model(pixel_net(len(bundle["labels"])), files.onnx_int8)
-    n_bytes = files.onnx_int8.stat().st_size
-    bundle["artefacts"][1].update(sha256=file_sha256(files.onnx_int8), size_bytes=n_bytes)
-    files.bundle.write_text(json.dumps(bundle), encoding="utf-8")
+    n_labels = len(load_card(Paths(root).task(TASK).card).labels)
+    serve_model(root, TASK, pixel_net(n_labels).SerializeToString())
     return root
 
 
