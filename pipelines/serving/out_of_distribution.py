@@ -88,8 +88,8 @@ def residuals(embedding: NDArray[np.floating[Any]], arrays: Arrays) -> NDArray[n
     return np.stack(lengths, axis=1)
 
 
-def most_surprised(lengths: NDArray[np.float64], arrays: Arrays) -> NDArray[np.float64]:
-    """How far the residual of the level that is most surprised is above that of known pictures.
+def standard_scores(lengths: NDArray[np.float64], arrays: Arrays) -> NDArray[np.float64]:
+    """How far the residual of each level is above that of known pictures.
 
     Args:
         lengths: (n, n_levels) of `residuals`.
@@ -97,14 +97,21 @@ def most_surprised(lengths: NDArray[np.float64], arrays: Arrays) -> NDArray[np.f
             residual on known pictures that nothing was fitted to.
 
     Returns:
-        (n,), the largest of the levels' standard scores; larger is further out.
+        (n, n_levels), in standard deviations.
+    """
+    scores: NDArray[np.float64] = (lengths - arrays["centre"]) / arrays["spread"]
+    return scores
+
+
+def most_surprised(lengths: NDArray[np.float64], arrays: Arrays) -> NDArray[np.float64]:
+    """(n,), the largest of the levels' standard scores; larger is further out.
 
     References:
         Tippett 1931, "The methods of statistics": of several tests the most significant decides.
         Why two levels, and why not their sum: docs/adr/0018.
     """
-    scores: NDArray[np.float64] = ((lengths - arrays["centre"]) / arrays["spread"]).max(axis=1)
-    return scores
+    result: NDArray[np.float64] = standard_scores(lengths, arrays).max(axis=1)
+    return result
 
 
 def rooted_residuals(embedding: NDArray[np.floating[Any]], arrays: Arrays) -> NDArray[np.float64]:

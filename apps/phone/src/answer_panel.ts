@@ -139,7 +139,6 @@ export class AnswerPanel {
       ...sorted.map(([label, point]) => {
         const isOn = answer.positives[label] === true;
         const key = isOn ? "point.on" : "point.off";
-        const { percent } = { percent: (share: number) => this.texts.percent(share) };
         return h(
           "div",
           { class: isOn ? "alarm is-on" : "alarm", "data-point": label, "data-on": String(isOn) },
@@ -152,11 +151,11 @@ export class AnswerPanel {
               "p",
               { class: "fine" },
               this.texts.say("point.why", {
-                threshold: percent(point.threshold),
+                threshold: this.texts.percent(point.threshold),
                 positives: point.nPositive,
                 negatives: point.nNegative,
-                sensitivity: percent(point.sensitivity),
-                specificity: percent(point.specificity),
+                sensitivity: this.texts.percent(point.sensitivity),
+                specificity: this.texts.percent(point.specificity),
               }),
             ),
           ),

@@ -217,18 +217,13 @@ function plain(json: Json, key: string): number {
   return isRecord(value) ? number(value, "value") : number(json, key);
 }
 
-function texts(json: Json, key: string): string[] {
-  const value = json[key];
-  if (!Array.isArray(value) || value.some((item) => typeof item !== "string")) {
-    throw new TypeError(`${key}: expected texts`);
-  }
-  return value as string[];
-}
+const texts = (json: Json, key: string): string[] => list(json, key, "string") as string[];
+const numbers = (json: Json, key: string): number[] => list(json, key, "number") as number[];
 
-function numbers(json: Json, key: string): number[] {
+function list(json: Json, key: string, type: "string" | "number"): unknown[] {
   const value = json[key];
-  if (!Array.isArray(value) || value.some((item) => typeof item !== "number")) {
-    throw new TypeError(`${key}: expected numbers`);
+  if (!Array.isArray(value) || value.some((item) => typeof item !== type)) {
+    throw new TypeError(`${key}: expected a list of ${type}s`);
   }
-  return value as number[];
+  return value;
 }
