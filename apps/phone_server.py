@@ -14,7 +14,7 @@ import logging
 import ssl
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -144,17 +144,9 @@ def make_server(
     return server
 
 
-def serve_in_background(
-    server: ThreadingHTTPServer, on_end: Callable[[], None] | None = None
-) -> threading.Thread:
+def serve_in_background(server: ThreadingHTTPServer) -> threading.Thread:
     """A thread that serves until ``server.shutdown()``."""
-
-    def serve() -> None:
-        server.serve_forever()
-        if on_end is not None:
-            on_end()
-
-    thread = threading.Thread(target=serve, name="phone-page", daemon=True)
+    thread = threading.Thread(target=server.serve_forever, name="phone-page", daemon=True)
     thread.start()
     return thread
 

@@ -44,7 +44,7 @@ OPSETS = range(13, 21)
 
 #: A phone-sized model: the largest of the four backbones has 22 MB in float32.
 MAX_MODEL_BYTES = 100_000_000
-#: What `Resize` may make by given sizes: 2048 x 2048 px, or 64 maps of 256 x 256.
+#: What `Resize` may make of a map by given sizes: 2048 x 2048 px.
 MAX_RESIZED = 2**22
 #: How many times more values all `Resize` by given scales may make together: an output of stride 32
 #: brought to its input (1,024), and two maps on the way doubled.

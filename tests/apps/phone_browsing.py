@@ -117,15 +117,20 @@ def served(
 
 @contextlib.contextmanager
 def opened(browser: Browser, *, allowed: str = "^$", **options: object) -> Iterator[Page]:
-    """A fresh page; whatever it complains of on the console, apart from ``allowed``, fails."""
+    """A fresh page; whatever it complains of on the console, apart from ``allowed``, fails.
+
+    A complaint is its text and the address that it is about.
+    """
     complaints: list[str] = []
-    context = browser.new_context(**{"viewport": PHONE, "locale": "en", **options})
+    context = browser.new_context(**{"viewport": PHONE, "locale": "en-GB", **options})
     page = context.new_page()
     page.set_default_timeout(WAIT_MS)
     page.on(
         "console",
         lambda message: (
-            complaints.append(message.text) if message.type in {"error", "warning"} else None
+            complaints.append(f"{message.text} {message.location.get('url', '')}")
+            if message.type in {"error", "warning"}
+            else None
         ),
     )
     page.on("pageerror", lambda error: complaints.append(str(error)))

@@ -22,6 +22,7 @@ from tests.apps.browsing import (
     source,
 )
 from tests.apps.conftest import ROOT, TASKS, encoded, hue_of, tile
+from tests.apps.phone_browsing import opened
 
 pytestmark = [
     pytest.mark.slow,
@@ -48,33 +49,13 @@ def hub(app_template: Path) -> Iterator[str]:
 @pytest.fixture
 def page(program: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
     """A page at desktop width, or at the width that the test asks for, without console errors."""
-    width = getattr(request, "param", "desktop")
-    context = program.new_context(viewport=_WIDTHS[width], locale="en-GB")
-    context.grant_permissions(["camera"])
-    opened = context.new_page()
-    errors: list[str] = []
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    opened.on(
-        "console",
-        lambda message: (
-            errors.append(message.text)
-            if message.type == "error" and _EXPECTED not in message.location.get("url", "")
-            else None
-        ),
-    )
+    width = _WIDTHS[getattr(request, "param", "desktop")]
     outside: list[str] = []
-    opened.on(
-        "request",
-        lambda sent: (
-            outside.append(sent.url)
-            if not sent.url.startswith(("http://127.0.0.1", "data:", "blob:"))
-            else None
-        ),
-    )
-    yield opened
-    context.close()
-    assert errors == []
-    assert outside == [], "a page asked a server abroad"
+    with opened(program, allowed=_EXPECTED, viewport=width, permissions=["camera"]) as page:
+        page.on("request", lambda sent: outside.append(sent.url))
+        yield page
+    own = ("http://127.0.0.1", "data:", "blob:")
+    assert [url for url in outside if not url.startswith(own)] == [], "a server abroad was asked"
 
 
 def file(name: str, data: bytes) -> dict[str, object]:

@@ -3,7 +3,7 @@
 import type { Bundle } from "./bundle.ts";
 import { fill, h, icon } from "./dom.ts";
 import type { Answer, Loaded } from "./protocol.ts";
-import { argmax } from "./probabilities.ts";
+import { argmax } from "./kinds.ts";
 import { labelWords, type Words } from "./tasks.ts";
 import type { Texts } from "./texts.ts";
 
@@ -210,9 +210,5 @@ export class AnswerPanel {
     const threads =
       loaded.nThreads === 1 ? texts.say("speed.thread") : texts.say("speed.threads", { n: loaded.nThreads });
     this.#speed.textContent = `${whole} (${parts}) · ${threads} · ${texts.say("speed.simd")}`;
-    this.#speed.dataset["ms"] = ms.toFixed(2);
-    this.#speed.dataset["modelMs"] = answer.modelMs.toFixed(2);
-    this.#speed.dataset["preprocessMs"] = answer.preprocessMs.toFixed(2);
-    this.#speed.dataset["decodeMs"] = answer.decodeMs.toFixed(2);
   }
 }

@@ -21,7 +21,6 @@ export interface OperatingPoint {
 export interface Abstention {
   readonly score: string;
   readonly threshold: number;
-  readonly acceptance: number;
   readonly arrays: Readonly<Record<string, Packed>>;
 }
 
@@ -178,7 +177,6 @@ function readAbstention(json: Json): Abstention {
   return {
     score: text(json, "score"),
     threshold: number(json, "threshold"),
-    acceptance: number(json, "acceptance"),
     arrays,
   };
 }
