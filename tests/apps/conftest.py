@@ -57,12 +57,9 @@ def black() -> Image.Image:
 
 def _directions(n_labels: int) -> np.ndarray:
     """(3, n) unit vectors in the plane of hues, one a label."""
-    rows = []
-    for index in range(n_labels):
-        colour = np.array(colorsys.hsv_to_rgb(index / n_labels, 1.0, 1.0))
-        direction = colour - colour.mean()
-        rows.append(direction / np.linalg.norm(direction))
-    return np.stack(rows, axis=1)
+    colours = np.array([colorsys.hsv_to_rgb(index / n_labels, 1, 1) for index in range(n_labels)])
+    rows = colours - colours.mean(axis=1, keepdims=True)
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).T
 
 
 def hue_model(n_labels: int, strength: float) -> onnx.ModelProto:

@@ -18,9 +18,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import onnx
+import onnx.parser
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 from PIL import Image, features
 
 from pipelines.card import load_card
@@ -43,32 +43,23 @@ RNG = np.random.default_rng(20261127)
 MAX_BYTES = 500_000_000
 
 
-def pixel_net(n_labels: int) -> onnx.ModelProto:
+def pixel_net(n_labels: int) -> bytes:
     """Logits that depend on each value of the input; the mean colour as embedding."""
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 10, opset_import: ["": 17]>
+        pixels (uint8[n, {SIDE_PX}, {SIDE_PX}, 3] pixels)
+            => (float[n, {n_labels}] logits, float[n, 3] embedding) {{
+          values = Cast<to = 1>(pixels)
+          scaled = Div(values, full)
+          embedding = ReduceMean<axes = [1, 2], keepdims = 0>(scaled)
+          flat = Flatten(scaled)
+          logits = MatMul(flat, weights)
+        }}""")
     weights = RNG.normal(0, 0.02, (SIDE_PX * SIDE_PX * 3, n_labels)).astype(np.float32)
-    nodes = [
-        helper.make_node("Cast", ["pixels"], ["values"], to=TensorProto.FLOAT),
-        helper.make_node("Div", ["values", "full"], ["scaled"]),
-        helper.make_node("ReduceMean", ["scaled"], ["embedding"], axes=[1, 2], keepdims=0),
-        helper.make_node("Flatten", ["scaled"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
-    ]
-    constants = [
-        numpy_helper.from_array(np.float32(255), "full"),
-        numpy_helper.from_array(weights, "weights"),
-    ]
-    shape = ["n", SIDE_PX, SIDE_PX, 3]
-    outputs = [("logits", n_labels), ("embedding", 3)]
-    graph = helper.make_graph(
-        nodes,
-        "pixels",
-        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, shape)],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", n]) for name, n in outputs],
-        constants,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    model.ir_version = 10
-    return model
+    for name, values in (("full", np.float32(255)), ("weights", weights)):
+        model.graph.initializer.append(numpy_helper.from_array(values, name))
+    data: bytes = model.SerializeToString()
+    return data
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +67,7 @@ def root(app_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("pictures") / "project"
     shutil.copytree(app_template, root)
     n_labels = len(load_card(Paths(root).task(TASK).card).labels)
-    serve_model(root, TASK, pixel_net(n_labels).SerializeToString())
+    serve_model(root, TASK, pixel_net(n_labels))
     return root
 
 

@@ -106,13 +106,18 @@ def settle(page: Page) -> None:
 
 
 @contextlib.contextmanager
-def kept_before(browser, root: Path, **options: object) -> Iterator[tuple[Page, str, Faults]]:
-    """A page that has a model from before, its address, and the server's faults to come."""
+def visited(browser, root: Path, **options: object) -> Iterator[tuple[Page, str, Faults]]:
+    """A page, the server's address, and the server's faults to come."""
     faults = Faults()
-    with (
-        served(root, faults=faults) as url,
-        opened(browser, allowed=NETWORK, **options) as page,
-    ):
+    options = {"allowed": NETWORK, **options}
+    with served(root, faults=faults) as url, opened(browser, **options) as page:
+        yield page, url, faults
+
+
+@contextlib.contextmanager
+def kept_before(browser, root: Path, **options: object) -> Iterator[tuple[Page, str, Faults]]:
+    """The same of a page that has a model from before."""
+    with visited(browser, root, **options) as (page, url, faults):
         open_task(page, url, TASK)
         settle(page)
         expect(page.locator(".news")).to_be_empty()
@@ -187,8 +192,7 @@ def test_offline_reload_in_the_middle_of_an_update(browser, root, picture, end) 
 
 
 def test_another_task_does_not_wait_for_a_download_that_hangs(browser, root) -> None:
-    faults = Faults()
-    with served(root, faults=faults) as url, opened(browser, allowed=NETWORK) as page:
+    with visited(browser, root) as (page, url, faults):
         faults.set(MODEL, "hang")
         page.goto(f"{url}#/{TASK}")
         expect(page.locator(".loading").first).to_contain_text("of 0.0 MB")
@@ -200,8 +204,7 @@ def test_another_task_does_not_wait_for_a_download_that_hangs(browser, root) -> 
 def test_first_download_that_fails_is_told_and_tried_again(
     browser, root, picture, kind, words
 ) -> None:
-    faults = Faults()
-    with served(root, faults=faults) as url, opened(browser, allowed=NETWORK) as page:
+    with visited(browser, root) as (page, url, faults):
         faults.set(MODEL, kind)
         page.goto(f"{url}#/{TASK}")
         expect(page.locator(".trouble:visible")).to_contain_text("not on this phone yet")
@@ -227,8 +230,7 @@ def test_list_of_models_that_does_not_come_is_the_one_from_before(browser, root,
 
 def test_slow_download_is_not_ended(browser, root, picture) -> None:
     """It takes longer than a download may stand still, and never stands still so long."""
-    faults = Faults()
-    with served(root, faults=faults) as url, opened(browser) as page:
+    with visited(browser, root, allowed="^$") as (page, url, faults):
         faults.set(MODEL, "slow")
         page.goto(f"{url}#/{TASK}")
         page.wait_for_timeout(16_000)

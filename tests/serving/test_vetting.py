@@ -23,18 +23,14 @@ from pipelines.serving.vetting import DOMAINS, MAX_MODEL_BYTES, OPERATORS, OPSET
 
 def small_model() -> ModelProto:
     """Float in, float out: one Gemm and one Relu."""
-    floats = TensorProto.FLOAT
-    graph = helper.make_graph(
-        [
-            helper.make_node("Gemm", ["in", "weight"], ["sum"], transB=1),
-            helper.make_node("Relu", ["sum"], ["out"]),
-        ],
-        "small",
-        [helper.make_tensor_value_info("in", floats, ["n", 3])],
-        [helper.make_tensor_value_info("out", floats, ["n", 2])],
-        [numpy_helper.from_array(np.ones((2, 3), np.float32), "weight")],
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    model = onnx.parser.parse_model("""
+        <ir_version: 10, opset_import: ["": 20]>
+        small (float[n, 3] in) => (float[n, 2] out) {
+          sum = Gemm<transB = 1>(in, weight)
+          out = Relu(sum)
+        }""")
+    model.graph.initializer.append(numpy_helper.from_array(np.ones((2, 3), np.float32), "weight"))
+    return model
 
 
 def sound_by_onnx(data: bytes) -> bool:
