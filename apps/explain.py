@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from html import escape
 
@@ -11,7 +10,7 @@ import streamlit as st
 from PIL import Image
 
 from apps.models import Model
-from apps.session import Shot
+from apps.session import Shot, jpeg
 from apps.texts import Texts
 from pipelines.serving.occlusion import occlusion_map, overlay
 
@@ -48,10 +47,10 @@ def toggle(t: Texts, model: Model, shot: Shot) -> Heat | None:
     smooth = np.asarray(table.resize((_SHOWN_PX, _SHOWN_PX), Image.Resampling.BICUBIC))
     large = Image.fromarray(shot.pixels).resize((_SHOWN_PX, _SHOWN_PX), Image.Resampling.BICUBIC)
     image = Image.fromarray(overlay(np.asarray(large), smooth, full_heat=hottest))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=_JPEG_QUALITY)
     key = "answer.explain_caption" if hottest > 0 else "answer.explain_nothing"
-    return Heat(label, buffer.getvalue(), t(key, label=t.label(model.task, label, model.names)))
+    return Heat(
+        label, jpeg(image, _JPEG_QUALITY), t(key, label=t.label(model.task, label, model.names))
+    )
 
 
 def points(t: Texts, model: Model) -> None:

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from apps.answers import Tones, box_colour, tone_of
 from apps.models import N_THREADS, Model, project
-from apps.session import Face, Scene, Shot
+from apps.session import Face, Scene, Shot, jpeg
 from pipelines.serving.faces import FaceBox, FaceDetector
 
 #: A smaller face has too few pixels to show where a mask sits.
@@ -75,9 +75,7 @@ def draw(shot: Shot, tones: Tones) -> bytes:
         above = max(0.0, top - high)
         pen.rectangle((left, above, left + wide, above + high), fill=colour)
         pen.text((left + wide / 2, above + high / 2), words, fill="#0c1210", font=font, anchor="mm")
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    return buffer.getvalue()
+    return jpeg(image, _JPEG_QUALITY)
 
 
 def _detector() -> FaceDetector | None:

@@ -24,7 +24,6 @@ MAX_AT_ONCE = 50
 #: Longer side of the picture on the phone-shaped panel, 350 px wide, on a dense screen.
 _VIEW_PX = 640
 _THUMB_PX = 144
-_JPEG_QUALITY = 84
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,10 +148,10 @@ def fitted(image: Image.Image) -> Image.Image:
     return image.reduce(max(1, max(image.size) // _VIEW_PX))
 
 
-def jpeg(image: Image.Image) -> bytes:
+def jpeg(image: Image.Image, quality: int = 84) -> bytes:
     """The picture as JPEG, without metadata."""
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=_JPEG_QUALITY, exif=b"")
+    image.save(buffer, "JPEG", quality=quality, exif=b"")
     return buffer.getvalue()
 
 

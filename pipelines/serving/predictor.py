@@ -248,7 +248,7 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-# -- views ----------------------------------------------------------------------------------------
+# -- several pictures of one thing ----------------------------------------------------------------
 #: A probability of 0 would veto every other picture; no calibrated model is that sure.
 _LEAST = 1e-6
 

@@ -184,8 +184,8 @@ class _Node:
     operator: str
     inputs: list[str]
     outputs: list[str]
-    #: Name -> fields.
-    attributes: dict[str, _Fields]
+    #: Whole numbers and texts; others are "".
+    attributes: dict[str, int | str]
 
 
 class _Vetting:
@@ -260,14 +260,15 @@ class _Vetting:
             raise _refusal(f"it uses operators of the domain {domain[:60]!r}")
         if operator not in OPERATORS:
             raise _refusal(f"it uses the operator {operator[:60]!r}, which no export needs")
-        attributes = {}
+        attributes: dict[str, int | str] = {}
         for attribute in _views(fields["attribute"]):
             of = f"an attribute of {operator}"
             given = self._read(attribute, _ATTRIBUTE, of)
             kind = _number(given["type"])
             if kind not in _ATTRIBUTE_TYPES:
                 raise _refusal(f"{of} is of type {kind}; expected numbers or text")
-            attributes[_text(given["name"])] = given
+            value = _number(given["i"]) if given["i"] else _text(given["s"])
+            attributes[_text(given["name"])] = value
         if len(attributes) < len(fields["attribute"]):
             raise _WireError(f"two attributes of {operator} have one name")
         inputs, outputs = (list(map(_decoded, _views(fields[key]))) for key in ("input", "output"))
@@ -275,8 +276,8 @@ class _Vetting:
 
     def _resize(self, node: _Node) -> None:
         _, region, scales, sizes, *_ = [*node.inputs, *[""] * 4]
-        policy = _text(node.attributes.get("keep_aspect_ratio_policy", {}).get("s", []))
-        if region or policy not in {"", "stretch"} or bool(scales) == bool(sizes):
+        policy = node.attributes.get("keep_aspect_ratio_policy", "stretch")
+        if region or policy != "stretch" or bool(scales) == bool(sizes):
             raise _refusal("a Resize by a region or an aspect; expected scales, or sizes, alone")
         if sizes:
             made = math.prod(self._sizes(sizes))
@@ -309,10 +310,7 @@ class _Vetting:
         node = self._nodes.get(name)
         if node is None or node.operator != "Shape":
             return False
-        start, end = (
-            _number(node.attributes.get(key, {}).get("i", [])) for key in ("start", "end")
-        )
-        return (start, end) == (0, 2)
+        return (node.attributes.get("start", 0), node.attributes.get("end")) == (0, 2)
 
     def _pad(self, node: _Node) -> None:
         _, pads, *_ = [*node.inputs, "", ""]
