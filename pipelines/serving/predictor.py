@@ -228,9 +228,6 @@ class Predictor(Generic[A]):
     def predict_many(self, sources: Sequence[Path | str | bytes | Image.Image]) -> list[A]:
         """The answers for several pictures, one after another.
 
-        Args:
-            sources: files or their names, bytes or upright RGB pictures.
-
         Raises:
             CorruptImageError: at the first that is not an image that may enter.
         """

@@ -26,9 +26,7 @@ export interface Abstention {
 
 export interface Bundle {
   readonly kind: string;
-  readonly task: string;
   readonly domain: string;
-  readonly title: string;
   readonly labels: readonly string[];
   readonly labelMeanings: Readonly<Record<string, string>>;
   /** What people call a label, where that is something else. */
@@ -98,9 +96,7 @@ function read(json: Json): Bundle {
   const audit = json["audit"];
   return {
     kind,
-    task: text(json, "task"),
     domain: text(json, "domain"),
-    title: text(json, "title"),
     labels,
     labelMeanings: record(json, "label_meanings") as Record<string, string>,
     labelNames: json["label_names"] == null ? {} : (record(json, "label_names") as Record<string, string>),
