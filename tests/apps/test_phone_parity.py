@@ -42,12 +42,6 @@ def url(browser) -> Iterator[str]:
         yield f"{address}?threads=1"
 
 
-def test_there_are_models() -> None:
-    if not TASKS:
-        pytest.skip("there is no trained model (make repro)")
-    assert TASKS
-
-
 @pytest.mark.parametrize("task", TASKS)
 def test_same_answers_as_the_predictor(task: str, browser, url: str) -> None:
     files = Paths(ROOT).task(task)
