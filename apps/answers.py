@@ -7,7 +7,6 @@ Colour never stands alone: each tone has its words. Drawn by `apps.ui`.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from html import escape
 from typing import Any, Literal
 
@@ -15,7 +14,6 @@ from apps.models import N_THREADS, Model, processor
 from apps.session import Face, Scene, Shot
 from apps.texts import Texts
 from pipelines.serving.predictor import Prediction
-from pipelines.serving.trust import OperatingPoint
 
 Tone = Literal["plain", "ok", "warn", "alarm"]
 #: By label; a label without one is plain.
@@ -24,7 +22,7 @@ Tones = Mapping[str, Tone]
 _SHOWN_LABELS = 5
 #: Up to so many operating points, each gets its line.
 _FEW_POINTS = 3
-_ALARMS = {True: "answer.above", False: "answer.below"}
+_ALARM_KEYS = {True: "answer.above", False: "answer.below"}
 #: Tone and sign of what is said beside a true label.
 _OUTCOMES: Mapping[str, tuple[Tone, str]] = {
     "right": ("ok", "✓"),
@@ -40,98 +38,38 @@ _BOX_COLOURS: Mapping[Tone, str] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What is drawn: one picture's answer, or several pictures' taken together.
-
-    Attributes:
-        label: the most probable label.
-        probabilities: by label.
-        positives: by label with an operating point, whether it is reached.
-        is_ood: the model does not know this kind of picture.
-    """
-
-    label: str
-    probabilities: Mapping[str, float]
-    positives: Mapping[str, bool]
-    is_ood: bool = False
-
-    @classmethod
-    def of(cls, prediction: Prediction) -> Said:
-        """One picture's answer.
-
-        Args:
-            prediction: of the predictor.
-        """
-        return cls(
-            prediction.label, prediction.probabilities, prediction.positives, prediction.is_ood
-        )
-
-    @classmethod
-    def together(
-        cls, probabilities: Mapping[str, float], points: Mapping[str, OperatingPoint]
-    ) -> Said:
-        """Several pictures' answer.
-
-        Args:
-            probabilities: by label, combined.
-            points: the bundle's operating points.
-        """
-        label = max(probabilities, key=lambda name: probabilities[name])
-        positives = {name: probabilities[name] >= point.threshold for name, point in points.items()}
-        return cls(label, probabilities, positives)
-
-
-def answer(t: Texts, model: Model, said: Said, tones: Tones) -> str:
-    """Label, probability, meaning, bars and the next step, or that the kind of picture is unknown.
-
-    Args:
-        said: what it says.
-        tones: by label.
-    """
+def answer(t: Texts, model: Model, said: Prediction, tones: Tones) -> str:
+    """Label, probability, meaning, bars, next step; or that the kind of picture is unknown."""
     if said.is_ood:
         return (
             f'<div class="fl-ood"><h2>{escape(t("answer.ood"))}</h2>'
             f"<p>{escape(t('answer.ood_hint'))}</p></div>"
             f"<details><summary>{escape(t('answer.ood_would'))}</summary>"
-            f"{bars(t, model, said)}</details>"
+            f"{_bars(t, model, said)}</details>"
         )
     return (
-        headline(t, model, said, tones)
+        _headline(t, model, said, tones)
         + _means(t, model, said.label)
-        + alarms(t, model, said)
-        + bars(t, model, said)
-        + next_step(t, model, said.label)
+        + _alarms(t, model, said)
+        + _bars(t, model, said)
+        + _next_step(t, model, said.label)
     )
 
 
-def _of_classes(t: Texts, model: Model, said: Prediction, tones: Tones) -> str:
-    return answer(t, model, Said.of(said), tones)
-
-
 #: By kind of the task, what the phone shows of a picture's answer.
-PANELS: Mapping[str, Callable[[Texts, Model, Any, Tones], str]] = {"classification": _of_classes}
+PANELS: Mapping[str, Callable[[Texts, Model, Any, Tones], str]] = {"classification": answer}
 
 
-def headline(t: Texts, model: Model, said: Said, tones: Tones) -> str:
-    """The label in words and its probability.
-
-    Args:
-        said: what it says.
-        tones: by label.
-    """
+def _headline(t: Texts, model: Model, said: Prediction, tones: Tones) -> str:
+    """The label in words and its probability."""
     name = escape(t.label(model.task, said.label, model.names))
     percent = escape(t("answer.probability", value=said.probabilities[said.label]))
     tone = tones.get(said.label, "plain")
     return f'<div class="fl-say {tone}"><h2>{name}</h2><span class="fl-pct">{percent}</span></div>'
 
 
-def bars(t: Texts, model: Model, said: Said) -> str:
-    """Probabilities as bars, the largest first, with the alarm threshold where there is one.
-
-    Args:
-        said: what it says.
-    """
+def _bars(t: Texts, model: Model, said: Prediction) -> str:
+    """Probabilities as bars, the largest first, with the alarm threshold where there is one."""
     points = model.bundle.operating_points
     ranked = sorted(said.probabilities.items(), key=lambda item: (-item[1], item[0]))
     shown = ranked[:_SHOWN_LABELS] + [item for item in ranked[_SHOWN_LABELS:] if item[0] in points]
@@ -155,31 +93,24 @@ def bars(t: Texts, model: Model, said: Said) -> str:
     )
 
 
-def alarms(t: Texts, model: Model, said: Said) -> str:
+def _alarms(t: Texts, model: Model, said: Prediction) -> str:
     """Which labels with an operating point reach it, and which do not.
 
     Where there are many, only those that do and the answer's own: six green lines about what it is
     not would hide the one that matters.
-
-    Args:
-        said: what it says.
     """
     chips = [
         f'<span class="fl-chip {"alarm" if reached else "ok"}">'
         f"{'▲' if reached else '▽'} "
-        f"{escape(t(_ALARMS[reached], label=t.label(model.task, label, model.names)))}</span>"
+        f"{escape(t(_ALARM_KEYS[reached], label=t.label(model.task, label, model.names)))}</span>"
         for label, reached in said.positives.items()
         if reached or label == said.label or len(said.positives) <= _FEW_POINTS
     ]
     return f'<div class="fl-chips">{"".join(chips)}</div>' if chips else ""
 
 
-def next_step(t: Texts, model: Model, label: str) -> str:
-    """What to do next, from the card.
-
-    Args:
-        label: the answer.
-    """
+def _next_step(t: Texts, model: Model, label: str) -> str:
+    """What to do next, from the card."""
     step = model.card.next_steps.get(label) if model.card else None
     if step is None:
         return ""
@@ -188,11 +119,7 @@ def next_step(t: Texts, model: Model, label: str) -> str:
 
 
 def truth(t: Texts, task: str, shot: Shot, names: Mapping[str, str] | None = None) -> str:
-    """Whether the answer is the true label, where that is known; none out of distribution.
-
-    Args:
-        names: what people call a label, where that differs.
-    """
+    """Whether the answer is the true label, where that is known; none out of distribution."""
     if shot.truth is None:
         return ""
     said = shot.main
@@ -203,11 +130,7 @@ def truth(t: Texts, task: str, shot: Shot, names: Mapping[str, str] | None = Non
 
 
 def latency(t: Texts, milliseconds: float) -> str:
-    """How long it took, with processor and threads.
-
-    Args:
-        milliseconds: of decoding, preprocessing and model.
-    """
+    """How long it took, with processor and threads."""
     words = t(
         "answer.latency",
         milliseconds=milliseconds,
@@ -223,12 +146,7 @@ def threads(t: Texts) -> str:
 
 
 def faces(t: Texts, model: Model, scene: Scene, tones: Tones) -> str:
-    """One line a face, numbered as its box.
-
-    Args:
-        scene: what was found.
-        tones: by label.
-    """
+    """One line a face, numbered as its box."""
     n = len(scene.faces)
     title = t("faces.one") if n == 1 else t("faces.many", n=n)
     rows = "".join(
@@ -243,21 +161,12 @@ def faces(t: Texts, model: Model, scene: Scene, tones: Tones) -> str:
 
 
 def tone_of(prediction: Prediction, tones: Tones) -> Tone:
-    """The tone of an answer; plain where the picture is out of distribution.
-
-    Args:
-        prediction: of the predictor.
-        tones: by label.
-    """
+    """The tone of an answer; plain where the picture is out of distribution."""
     return "plain" if prediction.is_ood else tones.get(prediction.label, "plain")
 
 
 def box_colour(tone: Tone) -> str:
-    """The colour of a box, as CSS and Pillow write it.
-
-    Args:
-        tone: of the answer.
-    """
+    """The colour of a box, as CSS and Pillow write it."""
     return _BOX_COLOURS[tone]
 
 

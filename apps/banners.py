@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from html import escape
 
 import streamlit as st
@@ -11,7 +10,6 @@ from apps.frame import symbol
 from apps.models import Model
 from apps.texts import Texts
 from pipelines.data.pixel_range import words
-from pipelines.serving.bundle import Bundle
 from pipelines.serving.trust import AuditReport, AuditScore
 
 _SIGNS = {"sample": "brush", "medical": "health_and_safety", "alarm": "warning", "warn": "warning"}
@@ -38,11 +36,7 @@ def show(t: Texts, model: Model) -> None:
 
 
 def beyond_range(t: Texts, model: Model, outside: float) -> str:
-    """What must be said of a picture whose values leave the range of the training data; or empty.
-
-    Args:
-        outside: share of the picture that was clipped.
-    """
+    """What must be said of a picture of which a share was clipped to the training data's range."""
     if not outside:
         return ""
     return _note(
@@ -51,35 +45,9 @@ def beyond_range(t: Texts, model: Model, outside: float) -> str:
 
 
 def worst_score(audit: AuditReport) -> AuditScore | None:
-    """The blind model that got farthest among those that count; None if none counts.
-
-    Args:
-        audit: of a bundle.
-    """
+    """The blind model that got farthest among those that count; None if none counts."""
     deciding = [score for score in audit.scores if score.decides]
     return max(deciding, key=lambda score: score.macro_f1.value) if deciding else None
-
-
-def figure(metrics: Mapping[str, object] | None, name: str) -> float | None:
-    """One figure of the test split; None where there is none.
-
-    Args:
-        metrics: of one precision, from the bundle.
-        name: e.g. ``accuracy``.
-    """
-    value = (metrics or {}).get(name)
-    return float(value) if isinstance(value, int | float) else None
-
-
-def interval(bundle: Bundle, name: str) -> tuple[float, float] | None:
-    """Low and high end of a figure's 95 % interval; None where there is none.
-
-    Args:
-        bundle: whose served file is meant.
-        name: e.g. ``accuracy``.
-    """
-    found = (bundle.intervals or {}).get(bundle.served.precision, {}).get(name)
-    return (found.low, found.high) if found is not None else None
 
 
 def about(t: Texts, model: Model) -> None:

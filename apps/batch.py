@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import streamlit as st
 
-from apps.answers import Said
 from apps.models import Model
 from apps.session import Shot
 from apps.texts import Texts
@@ -20,11 +19,7 @@ _FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def table(t: Texts, model: Model, shots: Sequence[Shot]) -> None:
-    """Show one row a picture, and offer them as a file.
-
-    Args:
-        shots: the answered pictures.
-    """
+    """Show one row a picture, and offer them as a file."""
     has_truth = any(shot.truth is not None for shot in shots)
     has_faces = any(shot.scene and shot.scene.faces for shot in shots)
     rows = [
@@ -69,7 +64,6 @@ def as_csv(model: Model, shots: Sequence[Shot]) -> str:
 
     Args:
         model: whose answers; its slugs are the names of the columns, in any language.
-        shots: the answered pictures.
     """
     labels, names = model.bundle.labels, model.names
     buffer = io.StringIO()
@@ -87,14 +81,24 @@ def as_csv(model: Model, shots: Sequence[Shot]) -> str:
     return buffer.getvalue()
 
 
-def together(model: Model, shots: Sequence[Shot]) -> Said | None:
+def together(model: Model, shots: Sequence[Shot]) -> Prediction | None:
     """The answer of several pictures of one thing; None if none of them is of a known kind.
 
     Args:
         shots: the answered pictures, of a scene the largest face; unknown kinds are left out.
     """
     known = [shot.main.probabilities for shot in shots if not shot.main.is_ood]
-    return Said.together(combine(known), model.bundle.operating_points) if known else None
+    if not known:
+        return None
+    probabilities = combine(known)
+    return Prediction(
+        label=max(probabilities, key=lambda name: probabilities[name]),
+        probabilities=probabilities,
+        positives={
+            label: probabilities[label] >= point.threshold
+            for label, point in model.bundle.operating_points.items()
+        },
+    )
 
 
 def _numbered(shot: Shot) -> list[tuple[int | None, Prediction]]:

@@ -18,29 +18,13 @@ N_RUNS = 7
 
 
 def panel(t: Texts, model: Model, shot: Shot) -> None:
-    """Offer the comparison; it runs when it is asked for.
-
-    Args:
-        model: with its two files.
-    """
+    """Offer the comparison; it runs when it is asked for."""
     files = model.bundle.files
     if not all((model.path.parent / files[kind].name).is_file() for kind in PRECISIONS):
         # The registry keeps the served file alone.
         return
-    if st.toggle(t("compare.title"), key=f"compare-{model.task}", help=t("compare.lead")):
-        st.html(as_html(t, model, shot))
-
-
-def as_html(t: Texts, model: Model, shot: Shot) -> str:
-    """The two answers as a table.
-
-    Args:
-        model: with its two files.
-        shot: the picture, as the model saw it.
-
-    Raises:
-        BundleError: if one of the files is missing or changed.
-    """
+    if not st.toggle(t("compare.title"), key=f"compare-{model.task}", help=t("compare.lead")):
+        return
     heads = ("model", "label", "probability", "milliseconds", "megabytes")
     lines = []
     for precision in PRECISIONS:
@@ -66,7 +50,7 @@ def as_html(t: Texts, model: Model, shot: Shot) -> str:
         lines.append("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in cells) + "</tr>")
     head = "".join(f'<th scope="col">{escape(t(f"compare.{name}"))}</th>' for name in heads)
     note = t("compare.note", n=N_RUNS, processor=processor(), threads=threads(t))
-    return (
+    st.html(
         f'<div class="fl-scroll"><table class="fl-table"><thead><tr>{head}</tr></thead>'
         f"<tbody>{''.join(lines)}</tbody></table></div>"
         f'<p class="fl-small">{escape(note)}</p>'

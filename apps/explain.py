@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from dataclasses import dataclass
 from html import escape
 
@@ -11,7 +10,7 @@ import streamlit as st
 from PIL import Image
 
 from apps.models import Model
-from apps.session import Shot
+from apps.session import Shot, jpeg
 from apps.texts import Texts
 from pipelines.serving.occlusion import occlusion_map, overlay
 
@@ -23,13 +22,7 @@ _JPEG_QUALITY = 86
 
 @dataclass(frozen=True, slots=True)
 class Heat:
-    """A drawn heat map.
-
-    Attributes:
-        label: that it explains.
-        jpeg: the picture under the map.
-        caption: what it means.
-    """
+    """A drawn heat map."""
 
     label: str
     jpeg: bytes
@@ -37,18 +30,12 @@ class Heat:
 
 
 def toggle(t: Texts, model: Model, shot: Shot) -> Heat | None:
-    """Offer the heat map; None while nobody asks for it."""
+    """The places that speak for the answer, over the picture as the model saw it, on demand.
+
+    None while nobody asks for it.
+    """
     if not st.toggle(t("answer.explain"), key=f"explain-{model.task}"):
         return None
-    return heat_map(t, model, shot)
-
-
-def heat_map(t: Texts, model: Model, shot: Shot) -> Heat:
-    """The places that speak for the answer, over the picture as the model saw it.
-
-    Raises:
-        BundleError: if the model cannot be used.
-    """
     predictor = model.predictor()
     label = shot.prediction.label
     heat = occlusion_map(
@@ -60,18 +47,14 @@ def heat_map(t: Texts, model: Model, shot: Shot) -> Heat:
     smooth = np.asarray(table.resize((_SHOWN_PX, _SHOWN_PX), Image.Resampling.BICUBIC))
     large = Image.fromarray(shot.pixels).resize((_SHOWN_PX, _SHOWN_PX), Image.Resampling.BICUBIC)
     image = Image.fromarray(overlay(np.asarray(large), smooth, full_heat=hottest))
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=_JPEG_QUALITY)
     key = "answer.explain_caption" if hottest > 0 else "answer.explain_nothing"
-    return Heat(label, buffer.getvalue(), t(key, label=t.label(model.task, label, model.names)))
+    return Heat(
+        label, jpeg(image, _JPEG_QUALITY), t(key, label=t.label(model.task, label, model.names))
+    )
 
 
 def points(t: Texts, model: Model) -> None:
-    """From which probability on an alarm is given, and what that was worth on the val split.
-
-    Args:
-        model: with or without operating points.
-    """
+    """From which probability on an alarm is given, and what that was worth on the val split."""
     found = model.bundle.operating_points
     if not found:
         return

@@ -10,7 +10,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from apps.answers import Tones, box_colour, tone_of
 from apps.models import N_THREADS, Model, project
-from apps.session import Face, Scene, Shot
+from apps.session import Face, Scene, Shot, jpeg
 from pipelines.serving.faces import FaceBox, FaceDetector
 
 #: A smaller face has too few pixels to show where a mask sits.
@@ -25,15 +25,7 @@ _JPEG_QUALITY = 86
 
 
 def find(model: Model, image: Image.Image) -> Scene:
-    """The faces in a picture, and the model's answer for each.
-
-    Args:
-        model: of the mask task.
-        image: upright, mode RGB.
-
-    Raises:
-        BundleError: if the model or the detector cannot be used.
-    """
+    """The faces in a picture, and the model's answer for each."""
     detector = _detector()
     if detector is None:
         return Scene(has_detector=False)
@@ -52,12 +44,7 @@ def find(model: Model, image: Image.Image) -> Scene:
 
 
 def around(box: FaceBox, size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """The square around a face that the model is shown, as far as it lies in the picture.
-
-    Args:
-        box: the face.
-        size: width and height of the picture in pixels.
-    """
+    """The square around a face that the model is shown, as far as it lies in the picture."""
     half = box.side_px * _CROP / 2
     middle_x, middle_y = (box.left + box.right) / 2, (box.top + box.bottom) / 2
     return (
@@ -69,12 +56,7 @@ def around(box: FaceBox, size: tuple[int, int]) -> tuple[int, int, int, int]:
 
 
 def draw(shot: Shot, tones: Tones) -> bytes:
-    """The picture with a numbered box around each face, in the colour of its alarm, as JPEG.
-
-    Args:
-        shot: a picture with faces.
-        tones: by label.
-    """
+    """The picture with a numbered box around each face, in the colour of its alarm, as JPEG."""
     image = Image.open(io.BytesIO(shot.view)).convert("RGB")
     pen = ImageDraw.Draw(image)
     line_px = max(2, round(max(image.size) * _LINE_SHARE))
@@ -93,9 +75,7 @@ def draw(shot: Shot, tones: Tones) -> bytes:
         above = max(0.0, top - high)
         pen.rectangle((left, above, left + wide, above + high), fill=colour)
         pen.text((left + wide / 2, above + high / 2), words, fill="#0c1210", font=font, anchor="mm")
-    buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=_JPEG_QUALITY)
-    return buffer.getvalue()
+    return jpeg(image, _JPEG_QUALITY)
 
 
 def _detector() -> FaceDetector | None:

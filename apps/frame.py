@@ -15,11 +15,7 @@ from pipelines.serving.bundle import Bundle
 
 
 def phone(t: Texts, model: Model, icon: str, inside: str) -> str:
-    """The frame of a phone around an answer.
-
-    Args:
-        inside: HTML.
-    """
+    """The frame of a phone around an answer."""
     bundle = model.bundle
     served = bundle.files[bundle.served.precision]
     name = escape(t.task(model.task, "name", bundle.title))
@@ -47,7 +43,6 @@ def picture(t: Texts, shot: Shot, drawn: bytes | None = None) -> str:
     """The picture on the phone.
 
     Args:
-        shot: whose.
         drawn: the picture with a box around each face; None: as it came.
     """
     words = t("answer.alt" if drawn is None else "faces.alt", name=shot.name)
@@ -55,36 +50,20 @@ def picture(t: Texts, shot: Shot, drawn: bytes | None = None) -> str:
 
 
 def heat_map(t: Texts, bundle: Bundle, label: str, drawn: bytes) -> str:
-    """The heat map in the picture's place.
-
-    Args:
-        bundle: of the model.
-        label: that it explains.
-        drawn: the picture under the map, as JPEG.
-    """
+    """The heat map in the picture's place."""
     return _image(
         drawn, t("answer.explain_alt", label=t.label(bundle.task, label, bundle.label_names))
     )
 
 
 def symbol(name: str, *classes: str) -> str:
-    """A symbol of the Material Symbols font, which Streamlit brings; hidden from screen readers.
-
-    Args:
-        name: e.g. ``eco``.
-        classes: of the style sheet.
-    """
+    """A symbol of the Material Symbols font, which Streamlit brings; hidden from screen readers."""
     kinds = " ".join(("fl-mi", *classes))
     return f'<span class="{kinds}" aria-hidden="true" translate="no">{name}</span>'
 
 
 def thumb_html(data: bytes, words: str) -> str:
-    """A small picture.
-
-    Args:
-        data: of a JPEG file.
-        words: what it is, for screen readers.
-    """
+    """A small picture."""
     return f'<img class="fl-thumb" src="{data_url(data, "jpeg")}" alt="{escape(words)}">'
 
 

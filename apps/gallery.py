@@ -22,12 +22,7 @@ from pipelines.paths import TaskPaths
 
 @dataclass(frozen=True, slots=True)
 class TestPicture:
-    """One picture of the test split.
-
-    Attributes:
-        path: of the file.
-        label: its true label.
-    """
+    """One picture of the test split."""
 
     path: Path
     label: str
@@ -37,8 +32,6 @@ def pick(files: TaskPaths, labels: Sequence[str], *, n: int, turn: int) -> list[
     """Some test pictures, as many of each label as of the others.
 
     Args:
-        labels: those that the model knows.
-        n: at most so many.
         turn: another number gives other pictures; the same gives the same.
 
     Returns:

@@ -16,11 +16,7 @@ _STRIP = 6
 
 
 def panel(t: Texts, model: Model, kept: Store) -> None:
-    """Thumbnails of the session, the newest first, and the button that deletes them.
-
-    Args:
-        kept: the session's pictures.
-    """
+    """Thumbnails of the session, the newest first, and the button that deletes them."""
     if not kept.shots and not kept.refused:
         if kept.turn:
             st.caption(t("history.deleted"))
@@ -52,11 +48,7 @@ def panel(t: Texts, model: Model, kept: Store) -> None:
 
 
 def strip(shots: Sequence[Shot]) -> str:
-    """The first few of several pictures side by side, as HTML.
-
-    Args:
-        shots: the answered pictures.
-    """
+    """The first few of several pictures side by side, as HTML."""
     cells = "".join(
         f'<img src="{data_url(shot.thumb, "jpeg")}" alt="{escape(shot.name)}">'
         for shot in shots[:_STRIP]

@@ -16,7 +16,7 @@ from pathlib import Path
 import streamlit as st
 from streamlit.navigation.page import Page as StreamlitPage
 
-from apps.banners import figure, interval, worst_score
+from apps.banners import worst_score
 from apps.frame import data_url, symbol
 from apps.models import PHONE_VARIABLE, TASK_VARIABLE, Model, all_tasks, load_model, project
 from apps.texts import Texts
@@ -118,15 +118,14 @@ def _chips(t: Texts, model: Model) -> str:
 def _facts(t: Texts, model: Model) -> str:
     bundle = model.bundle
     served = bundle.served.precision
-    metrics = (bundle.metrics or {}).get(served)
-    accuracy = figure(metrics, "accuracy")
-    bounds = interval(bundle, "accuracy")
-    around = t("hub.interval", low=bounds[0], high=bounds[1]) if bounds else t("hub.no_interval")
+    metrics = (bundle.metrics or {}).get(served, {})
+    accuracy, macro_f1 = metrics.get("accuracy"), metrics.get("macro_f1")
+    bounds = (bundle.intervals or {}).get(served, {}).get("accuracy")
+    around = t("hub.interval", low=bounds.low, high=bounds.high) if bounds else t("hub.no_interval")
     n_test = t("hub.n_test", n=bundle.provenance.n_images.get("test", 0))
     shown = t("hub.accuracy_value", value=accuracy) if accuracy is not None else _NONE
     blind, note = _NONE, t("hub.no_blind")
     worst = worst_score(bundle.audit) if bundle.audit else None
-    macro_f1 = figure(metrics, "macro_f1")
     if worst is not None and macro_f1 is not None:
         blind = t("hub.blind_value", value=worst.macro_f1.value)
         note = t("hub.blind_note", sees=worst.sees, model=macro_f1)
@@ -136,15 +135,14 @@ def _facts(t: Texts, model: Model) -> str:
         megabytes=bundle.files[served].size_bytes / 1e6,
     )
     rows = [
-        ("", t("hub.accuracy"), shown, f"{around}, {n_test}"),
-        ("", t("hub.blind"), blind, note),
-        ("", t("hub.served"), size, bundle.provenance.backbone),
-        ("", t("hub.data"), "", _publisher(t, model)),
+        (t("hub.accuracy"), shown, f"{around}, {n_test}"),
+        (t("hub.blind"), blind, note),
+        (t("hub.served"), size, bundle.provenance.backbone),
+        (t("hub.data"), "", _publisher(t, model)),
     ]
     cells = "".join(
-        f'<div class="{kind}"><dt>{escape(term)}</dt><dd>{escape(value)}'
-        f"<small>{escape(more)}</small></dd></div>"
-        for kind, term, value, more in rows
+        f"<div><dt>{escape(term)}</dt><dd>{escape(value)}<small>{escape(more)}</small></dd></div>"
+        for term, value, more in rows
     )
     return f'<dl class="fl-facts">{cells}</dl>'
 

@@ -32,13 +32,6 @@ def answer_picture(
 ) -> Shot:
     """The answer for one picture.
 
-    Args:
-        source: a file, or its bytes.
-        key: tells the pictures of a session apart.
-        name: for messages.
-        truth: the true label, where it is known.
-        find: looks for faces first; None: the whole picture is answered.
-
     Raises:
         CorruptImageError: if it is not an image that may enter.
         BundleError: if the model cannot be used.

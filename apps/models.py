@@ -40,11 +40,7 @@ class Model:
     """One task's model as an app uses it.
 
     Attributes:
-        task: slug.
-        bundle: labels, thresholds, metrics, audit.
         card: the data set's card; None where there is none beside the model.
-        files: of the task in the project.
-        path: of bundle.json.
         version: changes when the bundle does.
     """
 
@@ -67,9 +63,6 @@ class Model:
 
     def predictor(self, precision: Precision | None = None) -> Predictor:
         """A session on one of the two files, made once a server.
-
-        Args:
-            precision: None for the one that the bundle serves.
 
         Raises:
             BundleError: if the file is missing or changed.

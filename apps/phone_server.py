@@ -14,7 +14,7 @@ import logging
 import ssl
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -116,10 +116,7 @@ def make_server(
     """A server that is bound and not yet running: call its ``serve_forever``.
 
     Args:
-        root: the project whose models are offered.
-        host: address to listen on; the default is this computer alone.
         port: 0 for any free one; ``server_address`` tells which.
-        dist_dir: the built page.
         certificate: files of a certificate chain and its key, for https; None for http.
 
     Raises:
@@ -147,32 +144,15 @@ def make_server(
     return server
 
 
-def serve_in_background(
-    server: ThreadingHTTPServer, on_end: Callable[[], None] | None = None
-) -> threading.Thread:
-    """A thread that serves until ``server.shutdown()``.
-
-    Args:
-        server: as `make_server` gives it.
-        on_end: called when it ends.
-    """
-
-    def serve() -> None:
-        server.serve_forever()
-        if on_end is not None:
-            on_end()
-
-    thread = threading.Thread(target=serve, name="phone-page", daemon=True)
+def serve_in_background(server: ThreadingHTTPServer) -> threading.Thread:
+    """A thread that serves until ``server.shutdown()``."""
+    thread = threading.Thread(target=server.serve_forever, name="phone-page", daemon=True)
     thread.start()
     return thread
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve the phone page until the process is interrupted; 2 if it cannot be served.
-
-    Args:
-        arguments: of the command line; None for this process's own.
-    """
+    """Serve the phone page until the process is interrupted; 2 if it cannot be served."""
     parser = argparse.ArgumentParser(
         prog="python -m apps.phone_server", description="Serve the phone page and the models."
     )

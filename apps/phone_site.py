@@ -10,7 +10,7 @@ import gzip
 import json
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -65,22 +65,15 @@ class PhoneSite:
     """What is served: the page's files, and the models below a project's root.
 
     Attributes:
-        paths: the project whose models are offered.
-        dist_dir: the built page.
         pages: the page's files by address, with their compressed copies by coding.
     """
 
     paths: Paths
-    dist_dir: Path = DIST_DIR
-    pages: Mapping[str, Mapping[str | None, Path]] = field(default_factory=dict)
+    pages: Mapping[str, Mapping[str | None, Path]]
 
     @classmethod
     def open(cls, root: Path, dist_dir: Path = DIST_DIR) -> PhoneSite:
         """Look at what the build made.
-
-        Args:
-            root: the project, with models/<task>/mobile.
-            dist_dir: the built page.
 
         Raises:
             ConfigError: if the page was not built.
@@ -101,7 +94,7 @@ class PhoneSite:
                     copies[coding] = copy
             pages[f"/{path.relative_to(dist_dir).as_posix()}"] = copies
         pages["/"] = pages["/index.html"]
-        return cls(Paths(root), dist_dir, pages)
+        return cls(Paths(root), pages)
 
     def find(self, address: str, codings: Sequence[str]) -> Answer | None:
         """What stands at an address, or None.

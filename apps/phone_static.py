@@ -26,12 +26,7 @@ def write_site(root: Path, folder: Path, dist_dir: Path = DIST_DIR) -> list[Path
     """Write the page and the models of a project.
 
     Args:
-        root: the project, with models/<task>/mobile.
         folder: is made, or replaced as a whole where an earlier call made it.
-        dist_dir: the built page.
-
-    Returns:
-        The files, relative to ``folder``.
 
     Raises:
         ConfigError: if the page was not built, there is no model, or ``folder`` holds something
@@ -62,11 +57,7 @@ def write_site(root: Path, folder: Path, dist_dir: Path = DIST_DIR) -> list[Path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Write the site and say what is in it; 2 if it cannot be written.
-
-    Args:
-        arguments: of the command line; None for this process's own.
-    """
+    """Write the site and say what is in it; 2 if it cannot be written."""
     parser = argparse.ArgumentParser(
         prog="python -m apps.phone_static",
         description="Write the phone page and the models as files for a static host (https).",

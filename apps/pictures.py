@@ -32,31 +32,20 @@ class Incoming:
     """A picture that waits for its answer.
 
     Attributes:
-        key: the same for the same upload; another for another.
-        name: the file's name.
-        data: bytes; None for a test picture, which `path` names.
-        path: of a test picture.
-        truth: its true label.
+        source: bytes of an upload, or the file of a test picture.
+        truth: the true label of a test picture.
     """
 
     key: str
     name: str
-    data: bytes | None = None
-    path: Path | None = None
+    source: bytes | Path
     truth: str | None = None
-
-    def read(self) -> bytes | Path:
-        """What `open_image` opens."""
-        if self.data is not None:
-            return self.data
-        return self.path if self.path is not None else b""
 
 
 def choose(t: Texts, model: Model, kept: Store) -> list[Incoming]:
     """The pictures that the person has chosen, in their order.
 
     Args:
-        model: for the labels of the test pictures.
         kept: the session's pictures; choosing others ends the look at an old one.
     """
 
@@ -141,7 +130,7 @@ def _from_gallery(t: Texts, model: Model, kept: Store) -> list[Incoming]:
     if kept.picked is None:
         return []
     path, truth = kept.picked
-    return [Incoming(f"test:{path}", Path(path).name, path=Path(path), truth=truth)]
+    return [Incoming(f"test:{path}", Path(path).name, Path(path), truth)]
 
 
 def _pick(kept: Store, path: str, label: str) -> None:
@@ -154,7 +143,7 @@ def _turn(kept: Store) -> None:
 
 
 def _uploaded(file: UploadedFile) -> Incoming:
-    return Incoming(f"file:{file.file_id}", file.name, data=file.getvalue())
+    return Incoming(f"file:{file.file_id}", file.name, file.getvalue())
 
 
 def _has_camera(url: str | None) -> bool:
@@ -163,11 +152,7 @@ def _has_camera(url: str | None) -> bool:
 
 
 def names(pictures: Sequence[Incoming]) -> list[str]:
-    """Names to choose one of several by; those that stand twice get a number.
-
-    Args:
-        pictures: in their order.
-    """
+    """Names to choose one of several by; those that stand twice get a number."""
     seen: dict[str, int] = {}
     given = []
     for picture in pictures:

@@ -24,7 +24,6 @@ MAX_AT_ONCE = 50
 #: Longer side of the picture on the phone-shaped panel, 350 px wide, on a dense screen.
 _VIEW_PX = 640
 _THUMB_PX = 144
-_JPEG_QUALITY = 84
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +32,6 @@ class Face:
 
     Attributes:
         box: left, top, right, bottom, as shares of the picture's width and height.
-        prediction: the model's answer for it.
     """
 
     box: tuple[float, float, float, float]
@@ -46,7 +44,6 @@ class Scene:
 
     Attributes:
         faces: from left to right; empty: the whole picture was answered.
-        n_too_small: faces that are too small to be answered.
         has_detector: false where the detector is not on this machine.
     """
 
@@ -61,12 +58,9 @@ class Shot:
 
     Attributes:
         key: tells the pictures of a session apart.
-        name: the file's name.
         truth: the true label of a test picture; None if it is not known.
         view: the picture as JPEG, for the screen.
-        thumb: a small one.
         pixels: (crop_px, crop_px, 3) as the model saw it.
-        prediction: the answer for the whole picture.
         elapsed_ms: decoding, preprocessing and model.
         scene: faces, where the task looks for them.
     """
@@ -104,11 +98,8 @@ class Store:
     """The pictures of one session and task.
 
     Attributes:
-        shots: by key, oldest first.
         shown: key of a picture that is looked at again; None for the newest.
         turn: part of the widgets' keys; another number empties them.
-        picked: the test pictures that were chosen.
-        gallery_turn: which test pictures are offered.
         refused: by key, the sentence for a file that could not be answered.
     """
 
@@ -153,30 +144,19 @@ def fitted(image: Image.Image) -> Image.Image:
     """The picture no smaller than the phone on the screen can show it, nor twice as large.
 
     Shrunk by a whole number, the mean of each block of pixels: a tenth of a resampling's time.
-
-    Args:
-        image: mode RGB.
     """
     return image.reduce(max(1, max(image.size) // _VIEW_PX))
 
 
-def jpeg(image: Image.Image) -> bytes:
-    """The picture as JPEG, without metadata.
-
-    Args:
-        image: mode RGB.
-    """
+def jpeg(image: Image.Image, quality: int = 84) -> bytes:
+    """The picture as JPEG, without metadata."""
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=_JPEG_QUALITY, exif=b"")
+    image.save(buffer, "JPEG", quality=quality, exif=b"")
     return buffer.getvalue()
 
 
 def thumb(image: Image.Image) -> bytes:
-    """A small square JPEG from the middle of a picture, shrunk by a whole number as `fitted` is.
-
-    Args:
-        image: mode RGB.
-    """
+    """A small square JPEG from the middle of a picture, shrunk by a whole number as `fitted` is."""
     side = min(image.size)
     left, top = (image.width - side) // 2, (image.height - side) // 2
     box = (left, top, left + side, top + side)

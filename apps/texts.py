@@ -10,7 +10,7 @@ import string
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from pipelines.strict_yaml import read_yaml
 
@@ -18,8 +18,6 @@ TEXTS_DIR = Path(__file__).with_name("texts")
 LANGUAGES = ("en", "id")
 #: Languages that write a decimal comma.
 _WITH_COMMA = frozenset({"id"})
-
-CardPart = Literal["meanings", "next_steps"]
 
 
 class _Numbers(string.Formatter):
@@ -37,12 +35,7 @@ class Texts:
     """The texts of one language: call it with a key and the values of its gaps."""
 
     def __init__(self, language: str, tree: Mapping[str, Any]) -> None:
-        """Keep them.
-
-        Args:
-            language: two letters, e.g. ``en``.
-            tree: what the language's file holds.
-        """
+        """Keep them."""
         self.language = language
         self._tree = tree
         self._numbers = _Numbers(language)
@@ -52,7 +45,6 @@ class Texts:
 
         Args:
             key: with dots, e.g. ``answer.ood``.
-            values: by name of the gap.
 
         Raises:
             KeyError: if there is no such text.
@@ -63,41 +55,22 @@ class Texts:
         return self._numbers.vformat(found, (), values) if values else found
 
     def lines(self, key: str) -> list[str]:
-        """The texts of a list; empty if there is none.
-
-        Args:
-            key: with dots.
-        """
+        """The texts of a list; empty if there is none."""
         found = self._find(key)
         return [str(line) for line in found] if isinstance(found, list) else []
 
     def task(self, task: str, key: str, default: str) -> str:
-        """A task's text, or the default for a task that this file does not know.
-
-        Args:
-            key: below ``tasks.<task>``.
-            default: given instead; e.g. what the bundle says.
-        """
+        """A task's text, or the default for a task that this file does not know."""
         found = self._find(f"tasks.{task}.{key}")
         return found if isinstance(found, str) else default
 
     def label(self, task: str, label: str, names: Mapping[str, str] | None = None) -> str:
-        """A label in words: in this language, or else as its people call it.
-
-        Args:
-            label: as in the bundle.
-            names: the bundle's ``label_names``.
-        """
+        """A label in words: in this language, or else as its people call it."""
         name = (names or {}).get(label) or label.replace("_", " ").capitalize()
         return self.task(task, f"labels.{label}", name)
 
     def of_card(self, task: str, key: str, default: str) -> str:
-        """What the card says, translated where this language has a translation.
-
-        Args:
-            key: e.g. ``intended_use``, or ``next_steps.healthy``.
-            default: the card's own words.
-        """
+        """What the card says, translated where this language has a translation."""
         found = self._find(f"cards.{task}.{key}")
         return found if isinstance(found, str) else default
 
@@ -112,22 +85,11 @@ class Texts:
 
 @lru_cache(maxsize=len(LANGUAGES))
 def load_texts(language: str) -> Texts:
-    """The texts of a language.
-
-    Args:
-        language: one of `LANGUAGES`.
-
-    Raises:
-        ConfigError: if its file cannot be read.
-    """
+    """The texts of a language."""
     return Texts(language, read_yaml(TEXTS_DIR / f"{language}.yaml"))
 
 
 def language_of(locale: str | None) -> str:
-    """The language for a browser's locale; English where there is none of ours.
-
-    Args:
-        locale: e.g. ``id-ID``; None if it is not known.
-    """
+    """The language for a browser's locale; English where there is none of ours."""
     wanted = (locale or "").replace("_", "-").split("-")[0].lower()
     return wanted if wanted in LANGUAGES else LANGUAGES[0]

@@ -36,11 +36,9 @@ class TaskApp:
     """What is a task's own.
 
     Attributes:
-        task: slug.
         icon: name of a symbol, e.g. ``eco`` (fonts.google.com/icons, Material Symbols).
         tones: by label, how alarming it is; a label without one is plain.
         find: looks for faces first; None: the whole picture is answered.
-        draw: draws what `find` found.
     """
 
     task: str
@@ -51,11 +49,7 @@ class TaskApp:
 
 
 def run(app: TaskApp) -> None:
-    """Show the page of a task.
-
-    Args:
-        app: what is its own.
-    """
+    """Show the page of a task."""
     t = open_page()
     try:
         _page(t, app)
@@ -86,13 +80,7 @@ def open_page() -> Texts:
 
 
 def heading(t: Texts, icon: str, title: str, lead: str) -> None:
-    """The name of a page, and one line on what it does.
-
-    Args:
-        icon: name of a symbol, e.g. ``eco`` (fonts.google.com/icons, Material Symbols).
-        title: the name.
-        lead: the line.
-    """
+    """The name of a page, and one line on what it does."""
     st.html(
         f'<div class="fl-head"><div class="fl-icon">{frame.symbol(icon)}</div>'
         f"<div><h1>{escape(title)}</h1><p>{escape(lead)}</p></div></div>"
@@ -150,7 +138,7 @@ def _answer_all(
             bar.progress(done / len(fresh), t("batch.progress", done=done, n=len(fresh)))
         try:
             kept.shots[one.key] = answer_picture(
-                model, one.read(), key=one.key, name=one.name, truth=one.truth, find=app.find
+                model, one.source, key=one.key, name=one.name, truth=one.truth, find=app.find
             )
         except CorruptImageError as err:
             kept.refused[one.key] = t("errors.image", name=err.name, reason=err.reason)

@@ -27,7 +27,6 @@ from PIL import Image, ImageOps
 from report import header, make_parser, run, say, table
 
 from apps import answers, frame
-from apps.answers import Said
 from apps.inference import answer_picture
 from apps.models import ROOT_VARIABLE, load_model
 from apps.texts import load_texts
@@ -63,7 +62,7 @@ def compare(arguments: argparse.Namespace) -> None:
 
     def drawn() -> str:
         shot = answer_picture(model, data, key="photo", name="photo.jpg")
-        said = answers.answer(t, model, Said.of(shot.prediction), {})
+        said = answers.answer(t, model, shot.prediction, {})
         return frame.phone(t, model, "eco", frame.picture(t, shot) + said)
 
     ms = paired_ms(

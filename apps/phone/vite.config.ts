@@ -6,7 +6,7 @@ import { build, defineConfig, type Plugin } from "vite";
 
 const OUT = "dist";
 /** What ships in the bundle, and so what must be named. */
-const SHIPPED = ["onnxruntime-web", "onnxruntime-common"];
+const SHIPPED = ["onnxruntime-web", "onnxruntime-common", "@noble/hashes"];
 /** Smaller files gain nothing; pictures are compressed already. */
 const COMPRESSED = /\.(html|js|mjs|css|svg|wasm|webmanifest|txt)$/;
 /** Brotli at 11 takes two minutes for the WebAssembly file and saves another tenth. */

@@ -1,15 +1,12 @@
-"""Labels that the other images speak against: confident learning.
+"""What a person should look at after an audit: doubtful labels, and images told by their file.
 
-A candidate is no verdict: it is an image that a person should look at. Called by `audit`.
+Labels that the other images speak against are found by confident learning. Such a label is no
+verdict.
 
 References:
     Northcutt, Jiang and Chuang 2021, "Confident learning: estimating uncertainty in dataset
     labels", JAIR 70: thresholds in equation 2, candidates as the off-diagonal cells of the
     confident joint (equation 1, ties by the larger probability).
-
-What a person should look at after an audit: doubtful labels, and images told by their file.
-
-Called by `audit`.
 """
 
 from __future__ import annotations
@@ -22,25 +19,18 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
 
 from pipelines.audit.features import file_facts
 from pipelines.data.contact_sheets import SHEET_IMAGES, Tile, contact_sheet
 from pipelines.data.images import open_image, read_file
 from pipelines.data.manifest import Entry, class_index_of
-from pipelines.data.pixel_range import AS_IT_COMES, Reading
+from pipelines.data.pixel_range import Reading
 from pipelines.paths import TaskPaths
 
 
 @dataclass(frozen=True, slots=True)
 class LabelIssue:
-    """One doubtful label.
-
-    Attributes:
-        index: of the image.
-        suggested: class that it is taken for.
-        probability: of that class.
-    """
+    """One doubtful label: the image, the class that it is taken for, and how surely."""
 
     index: int
     suggested: int
@@ -76,12 +66,11 @@ def label_issues(
 
 
 def spread(order: Sequence[int], class_index: NDArray[np.integer[Any]], n_wanted: int) -> list[int]:
-    """The first of each class in turn, so that no class fills a sheet alone.
+    """The most wanted of each class in turn, so that no class fills a sheet alone.
 
     Args:
         order: images, the most wanted first.
         class_index: (n,) class of every image.
-        n_wanted: how many to take at most.
     """
     waiting: dict[int, list[int]] = {}
     for index in order:
@@ -96,13 +85,7 @@ def spread(order: Sequence[int], class_index: NDArray[np.integer[Any]], n_wanted
 def issues_csv(
     issues: Sequence[LabelIssue], entries: Sequence[Entry], labels: Sequence[str]
 ) -> str:
-    """Doubtful labels as CSV text: path, label, suggested, probability.
-
-    Args:
-        issues: the surest first.
-        entries: all that were audited.
-        labels: in the order of the classes.
-    """
+    """Doubtful labels as CSV text: path, label, suggested, probability."""
     buffer = io.StringIO()
     # Quoted always: a file name may hold a lone carriage return.
     writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_ALL)
@@ -119,36 +102,20 @@ def issues_sheet(
     entries: Sequence[Entry],
     labels: Sequence[str],
     files: TaskPaths,
-    reading: Reading = AS_IT_COMES,
+    reading: Reading,
 ) -> bytes | None:
     """A PNG file with the surest issues; None without any.
-
-    Args:
-        issues: the surest first.
-        entries: all that were audited.
-        labels: in the order of the classes.
-        reading: of the prepared set.
 
     Raises:
         CorruptImageError: if an image changed meanwhile.
     """
     shown = issues[:SHEET_IMAGES]
-    if not shown:
-        return None
-    tiles = [
-        Tile(
-            _picture(entries[issue.index], files, reading),
-            entries[issue.index].label,
-            entries[issue.index].split,
-            f"{issue.probability:.2f} {labels[issue.suggested]}?",
-        )
-        for issue in shown
-    ]
     title = (
         f"{files.task}: labels that the other images speak against, {len(shown)} of {len(issues)}. "
         f"First line: split and label. Second: what it is taken for."
     )
-    return contact_sheet(title, tiles)
+    lines = [f"{issue.probability:.2f} {labels[issue.suggested]}?" for issue in shown]
+    return _sheet(title, [entries[issue.index] for issue in shown], lines, files, reading)
 
 
 def facts_sheet(
@@ -156,15 +123,12 @@ def facts_sheet(
     entries: Sequence[Entry],
     labels: Sequence[str],
     files: TaskPaths,
-    reading: Reading = AS_IT_COMES,
+    reading: Reading,
 ) -> bytes | None:
     """A PNG file with the images that facts of the file tell most surely; None if they tell none.
 
     Args:
         guessed: (n, c) probabilities out of fold.
-        entries: n that were audited.
-        labels: in the order of the classes.
-        reading: of the prepared set.
 
     Raises:
         CorruptImageError: if an image changed meanwhile.
@@ -174,19 +138,9 @@ def facts_sheet(
     right = guessed.argmax(axis=1) == class_index
     order = [int(row) for row in np.argsort(-sure, kind="stable") if right[row]]
     shown = spread(order, class_index, SHEET_IMAGES)
-    if not shown:
-        return None
-    tiles = [
-        Tile(
-            _picture(entries[row], files, reading),
-            entries[row].label,
-            entries[row].split,
-            f"{sure[row]:.2f} {_facts_line(entries[row], files)}",
-        )
-        for row in shown
-    ]
     title = f"{files.task}: told by facts of the file alone, the surest {len(shown)}"
-    return contact_sheet(title, tiles)
+    lines = [f"{sure[row]:.2f} {_facts_line(entries[row], files)}" for row in shown]
+    return _sheet(title, [entries[row] for row in shown], lines, files, reading)
 
 
 def _facts_line(entry: Entry, files: TaskPaths) -> str:
@@ -194,5 +148,11 @@ def _facts_line(entry: Entry, files: TaskPaths) -> str:
     return f"{facts.format} {facts.mode} {facts.width_px}x{facts.height_px}"
 
 
-def _picture(entry: Entry, files: TaskPaths, reading: Reading) -> Image.Image:
-    return open_image(files.raw_dir / entry.path, name=entry.path, reading=reading).rgb
+def _sheet(
+    title: str, entries: Sequence[Entry], lines: Sequence[str], files: TaskPaths, reading: Reading
+) -> bytes | None:
+    tiles = []
+    for entry, line in zip(entries, lines, strict=True):
+        image = open_image(files.raw_dir / entry.path, name=entry.path, reading=reading).rgb
+        tiles.append(Tile(image, entry.label, entry.split, line))
+    return contact_sheet(title, tiles) if tiles else None

@@ -3,8 +3,8 @@
 An audit is a forest on features that cannot show the subject. What it reaches is compared with a
 linear probe on the frozen backbone's embeddings, on the same folds: a blind model that comes most
 of the way is a sign that the images tell their label by something other than what they show. The
-verdict is `clean`, `suspicious` or `shortcut` (ADR 0012). Pure: arrays in, answers out.
-scikit-learn is imported when it is needed. Called by `audit` and `validate`.
+verdict is `clean`, `suspicious` or `shortcut` (ADR 0012). Throughout, ``class_index`` is (n,)
+classes by label, of c, and ``groups`` (n,) what must not straddle folds.
 
 References:
     Geirhos et al. 2020, "Shortcut learning in deep neural networks", Nature Machine Intelligence 2;
@@ -19,17 +19,15 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.config.audit import AuditParams
 from pipelines.errors import DataError
-from pipelines.metrics import intervals
-from pipelines.metrics import intervals as counts
 from pipelines.metrics.classification import DECIMALS, macro_f1
-from pipelines.metrics.intervals import Draws, draw
+from pipelines.metrics.intervals import Draws, by_counts, draw, macro_f1s, rounded_interval
 from pipelines.serving.trust import AuditScore, Interval, Verdict
 
 #: Trees of a forest. Between two seeds, macro-F1 of chest_xray's border differed by 0.036 with 50
@@ -43,17 +41,9 @@ Fold = tuple[NDArray[np.int64], NDArray[np.int64]]
 Features = NDArray[Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Audit:
-    """One model that sees next to nothing.
+class Audit(NamedTuple):
+    """One model that sees next to nothing: what, and whether it counts for the task's verdict."""
 
-    Attributes:
-        name: as in `AuditScore`.
-        sees: what it is shown, in words.
-        decides: whether it counts for the task's verdict.
-    """
-
-    name: str
     sees: str
     decides: bool
 
@@ -61,65 +51,36 @@ class Audit:
 #: In the order in which they are reported. A file's facts, its margin and its origin are never the
 #: disease; a thumbnail and a histogram may be, so they are shown and do not decide.
 AUDITS = {
-    audit.name: audit
-    for audit in (
-        Audit(
-            "file_facts",
-            "size, aspect, mode, type, bytes, quantisation tables and EXIF presence of the file",
-            decides=True,
-        ),
-        Audit("border", "the outermost 4 % of each side of the model's view", decides=True),
-        Audit("source", "the recorded source, and nothing else", decides=True),
-        Audit(
-            "source_from_pixels",
-            "the source that the picture is taken for by a probe",
-            decides=False,
-        ),
-        Audit(
-            "view_facts",
-            "whether the model's view is grey, and its bytes as a JPEG of quality 90",
-            decides=False,
-        ),
-        Audit("thumbnail", "the model's view as 8 x 8 grey pixels", decides=False),
-        Audit("colour", "how much of which colour the model's view has", decides=False),
-    )
+    "file_facts": Audit(
+        "size, aspect, mode, type, bytes, quantisation tables and EXIF presence of the file", True
+    ),
+    "border": Audit("the outermost 4 % of each side of the model's view", True),
+    "source": Audit("the recorded source, and nothing else", True),
+    "source_from_pixels": Audit("the source that the picture is taken for by a probe", False),
+    "view_facts": Audit(
+        "whether the model's view is grey, and its bytes as a JPEG of quality 90", False
+    ),
+    "thumbnail": Audit("the model's view as 8 x 8 grey pixels", False),
+    "colour": Audit("how much of which colour the model's view has", False),
 }
 
 
 @dataclass(frozen=True, slots=True)
 class Blind:
-    """What all audits of a task share.
-
-    Attributes:
-        class_index: (n,) classes by label.
-        n_classes: c.
-        groups: (n,) what must not straddle folds.
-        folds: rows to learn from and rows to answer.
-        seed: of forests and resamples.
-        draws: resamples of groups.
-    """
+    """What all audits of a task share: classes, groups, folds, and resamples of groups."""
 
     class_index: NDArray[np.int64]
     n_classes: int
     groups: NDArray[np.str_]
     folds: list[Fold]
-    seed: int
     draws: Draws
 
     def interval(self, predicted: NDArray[np.integer[Any]]) -> Interval:
-        """Macro-F1 of answers, with its 95 % interval over groups.
-
-        Args:
-            predicted: (n,) answers.
-        """
-        found = intervals.by_counts(
-            self.draws, self.class_index, predicted, self.n_classes, counts.macro_f1s
-        )
+        """Macro-F1 of (n,) answers, with its 95 % interval over groups."""
+        found = by_counts(self.draws, self.class_index, predicted, self.n_classes, macro_f1s)
         if found is None:
             raise DataError("macro-F1 is not defined: there is no image.")
-        return Interval(
-            **{key: round(getattr(found, key), DECIMALS) for key in ("value", "low", "high")}
-        )
+        return rounded_interval(found)
 
     def chance(self) -> float:
         """Macro-F1 of always answering the majority class."""
@@ -136,21 +97,14 @@ def blind(
     seed: int,
     resamples: int,
 ) -> Blind:
-    """Folds by group, stratified by label, and resamples.
-
-    Args:
-        class_index: (n,) classes by label.
-        n_classes: c.
-        groups: (n,).
-        n_folds: wanted; fewer where a class has fewer groups.
-        resamples: for the intervals.
+    """Folds as `folds_by_group` makes them, and resamples for the intervals.
 
     Raises:
         DataError: if a class has fewer than two groups.
     """
     names = np.asarray(groups)
     folds = folds_by_group(class_index, n_classes, names, n_folds, seed)
-    return Blind(class_index, n_classes, names, folds, seed, draw(names, resamples, seed))
+    return Blind(class_index, n_classes, names, folds, draw(names, resamples, seed))
 
 
 def folds_by_group(
@@ -160,14 +114,7 @@ def folds_by_group(
     n_folds: int,
     seed: int,
 ) -> list[Fold]:
-    """Folds that no group straddles, stratified by label.
-
-    Args:
-        class_index: (n,) classes by label.
-        n_classes: c.
-        groups: (n,).
-        n_folds: wanted; fewer where a class has fewer groups.
-        seed: of the order of groups.
+    """Folds that no group straddles, stratified by label; fewer where a class has fewer groups.
 
     Raises:
         DataError: if a class has fewer than two groups.
@@ -196,17 +143,11 @@ def out_of_fold(
     n_classes: int,
     folds: Sequence[Fold],
 ) -> NDArray[np.float64]:
-    """Probabilities for each image from a model that saw none of its group.
+    """(n, c) probabilities for each image from a model that saw none of its group.
 
     Args:
         make: gives an unfitted scikit-learn classifier.
         features: (n, d).
-        class_index: (n,).
-        n_classes: c.
-        folds: of `folds_by_group`.
-
-    Returns:
-        (n, c), rows add up to 1.
     """
     from sklearn import config_context
 
@@ -246,14 +187,7 @@ def probe() -> Any:
 
 
 def one_hot(names: Sequence[Any] | NDArray[Any]) -> NDArray[np.float64]:
-    """Names as columns of 0 and 1.
-
-    Args:
-        names: (n,).
-
-    Returns:
-        (n, number of different names).
-    """
+    """(n, number of different names) names as columns of 0 and 1."""
     known, place = np.unique(np.asarray(names), return_inverse=True)
     return np.eye(len(known))[place]
 
@@ -280,7 +214,6 @@ def verdict_of(share: float, low: float, n_classes: int, params: AuditParams) ->
     Args:
         share: of the way from chance to the probe.
         low: lower end of the audit's interval of macro-F1.
-        n_classes: c.
     """
     if low <= 1 / n_classes or share < params.suspicious_share:
         return "clean"
@@ -294,14 +227,7 @@ def score(
     shared: Blind,
     params: AuditParams,
 ) -> AuditScore:
-    """What an audit reached.
-
-    Args:
-        name: one of `AUDITS`.
-        predicted: (n,) its answers out of fold.
-        probe_value: macro-F1 of the probe.
-        shared: of the task.
-    """
+    """What one of `AUDITS` reached with (n,) answers out of fold, beside the probe's macro-F1."""
     audit = AUDITS[name]
     reached = shared.interval(predicted)
     share = share_of_way(reached.value, shared.chance(), probe_value)
@@ -322,12 +248,7 @@ def worst(scores: Sequence[AuditScore]) -> Verdict:
 
 
 def source_purity(sources: Sequence[str], labels: Sequence[str]) -> dict[str, float]:
-    """By source, the share of its images that have its commonest label.
-
-    Args:
-        sources: (n,) "" where it is not known; those do not count.
-        labels: (n,).
-    """
+    """By source, the share of its images that have its commonest label; "" is no source."""
     purity = {}
     for source in sorted(set(sources) - {""}):
         own = [label for label, other in zip(labels, sources, strict=True) if other == source]

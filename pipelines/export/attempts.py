@@ -16,12 +16,7 @@ _CLASSES_WITHIN, _BYTES_A_CLASS = 10, 1300
 
 
 def max_bytes(stated: int, n_classes: int) -> int:
-    """The bound on an int8 file: as stated, and the head of each class beyond ten.
-
-    Args:
-        stated: ``max_int8_bytes`` of params.yaml.
-        n_classes: that the model answers with.
-    """
+    """The bound on an int8 file: ``max_int8_bytes`` as stated, and the heads beyond ten classes."""
     return stated + _BYTES_A_CLASS * max(0, n_classes - _CLASSES_WITHIN)
 
 
@@ -51,8 +46,6 @@ class Recipe:
 
     Attributes:
         model: float ONNX bytes, rewritten by the remedies so far.
-        calibrator: name of the calibrator.
-        float_nodes: nodes that stay in float32.
         is_exact: whether sums are made independent of their order.
     """
 
@@ -64,14 +57,7 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An int8 file, how it was made, and what it reached.
-
-    Attributes:
-        candidate: what goes into the bundle.
-        recipe: how it was made.
-        model: int8 ONNX bytes.
-        missed: the bounds that it does not hold, each in a few words.
-    """
+    """An int8 file, how it was made, what it reached, and the bounds that it missed, in words."""
 
     candidate: Candidate
     recipe: Recipe
@@ -84,10 +70,6 @@ def best_of(attempts: Sequence[Attempt], most_bytes: int) -> Attempt | None:
 
     Noise, not agreement: two hundred val images count flips in steps of half a percent, so that
     the best of several agreements is mostly luck (docs/experiments/int8.md).
-
-    Args:
-        attempts: in any order.
-        most_bytes: bound on the file.
     """
 
     def rank(attempt: Attempt) -> tuple[bool, float, float]:
@@ -98,12 +80,7 @@ def best_of(attempts: Sequence[Attempt], most_bytes: int) -> Attempt | None:
 
 
 def with_choice(attempts: Sequence[Attempt], chosen: Attempt) -> list[Attempt]:
-    """The attempts, exactly one of them marked as chosen.
-
-    Args:
-        attempts: in order.
-        chosen: one of them.
-    """
+    """The attempts, one of them marked as chosen."""
     return [
         replace(a, candidate=a.candidate.model_copy(update={"is_chosen": a is chosen}))
         for a in attempts

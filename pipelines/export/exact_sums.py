@@ -41,73 +41,69 @@ from onnx import GraphProto, NodeProto, helper, numpy_helper
 
 from pipelines.export.graphs import RELU6_TOP, Links
 
+_LOG = logging.getLogger(__name__)
 
-class Constants:
-    """A view of a graph's initialisers; what is added is never written over another."""
+
+def exact(model: bytes) -> bytes:
+    """The same int8 file with every sum that is not of whole numbers made independent of its order.
+
+    Args:
+        model: ONNX bytes in QDQ form. A stem other than MobileNetV2's, and blocks that were left in
+            float32, stay as they are.
+    """
+    proto = onnx.load_from_string(model)
+    make_stem_exact(proto.graph)
+    graph = _QuantizedGraph(proto.graph)
+    for node in proto.graph.node:
+        if node.op_type == "Add":
+            graph.settle_addition(node)
+        elif node.op_type in {"ReduceMean", "GlobalAveragePool"}:
+            graph.settle_mean(node)
+    graph.adjust_biases()
+    graph.drop_unused()
+    onnx.checker.check_model(proto)
+    data: bytes = proto.SerializeToString(deterministic=True)
+    return data
+
+
+class _Graph(Links):
+    """A graph's nodes, and its constants, which `add` and `drop_unused` change in place."""
 
     def __init__(self, graph: GraphProto) -> None:
-        """Index a graph.
-
-        Args:
-            graph: is changed in place by `add` and `drop_unused`.
-        """
-        self._graph = graph
+        super().__init__(graph)
+        self.graph = graph
         self._tensors = {tensor.name: tensor for tensor in graph.initializer}
 
-    def __contains__(self, name: str) -> bool:
-        """Whether a name is a constant's."""
-        return name in self._tensors
-
     def value(self, name: str) -> NDArray[np.float64]:
-        """A constant as float64, in its own shape.
-
-        Args:
-            name: of the tensor.
-        """
+        """A constant in its own shape."""
         array: NDArray[np.float64] = numpy_helper.to_array(self._tensors[name]).astype(np.float64)
         return array
 
     def scalar(self, name: str) -> float | None:
-        """A constant of one value; None where the name is no such constant.
-
-        Args:
-            name: of the tensor.
-        """
+        """A constant of one value; None where the name is no such constant's."""
         if name not in self._tensors or self.value(name).size != 1:
             return None
         return float(self.value(name).ravel()[0])
 
     def add(self, name: str, values: ArrayLike, dtype: type[np.generic] = np.float32) -> str:
-        """A new constant.
-
-        Args:
-            name: wished for; one that is taken gets a number behind it.
-            values: of the tensor.
-            dtype: that it is stored in.
-
-        Returns:
-            The name that it got.
-        """
+        """The name of a new constant: as wished for, with a number behind it if that is taken."""
         free = name
         while free in self._tensors:
             free = f"{name}_{len(self._tensors)}"
         tensor = numpy_helper.from_array(np.asarray(values, dtype=dtype), free)
-        self._graph.initializer.append(tensor)
+        self.graph.initializer.append(tensor)
         self._tensors[free] = tensor
         return free
 
     def drop_unused(self) -> None:
         """Take out constants that no node reads."""
-        used = {name for node in self._graph.node for name in node.input}
-        kept = [tensor for tensor in self._graph.initializer if tensor.name in used]
-        del self._graph.initializer[:]
-        self._graph.initializer.extend(kept)
-        self._tensors = {tensor.name: tensor for tensor in self._graph.initializer}
+        used = {name for node in self.graph.node for name in node.input}
+        kept = [tensor for tensor in self.graph.initializer if tensor.name in used]
+        del self.graph.initializer[:]
+        self.graph.initializer.extend(kept)
 
 
-# -- exact stem -----------------------------------------------------------------------------------
-_LOG = logging.getLogger(__name__)
-
+# -- stem -----------------------------------------------------------------------------------------
 #: Whole numbers that an activation in [0, 6] may take. Of 2**9, 2**10 and 2**11 the one with the
 #: least noise: more make the weights' grid too coarse, fewer the activations
 #: (docs/experiments/same_bits.md).
@@ -121,17 +117,13 @@ _STEM = ("Cast", "Mul", "Add", "Conv", "Clip", "Conv", "Clip", "Conv")
 
 
 def make_stem_exact(graph: GraphProto) -> bool:
-    """Make every sum of a float stem exact, in place.
+    """Make every sum of MobileNetV2's float stem exact, in place, and say whether it was done.
 
-    Args:
-        graph: of an int8 file whose stem is in float32: cast and normalisation, a convolution,
-            ReLU6, a depthwise convolution, ReLU6, a 1x1 convolution.
-
-    Returns:
-        Whether it was done; a graph with another stem is left as it is.
+    Such a stem is cast and normalisation, a convolution, ReLU6, a depthwise convolution, ReLU6, a
+    1x1 convolution; a graph with another is left as it is.
     """
-    constants = Constants(graph)
-    stem = _stem_of(graph, constants)
+    constants = _Graph(graph)
+    stem = _stem_of(constants)
     if stem is None:
         _LOG.info("the stem is not MobileNetV2's: its sums may differ in the last bit by processor")
         return False
@@ -185,15 +177,12 @@ def on_grid(
     bias: NDArray[np.float64] | None,
     largest: NDArray[np.float64],
 ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Weights and bias, rounded a channel at a time to the finest grid whose sums are exact.
+    """Weights and bias on the finest grid of each output channel whose sums float32 holds exactly.
 
     Args:
         weights: (n_out, n_in, kh, kw).
         bias: (n_out,); None where it is not part of the sum.
         largest: (n_in,) the largest |input|, a whole number.
-
-    Returns:
-        Weights and bias on their grids; float32 holds them exactly.
     """
     offsets = np.zeros(len(weights)) if bias is None else bias
     grid_weights, grid_bias = np.empty_like(weights), np.empty_like(offsets)
@@ -210,25 +199,24 @@ def on_grid(
     return grid_weights, grid_bias
 
 
-def _stem_of(graph: GraphProto, constants: Constants) -> list[NodeProto] | None:
+def _stem_of(graph: _Graph) -> list[NodeProto] | None:
     """The nodes from the first cast to the last float convolution, if they are as expected."""
-    cast = next((node for node in graph.node if node.op_type == "Cast"), None)
-    nodes = [] if cast is None else [cast]
+    nodes = [node for node in graph.nodes if node.op_type == "Cast"][:1]
     while nodes and len(nodes) < len(_STEM):
-        users = [node for node in graph.node if nodes[-1].output[0] in node.input]
+        users = graph.readers.get(nodes[-1].output[0], [])
         if len(users) != 1:
             return None
         nodes.append(users[0])
     if tuple(node.op_type for node in nodes) != _STEM:
         return None
     clips = [node for node in nodes if node.op_type == "Clip"]
-    ends = [[constants.scalar(name) for name in node.input[1:]] for node in clips]
+    ends = [[graph.scalar(name) for name in node.input[1:]] for node in clips]
     convolutions = [node for node in nodes if node.op_type == "Conv"]
     has_biases = all(len(node.input) == 3 for node in convolutions)
     return nodes if ends == [[0.0, RELU6_TOP]] * 2 and has_biases else None
 
 
-# -- exact sums -----------------------------------------------------------------------------------
+# -- additions and the mean -----------------------------------------------------------------------
 #: Half the distance between 1 and the next float32, and so the largest relative rounding error.
 _UNIT = 2.0**-24
 #: By how much a scale is enlarged at a time, and how often at most: 1 % in all.
@@ -238,39 +226,9 @@ _SHORT_BITS = 8
 _BYTES = np.arange(256, dtype=np.float64)
 
 
-def exact(model: bytes) -> bytes:
-    """The same int8 file with every sum that is not of whole numbers made independent of its order.
-
-    Args:
-        model: int8 ONNX bytes in QDQ form. A stem other than MobileNetV2's, and blocks that were
-            left in float32, stay as they are.
-
-    Returns:
-        ONNX bytes with the same inputs and outputs.
-    """
-    proto = onnx.load_from_string(model)
-    make_stem_exact(proto.graph)
-    tensors = _Quantized(proto.graph)
-    for node in proto.graph.node:
-        if node.op_type == "Add":
-            tensors.settle_addition(node)
-        elif node.op_type in {"ReduceMean", "GlobalAveragePool"}:
-            tensors.settle_mean(node)
-    tensors.adjust_biases()
-    tensors.constants.drop_unused()
-    onnx.checker.check_model(proto)
-    data: bytes = proto.SerializeToString(deterministic=True)
-    return data
-
-
 @dataclass(frozen=True, slots=True)
 class Term:
-    """How one side of an addition is stored.
-
-    Attributes:
-        scale: of a step, a float32.
-        zero: the byte that stands for 0.
-    """
+    """How one side of an addition is stored: a step, as float32 holds it, and the byte of 0."""
 
     scale: float
     zero: float
@@ -279,10 +237,7 @@ class Term:
 def n_near_halves(a: Term, b: Term, total: Term) -> int:
     """How many of the 65,536 sums of two bytes an order of operations could round either way.
 
-    Args:
-        a: one side.
-        b: the other.
-        total: the sum; what lies outside its bytes is cut off, and counts as sure.
+    What lies outside the bytes of ``total`` is cut off, and counts as sure.
     """
     ratio_a, ratio_b = (float(np.float32(t.scale) / np.float32(total.scale)) for t in (a, b))
     shift = total.zero - (ratio_a * a.zero + ratio_b * b.zero)
@@ -297,16 +252,7 @@ def n_near_halves(a: Term, b: Term, total: Term) -> int:
 
 
 def sure_scale(a: Term, b: Term, total: Term) -> float:
-    """A scale of the sum, at most 1 % larger, for which no sum of two bytes is near half a step.
-
-    Args:
-        a: one side.
-        b: the other.
-        total: the sum, with the scale to start from.
-
-    Returns:
-        The smallest such scale, or the one with the fewest near halves where none has none.
-    """
+    """The smallest scale of a sum, from ``total``'s up to 1 % more, with the fewest near halves."""
     best, fewest = total.scale, n_near_halves(a, b, total)
     for number in range(1, _MAX_NUDGES + 1):
         if fewest == 0:
@@ -321,71 +267,57 @@ def sure_scale(a: Term, b: Term, total: Term) -> float:
 
 
 def short_scale(scale: float) -> float:
-    """The next larger number whose mantissa has `_SHORT_BITS` bits.
-
-    Args:
-        scale: above 0.
-    """
+    """The next number from a positive one upwards whose mantissa has `_SHORT_BITS` bits."""
     mantissa, exponent = np.frexp(scale)
     steps = 2.0**_SHORT_BITS
     return float(np.ldexp(np.ceil(mantissa * steps) / steps, exponent))
 
 
-class _Quantized:
-    """The quantised tensors of a graph, by the node that makes them, and their scales."""
-
-    def __init__(self, graph: GraphProto) -> None:
-        self.constants = Constants(graph)
-        self._links = Links(graph)
+class _QuantizedGraph(_Graph):
+    """A graph in QDQ form, whose scales can be changed."""
 
     def settle_addition(self, node: NodeProto) -> None:
-        sides = [self._links.writer.get(name) for name in node.input]
-        quantizer = self._quantizer_of(node)
-        if quantizer is None or not all(
-            side is not None and side.op_type == "DequantizeLinear" for side in sides
-        ):
+        sides = [self._made_by("DequantizeLinear", name) for name in node.input]
+        readers = self.readers.get(node.output[0], [])
+        if None in sides or [reader.op_type for reader in readers] != ["QuantizeLinear"]:
             return
         a, b = (self._term(side) for side in sides if side is not None)
-        self._rescale(quantizer, sure_scale(a, b, self._term(quantizer)))
+        self._rescale(readers[0], sure_scale(a, b, self._term(readers[0])))
 
     def settle_mean(self, node: NodeProto) -> None:
-        dequantizer = self._links.writer.get(node.input[0])
-        if dequantizer is None or dequantizer.op_type != "DequantizeLinear":
-            return
-        quantizer = self._links.writer.get(dequantizer.input[0])
-        if quantizer is not None and quantizer.op_type == "QuantizeLinear":
+        dequantizer = self._made_by("DequantizeLinear", node.input[0])
+        quantizer = dequantizer and self._made_by("QuantizeLinear", dequantizer.input[0])
+        if quantizer is not None:
             self._rescale(quantizer, short_scale(self._term(quantizer).scale))
 
     def adjust_biases(self) -> None:
         """Count biases in steps of their input's scale, as it is now, times their weights'."""
-        for node in self._links.nodes:
+        for node in self.nodes:
             if node.op_type not in {"Conv", "Gemm"} or len(node.input) < 3:
                 continue
-            read = [self._links.writer.get(name) for name in node.input]
-            if any(one is None or one.op_type != "DequantizeLinear" for one in read):
-                continue
-            scales = [self.constants.value(one.input[1]) for one in read if one is not None]
+            read = [self._made_by("DequantizeLinear", name) for name in node.input]
+            scales = [self.value(one.input[1]) for one in read if one is not None]
             bias = read[2]
-            wanted = (scales[0] * scales[1]).astype(np.float32).astype(np.float64)
-            if bias is None or np.array_equal(wanted.ravel(), scales[2].ravel()):
+            if bias is None or len(scales) < len(read):
                 continue
-            counts = np.rint(self.constants.value(bias.input[0]) * scales[2] / wanted)
-            bias.input[0] = self.constants.add("bias", counts, np.int32)
-            bias.input[1] = self.constants.add("bias_scale", wanted.reshape(scales[2].shape))
+            wanted = (scales[0] * scales[1]).astype(np.float32).astype(np.float64)
+            if np.array_equal(wanted.ravel(), scales[2].ravel()):
+                continue
+            counts = np.rint(self.value(bias.input[0]) * scales[2] / wanted)
+            bias.input[0] = self.add("bias", counts, np.int32)
+            bias.input[1] = self.add("bias_scale", wanted.reshape(scales[2].shape))
 
-    def _quantizer_of(self, node: NodeProto) -> NodeProto | None:
-        readers = self._links.readers.get(node.output[0], [])
-        is_one = len(readers) == 1 and readers[0].op_type == "QuantizeLinear"
-        return readers[0] if is_one else None
+    def _made_by(self, op_type: str, name: str) -> NodeProto | None:
+        node = self.writer.get(name)
+        return node if node is not None and node.op_type == op_type else None
 
     def _term(self, node: NodeProto) -> Term:
-        scale, zero = (self.constants.scalar(name) for name in node.input[1:3])
+        scale, zero = (self.scalar(name) for name in node.input[1:3])
         if scale is None or zero is None:
             raise ValueError(f"{node.name}: expected one scale and one zero point for a tensor")
         return Term(scale, zero)
 
     def _rescale(self, quantizer: NodeProto, scale: float) -> None:
-        name = self.constants.add("scale", np.array(scale))
-        quantizer.input[1] = name
-        for reader in self._links.readers.get(quantizer.output[0], []):
-            reader.input[1] = name
+        quantizer.input[1] = self.add("scale", np.array(scale))
+        for reader in self.readers.get(quantizer.output[0], []):
+            reader.input[1] = quantizer.input[1]

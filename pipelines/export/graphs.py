@@ -1,12 +1,4 @@
-"""Looking into, running and amending an ONNX classifier held in memory.
-
-A second level of the embedding: what the network saw before its last block made up its mind.
-
-The last layer learns to keep what tells the labels apart, and drops the rest, also what makes a cat
-unlike a lesion. What the last convolution with a kernel reads, depthwise in MobileNets, still has
-it (docs/adr/0018). The level is put into the file, fp32 and int8 alike, so that whoever runs the
-file has it.
-"""
+"""Looking into, running and amending an ONNX classifier held in memory."""
 
 from __future__ import annotations
 
@@ -32,20 +24,12 @@ _BATCH = 32
 
 
 class Links:
-    """Nodes, found by the tensors that they make and read.
+    """Nodes in the order in which they run, and by the tensors that they make and read.
 
-    Attributes:
-        nodes: in the order in which they run.
-        writer: node by the tensor that it makes.
-        readers: nodes by the tensor that they read.
+    Of a graph without subgraphs; what is added to it later is not found.
     """
 
     def __init__(self, graph: GraphProto) -> None:
-        """Index a graph; what is added to it later is not found.
-
-        Args:
-            graph: without subgraphs.
-        """
         self.nodes: list[NodeProto] = list(graph.node)
         self.writer = {name: node for node in self.nodes for name in node.output}
         self.readers: dict[str, list[NodeProto]] = {}
@@ -55,19 +39,9 @@ class Links:
 
 
 class WeightGraph(Links):
-    """A model's nodes and weights.
-
-    Attributes:
-        weights: by name; assign to change one.
-        outputs: names of the model's outputs.
-    """
+    """The nodes of a float32 model, and its weights by name; assign to change one."""
 
     def __init__(self, model: bytes) -> None:
-        """Index a model.
-
-        Args:
-            model: ONNX bytes in float32.
-        """
         self._model = onnx.load_from_string(model)
         graph = self._model.graph
         super().__init__(graph)
@@ -100,38 +74,12 @@ class WeightGraph(Links):
 
 
 def n_groups_of(node: NodeProto) -> int:
-    """Groups of a convolution: as many as channels that it reads where it is depthwise.
-
-    Args:
-        node: the convolution.
-    """
+    """Groups of a convolution: as many as channels that it reads where it is depthwise."""
     return next((a.i for a in node.attribute if a.name == "group"), 1)
 
 
-def kernel_shapes(graph: GraphProto) -> list[tuple[NodeProto, tuple[int, ...]]]:
-    """The convolutions in order, each with the shape of its weights.
-
-    Args:
-        graph: of a model in float32, or int8 in QDQ form.
-
-    Returns:
-        Shapes are (c_out, c_in / groups, height, width).
-    """
-    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
-    # A quantised weight is read through the node that dequantises it.
-    for node in graph.node:
-        if node.op_type == "DequantizeLinear" and node.input[0] in shapes:
-            shapes[node.output[0]] = shapes[node.input[0]]
-    return [(node, shapes[node.input[1]]) for node in graph.node if node.op_type == "Conv"]
-
-
 def session_with(model: bytes, names: Iterable[str]) -> ort.InferenceSession:
-    """A session that also gives inner tensors.
-
-    Args:
-        model: ONNX bytes.
-        names: of the tensors.
-    """
+    """A session that also gives inner tensors."""
     watched = onnx.load_from_string(model)
     for name in dict.fromkeys(names):
         watched.graph.output.append(
@@ -141,15 +89,7 @@ def session_with(model: bytes, names: Iterable[str]) -> ort.InferenceSession:
 
 
 def logits_of(model: bytes, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
-    """Logits of pictures.
-
-    Args:
-        model: ONNX bytes.
-        pixels: (n, h, w, 3).
-
-    Returns:
-        (n, n_classes).
-    """
+    """(n, n_classes) of (n, h, w, 3) pictures."""
     session = make_session(model, n_workers())
     parts = [
         session.run([LOGITS_NAME], {INPUT_NAME: pixels[start : start + _BATCH]})[0]
@@ -161,8 +101,7 @@ def logits_of(model: bytes, pixels: NDArray[np.uint8]) -> NDArray[np.float32]:
 def blocks_of(model: bytes) -> list[tuple[str, ...]]:
     """Node names by the network's block, in order; what stands before the first belongs to it.
 
-    Args:
-        model: ONNX bytes, whose weights are named ``….blocks.<number>.…``.
+    A block is known by its weights, which the exporter names ``….blocks.<number>.…``.
     """
     blocks: dict[str, list[str]] = {}
     current = "0"
@@ -176,22 +115,13 @@ def blocks_of(model: bytes) -> list[tuple[str, ...]]:
 
 
 def convolutions_of(model: bytes) -> frozenset[str]:
-    """Names of the convolutions.
-
-    Args:
-        model: ONNX bytes.
-    """
+    """Names of the convolutions."""
     nodes = onnx.load_from_string(model).graph.node
     return frozenset(node.name for node in nodes if node.op_type == "Conv")
 
 
 def add_to_logits(model: bytes, shift: NDArray[np.float32]) -> bytes:
-    """A model whose logits are shifted, by way of the head's last bias.
-
-    Args:
-        model: ONNX bytes in float32.
-        shift: (n_classes,).
-    """
+    """A float32 model whose logits are shifted by (n_classes,), by way of the head's last bias."""
     proto = onnx.load_from_string(model)
     writer = next(node for node in proto.graph.node if LOGITS_NAME in node.output)
     if writer.op_type == "Gemm" and len(writer.input) == 2:
@@ -212,11 +142,7 @@ def add_to_logits(model: bytes, shift: NDArray[np.float32]) -> bytes:
 def with_short_names(model: bytes) -> bytes:
     """The same model with its inner names replaced by short ones; on int8 they are 3 % of the file.
 
-    Args:
-        model: ONNX bytes without subgraphs.
-
-    Returns:
-        ONNX bytes; inputs and outputs keep their names.
+    Inputs and outputs keep their names.
     """
     graph_model = onnx.load_from_string(model)
     graph = graph_model.graph
@@ -242,23 +168,29 @@ _HEAD_NAME, _INNER_NAME = "head_embedding", "inner_embedding"
 
 
 def with_inner_features(model: bytes) -> bytes:
-    """The same classifier, whose embedding has two levels.
+    """The same classifier, whose embedding also tells what its last block read.
+
+    The last layer learns to keep what tells the labels apart, and drops the rest, also what makes a
+    cat unlike a lesion. What the last convolution with a kernel reads, depthwise in MobileNets,
+    still has it (docs/adr/0018). In the file, whoever runs it has it.
 
     Args:
-        model: ONNX bytes, float32 or int8 in QDQ form, as `classifier_onnx` and the quantiser give
-            them.
+        model: ONNX bytes, float32 or int8 in QDQ form.
 
     Returns:
         ONNX bytes; the output ``embedding`` is (n, d + e): the head's d values, and the means over
         the picture of the e channels that the last convolution with a kernel reads; the last of
         all where every kernel is 1x1.
-
-    Raises:
-        ValueError: if there is no convolution.
     """
     proto = onnx.load_from_string(model)
     graph = proto.graph
-    convolutions = kernel_shapes(graph)
+    shapes = {tensor.name: tuple(tensor.dims) for tensor in graph.initializer}
+    # A quantised weight is read through the node that dequantises it.
+    for node in graph.node:
+        if node.op_type == "DequantizeLinear" and node.input[0] in shapes:
+            shapes[node.output[0]] = shapes[node.input[0]]
+    # With shapes of weights: (c_out, c_in / groups, height, width).
+    convolutions = [(n, shapes[n.input[1]]) for n in graph.node if n.op_type == "Conv"]
     if not convolutions:
         raise ValueError("the network has no convolution")
     with_kernel = [found for found in convolutions if max(found[1][2:]) > 1]

@@ -17,8 +17,6 @@ def paired_ms(
     """Wall time of each call, taken in turn, so that the machine's moods hit all alike.
 
     Args:
-        calls: by name.
-        n_runs: counted runs of each.
         n_in_a_row: runs of one call before the next one's turn. With 1 each finds the processor's
             caches full of the others' data, as a single question does; with more it mostly finds
             its own, as a camera's frames do.
@@ -40,10 +38,5 @@ def paired_ms(
 
 
 def speedup(slow_ms: Sequence[float], fast_ms: Sequence[float]) -> float:
-    """How many times as fast the second is: the median of the pairs' ratios.
-
-    Args:
-        slow_ms: as `paired_ms` gives them.
-        fast_ms: of the same runs.
-    """
+    """How many times as fast the second is: the median of the ratios of `paired_ms`."""
     return float(np.median(np.asarray(slow_ms) / np.asarray(fast_ms)))

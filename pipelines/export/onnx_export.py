@@ -7,6 +7,7 @@ model and the frozen trunk that training caches.
 from __future__ import annotations
 
 import copy
+import itertools
 import warnings
 from collections.abc import Sequence
 
@@ -26,7 +27,9 @@ INPUT_NAME = "image"
 ACTIVATIONS_NAME = "activations"
 
 #: ONNX Runtime 1.31 and onnxruntime-web know it; later ones add nothing that these networks use.
-OPSET = 20
+_OPSET = 20
+#: Largest difference of a probability between torch and the file.
+_TOLERANCE = 1e-3
 
 
 class _TakesBytes(nn.Module):
@@ -64,16 +67,11 @@ class _Trunk(nn.Module):
 def classifier_onnx(
     model: Classifier, image_px: int, mean: Sequence[float], std: Sequence[float]
 ) -> bytes:
-    """The whole model as ONNX: uint8 pictures in, logits and embedding out.
+    """The whole model as one file: uint8 pictures in, logits and embedding out.
 
     Args:
-        model: a trained classifier.
-        image_px: side of its input.
         mean: RGB, of pixels in [0, 1].
-        std: RGB, of pixels in [0, 1].
-
-    Returns:
-        The bytes of one self-contained file; the batch size is free.
+        std: likewise.
     """
     return _to_onnx(model, image_px, mean, std, [LOGITS_NAME, EMBEDDING_NAME])
 
@@ -81,17 +79,7 @@ def classifier_onnx(
 def trunk_onnx(
     model: Classifier, image_px: int, mean: Sequence[float], std: Sequence[float]
 ) -> bytes:
-    """The frozen trunk as ONNX: uint8 pictures in, activations at the cut out.
-
-    Args:
-        model: a classifier; its tail and head play no part.
-        image_px: side of its input.
-        mean: RGB, of pixels in [0, 1].
-        std: RGB, of pixels in [0, 1].
-
-    Returns:
-        The bytes of one self-contained file; the batch size is free.
-    """
+    """The frozen trunk in the same manner: uint8 pictures in, activations at the cut out."""
     return _to_onnx(_Trunk(model), image_px, mean, std, [ACTIVATIONS_NAME])
 
 
@@ -119,7 +107,7 @@ def _to_onnx(
             input_names=[INPUT_NAME],
             output_names=output_names,
             dynamic_shapes=({0: torch.export.Dim("batch")},),
-            opset_version=OPSET,
+            opset_version=_OPSET,
             dynamo=True,
             external_data=False,
             verbose=False,
@@ -127,15 +115,11 @@ def _to_onnx(
     if program is None:
         raise RuntimeError("torch.onnx.export gave no program")
     proto = program.model_proto
-    # Names of source files and lines: they differ between machines, and nobody runs them.
-    for node in proto.graph.node:
-        del node.metadata_props[:]
-    del proto.metadata_props[:]
-    del proto.graph.metadata_props[:]
-    for value in (*proto.graph.value_info, *proto.graph.input, *proto.graph.output):
-        del value.metadata_props[:]
-    for tensor in proto.graph.initializer:
-        del tensor.metadata_props[:]
+    graph = proto.graph
+    named = (graph.node, graph.value_info, graph.input, graph.output, graph.initializer)
+    for part in (proto, graph, *itertools.chain(*named)):
+        # Names of source files and lines: they differ between machines, and nobody runs them.
+        del part.metadata_props[:]
     data: bytes = proto.SerializeToString(deterministic=True)
     return data
 
@@ -146,21 +130,14 @@ def check_parity(
     pixels: NDArray[np.uint8],
     mean: Sequence[float],
     std: Sequence[float],
-    *,
-    tolerance: float = 1e-3,
 ) -> float:
     """The largest difference of a probability between the float model and its ONNX form.
 
     Args:
-        model: what was exported.
-        onnx_model: what came out.
         pixels: (n, image_px, image_px, 3) real pictures.
-        mean: as at the export.
-        std: as at the export.
-        tolerance: largest difference allowed.
 
     Raises:
-        ParityError: if it is larger, or one top label differs.
+        ParityError: if it is above the tolerance, or one top label differs.
     """
     with torch.inference_mode():
         # As it is: where norms were trained, their folding is part of what is checked.
@@ -171,12 +148,12 @@ def check_parity(
     worst = int(gaps.argmax())
     # Two labels closer than the tolerance may change places without meaning anything.
     ordered = np.sort(expected, axis=1)
-    is_clear = ordered[:, -1] - ordered[:, -2] > tolerance
+    is_clear = ordered[:, -1] - ordered[:, -2] > _TOLERANCE
     flips = (expected.argmax(axis=1) != got.argmax(axis=1)) & is_clear
-    if gaps[worst] > tolerance or flips.any():
+    if gaps[worst] > _TOLERANCE or flips.any():
         raise ParityError(
             f"the ONNX file disagrees with the float model: largest difference of a probability "
-            f"{gaps[worst]:.2e} (tolerance {tolerance:.0e}, image {worst}), {int(flips.sum())} of "
+            f"{gaps[worst]:.2e} (tolerance {_TOLERANCE:.0e}, image {worst}), {int(flips.sum())} of "
             f"{len(pixels)} top labels differ. Do not use it; report this with the versions that "
             f"`fieldlens doctor` prints."
         )

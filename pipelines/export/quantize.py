@@ -1,47 +1,18 @@
-"""Cross-layer equalisation: the same function with weights and activations that int8 suits better.
+"""Static int8 (QDQ, weights per channel, activations per tensor), and what it loses less by.
 
-Two exact rewritings on a graph of convolutions whose batch norms are folded:
-
-- A *bottleneck* tensor (no activation function behind it, read only by 1x1 convolutions, possibly
-  summed by shortcuts) is centred and scaled channel by channel; the convolutions around it take up
-  the change. MobileNetV2's pretrained weights need it: a nearly constant channel of the
-  first bottleneck meets weights of 127 and biases of 1974 in the next convolution.
-- A tensor behind ReLU or ReLU6 that one convolution reads is scaled channel by channel. ReLU is
-  unchanged by that; for ReLU6 channels are only scaled up, and not beyond what the calibration
-  pictures leave of headroom, so that the clip at 6 stays where it is for those pictures.
-
-References:
-    Nagel et al. 2019, "Data-free quantization through weight equalization and bias correction".
-    Unlike there, ranges come from calibration pictures, and the bottleneck's mean moves too.
-
-Weights put on the int8 grid so that what a convolution gives changes least.
-
-Rounding each weight to its nearest step is best only if inputs are independent. They are not:
-MobileNetV2's first depthwise convolutions read nearly constant channels with weights that cancel,
-so that nine small errors add up to a large one. Here the weights of an output channel are rounded
-one after the other, and each error is made good by those that are still to come, as the inputs of
-calibration pictures demand; what remains of the mean goes into the bias.
-
-Real skin_lesion, all weights rounded, activations float: 7 dB by the nearest step, 24 dB so
-(docs/experiments/int8.md).
-
-References:
-    Frantar et al. 2022, "GPTQ: accurate post-training quantization for generative pre-trained
-    transformers", which this follows, with the inputs centred; Nagel et al. 2020, "Up or down?
-    Adaptive rounding for post-training quantization", on why the nearest step is not best.
-
-Static int8 (QDQ, weights per channel, activations per tensor) by ONNX Runtime's quantiser.
+`equalized` and `rounded` rewrite the float model before ONNX Runtime's quantiser sees it.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import logging
 import tempfile
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import onnx
@@ -58,6 +29,105 @@ from onnxruntime.quantization import (
 from pipelines.export.graphs import RELU6_TOP, WeightGraph, blocks_of, n_groups_of, session_with
 from pipelines.export.onnx_export import INPUT_NAME
 
+#: By name: ONNX Runtime's way to choose the range of an activation from calibration pictures. Its
+#: entropy calibrator is left out: it fills as many bins as there are levels, and so always gives
+#: MinMax's range (docs/experiments/int8.md).
+CALIBRATORS: dict[str, CalibrationMethod] = {
+    "minmax": CalibrationMethod.MinMax,
+    "percentile": CalibrationMethod.Percentile,
+}
+#: Share of an activation's values inside the range of the percentile calibrator, in percent.
+_PERCENTILE = 99.99
+#: First blocks of a network that stay in float32. They hold under 1 % of its weights. On
+#: MobileNetV2 that gains 1 to 3 dB and, since int8 convolutions of few channels are slow, takes a
+#: third off the time of an answer (docs/experiments/time_and_memory.md).
+_FLOAT_BLOCKS = 2
+#: Pictures that the percentile calibrator sees.
+_HISTOGRAM_IMAGES = 32
+
+
+class _Reader(CalibrationDataReader):  # type: ignore[misc]
+    """Hands calibration pictures to ONNX Runtime, batch by batch."""
+
+    def __init__(self, batches: Sequence[NDArray[np.uint8]]) -> None:
+        self._batches: Iterator[NDArray[np.uint8]] = iter(batches)
+
+    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
+        """The next batch, or None."""
+        batch = next(self._batches, None)
+        return None if batch is None else {INPUT_NAME: batch}
+
+
+def static_int8(
+    model: bytes,
+    batches: Sequence[NDArray[np.uint8]],
+    folder: Path,
+    calibrator: str = "minmax",
+    float_nodes: Sequence[str] = (),
+) -> bytes:
+    """The int8 form of a model, with the same inputs and outputs.
+
+    Args:
+        model: ONNX bytes in float32, batch norms folded.
+        batches: calibration pictures, each (n, h, w, 3).
+        folder: keeps what a calibrator found out of a model, for the next time that it is asked
+            about these pictures.
+        calibrator: a key of `CALIBRATORS`.
+        float_nodes: names of nodes that stay in float32.
+    """
+    if calibrator != "minmax":
+        # Histograms of every activation are kept in memory, a few pictures fill them, and the
+        # quantiser stacks batches, which must be of one size.
+        size = len(batches[0])
+        whole = [batch for batch in batches if len(batch) == size]
+        batches = whole[: max(1, _HISTOGRAM_IMAGES // size)]
+    options = {"CalibPercentile": _PERCENTILE} if calibrator == "percentile" else {}
+    name = f"{hashlib.sha256(model).hexdigest()}-{calibrator}"
+    target = folder / f"{name}.onnx"
+    with contextlib.redirect_stdout(io.StringIO()), _quiet_root_logger():
+        quantize_static(
+            onnx.load_from_string(model),
+            target,
+            _Reader(batches),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            weight_type=QuantType.QInt8,
+            activation_type=QuantType.QUInt8,
+            calibrate_method=CALIBRATORS[calibrator],
+            nodes_to_exclude=list(float_nodes),
+            calibration_cache_path=folder / f"{name}.json",
+            extra_options=options,
+        )
+    data: bytes = onnx.load(target).SerializeToString(deterministic=True)
+    return data
+
+
+@contextlib.contextmanager
+def _quiet_root_logger() -> Iterator[None]:
+    """Hide the quantiser's advice to pre-process: the exporter has folded what there is to fold."""
+    root = logging.getLogger()
+    level = root.level
+    root.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+
+
+def stem_nodes(model: bytes) -> tuple[str, ...]:
+    """Names of the nodes of the first blocks, which had better stay in float32."""
+    return tuple(name for block in blocks_of(model)[:_FLOAT_BLOCKS] for name in block)
+
+
+def quantized_trunk(trunk: bytes, batches: Sequence[NDArray[np.uint8]]) -> bytes:
+    """The int8 form of a frozen trunk's ONNX bytes: stem in float32, equalised, rounded."""
+    stem = stem_nodes(trunk)
+    model = rounded(equalized(trunk, batches), batches, stem)
+    with tempfile.TemporaryDirectory() as folder:
+        return static_int8(model, batches, Path(folder), float_nodes=stem)
+
+
+# -- cross-layer equalisation ---------------------------------------------------------------------
 #: Scales beyond these do not help int8 and cost float precision.
 _MIN_SCALE, _MAX_SCALE = 1e-2, 1e2
 #: Share of ReLU6's upper end that scaled-up channels may reach on calibration pictures.
@@ -66,8 +136,7 @@ _HEADROOM = 1 / 1.2
 _DEAD = 1e-4
 
 
-@dataclass(frozen=True, slots=True)
-class _Ranges:
+class _Ranges(NamedTuple):
     """Smallest and largest value of each channel: (c,) each."""
 
     low: NDArray[np.float64]
@@ -75,14 +144,27 @@ class _Ranges:
 
 
 def equalized(model: bytes, batches: Sequence[NDArray[np.uint8]]) -> bytes:
-    """A model of the same function that loses less in int8.
+    """A model of the same function, with weights and activations that suit int8 better.
+
+    Two rewritings on a graph of convolutions whose batch norms are folded, exact but for float
+    rounding on the calibration pictures:
+
+    - A *bottleneck* tensor (no activation function behind it, read only by 1x1 convolutions,
+      possibly summed by shortcuts) is centred and scaled channel by channel; the convolutions
+      around it take up the change. MobileNetV2's pretrained weights need it: a nearly constant
+      channel of the first bottleneck meets weights of 127 and biases of 1974 in the next
+      convolution.
+    - A tensor behind ReLU or ReLU6 that one convolution reads is scaled channel by channel. ReLU is
+      unchanged by that; for ReLU6 channels are only scaled up, and not beyond what the calibration
+      pictures leave of headroom, so that the clip at 6 stays where it is for those pictures.
 
     Args:
         model: ONNX bytes, batch norms folded.
         batches: calibration pictures, each (n, h, w, 3).
 
-    Returns:
-        ONNX bytes; outputs differ by float rounding on the calibration pictures.
+    References:
+        Nagel et al. 2019, "Data-free quantization through weight equalization and bias correction".
+        Unlike there, ranges come from calibration pictures, and the bottleneck's mean moves too.
     """
     graph = WeightGraph(model)
     bottlenecks = _bottlenecks(graph)
@@ -190,8 +272,8 @@ def _equalize_pair(
     n_groups = n_groups_of(reader)
     if n_groups == 1 or weight.shape[1] > 1:
         # Here the channels share the reader's scale, so that what the activation gains the weights
-        # lose; half of the way is best
-        # (docs/experiments/int8.md). A depthwise kernel loses nothing.
+        # lose; half of the way is best (docs/experiments/int8.md). A depthwise kernel loses
+        # nothing.
         scale = np.sqrt(scale)
     scale = np.clip(scale, 1.0 if is_relu6 else _MIN_SCALE, _MAX_SCALE)
     graph.weights[writer.input[1]] = graph.weights[writer.input[1]] * scale[:, None, None, None]
@@ -217,14 +299,24 @@ def rounded(
 ) -> bytes:
     """A float model whose convolution weights stand on the grid that static int8 will give them.
 
+    Rounding each weight to its nearest step is best only if inputs are independent. They are not:
+    MobileNetV2's first depthwise convolutions read nearly constant channels with weights that
+    cancel, so that nine small errors add up to a large one. Here the weights of an output channel
+    are rounded one after the other, and each error is made good by those that are still to come, as
+    the inputs of calibration pictures demand; what remains of the mean goes into the bias.
+
+    Real skin_lesion, all weights rounded, activations float: 7 dB by the nearest step, 24 dB so
+    (docs/experiments/int8.md).
+
     Args:
         model: ONNX bytes in float32, batch norms folded.
         batches: calibration pictures, each (n, h, w, 3).
         float_nodes: names of nodes that stay in float32, and are left alone.
 
-    Returns:
-        ONNX bytes in float32, for the quantiser: the largest weight of each output channel keeps
-        its size, and with it the channel's scale.
+    References:
+        Frantar et al. 2022, "GPTQ: accurate post-training quantization for generative pre-trained
+        transformers", which this follows, with the inputs centred; Nagel et al. 2020, "Up or down?
+        Adaptive rounding for post-training quantization", on why the nearest step is not best.
     """
     graph = WeightGraph(model)
     nodes = [
@@ -266,7 +358,8 @@ def round_weights(
         covariance: (n_groups, n_inputs, n_inputs) of the inputs.
 
     Returns:
-        Like ``weights``: multiples of each channel's largest magnitude / 127, which is kept.
+        Like ``weights``: multiples of each channel's largest magnitude / 127. That weight is kept,
+        and with it the scale that the quantiser gives the channel.
     """
     n_inputs = weights.shape[2]
     largest = np.abs(weights).max(axis=2)
@@ -347,123 +440,3 @@ def _inputs(
     n_groups = n_groups_of(node)
     grouped = patches.reshape(n_images, n_groups, n_channels // n_groups, n_positions, size)
     return grouped.transpose(1, 0, 3, 2, 4).reshape(n_groups, n_images * n_positions, -1)
-
-
-# -- quantize -------------------------------------------------------------------------------------
-#: By name: ONNX Runtime's way to choose the range of an activation from calibration pictures. Its
-#: entropy calibrator is left out: it fills as many bins as there are levels, and so always gives
-#: MinMax's range (docs/experiments/int8.md).
-CALIBRATORS: dict[str, CalibrationMethod] = {
-    "minmax": CalibrationMethod.MinMax,
-    "percentile": CalibrationMethod.Percentile,
-}
-#: Share of an activation's values inside the range of the percentile calibrator, in percent.
-_PERCENTILE = 99.99
-#: First blocks of a network that stay in float32. They hold under 1 % of its weights. On
-#: MobileNetV2 that gains 1 to 3 dB and, since int8 convolutions of few channels are slow, takes a
-#: third off the time of an answer (docs/experiments/time_and_memory.md).
-_FLOAT_BLOCKS = 2
-#: Pictures that the percentile calibrator sees.
-_HISTOGRAM_IMAGES = 32
-
-
-class _Reader(CalibrationDataReader):  # type: ignore[misc]
-    """Hands calibration pictures to ONNX Runtime, batch by batch."""
-
-    def __init__(self, batches: Sequence[NDArray[np.uint8]]) -> None:
-        self._batches: Iterator[NDArray[np.uint8]] = iter(batches)
-
-    def get_next(self) -> dict[str, NDArray[np.uint8]] | None:
-        """The next batch, or None."""
-        batch = next(self._batches, None)
-        return None if batch is None else {INPUT_NAME: batch}
-
-
-class StaticQuantizer:
-    """Quantises one model in several ways; what a calibrator finds out is found out once."""
-
-    def __init__(self, model: bytes, batches: Sequence[NDArray[np.uint8]], folder: Path) -> None:
-        """Take a model and its calibration pictures.
-
-        Args:
-            model: ONNX bytes in float32, batch norms folded.
-            batches: calibration pictures, each (n, h, w, 3).
-            folder: for temporary files; must outlive the object.
-        """
-        self.model = model
-        self._batches = batches
-        self._folder = folder
-        self._number = 0
-
-    def int8(self, calibrator: str = "minmax", float_nodes: Sequence[str] = ()) -> bytes:
-        """An int8 form of the model.
-
-        Args:
-            calibrator: a key of `CALIBRATORS`.
-            float_nodes: names of nodes that stay in float32.
-
-        Returns:
-            ONNX bytes with the same inputs and outputs.
-        """
-        batches = self._batches
-        if calibrator != "minmax":
-            # Histograms of every activation are kept in memory, a few pictures fill them, and the
-            # quantiser stacks batches, which must be of one size.
-            size = len(batches[0])
-            whole = [batch for batch in batches if len(batch) == size]
-            batches = whole[: max(1, _HISTOGRAM_IMAGES // size)]
-        options = {"CalibPercentile": _PERCENTILE} if calibrator == "percentile" else {}
-        self._number += 1
-        target = self._folder / f"{id(self)}-{self._number}.onnx"
-        with contextlib.redirect_stdout(io.StringIO()), _quiet_root_logger():
-            quantize_static(
-                onnx.load_from_string(self.model),
-                target,
-                _Reader(batches),
-                quant_format=QuantFormat.QDQ,
-                per_channel=True,
-                weight_type=QuantType.QInt8,
-                activation_type=QuantType.QUInt8,
-                calibrate_method=CALIBRATORS[calibrator],
-                nodes_to_exclude=list(float_nodes),
-                calibration_cache_path=self._folder / f"{id(self)}-{calibrator}.json",
-                extra_options=options,
-            )
-        proto = onnx.load(target)
-        target.unlink()
-        data: bytes = proto.SerializeToString(deterministic=True)
-        return data
-
-
-@contextlib.contextmanager
-def _quiet_root_logger() -> Iterator[None]:
-    """Hide the quantiser's advice to pre-process: the exporter has folded what there is to fold."""
-    root = logging.getLogger()
-    level = root.level
-    root.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        root.setLevel(level)
-
-
-def stem_nodes(model: bytes) -> tuple[str, ...]:
-    """Names of the nodes of the first blocks, which had better stay in float32.
-
-    Args:
-        model: ONNX bytes in float32.
-    """
-    return tuple(name for block in blocks_of(model)[:_FLOAT_BLOCKS] for name in block)
-
-
-def quantized_trunk(trunk: bytes, batches: Sequence[NDArray[np.uint8]]) -> bytes:
-    """The int8 form of a frozen trunk: stem in float32, equalised, rounded.
-
-    Args:
-        trunk: ONNX bytes, as `export.trunk_onnx` gives them.
-        batches: calibration pictures, each (n, h, w, 3).
-    """
-    stem = stem_nodes(trunk)
-    model = rounded(equalized(trunk, batches), batches, stem)
-    with tempfile.TemporaryDirectory() as folder:
-        return StaticQuantizer(model, batches, Path(folder)).int8(float_nodes=stem)

@@ -28,7 +28,7 @@ from pipelines.export.graphs import (
     with_inner_features,
     with_short_names,
 )
-from pipelines.export.quantize import CALIBRATORS, StaticQuantizer, equalized, rounded, stem_nodes
+from pipelines.export.quantize import CALIBRATORS, equalized, rounded, static_int8, stem_nodes
 from pipelines.metrics.classification import sqnr_db
 from pipelines.serving.bundle import Candidate
 
@@ -52,32 +52,17 @@ class Search:
         params: ExportParams,
         folder: Path,
     ) -> None:
-        """Measure the float model once.
-
-        Args:
-            fp32: ONNX bytes.
-            calibration: batches of train pictures.
-            val_pixels: (n, h, w, 3).
-            judge: of the kind, for these pictures.
-            params: remedies and bounds.
-            folder: for temporary files.
-        """
         self._fp32 = fp32
         self._calibration = calibration
         self._pixels = val_pixels
         self._params = params
         self._folder = folder
-        self._quantizers: dict[bytes, StaticQuantizer] = {}
         self._reference = logits_of(fp32, val_pixels)
         self._judge = judge(self._reference)
         self._most_bytes = max_bytes(params.max_int8_bytes, self._reference.shape[1])
 
     def run(self) -> list[Attempt]:
-        """Every attempt in order; exactly one is chosen.
-
-        Raises:
-            ConfigError: if a remedy is unknown.
-        """
+        """Every attempt in order; exactly one is chosen."""
         steps = [step.split("+") for step in self._params.remedies]
         unknown = [name for names in steps for name in names if name not in REMEDIES]
         if unknown:
@@ -105,17 +90,11 @@ class Search:
         return REMEDIES[last](self, recipe)
 
     def int8(self, recipe: Recipe) -> bytes:
-        """The file that a recipe makes.
-
-        Args:
-            recipe: what to do.
-        """
-        if recipe.model not in self._quantizers:
-            self._quantizers[recipe.model] = StaticQuantizer(
-                recipe.model, self._calibration, self._folder
-            )
-        quantizer = self._quantizers[recipe.model]
-        model = with_inner_features(quantizer.int8(recipe.calibrator, recipe.float_nodes))
+        """The file that a recipe makes."""
+        plain = static_int8(
+            recipe.model, self._calibration, self._folder, recipe.calibrator, recipe.float_nodes
+        )
+        model = with_inner_features(plain)
         return with_short_names(exact(model) if recipe.is_exact else model)
 
     def _attempt(self, remedy: str, recipe: Recipe) -> Attempt:
@@ -149,25 +128,21 @@ class Search:
         return Attempt(kept, recipe, model, missed)
 
     # -- remedies --------------------------------------------------------------------------------
-    def calibrate(self, recipe: Recipe, calibrator: str) -> Iterator[Recipe]:
-        """Another way to choose the ranges of activations."""
-        yield replace(recipe, calibrator=calibrator)
-
     def equalize(self, recipe: Recipe) -> Iterator[Recipe]:
-        """Cross-layer equalisation, see `pipelines.export.quantize`."""
+        """Weights and activations that suit int8 better."""
         yield replace(recipe, model=equalized(recipe.model, self._calibration))
 
     def round(self, recipe: Recipe) -> Iterator[Recipe]:
-        """Weights rounded so that outputs change least, see `pipelines.export.quantize`."""
+        """Weights rounded so that outputs change least."""
         model = rounded(recipe.model, self._calibration, recipe.float_nodes)
         yield replace(recipe, model=model)
 
     def float_stem(self, recipe: Recipe) -> Iterator[Recipe]:
-        """The first blocks in float32, see `quantize.stem_nodes`."""
+        """The first blocks in float32."""
         yield replace(recipe, float_nodes=stem_nodes(recipe.model))
 
     def sum_exactly(self, recipe: Recipe) -> Iterator[Recipe]:
-        """The same answers, bit for bit, on every processor, see `exact_sums`."""
+        """The same answers, bit for bit, on every processor."""
         yield replace(recipe, is_exact=True)
 
     def leave_out(self, recipe: Recipe) -> Iterator[Recipe]:
@@ -206,7 +181,7 @@ class Search:
 
 
 def _calibrator(name: str) -> Callable[[Search, Recipe], Iterator[Recipe]]:
-    return lambda search, recipe: search.calibrate(recipe, name)
+    return lambda _, recipe: iter([replace(recipe, calibrator=name)])
 
 
 #: By name: what to try next, from the best recipe so far.
@@ -234,8 +209,7 @@ def search_int8(
         fp32: ONNX bytes of the float model.
         calibration: batches of train pictures, each (n, h, w, 3).
         val_pixels: (n, h, w, 3).
-        judge: of the kind, for these pictures.
-        params: remedies and bounds.
+        judge: of the kind, for the pictures of val.
 
     Raises:
         ConfigError: if a remedy is unknown, or there is none.

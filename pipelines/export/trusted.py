@@ -1,7 +1,4 @@
-"""What makes a served file trustworthy: what its kind fits on val, and what it refuses.
-
-Chosen on val, for the file that is served. Called by `export`.
-"""
+"""What makes a served file trustworthy: what its kind fits on val, and what it refuses."""
 
 from __future__ import annotations
 
@@ -48,13 +45,11 @@ def trusted(
     is and how far new pictures lie is then asked of the network before the refit.
 
     Args:
-        bundle: without them.
-        fit: of the kind, for these pictures.
+        fit: of the kind, for the pictures of val.
         model: bytes of the served file.
         known: the train split's pictures, that pictures out of distribution are told from.
         val_pixels: (n, h, w, 3) plain views of val.
         before_refit: bytes of that network in float32; None where there was no refit.
-        params: acceptance asked for.
 
     Raises:
         DataError: if embeddings are not finite, or the kind's fit fails.
@@ -79,12 +74,8 @@ def trusted(
         widths=(n_head, train_embedding.shape[1] - n_head),
         before=before,
     )
-    _LOG.info(
-        "%s: out of distribution above %.3f of %s",
-        bundle.task,
-        abstention.threshold,
-        abstention.score,
-    )
+    bound, of = abstention.threshold, abstention.score
+    _LOG.info("%s: out of distribution above %.3f of %s", bundle.task, bound, of)
     return bundle.model_copy(update={**fitted, "abstention": abstention})
 
 

@@ -1,8 +1,8 @@
 """Fits, for one model file, how pictures unlike those that it knows are told.
 
 Knows no out-of-distribution pictures: it describes the embeddings of those that were trained on and
-takes the threshold from the val split. Pure functions on arrays; called by `export`. Why this score
-and no other: docs/adr/0013 and 0018; benchmarks/abstention.py measures it beside two others.
+takes the threshold from the val split. Why this score and no other: docs/adr/0013 and 0018;
+benchmarks/abstention.py measures it beside two others.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from pipelines.serving.out_of_distribution import (
 )
 from pipelines.serving.trust import Abstention, PackedArray
 
-SCORE = "rooted_residuals"
+_SCORE = "rooted_residuals"
 #: Principal directions of a level, at most: the best of 16 to 128 on val where the head's level was
 #: the only one (docs/adr/0013); with two levels 16 to 96 differ by little
 #: (docs/experiments/abstention.md).
@@ -40,12 +40,7 @@ _INT8_MAX = 127
 
 
 class Before(NamedTuple):
-    """What the network before a refit gave, which had not seen val.
-
-    Attributes:
-        train_embedding: (n, d) of pictures that it was trained on.
-        val_embedding: (m, d) of pictures that it was not.
-    """
+    """What the network before a refit gave, which had not seen val: (n, d) and (m, d)."""
 
     train_embedding: NDArray[np.floating[Any]]
     val_embedding: NDArray[np.floating[Any]]
@@ -64,15 +59,13 @@ def fit_abstention(
 
     Pictures that a network was trained on lie nearer to its directions than new ones: a network
     that was refitted on val too would refuse three times as many true pictures as it should
-    (fish_species,
-    docs/experiments/abstention.md). It is then described by train and val together, and how far new
-    pictures lie is what the network ``before`` says of val (`expected_lengths`).
+    (fish_species, docs/experiments/abstention.md). It is then described by train and val together,
+    and how far new pictures lie is what the network ``before`` says of val (`expected_lengths`).
 
     Args:
         train_embedding: (n, d), of plain views through the file that is served.
         val_embedding: (m, d), the same of the val split.
         acceptance: share of known images that is to be accepted, in (0.5, 1).
-        max_directions: of each level, see `principal_directions`.
         widths: of the embedding's levels, which add up to d; empty: one level.
         before: for a network that was trained on val too.
 
@@ -103,7 +96,7 @@ def fit_abstention(
     packed["spread"] = pack(np.where(spread > _MIN_SPREAD, spread, 1.0), "float32")
     scores = most_surprised(lengths, _unpacked(packed))
     return Abstention(
-        score=SCORE,
+        score=_SCORE,
         threshold=accepting_threshold(scores, acceptance),
         acceptance=acceptance,
         arrays=packed,
@@ -132,8 +125,7 @@ def expected_lengths(
 
     References:
         Ours; what else was tried, and how many true pictures each refused:
-        docs/experiments/abstention.md, "A
-        threshold for a network that has seen val".
+        docs/experiments/abstention.md, "A threshold for a network that has seen val".
     """
     here, there = (
         np.log(np.maximum(lengths, _MIN_SPREAD)).mean(axis=0)
@@ -173,13 +165,9 @@ def _unpacked(packed: Mapping[str, PackedArray]) -> dict[str, NDArray[np.float64
 def accepting_threshold(scores: NDArray[np.float64], acceptance: float) -> float:
     """The least score below which the next known image falls with the probability asked for.
 
-    Args:
-        scores: (m,) of val images, m > 0.
-        acceptance: in (0, 1).
-
-    Returns:
-        The ceil((m + 1) acceptance)-th smallest score, rounded up to 6 decimals; the largest, if
-        there are too few images (below 19 at 95 %) for any score to promise as much.
+    That is the ceil((m + 1) acceptance)-th smallest of m > 0 scores of val images, rounded up to 6
+    decimals; the largest, if there are too few images (below 19 at 95 %) for any score to promise
+    as much.
 
     References:
         Split conformal prediction: Papadopoulos et al. 2002, "Inductive confidence machines for
@@ -198,7 +186,6 @@ def principal_directions(centred: NDArray[np.float64], max_directions: int) -> N
 
     Args:
         centred: (n, d), columns with mean 0.
-        max_directions: most that are wanted, at least 1.
 
     Returns:
         (k, d), orthonormal; each with its largest component positive, so that the same data give
@@ -227,12 +214,7 @@ def principal_directions(centred: NDArray[np.float64], max_directions: int) -> N
 def pack(
     array: NDArray[np.floating[Any]], dtype: Literal["float32", "float16", "int8"]
 ) -> PackedArray:
-    """Numbers as a bundle holds them.
-
-    Args:
-        array: up to three dimensions, finite.
-        dtype: int8 has one scale for all numbers, that of the largest.
-    """
+    """Numbers as a bundle holds them; int8 has one scale for all, that of the largest."""
     scale = 1.0
     if dtype == "int8":
         # As float32 holds it: the last bits of a double are those of a BLAS kernel.

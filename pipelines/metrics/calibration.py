@@ -1,7 +1,6 @@
 """How sure a model may say that it is, and from which probability on it says yes.
 
-Both are chosen on the val split, for the file that is served; the test split measures them. Pure
-functions on arrays; called by `export` and `evaluate`.
+Both are chosen on the val split, for the file that is served; the test split measures them.
 """
 
 from __future__ import annotations
@@ -22,22 +21,6 @@ _DECIMALS = 6
 _TOLERANCE = 1e-9
 
 
-def negative_log_likelihood(
-    logits: NDArray[np.floating[Any]],
-    class_index: NDArray[np.integer[Any]],
-    temperature: float = 1.0,
-) -> float:
-    """Mean of minus the log of the probability of the true class; at least 0.
-
-    Args:
-        logits: (n, c).
-        class_index: (n,) true classes.
-        temperature: > 0; logits are divided by it.
-    """
-    scaled = logits.astype(np.float64) / temperature
-    return float(np.mean(_log_sum_exp(scaled) - _of_class(scaled, class_index)))
-
-
 def fit_temperature(
     logits: NDArray[np.floating[Any]], class_index: NDArray[np.integer[Any]]
 ) -> float:
@@ -52,7 +35,6 @@ def fit_temperature(
 
     Args:
         logits: (n, c) of the val split, from the file that is served.
-        class_index: (n,) true classes.
 
     Returns:
         In [0.05, 20], with 6 decimals.
@@ -70,11 +52,13 @@ def fit_temperature(
             f"Train with a lower learning_rate, or raise val_fraction."
         )
     wide = logits.astype(np.float64)
-    true = float(_of_class(wide, class_index).sum())
+    true = float(wide[np.arange(len(wide)), class_index].sum())
 
     def slope(inverse: float) -> float:
         scaled = inverse * wide
-        shares = np.exp(scaled - _log_sum_exp(scaled)[:, np.newaxis])
+        top = scaled.max(axis=1)
+        log_sums = top + np.log(np.exp(scaled - top[:, np.newaxis]).sum(axis=1))
+        shares = np.exp(scaled - log_sums[:, np.newaxis])
         return float(np.sum(shares * wide)) - true + (inverse - 1)
 
     low, high = 1 / MAX_TEMPERATURE, 1 / MIN_TEMPERATURE
@@ -143,9 +127,7 @@ def measured(
     """What a threshold reaches on some images; None where it is not defined.
 
     Args:
-        threshold: in [0, 1]; a probability that reaches it is a yes.
-        probabilities: (n,) of the label.
-        is_positive: (n,) whether the image has the label.
+        threshold: in [0, 1]; a probability of the label that reaches it is a yes.
     """
     says_yes = probabilities >= threshold
     n_positive = int(is_positive.sum())
@@ -157,16 +139,3 @@ def measured(
         "n_positive": n_positive,
         "n_negative": n_negative,
     }
-
-
-def _of_class(
-    values: NDArray[np.float64], class_index: NDArray[np.integer[Any]]
-) -> NDArray[np.float64]:
-    result: NDArray[np.float64] = values[np.arange(len(values)), class_index]
-    return result
-
-
-def _log_sum_exp(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    top = values.max(axis=1)
-    result: NDArray[np.float64] = top + np.log(np.exp(values - top[:, np.newaxis]).sum(axis=1))
-    return result

@@ -1,6 +1,6 @@
 """The metrics of a set of answers with their intervals, as they stand in metrics.json and bundles.
 
-Called by `evaluate` and `validate`; the bootstrap itself is `pipelines.metrics.intervals`.
+The bootstrap itself is `pipelines.metrics.intervals`, whose names for arrays are those here.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 
 from pipelines.metrics.calibration import measured
 from pipelines.metrics.classification import (
-    DECIMALS,
     brier_scores,
     expected_calibration_error,
     reliability_bins,
@@ -33,6 +32,7 @@ from pipelines.metrics.intervals import (
     recalls,
     resampled,
     roc_auc,
+    rounded_interval,
     specificities,
 )
 from pipelines.serving.bundle import Bundle
@@ -52,12 +52,7 @@ _BRIER = (0.0, 2.0)
 
 @dataclass(frozen=True, slots=True)
 class Certainty:
-    """How sure the figures are: bootstrap by group.
-
-    Attributes:
-        intervals: by precision and metric.
-        paired: int8 against fp32 on the same resamples.
-    """
+    """How sure the figures of each precision are, and of int8 against fp32, by metric."""
 
     intervals: dict[Precision, dict[str, Interval]]
     paired: dict[str, Interval]
@@ -74,12 +69,6 @@ def metric_intervals(
 
     Beside each metric, ``precision.<label>``, ``recall.<label>``, ``specificity.<label>`` and
     ``roc_auc_ovr.<label>`` stand for each label.
-
-    Args:
-        class_index: (n,) true classes.
-        probabilities: (n, c), rows add up to 1.
-        labels: c labels, in the order of the columns.
-        bins: of the expected calibration error.
     """
     counts = resampled(draws, class_index, probabilities.argmax(axis=1), len(labels))
     found = {name: of_counts(draws, counts, metric)[0] for name, metric in _OF_COUNTS.items()}
@@ -97,17 +86,7 @@ def metric_intervals(
 def paired_intervals(
     draws: Draws, class_index: NDArray[np.int64], a: NDArray[Any], b: NDArray[Any], n_classes: int
 ) -> dict[str, Interval]:
-    """How two sets of answers to the same images differ, on the same resamples.
-
-    Args:
-        class_index: (n,) true classes.
-        a: (n,) answers.
-        b: (n,) other answers.
-        n_classes: classes that there are.
-
-    Returns:
-        ``accuracy_drop`` and ``macro_f1_drop`` from ``a`` to ``b``, and ``agreement``.
-    """
+    """``accuracy_drop``, ``macro_f1_drop`` from (n,) answers ``a`` to ``b``, and ``agreement``."""
     return _defined(
         {
             "accuracy_drop": paired(draws, class_index, a, b, n_classes, accuracies),
@@ -128,62 +107,40 @@ def served_metrics(
 
     Args:
         bundle: what was chosen on val.
-        class_index: (n,) true classes of the test split.
-        logits: (n, c) of the served file.
+        logits: (n, c) of the served file for the test split.
         is_refused: (n,) whether the abstention refuses an image; None where there is none.
-        bins: of the expected calibration error.
     """
     before, after = softmax(logits), softmax(logits, bundle.temperature)
+    ece_before, ece_after = (
+        expected_calibration_error(reliability_bins(class_index, each, bins))
+        for each in (before, after)
+    )
+    points = {}
+    for label, chosen in bundle.operating_points.items():
+        index = bundle.labels.index(label)
+        points[label] = {
+            **measured(chosen.threshold, after[:, index], class_index == index),
+            "min_specificity": chosen.min_specificity,
+        }
+    abstention = None
+    if bundle.abstention is not None and is_refused is not None:
+        accepted = (after.argmax(axis=1) == class_index)[~is_refused]
+        abstention = {
+            "acceptance": bundle.abstention.acceptance,
+            "threshold": bundle.abstention.threshold,
+            "refused": float(is_refused.mean()),
+            "accuracy_of_accepted": float(accepted.mean()) if len(accepted) else None,
+        }
     return {
         "calibration": {
             "temperature": bundle.temperature,
-            "ece_before": _ece(class_index, before, bins),
-            "ece_after": _ece(class_index, after, bins),
+            "ece_before": ece_before,
+            "ece_after": ece_after,
             "brier_before": float(brier_scores(class_index, before).mean()),
             "brier_after": float(brier_scores(class_index, after).mean()),
         },
-        "operating_points": {
-            label: _on_test(bundle, label, class_index, after) for label in bundle.operating_points
-        },
-        "abstention": _abstention(bundle, class_index, after, is_refused),
-    }
-
-
-def _ece(
-    class_index: NDArray[np.integer[Any]], probabilities: NDArray[np.float32], bins: int
-) -> float:
-    return expected_calibration_error(reliability_bins(class_index, probabilities, bins))
-
-
-def _on_test(
-    bundle: Bundle,
-    label: str,
-    class_index: NDArray[np.integer[Any]],
-    probabilities: NDArray[np.float32],
-) -> dict[str, float | int | None]:
-    chosen = bundle.operating_points[label]
-    index = bundle.labels.index(label)
-    return {
-        **measured(chosen.threshold, probabilities[:, index], class_index == index),
-        "min_specificity": chosen.min_specificity,
-    }
-
-
-def _abstention(
-    bundle: Bundle,
-    class_index: NDArray[np.integer[Any]],
-    probabilities: NDArray[np.float32],
-    is_refused: NDArray[np.bool_] | None,
-) -> dict[str, float | None] | None:
-    if bundle.abstention is None or is_refused is None:
-        return None
-    is_right = probabilities.argmax(axis=1) == class_index
-    accepted = is_right[~is_refused]
-    return {
-        "acceptance": bundle.abstention.acceptance,
-        "threshold": bundle.abstention.threshold,
-        "refused": float(is_refused.mean()),
-        "accuracy_of_accepted": float(accepted.mean()) if len(accepted) else None,
+        "operating_points": points,
+        "abstention": abstention,
     }
 
 
@@ -200,9 +157,7 @@ def trust_intervals(
     ``refused`` and ``accuracy_of_accepted`` where there is an abstention.
 
     Args:
-        class_index: (n,) true classes.
         probabilities: (n, c) of the served file.
-        bundle: holds the operating points.
         is_refused: (n,) whether the abstention refuses; None without one.
     """
     found: dict[str, Interval | None] = {}
@@ -243,15 +198,6 @@ def _bounds(intervals: Mapping[str, Interval]) -> dict[str, float]:
         for name, interval in intervals.items()
         for end in ("low", "high")
     }
-
-
-def rounded_interval(interval: Interval) -> Interval:
-    """An interval as it is written."""
-    # Adding 0.0 turns -0.0 into 0.0.
-    value, low, high = (
-        round(each, DECIMALS) + 0.0 for each in (interval.value, interval.low, interval.high)
-    )
-    return Interval(value=value, low=low, high=high)
 
 
 def _defined(found: Mapping[str, Interval | None]) -> dict[str, Interval]:

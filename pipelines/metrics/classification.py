@@ -2,7 +2,8 @@
 
 scikit-learn's definitions, and scikit-learn's code where a call is rare; `accuracy` and `macro_f1`
 are NumPy because `train` asks for them every epoch and scikit-learn takes a second to import.
-Files are the stages' business. Called by `train`, `export`, `evaluate` and the plots.
+Throughout, ``class_index`` is (n,) true classes, ``predicted`` (n,) answers, and ``probabilities``
+(n, c), with rows that add up to 1.
 """
 
 from __future__ import annotations
@@ -23,12 +24,7 @@ DECIMALS = 6
 
 
 def accuracy(class_index: NDArray[np.integer[Any]], predicted: NDArray[np.integer[Any]]) -> float:
-    """Share of right answers, in [0, 1].
-
-    Args:
-        class_index: (n,) true classes, n > 0.
-        predicted: (n,) answers.
-    """
+    """Share of right answers, in [0, 1]."""
     return float(np.mean(np.asarray(class_index) == np.asarray(predicted)))
 
 
@@ -37,15 +33,8 @@ def macro_f1(
 ) -> float:
     """Mean over the classes of the F1 score, in [0, 1].
 
-    A class that is neither present nor ever answered does not count, as in scikit-learn.
-
-    Args:
-        class_index: (n,) true classes, n > 0.
-        predicted: (n,) answers.
-        n_classes: classes that there are.
-
-    References:
-        scikit-learn, ``sklearn.metrics.f1_score`` with ``average="macro"``.
+    A class that is neither present nor ever answered does not count, as in scikit-learn's
+    ``f1_score`` with ``average="macro"``.
     """
     counts = confusion_counts(class_index, predicted, n_classes)
     right = np.diag(counts).astype(np.float64)
@@ -57,16 +46,7 @@ def macro_f1(
 def confusion_counts(
     class_index: NDArray[np.integer[Any]], predicted: NDArray[np.integer[Any]], n_classes: int
 ) -> NDArray[np.int64]:
-    """How often each class (row) was answered as each class (column).
-
-    Args:
-        class_index: (n,) true classes.
-        predicted: (n,) answers.
-        n_classes: c.
-
-    Returns:
-        (c, c) counts that add up to n.
-    """
+    """(c, c) how often each class (row) was answered as each class (column)."""
     cells = np.asarray(class_index, np.int64) * n_classes + np.asarray(predicted, np.int64)
     counts: NDArray[np.int64] = np.bincount(cells, minlength=n_classes**2).astype(np.int64)
     return counts.reshape(n_classes, n_classes)
@@ -74,13 +54,7 @@ def confusion_counts(
 
 @dataclass(frozen=True, slots=True)
 class ReliabilityBin:
-    """The answers whose probability lies in one bin.
-
-    Attributes:
-        n: how many there are.
-        probability: mean probability of the answered label, in [0, 1].
-        accuracy: share of them that are right, in [0, 1].
-    """
+    """The n answers of a bin: their mean probability, and the share that is right, in [0, 1]."""
 
     n: int
     probability: float
@@ -92,10 +66,7 @@ def reliability_bins(
 ) -> list[ReliabilityBin]:
     """Said against true, in equally wide bins of the answer's probability; empty bins left out.
 
-    Args:
-        class_index: (n,) true classes.
-        probabilities: (n, c), rows add up to 1.
-        bins: equal divisions of [0, 1]; a bin holds its upper edge.
+    A bin holds its upper edge.
 
     References:
         Guo et al. 2017, "On calibration of modern neural networks", section 2.
@@ -129,10 +100,6 @@ def brier_scores(
 
     Their mean is the Brier score.
 
-    Args:
-        class_index: (n,) true classes.
-        probabilities: (n, c), rows add up to 1.
-
     References:
         Brier 1950, "Verification of forecasts expressed in terms of probability", equation 2.
     """
@@ -155,16 +122,11 @@ def classification_metrics(
     its macro mean needs every class present, as in scikit-learn.
 
     Args:
-        class_index: (n,) true classes, in [0, c).
-        probabilities: (n, c), rows add up to 1.
         labels: c labels, in the order of the columns.
         bins: of the expected calibration error.
 
     Raises:
         DataError: if there is no answer, or a probability is not finite.
-
-    References:
-        scikit-learn 1.7, ``sklearn.metrics``.
     """
     from sklearn.metrics import log_loss
 
@@ -232,24 +194,14 @@ def _roc_auc(
 
 
 def agreement(logits_a: NDArray[np.floating[Any]], logits_b: NDArray[np.floating[Any]]) -> float:
-    """Share of images for which two models give the same answer, in [0, 1].
-
-    Args:
-        logits_a: (n, c), n > 0.
-        logits_b: (n, c), of the same images.
-    """
+    """Share of images for which (n, c) logits of two models give the same answer, in [0, 1]."""
     return float(np.mean(logits_a.argmax(axis=1) == logits_b.argmax(axis=1)))
 
 
 def sqnr_db(reference: NDArray[np.floating[Any]], other: NDArray[np.floating[Any]]) -> float:
     """Power of a signal over the power of the error in a copy of it, in dB.
 
-    Args:
-        reference: any shape.
-        other: the same shape.
-
-    Returns:
-        Infinity for an exact copy, minus infinity for a copy of silence that is not silent.
+    Infinity for an exact copy, minus infinity for a copy of silence that is not silent.
 
     References:
         Signal-to-quantisation-noise ratio: Bennett 1948, "Spectra of quantized signals".

@@ -1,16 +1,12 @@
-"""Resamples of whole groups, drawn once, and the metrics of many sets of answers at once.
-
-A metric needs of each class how often it was answered rightly, was there, and was answered: 3 c
-numbers a resample, summed by one matrix product, where a confusion matrix has c². Values lie in
-[0, 1] and are NaN where they are not defined. `pipelines.metrics.classification` has the same of
-one matrix, `pipelines.metrics.intervals` says what resamples are for. Pure NumPy.
-
-How sure a figure is: 95 % percentile bootstrap intervals, by resampling whole groups.
+"""How sure a figure is: 95 % percentile bootstrap intervals, by resampling whole groups.
 
 Images of one group (a patient, a plant, a video) err together, so the group is what is drawn, with
-replacement, and all its images come along. A metric that rests on sums (counts of a confusion
-matrix, bins, means) is summed once by group and needs no second look at the images; any other goes
-through `by_indices`. Pure NumPy. Called by `audit`, `export`, `evaluate`, `compare`, `validate`.
+replacement, and all its images come along. Every metric here rests on sums over the images (counts
+of a confusion matrix, bins, means, weights of a sorted list), so that many resamples are done at
+once. A confusion matrix is held as 3 c numbers a resample, not c²: of each class how often it was
+answered rightly, was there, and was answered. Values are NaN where they are not defined.
+Throughout, ``class_index`` is (n,) true classes, ``predicted`` (n,) answers, and ``probabilities``
+(n, c), with rows that add up to 1; n is above 0.
 
 What these intervals do not say: with few groups they are too narrow (of 8 groups they held the true
 figure in 80 % of 1,000 simulated trials, of 20 in 93 %, of 60 in 95 %), and where every answer is
@@ -34,87 +30,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import DataError
+from pipelines.metrics.classification import rounded
 from pipelines.serving.trust import Interval
 
 Floats = NDArray[np.float64]
+Integers = NDArray[np.integer[Any]]
 
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """r confusion matrices of c classes, in short.
-
-    Attributes:
-        right: (r, c) images of a class that were answered with it: the diagonal.
-        present: (r, c) images of a class: sums of rows.
-        answered: (r, c) images that were answered with a class: sums of columns.
-    """
-
-    right: Floats
-    present: Floats
-    answered: Floats
-
-
-OfCounts = Callable[[Counts], Floats]
-
-
-def accuracies(counts: Counts) -> Floats:
-    """(r,) share of right answers."""
-    return ratio(counts.right.sum(axis=1), counts.present.sum(axis=1))
-
-
-def macro_f1s(counts: Counts) -> Floats:
-    """(r,) mean F1 over the classes that are present or answered, as `metrics.macro_f1`."""
-    return _mean_defined(ratio(2 * counts.right, counts.answered + counts.present))
-
-
-def balanced_accuracies(counts: Counts) -> Floats:
-    """(r,) mean recall over the classes that are present."""
-    return _mean_defined(recalls(counts))
-
-
-def recalls(counts: Counts) -> Floats:
-    """(r, c) share of a class's images that are answered with it."""
-    return ratio(counts.right, counts.present)
-
-
-def precisions(counts: Counts) -> Floats:
-    """(r, c) share of the answers of a class that are right."""
-    return ratio(counts.right, counts.answered)
-
-
-def specificities(counts: Counts) -> Floats:
-    """(r, c) share of the other classes' images that are not answered with a class."""
-    others = counts.present.sum(axis=1, keepdims=True) - counts.present
-    return ratio(others - (counts.answered - counts.right), others)
-
-
-def ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
-    """One over the other; NaN where the other is 0.
-
-    Args:
-        part: any shape.
-        whole: the same shape, at least 0.
-    """
-    parts = np.asarray(part, np.float64)
-    found: Floats = np.full(parts.shape, np.nan)
-    np.divide(parts, np.asarray(whole, np.float64), out=found, where=np.asarray(whole) > 0)
-    return found
-
-
-def _mean_defined(values: Floats) -> Floats:
-    defined = np.isfinite(values)
-    return ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
-
-
-# -- resamples ------------------------------------------------------------------------------------
+SHARE = (0.0, 1.0)
+DIFFERENCE = (-1.0, 1.0)
 #: Keeps these draws apart from others of the same seed.
 _STREAM = 0x1A7E
 #: Cells of the table of draws that are made at a time: 32 MB.
-CELLS = 4_000_000
+_CELLS = 4_000_000
+#: Per cent of the resamples below `Interval.low` and above `Interval.high`.
+_TAIL = 2.5
 
-Integers = NDArray[np.integer[Any]]
 
-
+# -- resamples ------------------------------------------------------------------------------------
 @dataclass(frozen=True, slots=True)
 class Draws:
     """Which groups are in which resample; drawn once, used for every metric of the same images.
@@ -134,9 +66,8 @@ def draw(groups: Sequence[str] | NDArray[Any], resamples: int, seed: int) -> Dra
     """Resamples of whole groups, with replacement; what the groups are called does not matter.
 
     Args:
-        groups: (n,) group of each image, n > 0.
+        groups: (n,) group of each image.
         resamples: r, e.g. 2000.
-        seed: of params.yaml.
 
     Raises:
         DataError: if there is no image.
@@ -149,7 +80,7 @@ def draw(groups: Sequence[str] | NDArray[Any], resamples: int, seed: int) -> Dra
     g = len(first)
     rng = np.random.default_rng([seed, _STREAM])
     times = np.empty((resamples, g), np.uint16)
-    step = max(1, CELLS // g)
+    step = max(1, _CELLS // g)
     for start in range(0, resamples, step):
         rows = min(step, resamples - start)
         drawn = rng.integers(g, size=(rows, g)) + g * np.arange(rows)[:, np.newaxis]
@@ -157,82 +88,153 @@ def draw(groups: Sequence[str] | NDArray[Any], resamples: int, seed: int) -> Dra
     return Draws(rank[inverse.reshape(-1)], g, times)
 
 
-def resampled(draws: Draws, class_index: Integers, predicted: Integers, n_classes: int) -> Counts:
-    """(1 + r, c) counts: of the images themselves, then of each resample.
-
-    Args:
-        class_index: (n,) true classes.
-        predicted: (n,) answers.
-        n_classes: c.
-    """
-    true, answers = np.asarray(class_index), np.asarray(predicted)
-    right = true == answers
-    return Counts(
-        right=_summed(draws, draws.place[right], true[right], n_classes),
-        present=_summed(draws, draws.place, true, n_classes),
-        answered=_summed(draws, draws.place, answers, n_classes),
-    )
-
-
-def _summed(draws: Draws, place: Integers, classes: Integers, c: int) -> Floats:
-    """(1 + r, c) how many of some images, given by group and class, are in each resample."""
-    cells = np.bincount(place * c + classes.astype(np.int64), minlength=draws.n_groups * c)
-    return _resampled_sums(draws, cells.reshape(draws.n_groups, c).astype(np.float64))
-
-
-def rows_summed(draws: Draws, rows: NDArray[Any]) -> Floats:
-    """(1 + r, k) sums of rows: of the images themselves, then of each resample.
-
-    Args:
-        rows: (n, k).
-    """
+def _rows_summed(draws: Draws, rows: NDArray[Any]) -> Floats:
+    """(1 + r, k) sums of (n, k) rows: of the images themselves, then of each resample."""
     by_group = np.zeros((draws.n_groups, rows.shape[1]))
     np.add.at(by_group, draws.place, rows)
-    return _resampled_sums(draws, by_group)
+    return _groups_summed(draws, by_group)
 
 
-def _resampled_sums(draws: Draws, by_group: Floats) -> Floats:
+def _groups_summed(draws: Draws, by_group: Floats) -> Floats:
     found = np.empty((1 + len(draws.times), by_group.shape[1]))
     found[0] = by_group.sum(axis=0)
-    step = max(1, CELLS // draws.n_groups)
+    step = max(1, _CELLS // draws.n_groups)
     for start in range(0, len(draws.times), step):
         times = draws.times[start : start + step]
         found[1 + start : 1 + start + len(times)] = times.astype(np.float64) @ by_group
     return found
 
 
-# -- intervals ------------------------------------------------------------------------------------
-#: Per cent of the resamples below `Interval.low` and above `Interval.high`.
-_TAIL = 2.5
-#: (r, k) sums -> (r,) metric; NaN where it is not defined.
-OfSums = Callable[[Floats], Floats]
-
-SHARE = (0.0, 1.0)
-DIFFERENCE = (-1.0, 1.0)
-
-
-# -- from sums ------------------------------------------------------------------------------------
-def by_sums(
-    draws: Draws, rows: NDArray[Any], metric: OfSums, bounds: tuple[float, float] = SHARE
-) -> Interval | None:
-    """A metric of sums over the images, with its interval.
-
-    Resamples in which it is not defined (a label that was not drawn) do not count.
+def _interval(draws: Draws, values: Floats, bounds: tuple[float, float] = SHARE) -> Interval | None:
+    """The middle 95 % of a metric's resamples; None where the images themselves do not define it.
 
     Args:
-        rows: (n, k), one a image.
-        metric: (r, k) sums over the images -> (r,) values.
-        bounds: all that the metric can be; the interval where there is one group only.
-
-    Returns:
-        None where the metric is not defined on the images themselves.
+        values: (1 + r,) of the images themselves and of each resample; those in which it is not
+            defined (a label that was not drawn) do not count.
+        bounds: all that the metric can be: the interval of one group, and where no resample counts.
     """
-    table = np.asarray(rows, np.float64)
-    by_group = np.zeros((draws.n_groups, table.shape[1]))
-    np.add.at(by_group, draws.place, table)
-    return _interval(draws, by_group, metric, bounds)
+    value, found = float(values[0]), values[1:]
+    if not np.isfinite(value):
+        return None
+    defined = found[np.isfinite(found)]
+    if draws.n_groups == 1 or not len(defined):
+        return Interval(value=value, low=bounds[0], high=bounds[1])
+    low, high = np.percentile(defined, [_TAIL, 100 - _TAIL])
+    return Interval(value=value, low=float(low), high=float(high))
 
 
+def rounded_interval(interval: Interval) -> Interval:
+    """An interval as it is written."""
+    return Interval.model_validate(rounded(interval.model_dump()))
+
+
+def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:
+    """One over the other, which is at least 0 and of the same shape; NaN where it is 0."""
+    parts = np.asarray(part, np.float64)
+    found: Floats = np.full(parts.shape, np.nan)
+    np.divide(parts, np.asarray(whole, np.float64), out=found, where=np.asarray(whole) > 0)
+    return found
+
+
+# -- of confusion matrices ------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """r confusion matrices of c classes, in short.
+
+    Attributes:
+        right: (r, c) images of a class that were answered with it: the diagonal.
+        present: (r, c) images of a class: sums of rows.
+        answered: (r, c) images that were answered with a class: sums of columns.
+    """
+
+    right: Floats
+    present: Floats
+    answered: Floats
+
+
+def resampled(draws: Draws, class_index: Integers, predicted: Integers, n_classes: int) -> Counts:
+    """(1 + r, c) counts: of the images themselves, then of each resample."""
+    true, answers = np.asarray(class_index), np.asarray(predicted)
+
+    def summed(place: Integers, classes: Integers) -> Floats:
+        cells = place * n_classes + classes.astype(np.int64)
+        counts = np.bincount(cells, minlength=draws.n_groups * n_classes)
+        by_group = counts.reshape(draws.n_groups, n_classes).astype(np.float64)
+        return _groups_summed(draws, by_group)
+
+    right = true == answers
+    return Counts(
+        right=summed(draws.place[right], true[right]),
+        present=summed(draws.place, true),
+        answered=summed(draws.place, answers),
+    )
+
+
+OfCounts = Callable[[Counts], Floats]
+
+
+def accuracies(counts: Counts) -> Floats:
+    """(r,) share of right answers."""
+    return _ratio(counts.right.sum(axis=1), counts.present.sum(axis=1))
+
+
+def macro_f1s(counts: Counts) -> Floats:
+    """(r,) mean F1 over the classes that are present or answered, as `classification.macro_f1`."""
+    return _mean_defined(_ratio(2 * counts.right, counts.answered + counts.present))
+
+
+def balanced_accuracies(counts: Counts) -> Floats:
+    """(r,) mean recall over the classes that are present."""
+    return _mean_defined(recalls(counts))
+
+
+def recalls(counts: Counts) -> Floats:
+    """(r, c) share of a class's images that are answered with it."""
+    return _ratio(counts.right, counts.present)
+
+
+def precisions(counts: Counts) -> Floats:
+    """(r, c) share of the answers of a class that are right."""
+    return _ratio(counts.right, counts.answered)
+
+
+def specificities(counts: Counts) -> Floats:
+    """(r, c) share of the other classes' images that are not answered with a class."""
+    others = counts.present.sum(axis=1, keepdims=True) - counts.present
+    return _ratio(others - (counts.answered - counts.right), others)
+
+
+def _mean_defined(values: Floats) -> Floats:
+    defined = np.isfinite(values)
+    return _ratio(np.where(defined, values, 0.0).sum(axis=-1), defined.sum(axis=-1))
+
+
+def by_counts(
+    draws: Draws, class_index: Integers, predicted: Integers, n_classes: int, metric: OfCounts
+) -> Interval | None:
+    """A metric that gives one value of a confusion matrix, e.g. `macro_f1s`, with its interval."""
+    return of_counts(draws, resampled(draws, class_index, predicted, n_classes), metric)[0]
+
+
+def of_counts(draws: Draws, counts: Counts, metric: OfCounts) -> list[Interval | None]:
+    """A metric for each class, or one alone, with its intervals, of what `resampled` gave."""
+    values = metric(counts)
+    table = values.reshape(len(values), -1)
+    return [_interval(draws, column) for column in table.T]
+
+
+def paired(
+    draws: Draws, class_index: Integers, a: Integers, b: Integers, n_classes: int, metric: OfCounts
+) -> Interval | None:
+    """By how much the metric of (n,) answers ``a`` lies above that of ``b``, on the same images.
+
+    Both are taken on the same resamples, so what makes an image hard for both cancels out.
+    """
+    of_a, of_b = (metric(resampled(draws, class_index, each, n_classes)) for each in (a, b))
+    return _interval(draws, of_a - of_b, DIFFERENCE)
+
+
+# -- of means and bins ----------------------------------------------------------------------------
 def by_mean(
     draws: Draws, values: NDArray[Any], bounds: tuple[float, float] = SHARE
 ) -> Interval | None:
@@ -240,15 +242,15 @@ def by_mean(
 
     Args:
         values: (n,); NaN for images that do not count, e.g. those without the label.
-        bounds: as in `by_sums`.
+        bounds: all that the mean can be.
 
     Returns:
         None where no image counts.
     """
     wide = np.asarray(values, np.float64)
     counts = np.isfinite(wide)
-    rows = np.stack([np.where(counts, wide, 0.0), counts], axis=1)
-    return by_sums(draws, rows, lambda sums: ratio(sums[:, 0], sums[:, 1]), bounds)
+    sums = _rows_summed(draws, np.stack([np.where(counts, wide, 0.0), counts], axis=1))
+    return _interval(draws, _ratio(sums[:, 0], sums[:, 1]), bounds)
 
 
 def by_shares(draws: Draws, part: NDArray[Any], whole: NDArray[Any]) -> list[Interval | None]:
@@ -258,76 +260,17 @@ def by_shares(draws: Draws, part: NDArray[Any], whole: NDArray[Any]) -> list[Int
         part: (n, k) whether an image is counted as hit.
         whole: (n, k) whether it counts at all.
     """
-    shares = ratio(rows_summed(draws, part & whole), rows_summed(draws, whole))
-    return [_of_column(draws, column, SHARE) for column in shares.T]
-
-
-def by_counts(
-    draws: Draws, class_index: Integers, predicted: Integers, n_classes: int, metric: OfCounts
-) -> Interval | None:
-    """A metric of the confusion matrix, with its interval.
-
-    Args:
-        class_index: (n,) true classes.
-        predicted: (n,) answers.
-        n_classes: c.
-        metric: of pipelines.metrics.intervals that gives one value, e.g. `macro_f1s`.
-
-    Returns:
-        None where the metric is not defined on the images themselves.
-    """
-    counts = resampled(draws, class_index, predicted, n_classes)
-    return of_counts(draws, counts, metric)[0]
-
-
-def of_counts(
-    draws: Draws, counts: Counts, metric: OfCounts, bounds: tuple[float, float] = SHARE
-) -> list[Interval | None]:
-    """A metric of the confusion matrix for each class, or one alone, with its intervals.
-
-    Args:
-        counts: of `resampled`.
-        metric: of pipelines.metrics.intervals.
-        bounds: as in `by_sums`.
-    """
-    values = metric(counts)
-    table = values.reshape(len(values), -1)
-    return [_of_column(draws, column, bounds) for column in table.T]
-
-
-def paired(
-    draws: Draws, class_index: Integers, a: Integers, b: Integers, n_classes: int, metric: OfCounts
-) -> Interval | None:
-    """By how much the metric of answers ``a`` lies above that of ``b``, on the same images.
-
-    Both are taken on the same resamples, so what makes an image hard for both cancels out.
-
-    Args:
-        class_index: (n,) true classes.
-        a: (n,) answers.
-        b: (n,) other answers.
-        n_classes: c.
-        metric: as in `by_counts`.
-
-    Returns:
-        None where the metric is not defined for one of them.
-    """
-    of_a, of_b = (metric(resampled(draws, class_index, each, n_classes)) for each in (a, b))
-    return _of_column(draws, of_a - of_b, DIFFERENCE)
+    shares = _ratio(_rows_summed(draws, part & whole), _rows_summed(draws, whole))
+    return [_interval(draws, column) for column in shares.T]
 
 
 def ece(
     draws: Draws, class_index: Integers, probabilities: NDArray[np.floating[Any]], bins: int
 ) -> Interval | None:
-    """Expected calibration error, with its interval; bins as in `metrics.reliability_bins`.
+    """Expected calibration error, with its interval; bins are those of `reliability_bins`.
 
     A resample's error is on average larger than that of the images themselves, because the gaps are
     counted without sign: the interval leans upwards and may even lie above the value.
-
-    Args:
-        class_index: (n,) true classes.
-        probabilities: (n, c), rows add up to 1.
-        bins: equal divisions of [0, 1].
     """
     said = probabilities.max(axis=1).astype(np.float64)
     right = probabilities.argmax(axis=1) == class_index
@@ -335,78 +278,8 @@ def ece(
     rows = np.zeros((len(said), bins + 1))
     rows[np.arange(len(said)), place] = right - said
     rows[:, bins] = 1
-    return by_sums(draws, rows, lambda sums: np.abs(sums[:, :-1]).sum(axis=1) / sums[:, -1])
-
-
-# -- from the images ------------------------------------------------------------------------------
-def by_indices(
-    draws: Draws,
-    metric: Callable[[NDArray[np.int64]], float | None],
-    bounds: tuple[float, float] = SHARE,
-) -> Interval | None:
-    """Any metric, with its interval; asked once a resample, so give it something quick.
-
-    Args:
-        draws: of these images; take fewer resamples where the metric is slow.
-        metric: (m,) numbers of images, some several times -> value; None or NaN where undefined.
-        bounds: as in `by_sums`.
-
-    Returns:
-        None where the metric is not defined on the images themselves.
-    """
-    n = len(draws.place)
-    value = metric(np.arange(n))
-    if value is None or not np.isfinite(value):
-        return None
-    if draws.n_groups == 1:
-        return Interval(value=float(value), low=bounds[0], high=bounds[1])
-    found = np.empty(len(draws.times))
-    for number, times in enumerate(draws.times):
-        answer = metric(np.repeat(np.arange(n), times[draws.place]))
-        found[number] = np.nan if answer is None else answer
-    return percentiles(float(value), found, bounds)
-
-
-# -- inside ---------------------------------------------------------------------------------------
-def _of_column(draws: Draws, values: Floats, bounds: tuple[float, float]) -> Interval | None:
-    """(1 + r,) a metric of the images themselves and of each resample, as an interval."""
-    value = float(values[0])
-    if not np.isfinite(value):
-        return None
-    if draws.n_groups == 1:
-        return Interval(value=value, low=bounds[0], high=bounds[1])
-    return percentiles(value, values[1:], bounds)
-
-
-def _interval(
-    draws: Draws, by_group: Floats, metric: OfSums, bounds: tuple[float, float]
-) -> Interval | None:
-    value = float(metric(by_group.sum(axis=0, keepdims=True))[0])
-    if not np.isfinite(value):
-        return None
-    if draws.n_groups == 1:
-        return Interval(value=value, low=bounds[0], high=bounds[1])
-    step = max(1, CELLS // draws.n_groups)
-    found = [
-        metric(draws.times[start : start + step].astype(np.float64) @ by_group)
-        for start in range(0, len(draws.times), step)
-    ]
-    return percentiles(value, np.concatenate(found), bounds)
-
-
-def percentiles(value: float, found: Floats, bounds: tuple[float, float]) -> Interval:
-    """The middle 95 % of resampled values.
-
-    Args:
-        value: on the images themselves.
-        found: (r,) on the resamples; NaN where it is not defined.
-        bounds: given where it is defined on none.
-    """
-    defined = found[np.isfinite(found)]
-    if not len(defined):
-        return Interval(value=value, low=bounds[0], high=bounds[1])
-    low, high = np.percentile(defined, [_TAIL, 100 - _TAIL])
-    return Interval(value=value, low=float(low), high=float(high))
+    sums = _rows_summed(draws, rows)
+    return _interval(draws, np.abs(sums[:, :-1]).sum(axis=1) / sums[:, -1])
 
 
 # -- areas under curves ---------------------------------------------------------------------------
@@ -423,10 +296,6 @@ def roc_auc(draws: Draws, class_index: NDArray[Any], probabilities: NDArray[Any]
 
     A resample only changes how often an image counts, so images are sorted once and weighted.
 
-    Args:
-        class_index: (n,) true classes.
-        probabilities: (n, c).
-
     Returns:
         The mean over the classes, None unless each class is there and is not alone (as in
         `metrics.classification.classification_metrics`); and (c) by class, None where it is not.
@@ -441,18 +310,7 @@ def roc_auc(draws: Draws, class_index: NDArray[Any], probabilities: NDArray[Any]
     else:
         columns = [_areas(draws, class_index == k, probabilities[:, k]) for k in range(c)]
         table = np.stack(columns, axis=1)  # (1 + r, c), the images themselves first
-    return _area_interval(draws, table.mean(axis=1)), [
-        _area_interval(draws, column) for column in table.T
-    ]
-
-
-def _area_interval(draws: Draws, areas: Floats) -> Interval | None:
-    value = float(areas[0])
-    if not np.isfinite(value):
-        return None
-    if draws.n_groups == 1:
-        return Interval(value=value, low=SHARE[0], high=SHARE[1])
-    return percentiles(value, areas[1:], SHARE)
+    return _interval(draws, table.mean(axis=1)), [_interval(draws, column) for column in table.T]
 
 
 def _all_areas(draws: Draws, class_index: NDArray[Any], probabilities: NDArray[Any]) -> Floats:
@@ -479,7 +337,7 @@ def _all_areas(draws: Draws, class_index: NDArray[Any], probabilities: NDArray[A
     present = np.zeros((draws.n_groups, c), np.float32)
     np.add.at(present, (draws.place, true), 1)
     yes = (every @ present).astype(np.float64)
-    return ratio(in_order, yes * (yes.sum(axis=1, keepdims=True) - yes))
+    return _ratio(in_order, yes * (yes.sum(axis=1, keepdims=True) - yes))
 
 
 def _areas(draws: Draws, is_positive: NDArray[np.bool_], scores: NDArray[Any]) -> Floats:
@@ -501,4 +359,4 @@ def _weighted(weights: Floats, positive: Floats, ties: NDArray[np.intp]) -> Floa
     yes = np.add.reduceat(weights * positive, ties, axis=1)
     no = np.add.reduceat(weights * (1 - positive), ties, axis=1)
     below = np.cumsum(no, axis=1) - no
-    return ratio((yes * (below + no / 2)).sum(axis=1), yes.sum(axis=1) * no.sum(axis=1))
+    return _ratio((yes * (below + no / 2)).sum(axis=1), yes.sum(axis=1) * no.sum(axis=1))

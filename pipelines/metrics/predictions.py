@@ -1,11 +1,4 @@
-"""predictions.csv and confusion.csv: what two model files answered to each test image.
-
-Written by `evaluate`, read by `compare`. Text in, text out; files are the callers' business.
-
-Two sets of answers to the same images: which is better, and is the difference more than luck.
-
-Pure; called by `compare`.
-"""
+"""What model files answered to each test image: as CSV text, and one set beside another."""
 
 from __future__ import annotations
 
@@ -30,13 +23,12 @@ _ANSWER = "_answer"
 
 @dataclass(frozen=True, slots=True)
 class Predictions:
-    """The rows of a predictions.csv.
+    """The n rows of a predictions.csv.
 
     Attributes:
-        paths: (n,) of the images, relative to raw/.
-        groups: (n,) group of each.
-        true: (n,) true labels.
-        answers: (n,) answered labels, by precision.
+        paths: of the images, relative to raw/.
+        true: labels.
+        answers: labels, by precision.
         labels: that the model knows, in the order of its outputs.
     """
 
@@ -52,13 +44,7 @@ def predictions_csv(
     entries: Sequence[Entry],
     probabilities: Mapping[Precision, NDArray[np.floating[Any]]],
 ) -> str:
-    """One row an image: path, group, label, answers and probabilities.
-
-    Args:
-        labels: c labels, in the order of the columns of ``probabilities``.
-        entries: n images.
-        probabilities: (n, c) by precision.
-    """
+    """predictions.csv, one row an image: path, group, label, answers and (n, c) probabilities."""
     header = list(_FIXED)
     for precision in probabilities:
         header.append(f"{precision}{_ANSWER}")
@@ -76,13 +62,7 @@ def predictions_csv(
 def confusion_csv(
     labels: Sequence[str], entries: Sequence[Entry], predicted: NDArray[np.integer[Any]]
 ) -> str:
-    """Actual and predicted label of each image, in DVC's confusion format.
-
-    Args:
-        labels: in the order of the model's outputs.
-        entries: n images.
-        predicted: (n,) answers.
-    """
+    """confusion.csv in DVC's format: actual label of each image, and label of (n,) answers."""
     lines = [
         [entry.label, labels[int(index)]] for entry, index in zip(entries, predicted, strict=True)
     ]
@@ -142,18 +122,12 @@ class Comparison:
     """What two sets of answers say of the same images.
 
     Attributes:
-        n_images: n.
-        n_groups: groups that the intervals resample.
         a: accuracy and macro-F1 of the first.
-        b: of the second.
         gain: by how much ``b`` lies above ``a``, on the same resamples.
         agreement: share of images with the same answer.
-        n_both_right: images that both answer rightly.
         n_only_a: images that the first alone answers rightly.
-        n_only_b: images that the second alone answers rightly.
-        n_both_wrong: the others.
         p_value: of McNemar's exact test.
-        changed: (k,) places of the images with different answers.
+        changed: places of the images with different answers.
     """
 
     n_images: int
@@ -179,16 +153,7 @@ def compare(
     resamples: int,
     seed: int,
 ) -> Comparison:
-    """How the second answers differ from the first.
-
-    Args:
-        groups: (n,) of the images, n > 0.
-        true: (n,) true labels.
-        a: (n,) answered labels.
-        b: (n,) other answered labels.
-        resamples: of the intervals.
-        seed: of the resamples.
-    """
+    """How answered labels ``b`` differ from ``a``; all sequences are (n,), n > 0."""
     labels = sorted({*true, *a, *b})
     number = {label: index for index, label in enumerate(labels)}
     truth, first, second = (np.array([number[each] for each in row]) for row in (true, a, b))

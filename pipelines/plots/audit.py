@@ -1,7 +1,4 @@
-"""The audit as a figure: how far models get that see next to nothing. PNG bytes, always the same.
-
-Colours and style are those of `plots`; a marker says the verdict a second time. Called by `audit`.
-"""
+"""The audit as a figure: how far models get that see next to nothing."""
 
 from __future__ import annotations
 

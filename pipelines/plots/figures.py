@@ -2,7 +2,8 @@
 
 Colours are Okabe and Ito's, which people with any colour vision tell apart; a second sign (dash,
 marker, number) always says the same. Nothing here touches pyplot's global state or a file.
-What `train` draws, and `evaluate` too: a change of the figures beside it trains nothing anew.
+Throughout, ``class_index`` is (n,) true classes, ``predicted`` (n,) answers, ``probabilities``
+(n, c), and ``labels`` stand in the order of the classes.
 
 References:
     Okabe and Ito 2008, "Color Universal Design".
@@ -42,6 +43,8 @@ _STYLE = {
 _MAX_CURVES = 12
 #: Longer labels are cut in a figure, which they would widen.
 _MAX_LABEL = 32
+#: Pictures in a row of a grid.
+_GRID_COLUMNS = 4
 
 
 @contextmanager
@@ -61,7 +64,7 @@ def png(figure: Figure) -> bytes:
     return buffer.getvalue()
 
 
-def training_curves(history: Sequence[Mapping[str, Any]], title: str = "") -> bytes:
+def training_curves(history: Sequence[Mapping[str, Any]]) -> bytes:
     """Losses on the left, metrics of the val split on the right, over the epochs.
 
     Args:
@@ -98,8 +101,6 @@ def training_curves(history: Sequence[Mapping[str, Any]], title: str = "") -> by
             axes.xaxis.set_major_locator(MaxNLocator(integer=True))
             if names:
                 axes.legend(fontsize=10)
-        if title:
-            figure.suptitle(title)
         return png(figure)
 
 
@@ -123,16 +124,11 @@ def confusion(
     class_index: NDArray[np.integer[Any]],
     predicted: NDArray[np.integer[Any]],
     labels: Sequence[str],
-    title: str = "",
+    title: str,
 ) -> bytes:
     """The confusion matrix; of more than 40 classes, its largest confusions as bars.
 
     In a matrix actual labels go down, answers across; shades are shares of a row, numbers images.
-
-    Args:
-        class_index: (n,) true classes.
-        predicted: (n,) answers.
-        labels: in the order of the classes.
     """
     counts = confusion_counts(class_index, predicted, len(labels))
     if len(labels) > _MAX_MATRIX_CLASSES:
@@ -157,8 +153,7 @@ def confusion(
                     colour = "white" if shares[row, column] > 0.5 else "black"
                     text = str(counts[row, column])
                     axes.text(column, row, text, ha="center", va="center", color=colour)
-        if title:
-            axes.set_title(title)
+        axes.set_title(title)
         return png(figure)
 
 
@@ -197,7 +192,7 @@ def _largest(counts: NDArray[np.int64], labels: Sequence[str], title: str) -> by
         axes.set_xlim(0, max((int(wrong.flat[cell]) for cell in shown), default=1) * 1.25)
         axes.set_xticks([])
         axes.spines["bottom"].set_visible(False)
-        axes.set_title(f"{title}\n{what}" if title else what, fontsize=12)
+        axes.set_title(f"{title}\n{what}", fontsize=12)
         return png(figure)
 
 
@@ -205,16 +200,13 @@ def reliability(
     class_index: NDArray[np.integer[Any]],
     probabilities: NDArray[np.floating[Any]],
     bins: int,
-    title: str = "",
-    before: NDArray[np.floating[Any]] | None = None,
+    before: NDArray[np.floating[Any]],
 ) -> bytes:
     """How often the model is right (dots) when it says that it is so sure; the diagonal is honest.
 
     Args:
-        class_index: (n,) true classes.
-        probabilities: (n, c).
         bins: as in the expected calibration error.
-        before: (n, c), the same before calibration, drawn as crosses.
+        before: (n, c) probabilities before calibration, drawn as crosses.
     """
     found = reliability_bins(class_index, probabilities, bins)
     said = [entry.probability for entry in found]
@@ -224,10 +216,9 @@ def reliability(
         figure = Figure(figsize=(5, 5))
         axes = figure.subplots()
         axes.plot([0, 1], [0, 1], ls="--", color=GREY, lw=1.2, label="honest")
-        if before is not None:
-            raw = reliability_bins(class_index, before, bins)
-            at = [entry.probability for entry in raw], [entry.accuracy for entry in raw]
-            axes.plot(*at, "x--", color=ORANGE, lw=1.2, label="before calibration")
+        raw = reliability_bins(class_index, before, bins)
+        at = [entry.probability for entry in raw], [entry.accuracy for entry in raw]
+        axes.plot(*at, "x--", color=ORANGE, lw=1.2, label="before calibration")
         axes.plot(said, right, color=BLUE, lw=1.5, zorder=2)
         areas = 30 + 220 * counts / counts.max()
         axes.scatter(said, right, s=areas, color=BLUE, zorder=3, label="model")
@@ -245,7 +236,7 @@ def reliability(
         axes.set_xlabel("probability of the answer")
         axes.set_ylabel("share that is right")
         axes.legend(loc="upper left", markerscale=0.6)
-        axes.set_title(title or "reliability (numbers: images)")
+        axes.set_title("reliability (numbers: images)")
         return png(figure)
 
 
@@ -253,16 +244,10 @@ def roc(
     class_index: NDArray[np.integer[Any]],
     probabilities: NDArray[np.floating[Any]],
     labels: Sequence[str],
-    title: str = "",
 ) -> bytes:
     """One curve a class against the rest; of many classes those with the smallest areas.
 
     Classes for which a curve is not defined are left out.
-
-    Args:
-        class_index: (n,) true classes.
-        probabilities: (n, c).
-        labels: in the order of the classes.
     """
     from sklearn.metrics import roc_auc_score, roc_curve
 
@@ -290,7 +275,7 @@ def roc(
         axes.set_xlabel("false alarms (share of the others)")
         axes.set_ylabel("found (share of the class)")
         axes.legend(loc="lower right", fontsize=10, title="area under the curve")
-        axes.set_title(title or what)
+        axes.set_title(what)
         return png(figure)
 
 
@@ -303,18 +288,15 @@ def shortened(label: str) -> str:
 def sample_grid(
     images: Sequence[NDArray[np.uint8]],
     titles: Sequence[str],
-    is_right: Sequence[bool] | None = None,
-    n_columns: int = 4,
+    is_right: Sequence[bool],
 ) -> bytes:
     """Pictures in rows, each with a line above it.
 
     Args:
         images: (h, w, 3) each, RGB in [0, 255].
-        titles: one an image.
         is_right: marks each line with a tick in blue or a cross in orange.
-        n_columns: pictures in a row.
     """
-    n_columns = max(1, min(n_columns, len(images)))
+    n_columns = max(1, min(_GRID_COLUMNS, len(images)))
     n_rows = max(1, -(-len(images) // n_columns))
     with style():
         figure = Figure(figsize=(2.1 * n_columns, 2.45 * n_rows))
@@ -324,9 +306,6 @@ def sample_grid(
         for place, (image, line) in enumerate(zip(images, titles, strict=True)):
             axes = grid.flat[place]
             axes.imshow(image, interpolation="nearest")
-            colour = "black"
-            if is_right is not None:
-                colour = BLUE if is_right[place] else ORANGE
-                line = f"{'✓' if is_right[place] else '✗'} {line}"
-            axes.set_title(line, fontsize=9, color=colour, pad=3)
+            mark, colour = ("✓", BLUE) if is_right[place] else ("✗", ORANGE)
+            axes.set_title(f"{mark} {line}", fontsize=9, color=colour, pad=3)
         return png(figure)

@@ -1,7 +1,4 @@
-"""The figures of the test split: what the served file answers, and what a threshold costs.
-
-Called by `evaluate`.
-"""
+"""The figures of the test split: what the served file answers, and what a threshold costs."""
 
 from __future__ import annotations
 
@@ -51,10 +48,13 @@ def thresholds(
     shown = [label for label in labels if label in points]
     n_points = len(shown)
     if n_points > _MAX_DRAWN:
-        found = {
-            label: _found(class_index, probabilities, labels, points, label) for label in shown
-        }
-        least = sorted(shown, key=lambda label: found[label])[:_MAX_DRAWN]
+
+        def found(label: str) -> float:
+            index = labels.index(label)
+            said = probabilities[class_index == index, index]
+            return float((said >= points[label].threshold).mean()) if len(said) else 1.0
+
+        least = sorted(shown, key=found)[:_MAX_DRAWN]
         shown = [label for label in shown if label in least]
     n_columns = max(1, min(_N_COLUMNS, len(shown)))
     n_rows = max(1, -(-len(shown) // n_columns))
@@ -88,19 +88,6 @@ def thresholds(
         return png(figure)
 
 
-def _found(
-    class_index: NDArray[np.integer[Any]],
-    probabilities: NDArray[np.floating[Any]],
-    labels: Sequence[str],
-    points: Mapping[str, OperatingPoint],
-    label: str,
-) -> float:
-    """Share of a label's images that reach its threshold; 1 where it has none."""
-    index = labels.index(label)
-    said = probabilities[class_index == index, index]
-    return float((said >= points[label].threshold).mean()) if len(said) else 1.0
-
-
 def _share_from(said: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """Thresholds, and the share of the values that reach each; of no values, nothing to draw."""
     at = np.concatenate([[0.0], np.sort(said), [1.0]])
@@ -119,20 +106,13 @@ def served_figures(
     logits: NDArray[np.float32],
     bins: int,
 ) -> dict[str, bytes]:
-    """The figures of the test split by file name.
-
-    Args:
-        bundle: labels, temperature and operating points.
-        class_index: (n,) true classes.
-        logits: (n, c) of the served file.
-        bins: of the reliability diagram.
-    """
+    """The figures of the test split by file name, from (n, c) logits of the served file."""
     before, after = softmax(logits), softmax(logits, bundle.temperature)
     names = drawable(bundle.labels, [bundle.name_of(label) for label in bundle.labels])
     title = f"{bundle.task}, {bundle.served.precision}, test split"
     figures = {
         "confusion.png": confusion(class_index, after.argmax(axis=1), names, title),
-        "reliability.png": reliability(class_index, after, bins, before=before),
+        "reliability.png": reliability(class_index, after, bins, before),
         "roc.png": roc(class_index, after, names),
     }
     if bundle.operating_points:

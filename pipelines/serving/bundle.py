@@ -48,13 +48,7 @@ class Artefact(_Part):
 
     @classmethod
     def of(cls, name: str, precision: Precision, model: bytes) -> Artefact:
-        """The description of an ONNX file.
-
-        Args:
-            name: of the file, without its folder.
-            precision: of its weights.
-            model: its bytes.
-        """
+        """The description of an ONNX file."""
         sha256 = hashlib.sha256(model).hexdigest()
         return cls(name=name, precision=precision, sha256=sha256, size_bytes=len(model))
 
@@ -102,11 +96,7 @@ class PreprocessSpec(_Part):
 
     @classmethod
     def of(cls, preprocess: Preprocess) -> PreprocessSpec:
-        """A description of a function.
-
-        Args:
-            preprocess: what is to be described.
-        """
+        """A description of a function."""
         view = preprocess.view
         return cls(
             resize_px=preprocess.resize_px,
@@ -241,11 +231,7 @@ class Bundle(_Part):
         return {each.precision: each for each in self.artefacts if each.format == "onnx"}
 
     def output(self, name: str) -> TensorSpec:
-        """The output of a name.
-
-        Args:
-            name: one of the kind's.
-        """
+        """The output of a name."""
         return next(output for output in self.outputs if output.name == name)
 
     @property
@@ -254,11 +240,7 @@ class Bundle(_Part):
         return self.provenance.data_source == "sample"
 
     def name_of(self, label: str) -> str:
-        """What people call a label.
-
-        Args:
-            label: one of ``labels``, or any other, which is its own name.
-        """
+        """What people call a label."""
         return self.label_names.get(label, label)
 
     def to_json(self) -> str:
@@ -280,7 +262,6 @@ def read_bundle(path: Path | str, *, verify: bool = True) -> Bundle:
     """The bundle in a JSON file, with the model files beside it checked.
 
     Args:
-        path: as `bundle_file` reads it.
         verify: also read the model files and compare their hashes.
 
     Raises:
@@ -343,11 +324,7 @@ class _Bundle2(_Part):
 
 
 def _of_schema_2(document: dict[str, Any]) -> dict[str, Any]:
-    """The same bundle as schema 3 writes it.
-
-    Raises:
-        ValidationError: if a key is missing that schema 2 asks for.
-    """
+    """The same bundle as schema 3 writes it."""
     old = _Bundle2.model_validate(document)
     return {
         **(old.model_extra or {}),
@@ -370,11 +347,6 @@ def _of_schema_2(document: dict[str, Any]) -> dict[str, Any]:
 
 def read_model(bundle: Bundle, folder: Path, precision: Precision) -> bytes:
     """The bytes of one model file, proven to be those that the bundle names.
-
-    Args:
-        bundle: names file, size and hash.
-        folder: where bundle.json lies.
-        precision: which file.
 
     Raises:
         BundleError: if the file is missing or changed.

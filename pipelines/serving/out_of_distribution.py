@@ -25,11 +25,7 @@ _NUMPY_TYPES = {"float32": "<f4", "float16": "<f2", "int8": "i1"}
 
 
 def unpack(packed: PackedArray) -> NDArray[np.float64]:
-    """The numbers of a packed array.
-
-    Args:
-        packed: of a bundle.
-    """
+    """The numbers of a packed array."""
     stored = np.frombuffer(base64.b64decode(packed.data), dtype=_NUMPY_TYPES[packed.dtype])
     numbers: NDArray[np.float64] = stored.astype(np.float64) * packed.scale
     return numbers.reshape(packed.shape)
@@ -59,11 +55,7 @@ def rooted(embedding: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
 
 
 def basis_name(level: int) -> str:
-    """The array that holds the principal directions of a level.
-
-    Args:
-        level: 0 for the head's, and so on.
-    """
+    """The array that holds the principal directions of a level."""
     return f"basis_{level}"
 
 
@@ -112,14 +104,7 @@ def standard_scores(lengths: NDArray[np.float64], arrays: Arrays) -> NDArray[np.
 
 
 def most_surprised(lengths: NDArray[np.float64], arrays: Arrays) -> NDArray[np.float64]:
-    """How far the level that is most surprised is above known pictures.
-
-    Args:
-        lengths: (n, n_levels) of `residuals`.
-        arrays: as `standard_scores` takes them.
-
-    Returns:
-        (n,), the largest of the levels' standard scores; larger is further out.
+    """(n,), the largest of the levels' standard scores; larger is further out.
 
     References:
         Tippett 1931, "The methods of statistics": of several tests the most significant decides.
@@ -130,15 +115,7 @@ def most_surprised(lengths: NDArray[np.float64], arrays: Arrays) -> NDArray[np.f
 
 
 def rooted_residuals(embedding: NDArray[np.floating[Any]], arrays: Arrays) -> NDArray[np.float64]:
-    """`most_surprised` of the `residuals`.
-
-    Args:
-        embedding: (n, d).
-        arrays: those of both.
-
-    Returns:
-        (n,); larger is further out.
-    """
+    """`most_surprised` of the `residuals`."""
     return most_surprised(residuals(embedding, arrays), arrays)
 
 
@@ -148,12 +125,7 @@ SCORES: dict[str, Score] = {"rooted_residuals": rooted_residuals}
 
 @dataclass(frozen=True, slots=True)
 class OutOfDistribution:
-    """A fitted score with its threshold, ready to be asked.
-
-    Attributes:
-        abstention: what the bundle says.
-        arrays: its arrays, unpacked.
-    """
+    """A fitted score with its threshold, ready to be asked."""
 
     abstention: Abstention
     arrays: Arrays
@@ -161,10 +133,6 @@ class OutOfDistribution:
     @classmethod
     def load(cls, abstention: Abstention, n_features: int) -> OutOfDistribution:
         """Unpack the arrays and check that they fit the model.
-
-        Args:
-            abstention: of a bundle.
-            n_features: d, length of the model's embedding.
 
         Raises:
             BundleError: if the score is unknown, or an array is missing, of a wrong shape or not

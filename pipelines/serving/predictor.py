@@ -53,8 +53,6 @@ class Predictor(Generic[A]):
         Args:
             bundle: kind, preprocessing, abstention, and what the kind needs to decode.
             model: bytes of the ONNX file, as `read_model` gives them.
-            precision: which of the bundle's files that is.
-            n_threads: at least 1.
 
         Raises:
             BundleError: if ONNX Runtime cannot load the model, or the abstention's arrays do not
@@ -85,9 +83,7 @@ class Predictor(Generic[A]):
         """A predictor for a bundle on disk.
 
         Args:
-            path: as `bundle_file` reads it.
             precision: fp32 or int8; None for the one that the bundle serves.
-            n_threads: at least 1.
 
         Raises:
             BundleError: if the bundle is incomplete, changed or of an unknown schema.
@@ -111,7 +107,6 @@ class Predictor(Generic[A]):
 
         Args:
             source: a file, its bytes, or an upright RGB picture.
-            name: what to call it in messages.
 
         Returns:
             (crop_px, crop_px, 3), in [0, 255].
@@ -128,10 +123,6 @@ class Predictor(Generic[A]):
     def open(self, source: Path | bytes, *, name: str | None = None) -> Image.Image:
         """The picture in a file or in bytes, upright and RGB, as `pixels` opens it.
 
-        Args:
-            source: a file or its bytes.
-            name: what to call it in messages.
-
         Raises:
             CorruptImageError: if it is not an image that may enter.
         """
@@ -147,8 +138,6 @@ class Predictor(Generic[A]):
         resizing would average away.
 
         Args:
-            source: a file or its bytes.
-            name: what to call it in messages.
             least_side_px: neither side is made smaller than this.
 
         Raises:
@@ -177,11 +166,7 @@ class Predictor(Generic[A]):
         return tuple(self._session.run(names, {spec.input.name: pixels}))
 
     def outputs(self, pixels: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
-        """The outputs for preprocessed pictures by name; otherwise as `run`.
-
-        Args:
-            pixels: (n, crop_px, crop_px, 3), in [0, 255].
-        """
+        """The outputs for preprocessed pictures by name; otherwise as `run`."""
         names = (output.name for output in self.bundle.outputs)
         return dict(zip(names, self.run(pixels), strict=True))
 
@@ -243,9 +228,6 @@ class Predictor(Generic[A]):
     def predict_many(self, sources: Sequence[Path | str | bytes | Image.Image]) -> list[A]:
         """The answers for several pictures, one after another.
 
-        Args:
-            sources: files or their names, bytes or upright RGB pictures.
-
         Raises:
             CorruptImageError: at the first that is not an image that may enter.
         """
@@ -263,7 +245,7 @@ def processor_name() -> str:
     return platform.processor() or platform.machine()
 
 
-# -- views ----------------------------------------------------------------------------------------
+# -- several pictures of one thing ----------------------------------------------------------------
 #: A probability of 0 would veto every other picture; no calibrated model is that sure.
 _LEAST = 1e-6
 

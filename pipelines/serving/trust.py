@@ -102,10 +102,6 @@ class OperatingPoint(_Part):
 def read_audit(path: Path, task: str) -> AuditReport:
     """The report of a task's audit.
 
-    Args:
-        path: audit.json.
-        task: whose audit it must be.
-
     Raises:
         MissingDataError: if there is none, it cannot be read, or it is another task's.
     """
@@ -156,8 +152,7 @@ class Abstention(_Part):
     The bundle's other file is judged by it too, though it was not fitted for that one; so it is
     with the temperature and the operating points.
 
-    A picture is out of distribution if its score is above ``threshold``. The score's formula,
-    and the arrays that it needs, stand in `pipelines.serving.out_of_distribution`.
+    A picture is out of distribution if its score is above ``threshold``.
     """
 
     #: Name of the score; its arrays and formula: `pipelines.serving.out_of_distribution`.

@@ -17,7 +17,6 @@ from pipelines.atomic import new_folder, write_bytes, write_text
 from pipelines.audit import shortcuts
 from pipelines.audit.features import BlindView, blind_features, blind_view, original_facts
 from pipelines.audit.label_issues import facts_sheet, issues_csv, issues_sheet, label_issues
-from pipelines.audit.shortcuts import score, source_purity, worst
 from pipelines.backbones.spec import backbone
 from pipelines.config.audit import AuditParams
 from pipelines.data.images import open_image, read_file
@@ -33,7 +32,7 @@ from pipelines.data.workers import ordered_map
 from pipelines.paths import Paths
 from pipelines.plots.audit import audit_bars
 from pipelines.progress import track
-from pipelines.serving.trust import AuditReport, AuditScore
+from pipelines.serving.trust import AuditReport
 from pipelines.training.embedder import embed, embedder
 
 if TYPE_CHECKING:
@@ -78,21 +77,27 @@ def run(
         if name in features
     }
     issues = label_issues(class_index, probed)
-    report = _report(task, params, labels, entries, shared, probed, guesses, len(issues))
+    report = _report(task, params, entries, shared, probed, guesses, len(issues))
+    facts = guesses["file_facts"]
     with new_folder(files.audit_dir) as folder:
-        write_bytes(folder / "audit.png", audit_bars(report))
         write_text(folder / files.label_issues.name, issues_csv(issues, entries, labels))
-        for name, sheet in (
+        for name, figure in (
+            ("audit.png", audit_bars(report)),
             ("label_issues.png", issues_sheet(issues, entries, labels, files, summary.reading)),
-            (
-                "file_facts.png",
-                facts_sheet(guesses["file_facts"], entries, labels, files, summary.reading),
-            ),
+            ("file_facts.png", facts_sheet(facts, entries, labels, files, summary.reading)),
         ):
-            if sheet is not None:
-                write_bytes(folder / name, sheet)
+            if figure is not None:
+                write_bytes(folder / name, figure)
     write_text(files.audit, report.model_dump_json(indent=2) + "\n")
-    _tell(report)
+    _LOG.info(
+        "%s: %s; chance %.3f, probe %.3f; %s; %d labels to look at",
+        task,
+        report.verdict,
+        report.chance,
+        report.probe.value,
+        ", ".join(f"{s.name} {s.macro_f1.value:.3f} ({s.verdict})" for s in report.scores),
+        report.n_label_issues,
+    )
 
 
 # -- features -------------------------------------------------------------------------------------
@@ -148,7 +153,6 @@ def _sources(
 def _report(
     task: str,
     params: AuditParams,
-    labels: Sequence[str],
     entries: Sequence[Entry],
     shared: shortcuts.Blind,
     probed: NDArray[np.float64],
@@ -156,8 +160,8 @@ def _report(
     n_issues: int,
 ) -> AuditReport:
     probe = shared.interval(probed.argmax(axis=1))
-    scores: list[AuditScore] = [
-        score(name, found.argmax(axis=1), probe.value, shared, params)
+    scores = [
+        shortcuts.score(name, found.argmax(axis=1), probe.value, shared, params)
         for name, found in guesses.items()
     ]
     return AuditReport(
@@ -168,27 +172,12 @@ def _report(
         chance=shared.chance(),
         probe=probe,
         scores=tuple(scores),
-        verdict=worst(scores),
+        verdict=shortcuts.worst(scores),
         accepted=params.accepted,
         suspicious_share=params.suspicious_share,
         shortcut_share=params.shortcut_share,
-        source_purity=source_purity(
+        source_purity=shortcuts.source_purity(
             [entry.source for entry in entries], [entry.label for entry in entries]
         ),
         n_label_issues=n_issues,
-    )
-
-
-def _tell(report: AuditReport) -> None:
-    listed = ", ".join(
-        f"{each.name} {each.macro_f1.value:.3f} ({each.verdict})" for each in report.scores
-    )
-    _LOG.info(
-        "%s: %s; chance %.3f, probe %.3f; %s; %d labels to look at",
-        report.task,
-        report.verdict,
-        report.chance,
-        report.probe.value,
-        listed,
-        report.n_label_issues,
     )

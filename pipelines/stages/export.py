@@ -7,6 +7,7 @@ import io
 import json
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
@@ -51,10 +52,6 @@ _BATCH = 16
 
 def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
     """Write model_fp32.onnx, model_int8.onnx, candidate.json and quantization.csv.
-
-    Args:
-        params: the task's ``export`` section.
-        seed: draws the calibration pictures.
 
     Raises:
         MissingDataError: if `train` has not run.
@@ -134,10 +131,7 @@ def _serving(fp32: bytes, best: Attempt, meta: FloatModel, params: ExportParams)
     pixels = np.zeros((1, meta.image_px, meta.image_px, 3), dtype=np.uint8)
     sessions = {"fp32": make_session(fp32), "int8": make_session(best.model)}
     times = paired_ms(
-        {
-            name: lambda session=session: session.run(None, {INPUT_NAME: pixels})  # type: ignore[misc]
-            for name, session in sessions.items()
-        }
+        {name: partial(one.run, None, {INPUT_NAME: pixels}) for name, one in sessions.items()}
     )
     ratio = speedup(times["fp32"], times["int8"])
     _LOG.info("int8 is %.2f times as fast as fp32 on one thread here", ratio)

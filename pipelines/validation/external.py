@@ -13,9 +13,9 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, Field
 
-from pipelines.metrics.certainty import metric_intervals, rounded_interval
+from pipelines.metrics.certainty import metric_intervals
 from pipelines.metrics.classification import classification_metrics, rounded
-from pipelines.metrics.intervals import Draws, by_mean
+from pipelines.metrics.intervals import Draws, by_mean, rounded_interval
 from pipelines.serving.sessions import Precision
 from pipelines.serving.trust import Interval
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import base64
 import colorsys
 import gzip
 import hashlib
 import io
-import math
+import json
 import shutil
 import sys
 from collections.abc import Iterator
@@ -24,6 +23,7 @@ from pipelines.card import DatasetCard, load_card
 from pipelines.data.manifest import Entry, content_sha256, write_manifest
 from pipelines.paths import Paths
 from pipelines.serving.bundle import Artefact, Bundle
+from tests.apps import browsing
 from tests.conftest import mean_colour_net
 from tests.shipped import SHIPPED
 
@@ -55,19 +55,11 @@ def black() -> Image.Image:
     return Image.new("RGB", (64, 64))
 
 
-def _packed(numbers: np.ndarray) -> dict[str, object]:
-    data = base64.b64encode(numbers.astype("<f4").tobytes()).decode("ascii")
-    return {"shape": numbers.shape, "dtype": "float32", "data": data}
-
-
 def _directions(n_labels: int) -> np.ndarray:
     """(3, n) unit vectors in the plane of hues, one a label."""
-    rows = []
-    for index in range(n_labels):
-        colour = np.array(colorsys.hsv_to_rgb(index / n_labels, 1.0, 1.0))
-        direction = colour - colour.mean()
-        rows.append(direction / np.linalg.norm(direction))
-    return np.stack(rows, axis=1)
+    colours = np.array([colorsys.hsv_to_rgb(index / n_labels, 1, 1) for index in range(n_labels)])
+    rows = colours - colours.mean(axis=1, keepdims=True)
+    return (rows / np.linalg.norm(rows, axis=1, keepdims=True)).T
 
 
 def hue_model(n_labels: int, strength: float) -> onnx.ModelProto:
@@ -75,102 +67,56 @@ def hue_model(n_labels: int, strength: float) -> onnx.ModelProto:
 
 
 def _bundle(card: DatasetCard, files: dict[str, Path], entries: list[Entry]) -> Bundle:
+    """The golden bundle, which holds what has no hue for out of distribution, made a card's."""
+    document = json.loads((ROOT / "tests/golden/bundle_schema_3.json").read_text(encoding="utf-8"))
     labels, n = card.labels, len(card.labels)
-    interval = {"value": 0.4, "low": 0.3, "high": 0.5}
     is_shortcut = card.task == "chest_xray"
+    verdict = "shortcut" if is_shortcut else "clean"
     score = {
+        **document["audit"]["scores"][0],
         "name": "file_facts",
         "sees": "size, mode and bytes of the file",
-        "macro_f1": interval,
         "share": 0.9 if is_shortcut else 0.1,
-        "verdict": "shortcut" if is_shortcut else "clean",
-        "decides": True,
+        "verdict": verdict,
     }
-    audit = {
-        "task": card.task,
-        "n_images": 60,
-        "n_groups": 20,
-        "folds": 5,
-        "chance": 0.2,
-        "probe": interval,
-        "scores": [score],
-        "verdict": score["verdict"],
-        "accepted": None,
-        "suspicious_share": 0.5,
-        "shortcut_share": 0.8,
-    }
-    point = {
-        "threshold": 0.25,
-        "min_specificity": 0.8,
-        "sensitivity": 0.93,
-        "specificity": 0.82,
-        "n_positive": 30,
-        "n_negative": 90,
-    }
+    point = {**document["operating_points"]["red_tile"], "threshold": 0.25, "sensitivity": 0.93}
     watched = {"chest_xray": "covid19", "skin_lesion": "melanoma"}.get(card.task)
     metrics = {"n": len(entries), "accuracy": 0.9, "macro_f1": 0.88}
     intervals = {"accuracy": {"value": 0.9, "low": 0.85, "high": 0.95}}
-    spec = {"dtype": "float32", "meaning": "numbers"}
-    return Bundle.model_validate(
-        {
-            "schema_version": 3,
-            "kind": "classification",
-            "task": card.task,
-            "domain": card.domain,
-            "title": card.title,
-            "labels": labels,
-            "label_meanings": {entry.label: entry.meaning for entry in card.classes},
-            "preprocess": {"resize_px": 36, "crop_px": SIDE_PX},
-            "input": {
-                "name": "pixels",
-                "shape": [-1, SIDE_PX, SIDE_PX, 3],
-                "dtype": "uint8",
-                "meaning": "RGB",
-            },
-            "outputs": [
-                {"name": "logits", "shape": [-1, n], **spec},
-                {"name": "embedding", "shape": [-1, 3], **spec},
-            ],
-            "artefacts": [
-                Artefact.of(path.name, precision, path.read_bytes())
-                for precision, path in files.items()
-            ],
-            "served": {"precision": "int8", "reason": "it is smaller"},
-            "int8_path": [],
-            "operating_points": {watched: point} if watched else {},
-            "abstention": {
-                "score": "rooted_residuals",
-                # From the middle of all hues, a hue is 0.5 away and black is 1 away.
-                "threshold": 0.8,
-                "acceptance": 0.95,
-                "arrays": {
-                    "mean": _packed(np.full(3, 1 / math.sqrt(3))),
-                    "basis_0": _packed(np.zeros((1, 3))),
-                    "centre": _packed(np.zeros(1)),
-                    "spread": _packed(np.ones(1)),
-                },
-                "n_train": 10,
-                "n_val": 10,
-            },
-            "provenance": {
-                "backbone": "mobilenet_v2",
-                "weights": "imagenet",
-                "weights_sha256": "aa" * 32,
-                "weights_licence": "BSD-3-Clause",
-                "float_sha256": "bb" * 32,
-                "data_sha256": content_sha256(entries),
-                "params_sha256": "cc" * 32,
-                "data_source": "sample",
-                "n_images": {"train": 40, "val": 10, "test": len(entries)},
-                "n_groups": {"train": 20, "val": 5, "test": len(entries)},
-            },
-            "metrics": {"fp32": metrics, "int8": metrics},
-            "intervals": {"fp32": intervals, "int8": intervals},
-            "audit": audit,
-            "intended_use": card.intended_use,
-            "not_for": card.not_for,
-        }
+    document["outputs"][0]["shape"] = [-1, n]
+    document["provenance"].update(
+        data_sha256=content_sha256(entries),
+        n_images={"train": 40, "val": 10, "test": len(entries)},
+        n_groups={"train": 20, "val": 5, "test": len(entries)},
     )
+    document["audit"].update(task=card.task, scores=[score], verdict=verdict)
+    document.update(
+        task=card.task,
+        domain=card.domain,
+        title=card.title,
+        labels=labels,
+        label_meanings={entry.label: entry.meaning for entry in card.classes},
+        label_names={},
+        artefacts=[
+            Artefact.of(path.name, precision, path.read_bytes())
+            for precision, path in files.items()
+        ],
+        operating_points={watched: point} if watched else {},
+        metrics={"fp32": metrics, "int8": metrics},
+        intervals={"fp32": intervals, "int8": intervals},
+        intended_use=card.intended_use,
+        not_for=card.not_for,
+    )
+    return Bundle.model_validate(document)
+
+
+def serve_model(root: Path, task: str, model: bytes) -> None:
+    """Another int8 file for a task, with the hash and the size that its bundle names."""
+    files = Paths(root).task(task)
+    files.onnx_int8.write_bytes(model)
+    document = json.loads(files.bundle.read_text(encoding="utf-8"))
+    document["artefacts"][1] = Artefact.of(files.onnx_int8.name, "int8", model).model_dump()
+    files.bundle.write_text(json.dumps(document), encoding="utf-8")
 
 
 @pytest.fixture(autouse=True)
@@ -223,18 +169,12 @@ def app_root(app_template: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def browser() -> Iterator[Any]:
     """Chromium for the phone page; skips with the reason where it or the built page is missing."""
     pytest.importorskip("playwright", reason="Playwright is not installed")
-    from playwright.sync_api import sync_playwright
-
-    from tests.apps.phone_browsing import CHROMIUM, FLAGS
-
-    if CHROMIUM is None:
+    if browsing.chromium() is None:
         pytest.skip("there is no Chromium (install it, or name it in CHROMIUM)")
     if not (DIST_DIR / "index.html").is_file():
         pytest.skip("the phone page is not built (make phone)")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield chromium
-        chromium.close()
+    with browsing.browser() as opened:
+        yield opened
 
 
 #: As if it were a program, and large enough to be worth compressing.

@@ -4,33 +4,19 @@ from __future__ import annotations
 
 import contextlib
 import io
-import os
 import re
-import shutil
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
-
-import pytest
-from PIL import Image
+from typing import TYPE_CHECKING, Any
 
 from apps.phone_server import make_server, serve_in_background
 from apps.phone_site import DIST_DIR
+from tests.apps.browsing import PHONE
 
-pytest.importorskip("playwright", reason="Playwright is not installed")
-from playwright.sync_api import Browser, Page
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
 
-CHROMIUM = (
-    os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-)
-FLAGS = (
-    *("--no-sandbox", "--disable-gpu", "--disable-background-networking"),
-    *("--use-fake-device-for-media-stream", "--use-fake-ui-for-media-stream"),
-    # A name for this computer that the browser does not take for this computer.
-    "--host-resolver-rules=MAP field.test 127.0.0.1",
-)
-PHONE = {"width": 390, "height": 844}
 WAIT_MS = 60_000
 
 
@@ -131,15 +117,20 @@ def served(
 
 @contextlib.contextmanager
 def opened(browser: Browser, *, allowed: str = "^$", **options: object) -> Iterator[Page]:
-    """A fresh page; whatever it complains of on the console, apart from ``allowed``, fails."""
+    """A fresh page; whatever it complains of on the console, apart from ``allowed``, fails.
+
+    A complaint is its text and the address that it is about.
+    """
     complaints: list[str] = []
-    context = browser.new_context(**{"viewport": PHONE, "locale": "en", **options})
+    context = browser.new_context(**{"viewport": PHONE, "locale": "en-GB", **options})
     page = context.new_page()
     page.set_default_timeout(WAIT_MS)
     page.on(
         "console",
         lambda message: (
-            complaints.append(message.text) if message.type in {"error", "warning"} else None
+            complaints.append(f"{message.text} {message.location.get('url', '')}")
+            if message.type in {"error", "warning"}
+            else None
         ),
     )
     page.on("pageerror", lambda error: complaints.append(str(error)))
@@ -166,9 +157,3 @@ def answered(page: Page, n: int = 1) -> dict[str, str]:
     """What the page says after its n-th answer."""
     page.wait_for_selector(f'.answer[data-answers="{n}"]')
     return dict(page.eval_on_selector(".answer", "element => ({...element.dataset})"))
-
-
-def png(image: Image.Image) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, "PNG")
-    return buffer.getvalue()

@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import io
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from PIL import Image
 
-from apps.phone_server import make_server, serve_in_background
 from pipelines.data.manifest import in_split, read_manifest
 from pipelines.paths import Paths
 from pipelines.serving.bundle import read_bundle
+from tests.apps import phone_browsing
 from tests.apps.browsing import DESKTOP, PHONE, ROOT, browser, open_app, served, settle, source
 
 OUT = ROOT / "docs" / "img"
@@ -60,25 +62,21 @@ def main() -> int:
 
 def _phone_page(root: Path) -> None:
     """The page that runs in the phone's own browser: its tasks, and an answer."""
-    server = make_server(root, port=0)
-    thread = serve_in_background(server)
     files = Paths(root).task("tomato_leaf")
     photo = files.raw_dir / in_split(read_manifest(files.manifest), "test")[0].path
-    try:
-        with browser() as program, _page(program, PHONE, "light") as page:
-            page.goto(f"http://127.0.0.1:{server.server_address[1]}/")
-            page.wait_for_selector(".card")
-            _save(page, "page", is_phone=True)
-            page.goto(f"{page.url}#/tomato_leaf")
-            page.wait_for_selector(".task[data-ready=true]", timeout=60_000)
-            page.set_input_files("#photo", photo)
-            page.wait_for_selector('.answer[data-answers="1"]', timeout=60_000)
-            page.evaluate("document.querySelector('.stage').scrollIntoView()")
-            _save(page, "page_answer", is_phone=True)
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+    with (
+        phone_browsing.served(root) as url,
+        browser() as program,
+        _page(program, PHONE, "light") as page,
+    ):
+        page.goto(url)
+        page.wait_for_selector(".card")
+        _save(page, "page", is_phone=True)
+        phone_browsing.open_task(page, url, "tomato_leaf")
+        phone_browsing.choose(page, photo)
+        phone_browsing.answered(page)
+        page.evaluate("document.querySelector('.stage').scrollIntoView()")
+        _save(page, "page_answer", is_phone=True)
 
 
 def _painted(root: Path) -> list[str]:
@@ -91,17 +89,12 @@ def _painted(root: Path) -> list[str]:
     return tasks
 
 
-class _page:
+@contextmanager
+def _page(program: Any, size: dict[str, int], scheme: str) -> Iterator[Any]:
     """A page of its own size and colour scheme."""
-
-    def __init__(self, program: Any, size: dict[str, int], scheme: str) -> None:
-        self._context = program.new_context(viewport=size, color_scheme=scheme, locale="en-GB")
-
-    def __enter__(self) -> Any:
-        return self._context.new_page()
-
-    def __exit__(self, *_: object) -> None:
-        self._context.close()
+    context = program.new_context(viewport=size, color_scheme=scheme, locale="en-GB")
+    yield context.new_page()
+    context.close()
 
 
 def _save(page: Any, name: str, *, is_hub: bool = False, is_phone: bool = False) -> None:

@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import signal
-import socket
-import subprocess
-import sys
-from collections.abc import Iterator
-from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 
 from pipelines.commands.app import as_base_path, command_line
 from pipelines.errors import ConfigError
-from tests.apps.browsing import browser, chromium, open_app, settle
-from tests.apps.conftest import ROOT
+from tests.apps.browsing import announced, browser, chromium, free_port, open_app, settle
 
 
 @pytest.mark.parametrize(
@@ -40,51 +33,25 @@ def test_path_that_no_address_could_hold_is_refused(text):
         as_base_path(text)
 
 
-@pytest.fixture
-def announced(app_root: Path, request: pytest.FixtureRequest) -> Iterator[str]:
-    """The address that `fieldlens app --base-path` tells."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    command = [sys.executable, "-m", "pipelines.cli", "app", "--root", str(app_root)]
-    process = subprocess.Popen(
-        [*command, "--port", str(port), *request.param],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-    assert process.stderr is not None
-    try:
-        said = ""
-        while "Stop with Ctrl-C" not in said:
-            line = process.stderr.readline()
-            assert line, said
-            said += line
-        yield next(line.split()[1] for line in said.splitlines() if line.startswith("Apps:"))
-    finally:
-        process.send_signal(signal.SIGTERM)
-        process.wait(30)
-        process.stderr.close()
-
-
 @pytest.mark.slow
 @pytest.mark.skipif(chromium() is None, reason="Chromium is not installed (apt: chromium)")
-@pytest.mark.parametrize("announced", [("--base-path", "/farm/x")], indirect=True)
-def test_links_lead_below_the_base_path(announced):
-    assert announced.endswith("/farm/x/")
-    with browser() as program:
+def test_links_lead_below_the_base_path(app_root):
+    command = ["--root", str(app_root), "--port", str(free_port()), "--base-path", "/farm/x"]
+    with announced(command) as (_, said), browser() as program:
+        address = next(line.split()[1] for line in said.splitlines() if line.startswith("Apps:"))
+        assert address.endswith("/farm/x/")
         page = program.new_page()
-        open_app(page, announced)
+        open_app(page, address)
         card = page.locator("[data-testid=stPageLink-NavLink][href*=cats_dogs]").first
         card.click()
         page.wait_for_url("**/farm/x/cats_dogs*")
         settle(page)
         assert page.locator(".fl-phone").count() == 1
         # Opened by its own address, and back to the hub.
-        open_app(page, f"{announced}cats_dogs")
+        open_app(page, f"{address}cats_dogs")
         page.locator("[data-testid=stSidebar] [data-testid=stPageLink-NavLink]").first.click()
         page.wait_for_selector("[class*=st-key-card-]")
         assert urlsplit(page.url).path.rstrip("/") == "/farm/x"
         # Outside the path there is nothing of the apps.
-        answer = page.goto(announced.replace("/farm/x/", "/cats_dogs"))
+        answer = page.goto(address.replace("/farm/x/", "/cats_dogs"))
         assert answer is None or answer.status == 404 or not page.locator(".fl-head").count()

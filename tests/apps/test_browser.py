@@ -21,7 +21,8 @@ from tests.apps.browsing import (
     settle,
     source,
 )
-from tests.apps.conftest import ROOT, TASKS, black, encoded, hue_of, tile
+from tests.apps.conftest import ROOT, TASKS, encoded, hue_of, tile
+from tests.apps.phone_browsing import opened
 
 pytestmark = [
     pytest.mark.slow,
@@ -48,37 +49,17 @@ def hub(app_template: Path) -> Iterator[str]:
 @pytest.fixture
 def page(program: Any, request: pytest.FixtureRequest) -> Iterator[Any]:
     """A page at desktop width, or at the width that the test asks for, without console errors."""
-    width = getattr(request, "param", "desktop")
-    context = program.new_context(viewport=_WIDTHS[width], locale="en-GB")
-    context.grant_permissions(["camera"])
-    opened = context.new_page()
-    errors: list[str] = []
-    opened.on("pageerror", lambda error: errors.append(str(error)))
-    opened.on(
-        "console",
-        lambda message: (
-            errors.append(message.text)
-            if message.type == "error" and _EXPECTED not in message.location.get("url", "")
-            else None
-        ),
-    )
+    width = _WIDTHS[getattr(request, "param", "desktop")]
     outside: list[str] = []
-    opened.on(
-        "request",
-        lambda sent: (
-            outside.append(sent.url)
-            if not sent.url.startswith(("http://127.0.0.1", "data:", "blob:"))
-            else None
-        ),
-    )
-    yield opened
-    context.close()
-    assert errors == []
-    assert outside == [], "a page asked a server abroad"
+    with opened(program, allowed=_EXPECTED, viewport=width, permissions=["camera"]) as page:
+        page.on("request", lambda sent: outside.append(sent.url))
+        yield page
+    own = ("http://127.0.0.1", "data:", "blob:")
+    assert [url for url in outside if not url.startswith(own)] == [], "a server abroad was asked"
 
 
-def file(name: str, data: bytes, kind: str = "image/png") -> dict[str, object]:
-    return {"name": name, "mimeType": kind, "buffer": data}
+def file(name: str, data: bytes) -> dict[str, object]:
+    return {"name": name, "mimeType": "image/png", "buffer": data}
 
 
 def give(page: Any, *files: dict[str, object]) -> None:
@@ -195,21 +176,6 @@ def test_style_names_parts_that_streamlit_draws(hub, page):
     parts = set(re.findall(r"\.st[A-Z]\w+|\[data-testid=[^\]]+\]", style))
     assert len(parts) > 5
     assert {part for part in parts if page.locator(part).count() == 0} == set()
-
-
-def test_text_file_with_a_picture_name_is_refused(hub, page):
-    open_app(page, f"{hub}/weld_defect")
-    give(page, file("notes.jpg", b"only words\n" * 99, "image/jpeg"))
-    alert = page.get_by_role("alert").filter(has_text="notes.jpg")
-    alert.wait_for()
-    assert "not an image of a known format" in alert.inner_text()
-    assert page.get_by_text("Traceback").count() == 0
-
-
-def test_out_of_distribution_picture_is_not_named(hub, page):
-    open_app(page, f"{hub}/fish_species")
-    give(page, file("black.png", encoded(black())))
-    answer(page).get_by_role("heading", name=EN("answer.ood")).wait_for()
 
 
 def test_keyboard_alone_reaches_an_answer(hub, page):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,16 +22,6 @@ from tests.apps.conftest import encoded, hue_of, tile
 EN = load_texts("en")
 
 
-class _Boxes:
-    """A detector that finds what it is told."""
-
-    def __init__(self, *boxes: tuple[float, float, float, float]) -> None:
-        self._boxes = [FaceBox(*box, probability=0.9) for box in boxes]
-
-    def find(self, image: Image.Image) -> list[FaceBox]:
-        return self._boxes
-
-
 @pytest.fixture
 def scene(app_root) -> bytes:
     """Three tiles on white: worn, not worn, and worn wrongly."""
@@ -45,7 +36,9 @@ BOXES = [(40.0 + 200 * n, 60.0, 160.0 + 200 * n, 180.0) for n in range(3)]
 
 
 def shot_of(data: bytes, monkeypatch: pytest.MonkeyPatch, *boxes):
-    monkeypatch.setattr(faces, "_detector", lambda: _Boxes(*boxes))
+    found = [FaceBox(*box, probability=0.9) for box in boxes]
+    detector = SimpleNamespace(find=lambda _: found)
+    monkeypatch.setattr(faces, "_detector", lambda: detector)
     return answer_picture(
         load_model("mask_detection"), data, key="k", name="scene.png", find=faces.find
     )

@@ -13,6 +13,11 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from apps.answers import truth
+from apps.batch import as_csv
+from apps.inference import answer_picture
+from apps.models import load_model
+from apps.session import MAX_SHOTS, Store
 from apps.texts import LANGUAGES, load_texts
 from pipelines.card import load_card
 from pipelines.data.tree import FORMATS_TOLD
@@ -108,10 +113,6 @@ def test_test_picture_shows_whether_the_answer_is_right(app_root):
 
 
 def test_a_picture_without_an_answer_is_not_called_right(app_root):
-    from apps.answers import truth
-    from apps.inference import answer_picture
-    from apps.models import load_model
-
     model = load_model("cats_dogs")
     shot = answer_picture(model, encoded(black()), key="a", name="a.png", truth="cat")
     assert shot.prediction.is_ood
@@ -203,10 +204,6 @@ def test_several_pictures_make_a_table_a_file_and_one_answer(app_root):
 
 
 def test_csv_has_a_row_a_picture_and_no_formula(app_root):
-    from apps.batch import as_csv
-    from apps.inference import answer_picture
-    from apps.models import load_model
-
     model = load_model("cats_dogs")
     data = encoded(tile(0.5))
     shots = [
@@ -252,10 +249,6 @@ def test_old_picture_can_be_looked_at_again(app_root):
 
 
 def test_session_keeps_a_bounded_number_of_pictures_and_all_that_are_looked_at(app_root):
-    from apps.inference import answer_picture
-    from apps.models import load_model
-    from apps.session import MAX_SHOTS, Store
-
     shot = answer_picture(load_model("cats_dogs"), encoded(tile(0.5)), key="a", name="a")
     many = [str(number) for number in range(MAX_SHOTS + 5)]
     kept = Store(shots=dict.fromkeys(many, shot))

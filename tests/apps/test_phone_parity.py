@@ -8,31 +8,21 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from apps.phone_server import make_server, serve_in_background
-from apps.phone_site import DIST_DIR
 from pipelines.data.manifest import in_split, read_manifest
 from pipelines.paths import Paths
 from pipelines.serving.bundle import SCHEMA_VERSION
 from pipelines.serving.predictor import Predictor
-
-pytest.importorskip("playwright", reason="Playwright is not installed")
-from playwright.sync_api import Browser, sync_playwright
+from tests.apps.phone_browsing import open_task, opened, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.model, pytest.mark.timeout(1800)]
 
 ROOT = Path(os.environ.get("FIELDLENS_PARITY_ROOT", Path(__file__).resolve().parents[2]))
 TASKS = sorted(path.parents[1].name for path in (ROOT / "models").glob("*/mobile/bundle.json"))
-CHROMIUM = (
-    os.environ.get("CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser")
-)
-FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking")
-WAIT_MS = 60_000
 #: What is asked of the page.
 MAX_DIFFERENCE = 0.02
 
@@ -47,35 +37,13 @@ _READ = """() => {
 
 
 @pytest.fixture(scope="module")
-def url() -> Iterator[str]:
-    if not (DIST_DIR / "index.html").is_file():
-        pytest.skip("the phone page is not built (make phone)")
-    server = make_server(ROOT, port=0)
-    thread = serve_in_background(server)
-    yield f"http://127.0.0.1:{server.server_address[1]}/?threads=1"
-    server.shutdown()
-    server.server_close()
-    thread.join()
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Browser]:
-    if CHROMIUM is None:
-        pytest.skip("there is no Chromium (install it, or name it in CHROMIUM)")
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(executable_path=CHROMIUM, args=list(FLAGS))
-        yield chromium
-        chromium.close()
-
-
-def test_there_are_models() -> None:
-    if not TASKS:
-        pytest.skip("there is no trained model (make repro)")
-    assert TASKS
+def url(browser) -> Iterator[str]:
+    with served(ROOT) as address:
+        yield f"{address}?threads=1"
 
 
 @pytest.mark.parametrize("task", TASKS)
-def test_same_answers_as_the_predictor(task: str, browser: Browser, url: str) -> None:
+def test_same_answers_as_the_predictor(task: str, browser, url: str) -> None:
     files = Paths(ROOT).task(task)
     version = json.loads(files.bundle.read_text(encoding="utf-8"))["schema_version"]
     if version not in (2, SCHEMA_VERSION):
@@ -86,30 +54,27 @@ def test_same_answers_as_the_predictor(task: str, browser: Browser, url: str) ->
     pictures = [
         files.raw_dir / entry.path for entry in in_split(read_manifest(files.manifest), "test")
     ]
-    page = browser.new_page(viewport={"width": 390, "height": 844})
-    page.set_default_timeout(WAIT_MS)
-    page.goto(f"{url}#/{task}")
-    page.wait_for_selector(".task[data-ready=true]")
     other_labels, differences, other_verdicts = [], {}, []
-    for n, picture in enumerate(pictures, start=1):
-        page.set_input_files("#photo", str(picture))
-        page.wait_for_function(
-            "n => document.querySelector('.answer').dataset.answers === String(n)"
-            " || document.querySelector('.trouble:not([hidden])')",
-            arg=n,
-        )
-        said = page.evaluate(_READ)
-        assert said["trouble"] is None, f"{picture.name}: {said['trouble']}"
-        expected = predictor.predict(picture)
-        shown = dict(said["probabilities"])
-        differences[picture.name] = max(
-            abs(shown[label] - probability) for label, probability in expected.probabilities.items()
-        )
-        if said["label"] != expected.label:
-            other_labels.append(f"{picture.name}: {expected.label}, not {said['label']}")
-        if (said["state"] == "ood") != expected.is_ood:
-            other_verdicts.append(picture.name)
-    page.close()
+    with opened(browser) as page:
+        open_task(page, url, task)
+        for n, picture in enumerate(pictures, start=1):
+            page.set_input_files("#photo", str(picture))
+            page.wait_for_function(
+                "n => document.querySelector('.answer').dataset.answers === String(n)"
+                " || document.querySelector('.trouble:not([hidden])')",
+                arg=n,
+            )
+            said = page.evaluate(_READ)
+            assert said["trouble"] is None, f"{picture.name}: {said['trouble']}"
+            expected = predictor.predict(picture)
+            shown = dict(said["probabilities"])
+            differences[picture.name] = max(
+                abs(shown[label] - value) for label, value in expected.probabilities.items()
+            )
+            if said["label"] != expected.label:
+                other_labels.append(f"{picture.name}: {expected.label}, not {said['label']}")
+            if (said["state"] == "ood") != expected.is_ood:
+                other_verdicts.append(picture.name)
     worst = max(differences, key=lambda name: differences[name])
     summary = {
         "task": task,

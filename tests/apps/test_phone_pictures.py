@@ -18,20 +18,21 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import onnx
+import onnx.parser
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import numpy_helper
 from PIL import Image, features
 
-from pipelines.atomic import file_sha256
+from pipelines.card import load_card
 from pipelines.paths import Paths
 from pipelines.serving.predictor import Predictor
-from tests.apps.conftest import SIDE_PX
+from tests.apps.browsing import FLAGS, chromium
+from tests.apps.conftest import SIDE_PX, encoded, serve_model
 
 pytest.importorskip("playwright", reason="Playwright is not installed")
 from playwright.sync_api import Page, expect
 
-from tests.apps.phone_browsing import CHROMIUM, FLAGS, answered, choose, open_task, opened, served
+from tests.apps.phone_browsing import answered, choose, open_task, opened, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
@@ -42,44 +43,31 @@ RNG = np.random.default_rng(20261127)
 MAX_BYTES = 500_000_000
 
 
-def pixel_net(n_labels: int) -> onnx.ModelProto:
+def pixel_net(n_labels: int) -> bytes:
     """Logits that depend on each value of the input; the mean colour as embedding."""
+    model = onnx.parser.parse_model(f"""
+        <ir_version: 10, opset_import: ["": 17]>
+        pixels (uint8[n, {SIDE_PX}, {SIDE_PX}, 3] pixels)
+            => (float[n, {n_labels}] logits, float[n, 3] embedding) {{
+          values = Cast<to = 1>(pixels)
+          scaled = Div(values, full)
+          embedding = ReduceMean<axes = [1, 2], keepdims = 0>(scaled)
+          flat = Flatten(scaled)
+          logits = MatMul(flat, weights)
+        }}""")
     weights = RNG.normal(0, 0.02, (SIDE_PX * SIDE_PX * 3, n_labels)).astype(np.float32)
-    nodes = [
-        helper.make_node("Cast", ["pixels"], ["values"], to=TensorProto.FLOAT),
-        helper.make_node("Div", ["values", "full"], ["scaled"]),
-        helper.make_node("ReduceMean", ["scaled"], ["embedding"], axes=[1, 2], keepdims=0),
-        helper.make_node("Flatten", ["scaled"], ["flat"]),
-        helper.make_node("MatMul", ["flat", "weights"], ["logits"]),
-    ]
-    constants = [
-        numpy_helper.from_array(np.float32(255), "full"),
-        numpy_helper.from_array(weights, "weights"),
-    ]
-    shape = ["n", SIDE_PX, SIDE_PX, 3]
-    outputs = [("logits", n_labels), ("embedding", 3)]
-    graph = helper.make_graph(
-        nodes,
-        "pixels",
-        [helper.make_tensor_value_info("pixels", TensorProto.UINT8, shape)],
-        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", n]) for name, n in outputs],
-        constants,
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
-    model.ir_version = 10
-    return model
+    for name, values in (("full", np.float32(255)), ("weights", weights)):
+        model.graph.initializer.append(numpy_helper.from_array(values, name))
+    data: bytes = model.SerializeToString()
+    return data
 
 
 @pytest.fixture(scope="module")
 def root(app_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     root = tmp_path_factory.mktemp("pictures") / "project"
     shutil.copytree(app_template, root)
-    files = Paths(root).task(TASK)
-    bundle = json.loads(files.bundle.read_text(encoding="utf-8"))
-    onnx.save_model(pixel_net(len(bundle["labels"])), files.onnx_int8)
-    n_bytes = files.onnx_int8.stat().st_size
-    bundle["artefacts"][1].update(sha256=file_sha256(files.onnx_int8), size_bytes=n_bytes)
-    files.bundle.write_text(json.dumps(bundle), encoding="utf-8")
+    n_labels = len(load_card(Paths(root).task(TASK).card).labels)
+    serve_model(root, TASK, pixel_net(n_labels))
     return root
 
 
@@ -95,12 +83,6 @@ def photo(width: int, height: int) -> Image.Image:
     blobs = np.asarray(Image.fromarray(small).resize((width, height), Image.Resampling.BICUBIC))
     noise = RNG.integers(-12, 13, (height, width, 1))
     return Image.fromarray((blobs + noise).clip(0, 255).astype(np.uint8))
-
-
-def saved(image: Image.Image, kind: str, **options: object) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, kind, **options)
-    return buffer.getvalue()
 
 
 def turned(orientation: int) -> Image.Exif:
@@ -125,19 +107,19 @@ def test_photos_of_every_kind_have_the_predictors_bits(browser, url, root) -> No
     predictor = Predictor.load(Paths(root).task(TASK).bundle)
     large = photo(2101, 1533)
     pictures = {
-        "small": saved(photo(301, 211), "JPEG", quality=90),
-        "large": saved(large, "JPEG", quality=90),
-        "large, 4:4:4": saved(large, "JPEG", quality=85, subsampling=0),
-        "large, 4:2:2": saved(large, "JPEG", quality=95, subsampling=1),
-        "large, progressive": saved(large, "JPEG", quality=80, progressive=True),
-        "large, grey": saved(large.convert("L"), "JPEG"),
-        "large, CMYK": saved(large.convert("CMYK"), "JPEG"),
-        **{f"turned by {n}": saved(large, "JPEG", exif=turned(n)) for n in range(2, 9)},
-        "halved": saved(photo(150, 147), "JPEG", quality=90),
-        "WebP": saved(photo(301, 211), "WEBP", lossless=True),
-        "PNG": saved(photo(301, 211), "PNG"),
-        "palette": saved(photo(301, 211).convert("P"), "PNG"),
-        "4:1": saved(photo(400, 100), "PNG"),
+        "small": encoded(photo(301, 211), "JPEG", quality=90),
+        "large": encoded(large, "JPEG", quality=90),
+        "large, 4:4:4": encoded(large, "JPEG", quality=85, subsampling=0),
+        "large, 4:2:2": encoded(large, "JPEG", quality=95, subsampling=1),
+        "large, progressive": encoded(large, "JPEG", quality=80, progressive=True),
+        "large, grey": encoded(large.convert("L"), "JPEG"),
+        "large, CMYK": encoded(large.convert("CMYK"), "JPEG"),
+        **{f"turned by {n}": encoded(large, "JPEG", exif=turned(n)) for n in range(2, 9)},
+        "halved": encoded(photo(150, 147), "JPEG", quality=90),
+        "WebP": encoded(photo(301, 211), "WEBP", lossless=True),
+        "PNG": encoded(photo(301, 211)),
+        "palette": encoded(photo(301, 211).convert("P")),
+        "4:1": encoded(photo(400, 100)),
     }
     with opened(browser) as page:
         open_task(page, url, TASK)
@@ -147,7 +129,7 @@ def test_photos_of_every_kind_have_the_predictors_bits(browser, url, root) -> No
 
 @pytest.mark.parametrize("size", [(900, 60), (61, 799)])
 def test_long_picture_is_looked_at_in_its_middle(browser, url, root, size) -> None:
-    data = saved(photo(*size), "PNG")
+    data = encoded(photo(*size))
     with opened(browser) as page:
         open_task(page, url, TASK)
         expect_parity(page, 1, data, Predictor.load(Paths(root).task(TASK).bundle), data)
@@ -163,9 +145,11 @@ def test_avif_has_the_predictors_bits(browser, url, root) -> None:
         cases = [(80, "4:2:0", {}), (60, "4:4:4", {}), (90, "4:2:2", {}), (75, "4:0:0", {})]
         cases += [(80, "4:2:0", {"exif": turned(6)})]
         for n, (quality, subsampling, extra) in enumerate(cases, start=1):
-            data = saved(photo(301, 211), "AVIF", quality=quality, subsampling=subsampling, **extra)
+            data = encoded(
+                photo(301, 211), "AVIF", quality=quality, subsampling=subsampling, **extra
+            )
             with Image.open(io.BytesIO(data)) as image:
-                upright = saved(image.convert("RGB"), "PNG", exif=image.getexif())
+                upright = encoded(image.convert("RGB"), "PNG", exif=image.getexif())
             expect_parity(page, n, data, predictor, upright)
 
 
@@ -201,7 +185,7 @@ def deep_pictures() -> dict[str, bytes]:
         "grey and opacity": png16(np.concatenate([grey, opacity], axis=2), 4),
         "colour and opacity": png16(np.concatenate([colour, opacity], axis=2), 6),
         "interlaced": png16(grey, 0, is_interlaced=True),
-        "filtered": saved(Image.fromarray(np.cumsum(grey[:, :, 0] // 20, 1).astype("u2")), "PNG"),
+        "filtered": encoded(Image.fromarray(np.cumsum(grey[:, :, 0] // 20, 1).astype("u2"))),
     }
 
 
@@ -258,24 +242,24 @@ def test_large_and_hostile_pictures_cost_little(browser, url, tmp_path) -> None:
         pytest.skip("memory is read from /proc")
     wide = Image.effect_noise((1200, 900), 60).convert("RGB").resize((12_000, 9_000))
     pictures = {
-        "line.png": (saved(Image.new("L", (1, 40_000)), "PNG"), "nothing to look at"),
-        "line.jpg": (saved(Image.new("RGB", (65_000, 1)), "JPEG"), "nothing to look at"),
-        "strip.jpg": (saved(Image.new("RGB", (65_000, 1_000)), "JPEG"), "nothing to look at"),
-        "square.jpg": (saved(Image.new("L", (20_000, 20_000)), "JPEG"), "400 megapixels"),
-        "square.png": (saved(Image.new("L", (9_000, 9_000)), "PNG"), "81 megapixels"),
-        "phone.jpg": (saved(wide, "JPEG", quality=80), None),
-        "scan.png": (saved(Image.new("1", (8_000, 5_000)), "PNG"), None),
+        "line.png": (encoded(Image.new("L", (1, 40_000))), "nothing to look at"),
+        "line.jpg": (encoded(Image.new("RGB", (65_000, 1)), "JPEG"), "nothing to look at"),
+        "strip.jpg": (encoded(Image.new("RGB", (65_000, 1_000)), "JPEG"), "nothing to look at"),
+        "square.jpg": (encoded(Image.new("L", (20_000, 20_000)), "JPEG"), "400 megapixels"),
+        "square.png": (encoded(Image.new("L", (9_000, 9_000))), "81 megapixels"),
+        "phone.jpg": (encoded(wide, "JPEG", quality=80), None),
+        "scan.png": (encoded(Image.new("1", (8_000, 5_000))), None),
     }
     del wide
     costs = {}
     for name, (data, words) in pictures.items():
         # A browser of its own: the most that a process has held is never forgotten.
         others = set(processes(os.getpid()))
-        fresh = browser.browser_type.launch(executable_path=CHROMIUM, args=list(FLAGS))
+        fresh = browser.browser_type.launch(executable_path=chromium(), args=list(FLAGS))
         process = min(set(processes(os.getpid())) - others)
         with opened(fresh) as page:
             open_task(page, url, TASK)
-            choose(page, saved(photo(640, 480), "JPEG"))
+            choose(page, encoded(photo(640, 480), "JPEG"))
             answered(page)
             before, start = most_memory(process), time.perf_counter()
             (tmp_path / name).write_bytes(data)

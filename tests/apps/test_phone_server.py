@@ -14,22 +14,23 @@ from pathlib import Path
 
 import pytest
 
-from apps.phone_server import main, make_server, serve_in_background
+from apps.phone_server import main, make_server
 from apps.texts import LANGUAGES
 from pipelines.errors import ConfigError
 from pipelines.paths import Paths
 from pipelines.serving.bundle import read_bundle
 from tests.apps.conftest import WASM
+from tests.apps.phone_browsing import served
+
+
+def port_of(address: str) -> int:
+    return int(address.rstrip("/").rsplit(":", 1)[1])
 
 
 @pytest.fixture(scope="module")
 def port(app_template: Path, dist_dir: Path) -> Iterator[int]:
-    server = make_server(app_template, port=0, dist_dir=dist_dir)
-    thread = serve_in_background(server)
-    yield server.server_address[1]
-    server.shutdown()
-    server.server_close()
-    thread.join()
+    with served(app_template, dist_dir=dist_dir) as address:
+        yield port_of(address)
 
 
 def ask(port: int, address: str, *, method: str = "GET", codings: str = "identity"):
@@ -164,20 +165,14 @@ def test_index_leaves_out_a_bundle_that_cannot_be_read(
     root = Path(shutil.copytree(app_template, tmp_path / "project"))
     path = Paths(root).task("weld_defect").bundle
     path.write_text('{"schema_version": 99}', encoding="utf-8")
-    server = make_server(root, port=0, dist_dir=dist_dir)
-    thread = serve_in_background(server)
-    try:
-        port = server.server_address[1]
+    with served(root, dist_dir=dist_dir) as address:
+        port = port_of(address)
         tasks = json.loads(ask(port, "/models/index.json")[1])["tasks"]
         assert "weld_defect" not in {task["task"] for task in tasks}
         assert len(tasks) > 1
         # The page reads the bundle itself and says in words what is wrong with it.
         assert ask(port, "/models/weld_defect/bundle.json")[0].status == 200
         assert ask(port, "/models/weld_defect/model_int8.onnx")[0].status == 404
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
     assert "schema_version" in caplog.text
 
 

@@ -11,6 +11,7 @@ from apps.phone_server import HEADERS
 from apps.phone_site import PhoneSite
 from apps.phone_static import main, write_site
 from pipelines.errors import ConfigError
+from pipelines.serving.bundle import read_bundle, read_model
 from tests.file_tree import file_tree
 
 
@@ -34,14 +35,11 @@ def test_every_task_of_the_index_has_its_bundle_and_served_model(app_template, d
     tasks = [entry["task"] for entry in json.loads((models / "index.json").read_text())["tasks"]]
     assert len(tasks) == 7
     for task in tasks:
-        bundle = json.loads((models / task / "bundle.json").read_text())
-        served = next(
-            each
-            for each in bundle["artefacts"]
-            if each["precision"] == bundle["served"]["precision"]
-        )
-        assert (models / task / served["name"]).stat().st_size == served["size_bytes"]
-        assert {path.name for path in (models / task).iterdir()} == {"bundle.json", served["name"]}
+        # What is read is what the bundle names, by size and hash.
+        bundle = read_bundle(models / task, verify=False)
+        assert read_model(bundle, models / task, bundle.served.precision)
+        served = bundle.files[bundle.served.precision].name
+        assert {path.name for path in (models / task).iterdir()} == {"bundle.json", served}
 
 
 def test_a_site_is_replaced_and_nothing_else_is(app_template, dist_dir, tmp_path):

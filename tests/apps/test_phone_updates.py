@@ -6,20 +6,19 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import json
 import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-import onnx
 import pytest
 
 from apps.phone_site import DIST_DIR
 from apps.phone_static import write_site
 from pipelines.atomic import file_sha256
+from pipelines.card import load_card
 from pipelines.paths import Paths
-from tests.apps.conftest import hue_model
+from tests.apps.conftest import hue_model, serve_model
 from tests.loopback import serving
 
 pytest.importorskip("playwright", reason="Playwright is not installed")
@@ -52,13 +51,9 @@ def picture(app_template: Path) -> Path:
 
 def make_newer(root: Path) -> str:
     """Another model under the same name; its hash."""
-    files = Paths(root).task(TASK)
-    bundle = json.loads(files.bundle.read_text(encoding="utf-8"))
-    onnx.save_model(hue_model(len(bundle["labels"]), 5.0), files.onnx_int8)
-    sha256 = file_sha256(files.onnx_int8)
-    bundle["artefacts"][1].update(sha256=sha256, size_bytes=files.onnx_int8.stat().st_size)
-    files.bundle.write_text(json.dumps(bundle), encoding="utf-8")
-    return sha256
+    model = hue_model(len(load_card(Paths(root).task(TASK).card).labels), 5.0)
+    serve_model(root, TASK, model.SerializeToString())
+    return hash_of(root)
 
 
 def hash_of(root: Path) -> str:
@@ -98,19 +93,31 @@ def use_newer(page: Page) -> None:
     page.get_by_role("button", name="Use the newer model").click()
 
 
+def expect_newer_after_reload(page: Page, sha256: str, picture: Path) -> None:
+    page.reload()
+    use_newer(page)
+    expect_model(page, sha256, picture)
+    expect_kept(page, sha256)
+
+
 def settle(page: Page) -> None:
     """Until the page itself is kept too, so that it can be opened offline."""
     page.wait_for_function("() => navigator.serviceWorker.controller !== null")
 
 
 @contextlib.contextmanager
-def kept_before(browser, root: Path, **options: object) -> Iterator[tuple[Page, str, Faults]]:
-    """A page that has a model from before, its address, and the server's faults to come."""
+def visited(browser, root: Path, **options: object) -> Iterator[tuple[Page, str, Faults]]:
+    """A page, the server's address, and the server's faults to come."""
     faults = Faults()
-    with (
-        served(root, faults=faults) as url,
-        opened(browser, allowed=NETWORK, **options) as page,
-    ):
+    options = {"allowed": NETWORK, **options}
+    with served(root, faults=faults) as url, opened(browser, **options) as page:
+        yield page, url, faults
+
+
+@contextlib.contextmanager
+def kept_before(browser, root: Path, **options: object) -> Iterator[tuple[Page, str, Faults]]:
+    """The same of a page that has a model from before."""
+    with visited(browser, root, **options) as (page, url, faults):
         open_task(page, url, TASK)
         settle(page)
         expect(page.locator(".news")).to_be_empty()
@@ -145,10 +152,7 @@ def test_update_that_fails_leaves_the_model_from_before(
         expect_model(page, old, picture)
         expect_model_offline(page, old, picture)
         faults.heal()
-        page.reload()
-        use_newer(page)
-        expect_model(page, new, picture)
-        expect_kept(page, new)
+        expect_newer_after_reload(page, new, picture)
         expect_model_offline(page, new, picture)
 
 
@@ -184,15 +188,11 @@ def test_offline_reload_in_the_middle_of_an_update(browser, root, picture, end) 
             page = again
         expect_model_offline(page, old, picture)
         faults.heal()
-        page.reload()
-        use_newer(page)
-        expect_model(page, new, picture)
-        expect_kept(page, new)
+        expect_newer_after_reload(page, new, picture)
 
 
 def test_another_task_does_not_wait_for_a_download_that_hangs(browser, root) -> None:
-    faults = Faults()
-    with served(root, faults=faults) as url, opened(browser, allowed=NETWORK) as page:
+    with visited(browser, root) as (page, url, faults):
         faults.set(MODEL, "hang")
         page.goto(f"{url}#/{TASK}")
         expect(page.locator(".loading").first).to_contain_text("of 0.0 MB")
@@ -204,8 +204,7 @@ def test_another_task_does_not_wait_for_a_download_that_hangs(browser, root) -> 
 def test_first_download_that_fails_is_told_and_tried_again(
     browser, root, picture, kind, words
 ) -> None:
-    faults = Faults()
-    with served(root, faults=faults) as url, opened(browser, allowed=NETWORK) as page:
+    with visited(browser, root) as (page, url, faults):
         faults.set(MODEL, kind)
         page.goto(f"{url}#/{TASK}")
         expect(page.locator(".trouble:visible")).to_contain_text("not on this phone yet")
@@ -231,8 +230,7 @@ def test_list_of_models_that_does_not_come_is_the_one_from_before(browser, root,
 
 def test_slow_download_is_not_ended(browser, root, picture) -> None:
     """It takes longer than a download may stand still, and never stands still so long."""
-    faults = Faults()
-    with served(root, faults=faults) as url, opened(browser) as page:
+    with visited(browser, root, allowed="^$") as (page, url, faults):
         faults.set(MODEL, "slow")
         page.goto(f"{url}#/{TASK}")
         page.wait_for_timeout(16_000)
@@ -283,10 +281,7 @@ def test_update_that_storage_has_no_room_for(browser, root, picture) -> None:
         expect_kept(page, old)
         expect_model_offline(page, old, picture)
         override_quota(page, None)
-        page.reload()
-        use_newer(page)
-        expect_model(page, new, picture)
-        expect_kept(page, new)
+        expect_newer_after_reload(page, new, picture)
 
 
 def test_model_that_cannot_run_here_does_not_take_the_place_of_one_that_can(
@@ -296,12 +291,7 @@ def test_model_that_cannot_run_here_does_not_take_the_place_of_one_that_can(
     with kept_before(browser, root) as (page, _, _faults):
         files = Paths(root).task(TASK)
         text = files.bundle.read_text(encoding="utf-8")
-        make_newer(root)
-        files.onnx_int8.write_bytes(b"no model, but the one that the bundle names")
-        bundle = json.loads(files.bundle.read_text(encoding="utf-8"))
-        size = files.onnx_int8.stat().st_size
-        bundle["artefacts"][1].update(sha256=file_sha256(files.onnx_int8), size_bytes=size)
-        files.bundle.write_text(json.dumps(bundle), encoding="utf-8")
+        serve_model(root, TASK, b"no model, but the one that the bundle names")
         page.reload()
         expect(page.locator(".news")).to_contain_text("cannot run in this browser")
         expect_model(page, old, picture)
@@ -331,10 +321,7 @@ def test_what_an_earlier_page_kept_answers_and_is_replaced(browser, root, pictur
         page.locator(f'.card[data-task="{TASK}"] .is-kept').wait_for()
         new = make_newer(root)
         page.goto(f"{url}#/{TASK}")
-        page.reload()
-        use_newer(page)
-        expect_model(page, new, picture)
-        expect_kept(page, new)
+        expect_newer_after_reload(page, new, picture)
 
 
 def test_kept_model_that_was_damaged_is_loaded_again(browser, root, picture) -> None:

@@ -16,6 +16,7 @@ import pytest
 from pipelines import cli
 from pipelines.commands import app
 from pipelines.commands.app import command_line
+from tests.apps.browsing import announced, free_port
 from tests.apps.conftest import ROOT, encoded, tile
 
 APP = (sys.executable, "-m", "pipelines.cli", "app")
@@ -131,35 +132,16 @@ def test_taken_port_is_one_line(app_root):
 @pytest.mark.slow
 @pytest.mark.parametrize("ending", [signal.SIGINT, signal.SIGTERM])
 def test_fieldlens_app_serves_and_leaves_nothing_behind(app_root, ending):
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    process = subprocess.Popen(
-        [*APP, "cats_dogs", "--root", str(app_root), "--port", str(port)],
-        cwd=ROOT,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell's background jobs ignore Ctrl-C, and so would what this test starts there.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
-    assert process.stderr is not None
-    try:
-        said = ""
-        while "Stop with Ctrl-C" not in said:
-            line = process.stderr.readline()
-            assert line, said
-            said += line
+    port = free_port()
+    command = ["cats_dogs", "--root", str(app_root), "--port", str(port)]
+    # A shell's background jobs ignore Ctrl-C, and so would what this test starts there.
+    heeded = {"preexec_fn": lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)}
+    with announced(command, **heeded) as (process, said):
         assert f"http://127.0.0.1:{port}/" in said
         with urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health") as health:
             assert health.read() == b"ok"
-    finally:
         process.send_signal(ending)
-        try:
-            process.wait(30)
-        finally:
-            process.kill()
-            process.wait()
-            process.stderr.close()
+        process.wait(30)
     time.sleep(0.2)
     with socket.socket() as probe:
         assert probe.connect_ex(("127.0.0.1", port)) != 0

@@ -13,8 +13,8 @@ def test_flipped_labels_are_found_and_no_others():
     labels = truth.copy()
     labels[[3, 40]] = [2, 0]
     found = label_issues(labels, probabilities)
-    assert {(doubt.index, doubt.suggested) for doubt in found} == {(3, 0), (40, 1)}
-    assert all(0.7 < doubt.probability < 0.9 for doubt in found)
+    assert {(issue.index, issue.suggested) for issue in found} == {(3, 0), (40, 1)}
+    assert all(0.7 < issue.probability < 0.9 for issue in found)
 
 
 def test_threshold_is_the_class_mean_so_that_a_class_the_model_is_unsure_of_is_not_all_doubted():
@@ -28,7 +28,7 @@ def test_surest_first_and_an_image_that_is_confident_of_nothing_is_left_out():
     probabilities = np.array([[0.9, 0.1], [0.9, 0.1], [0.1, 0.9], [0.1, 0.9], [0.95, 0.05]])
     labels = np.array([0, 0, 1, 0, 1])
     found = label_issues(labels, probabilities)
-    assert [doubt.index for doubt in found] == [4, 3]
+    assert [issue.index for issue in found] == [4, 3]
     assert label_issues(np.array([0, 1]), np.array([[0.5, 0.5], [0.5, 0.5]])) == []
 
 

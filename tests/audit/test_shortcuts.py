@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 
 from pipelines.audit import shortcuts
-from pipelines.audit import shortcuts as verdicts
 from pipelines.config.audit import AuditParams
 from pipelines.errors import DataError
 from pipelines.serving.trust import AuditScore, Interval
@@ -46,6 +45,7 @@ def test_what_tells_the_label_is_found_and_noise_is_not():
     telling = noise.copy()
     telling[:, 2] += 6 * CLASS_INDEX
     assert reached(telling, shared).value > 0.95
+    assert reached(telling, blind()) == reached(telling, shared)
 
 
 def test_what_tells_only_the_group_does_not_help():
@@ -56,11 +56,6 @@ def test_what_tells_only_the_group_does_not_help():
     assert reached(features, shared).value < 0.7
     by_image = blind(groups=np.array([str(number) for number in range(len(GROUPS))]))
     assert reached(features, by_image).value > 0.9
-
-
-def test_same_seed_same_answers():
-    features = np.random.default_rng(5).normal(size=(len(GROUPS), 3))
-    assert reached(features, blind()) == reached(features, blind())
 
 
 def test_fewer_folds_where_a_class_has_few_groups():
@@ -101,7 +96,7 @@ def test_chance_is_the_majority_class():
     ],
 )
 def test_share_of_way(value, chance, probe, expected):
-    assert verdicts.share_of_way(value, chance, probe) == pytest.approx(expected, abs=1e-6)
+    assert shortcuts.share_of_way(value, chance, probe) == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -119,7 +114,7 @@ def test_share_of_way(value, chance, probe, expected):
     ],
 )
 def test_verdict_by_the_bounds(share, low, expected):
-    assert verdicts.verdict_of(share, low, 2, BOUNDS) == expected
+    assert shortcuts.verdict_of(share, low, 2, BOUNDS) == expected
 
 
 @pytest.mark.parametrize(
@@ -137,7 +132,7 @@ def test_worst_of_those_that_decide(given, expected):
         AuditScore(name="a", sees="b", macro_f1=point, share=0, verdict=verdict, decides=decides)
         for verdict, decides in given
     ]
-    assert verdicts.worst(scores) == expected
+    assert shortcuts.worst(scores) == expected
 
 
 def test_only_what_is_never_the_disease_decides():
@@ -146,6 +141,6 @@ def test_only_what_is_never_the_disease_decides():
 
 
 def test_source_purity_leaves_out_what_has_no_source():
-    found = verdicts.source_purity(["x", "x", "x", "y", ""], ["a", "a", "b", "b", "b"])
+    found = shortcuts.source_purity(["x", "x", "x", "y", ""], ["a", "a", "b", "b", "b"])
     assert found == {"x": pytest.approx(2 / 3, abs=1e-6), "y": 1.0}
-    assert verdicts.source_purity(["", ""], ["a", "b"]) == {}
+    assert shortcuts.source_purity(["", ""], ["a", "b"]) == {}

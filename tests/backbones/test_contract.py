@@ -13,7 +13,7 @@ from pipelines.backbones.layers import SameConv2d
 from pipelines.backbones.spec import backbone, backbones
 from pipelines.export.graphs import convolutions_of, logits_of, with_inner_features
 from pipelines.export.onnx_export import check_parity, classifier_onnx, trunk_onnx
-from pipelines.export.quantize import StaticQuantizer, equalized, stem_nodes
+from pipelines.export.quantize import equalized, static_int8, stem_nodes
 from pipelines.metrics.classification import sqnr_db
 from pipelines.serving.sessions import make_session
 from pipelines.serving.vetting import vet
@@ -121,9 +121,7 @@ def test_exported_file_agrees_is_vetted_and_becomes_int8(name, tmp_path, monkeyp
     assert sqnr_db(logits_of(file, pixels), logits_of(better, pixels)) > 30
     # How good int8 is can be asked of a trained network alone; that there is one, of each.
     float_nodes = stem_nodes(file)
-    int8 = with_inner_features(
-        StaticQuantizer(better, batches, tmp_path).int8(float_nodes=float_nodes)
-    )
+    int8 = with_inner_features(static_int8(better, batches, tmp_path, float_nodes=float_nodes))
     n_convolutions = len(convolutions_of(file) - set(float_nodes))
     assert vet(int8).operators["DequantizeLinear"] > 2 * n_convolutions > 0
     logits, embedding = make_session(int8).run(None, {"image": pixels})

@@ -1,8 +1,6 @@
-"""The tiny network and pictures for it, as fixtures."""
+"""The tiny network as files, and calibration pictures for it."""
 
 from __future__ import annotations
-
-from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -42,6 +40,5 @@ def doctored_onnx() -> bytes:
 
 
 @pytest.fixture(scope="session")
-def make_pictures() -> Callable[..., NDArray[np.uint8]]:
-    """Makes (n, side, side, 3) patchworks of colours with some noise."""
-    return pictures
+def batches() -> list[NDArray[np.uint8]]:
+    return [pictures(16, seed) for seed in (1, 2, 3)]

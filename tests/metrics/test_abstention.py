@@ -14,7 +14,6 @@ from pipelines.metrics.abstention import (
     accepting_threshold,
     expected_lengths,
     fit_abstention,
-    pack,
     principal_directions,
 )
 from pipelines.serving.out_of_distribution import OutOfDistribution, residuals, rooted, unpack
@@ -162,20 +161,16 @@ def test_expected_lengths_are_as_many_times_those_of_trained_images():
     assert np.isfinite(expected_lengths(np.zeros((3, 2)), np.zeros((4, 2)), new)).all()
 
 
-@pytest.mark.parametrize("place", [0, 1], ids=["train", "val"])
-def test_embeddings_before_a_refit_that_say_nothing_are_refused(place):
-    both = [embedded(9, 0), embedded(9, 1)]
-    both[place] = np.full((3, D), np.nan, dtype=np.float32)
-    with pytest.raises(DataError, match=r"(train|val) before the refit images"):
-        fit_abstention(embedded(9, 0), embedded(9, 1), 0.95, before=Before(*both))
+EMBEDDINGS = ("train", "val", "train before the refit", "val before the refit")
 
 
-@pytest.mark.parametrize("split", ["train", "val"])
+@pytest.mark.parametrize("what", EMBEDDINGS)
 @pytest.mark.parametrize("rows", [np.zeros((0, D)), np.full((3, D), np.nan)], ids=["none", "NaN"])
-def test_embeddings_that_say_nothing_are_refused(split, rows):
-    both = {"train": embedded(9, 0), "val": embedded(9, 1), split: rows.astype(np.float32)}
-    with pytest.raises(DataError, match=f"abstention needs finite embeddings of {split} images"):
-        fit_abstention(both["train"], both["val"], 0.95)
+def test_embeddings_that_say_nothing_are_refused(what, rows):
+    given = {name: embedded(9, seed) for seed, name in enumerate(EMBEDDINGS)}
+    train, val, *before = (given | {what: rows.astype(np.float32)}).values()
+    with pytest.raises(DataError, match=f"abstention needs finite embeddings of {what} images"):
+        fit_abstention(train, val, 0.95, before=Before(*before))
 
 
 def test_the_packed_arrays_lose_nothing_that_matters():
@@ -188,11 +183,3 @@ def test_the_packed_arrays_lose_nothing_that_matters():
     assert unpack(fitted.arrays["basis_0"]).shape == exact.shape
     got = residuals(val, {name: unpack(array) for name, array in fitted.arrays.items()})
     np.testing.assert_allclose(got[:, 0], expected, atol=0.004)
-
-
-def test_the_last_bits_of_a_blas_kernel_do_not_reach_the_bundle():
-    train = embedded(200, 0).astype(np.float64)
-    values = principal_directions(train - train.mean(axis=0), 8)
-    other = values * (1 + 1e-15)
-    assert not np.array_equal(values, other)
-    assert pack(values, "int8") == pack(other, "int8")

@@ -1,12 +1,6 @@
-"""Maps of the trained models: random weights must change them (Adebayo et al. 2018).
-
-``FIELDLENS_ROOT`` names the project folder whose models are tried; the checkout by default.
-"""
+"""Maps of the trained models: random weights must change them (Adebayo et al. 2018)."""
 
 from __future__ import annotations
-
-import os
-from pathlib import Path
 
 import numpy as np
 import onnx
@@ -14,17 +8,12 @@ import pytest
 from onnx import numpy_helper
 from scipy.stats import spearmanr
 
-from pipelines.config.params import load_params
-from pipelines.data.manifest import in_split, read_manifest
-from pipelines.paths import Paths
 from pipelines.serving.bundle import read_model
 from pipelines.serving.occlusion import occlusion_map
 from pipelines.serving.predictor import Predictor
 from pipelines.serving.sessions import make_session
+from tests.model.conftest import PATHS, TASKS, pictures_of, trained
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-PATHS = Paths(Path(os.environ.get("FIELDLENS_ROOT", CHECKOUT)))
-TASKS = list(load_params(PATHS.params).tasks)
 #: Largest mean rank correlation of the true map with that of random weights. Adebayo et al. 2018,
 #: figure 4, show it near 0 for Grad-CAM once every layer is random; a method that ignores the
 #: weights gives 1.
@@ -38,15 +27,11 @@ pytestmark = [pytest.mark.model, pytest.mark.slow]
 
 def served(task: str) -> tuple[Predictor, list[np.ndarray]]:
     """The predictor of a task, and test pictures of different labels as the model sees them."""
-    files = PATHS.task(task)
-    if not files.bundle.is_file():
-        pytest.skip(f"{files.bundle}: there is no model; `dvc repro evaluate@{task}` makes it")
-    if not files.manifest.is_file():
-        pytest.skip(f"{files.manifest}: there are no images; `dvc repro prepare@{task}` makes it")
+    files = trained(task)
     predictor = Predictor.load(files.bundle)
-    test = in_split(read_manifest(files.manifest), "test")
+    test = pictures_of(files)
     chosen = [test[place * len(test) // N_PICTURES] for place in range(N_PICTURES)]
-    return predictor, [predictor.pixels(files.raw_dir / entry.path) for entry in chosen]
+    return predictor, [predictor.pixels(path) for path in chosen]
 
 
 def correlation(true: list[np.ndarray], other: list[np.ndarray]) -> float:

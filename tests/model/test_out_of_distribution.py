@@ -1,14 +1,12 @@
 """The released models know what they do not know: the other tasks' pictures, noise, text, nothing.
 
 Training moves this without anybody looking at it (docs/adr/0018): the better a head learns its
-labels, the less its embedding says of anything else. ``FIELDLENS_ROOT`` names the project folder
-whose models are tried; the checkout by default.
+labels, the less its embedding says of anything else.
 """
 
 from __future__ import annotations
 
 import importlib
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -17,14 +15,9 @@ import pytest
 from PIL import Image
 from sklearn.metrics import roc_auc_score
 
-from pipelines.config.params import load_params
-from pipelines.data.manifest import in_split, read_manifest
-from pipelines.paths import Paths
 from pipelines.serving.predictor import Predictor
+from tests.model.conftest import CHECKOUT, PATHS, TASKS, pictures_of
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-PATHS = Paths(Path(os.environ.get("FIELDLENS_ROOT", CHECKOUT)))
-TASKS = list(load_params(PATHS.params).tasks)
 #: Test pictures of the task itself, and of each other task.
 N_OWN, N_OF_OTHERS = 100, 20
 #: What was asked of the mean over tasks, here of each.
@@ -35,10 +28,9 @@ MAX_OOD_ACCEPTED, MAX_SYNTHETIC_ACCEPTED = 0.1, 0.05
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
 
-def pictures_of(task: str, most: int) -> list[Path]:
-    files = PATHS.task(task)
-    entries = in_split(read_manifest(files.manifest), "test")
-    return [files.raw_dir / entry.path for entry in entries[:: max(1, len(entries) // most)]]
+def some_of(task: str, most: int) -> list[Path]:
+    pictures = pictures_of(PATHS.task(task))
+    return pictures[:: max(1, len(pictures) // most)]
 
 
 def painted(monkeypatch: pytest.MonkeyPatch) -> list[Image.Image]:
@@ -60,8 +52,8 @@ def test_out_of_distribution_pictures_are_told(task, monkeypatch):
     if missing or not PATHS.task(task).bundle.is_file():
         pytest.skip(f"{PATHS.root}: there are no models of all tasks; `make repro` makes them")
     predictor = Predictor.load(PATHS.task(task).bundle)
-    others = [path for name in TASKS if name != task for path in pictures_of(name, N_OF_OTHERS)]
-    own, _ = judged(predictor, pictures_of(task, N_OWN))
+    others = [path for name in TASKS if name != task for path in some_of(name, N_OF_OTHERS)]
+    own, _ = judged(predictor, some_of(task, N_OWN))
     ood, accepted = judged(predictor, others)
     truth = np.repeat([0, 1], [len(own), len(ood)])
     assert roc_auc_score(truth, np.concatenate([own, ood])) >= MIN_AUROC

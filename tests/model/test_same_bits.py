@@ -1,27 +1,18 @@
 """The released int8 files give the same bits from every layout of their computation (ADR 0017).
 
-``FIELDLENS_ROOT`` names the project folder whose models are tried; the checkout by default. That
-Chromium gives them too is asked by tests/apps/test_phone_parity.py.
+That Chromium gives them too is asked by tests/apps/test_phone_parity.py.
 """
 
 from __future__ import annotations
-
-import os
-from pathlib import Path
 
 import numpy as np
 import onnxruntime as ort
 import pytest
 
-from pipelines.config.params import load_params
-from pipelines.data.manifest import in_split, read_manifest
-from pipelines.paths import Paths
 from pipelines.serving.bundle import read_model
 from pipelines.serving.predictor import Predictor
+from tests.model.conftest import TASKS, pictures_of, trained
 
-CHECKOUT = Path(__file__).resolve().parents[2]
-PATHS = Paths(Path(os.environ.get("FIELDLENS_ROOT", CHECKOUT)))
-TASKS = list(load_params(PATHS.params).tasks)
 N_PICTURES = 60
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
@@ -44,9 +35,7 @@ def answers(
 @pytest.mark.parametrize("task", TASKS)
 def test_two_layouts_give_the_same_bits(task):
     """With all optimisations the stem runs in another layout and additions are fused."""
-    files = PATHS.task(task)
-    if not files.bundle.is_file() or not files.manifest.is_file():
-        pytest.skip(f"{files.bundle}: there is no model; `dvc repro evaluate@{task}` makes it")
+    files = trained(task)
     predictor = Predictor.load(files.bundle)
     if predictor.bundle.provenance.backbone != "mobilenet_v2":
         pytest.skip("only MobileNetV2's stem is made exact")
@@ -54,8 +43,8 @@ def test_two_layouts_give_the_same_bits(task):
     if "leave_out" in chosen.remedy:
         pytest.skip(f"{task}: blocks were left in float32, whose sums depend on their order")
     model = read_model(predictor.bundle, files.mobile_dir, "int8")
-    test = in_split(read_manifest(files.manifest), "test")[:N_PICTURES]
-    pictures = np.stack([predictor.pixels(files.raw_dir / entry.path) for entry in test])
+    test = pictures_of(files)[:N_PICTURES]
+    pictures = np.stack([predictor.pixels(path) for path in test])
     levels = ort.GraphOptimizationLevel
     found = answers(model, pictures, levels.ORT_ENABLE_ALL)
     again = answers(model, pictures, levels.ORT_ENABLE_EXTENDED)

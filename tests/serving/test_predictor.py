@@ -2,15 +2,16 @@ from __future__ import annotations
 
 import io
 import json
-import struct
+import math
 import subprocess
 import sys
-import zlib
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 
 from pipelines import cli
@@ -18,9 +19,8 @@ from pipelines.data.loaders import Pictures
 from pipelines.data.manifest import Entry, in_split, read_manifest
 from pipelines.errors import BundleError, CorruptImageError
 from pipelines.metrics.abstention import fit_abstention
-from pipelines.serving.predictor import Predictor, processor_name
-
-GOLDEN = Path(__file__).parent.parent / "golden"
+from pipelines.serving.predictor import Predictor, combine, processor_name
+from tests.serving.conftest import GOLDEN, POINT, edited
 
 
 @pytest.fixture
@@ -68,20 +68,9 @@ def cautious(files, test_images) -> Predictor:
     plain = Predictor.load(files.candidate)
     pixels = np.stack([plain.pixels(path) for path in test_images])
     _, embedding = plain.run(pixels)
-    point = {
-        "threshold": 0.5,
-        "min_specificity": 0.9,
-        "sensitivity": 0.9,
-        "specificity": 0.95,
-        "n_positive": 4,
-        "n_negative": 8,
-    }
-    document = json.loads(files.candidate.read_text())
-    abstention = fit_abstention(embedding[::2], embedding[1::2], 0.9)
-    document["abstention"] = abstention.model_dump()
-    document["operating_points"] = {"green_tile": point}
-    files.candidate.write_text(json.dumps(document))
-    return Predictor.load(files.candidate)
+    abstention = fit_abstention(embedding[::2], embedding[1::2], 0.9).model_dump()
+    points = {"green_tile": POINT}
+    return Predictor.load(edited(files.candidate, abstention=abstention, operating_points=points))
 
 
 def test_known_picture_is_accepted_and_one_out_of_distribution_refused(cautious, test_images):
@@ -114,10 +103,8 @@ def test_bundle_without_abstention_refuses_nothing(predictor):
 
 
 def test_abstention_of_another_model_is_not_loaded(files):
-    document = json.loads(files.candidate.read_text())
     other = fit_abstention(np.ones((4, 7), np.float32), np.ones((4, 7), np.float32), 0.95)
-    document["abstention"] = other.model_dump()
-    files.candidate.write_text(json.dumps(document))
+    edited(files.candidate, abstention=other.model_dump())
     with pytest.raises(BundleError, match=r"mean \(3,\), basis_0 .* add up to 3"):
         Predictor.load(files.candidate)
 
@@ -132,9 +119,7 @@ def test_many_are_each_of_them(predictor, test_images):
 
 def test_temperature_flattens_the_answer(files, test_images):
     plain = Predictor.load(files.candidate, "fp32").predict(test_images[0])
-    document = json.loads(files.candidate.read_text())
-    files.candidate.write_text(json.dumps({**document, "temperature": 4.0}))
-    warm = Predictor.load(files.candidate, "fp32").predict(test_images[0])
+    warm = Predictor.load(edited(files.candidate, temperature=4.0), "fp32").predict(test_images[0])
     assert warm.label == plain.label
     assert warm.probabilities[warm.label] < plain.probabilities[plain.label]
     powers = {label: p ** (1 / 4) for label, p in plain.probabilities.items()}
@@ -194,10 +179,8 @@ def test_changed_model_is_not_loaded(files):
 
 
 def test_model_with_another_number_of_logits_is_not_loaded(files):
-    document = json.loads(files.candidate.read_text())
-    document["labels"] = [*document["labels"], "grey"]
-    document["outputs"][0]["shape"][-1] += 1
-    files.candidate.write_text(json.dumps(document))
+    labels = ["red_tile", "green_tile", "blue_tile", "grey"]
+    edited(files.candidate, labels=labels, outputs__0__shape=[-1, 4])
     with pytest.raises(BundleError, match="logits"):
         Predictor.load(files.candidate, "fp32")
 
@@ -231,24 +214,16 @@ def test_answering_loads_nothing_heavy(files, test_images):
 
 # -- deep pixels and long pictures ----------------------------------------------------------------
 def with_reading(files, **stated) -> Predictor:
-    document = json.loads(files.candidate.read_text())
-    document["preprocess"] |= stated
-    files.candidate.write_text(json.dumps(document))
-    return Predictor.load(files.candidate, "fp32")
+    changes = {f"preprocess__{key}": value for key, value in stated.items()}
+    return Predictor.load(edited(files.candidate, **changes), "fp32")
 
 
 def deep_tile(path: Path, peak: int) -> Path:
-    """A green tile of 12 bits in 16, with one pixel of another value."""
-    levels = np.full((40, 36, 3), 900, np.uint16)
-    levels[:, :, 1] = 2400
+    """A grey tile of 12 bits in 16, with a darker line and one pixel of another value."""
+    levels = np.full((40, 36), 2400, np.uint16)
+    levels[1] = 900
     levels[0, 0] = peak
-    data = b"".join(b"\0" + row.astype(">u2").tobytes() for row in levels)
-    header = struct.pack(">IIBBBBB", 36, 40, 16, 2, 0, 0, 0)
-    out = b"\x89PNG\r\n\x1a\n"
-    for kind, body in ((b"IHDR", header), (b"IDAT", zlib.compress(data)), (b"IEND", b"")):
-        chunk = kind + body
-        out += struct.pack(">I", len(body)) + chunk + struct.pack(">I", zlib.crc32(chunk))
-    path.write_bytes(out)
+    Image.fromarray(levels).save(path)
     return path
 
 
@@ -257,12 +232,11 @@ def test_range_of_the_bundle_decides_and_one_pixel_does_not(files, tmp_path):
     answers = [
         predictor.predict(deep_tile(tmp_path / f"{peak}.png", peak)) for peak in (4095, 4096)
     ]
-    assert {answer.label for answer in answers} == {"green_tile"}
     assert answers[0].probabilities == answers[1].probabilities
     assert [answer.outside for answer in answers] == [0, 1 / (36 * 40)]
     # As an 8-bit picture of the same scene.
     pixels = predictor.pixels(tmp_path / "4095.png")
-    assert pixels[16, 16].tolist() == [56, 149, 56]
+    assert pixels[16, 16].tolist() == [149, 149, 149]
 
 
 def test_deep_picture_for_a_model_without_a_range_is_one_clear_line(predictor, tmp_path):
@@ -279,7 +253,7 @@ def test_predict_tells_what_lies_outside(files, tmp_path, capsys):
     assert "of the pixels lie outside the range 1000..4095 of the training data" in said
     assert cli.main([*command, "--json"]) == 0
     (image,) = json.loads(capsys.readouterr().out)["images"]
-    assert image["outside_range"] == pytest.approx(1439 / 1440)
+    assert image["outside_range"] == pytest.approx(36 / 1440)
 
 
 @pytest.mark.parametrize("size", [(1, 40_000), (20, 60_000)])
@@ -292,3 +266,48 @@ def test_picture_that_is_all_length_is_refused_also_when_it_is_open_already(file
         with pytest.raises(CorruptImageError, match="at most 1000 times"):
             with_reading(files, max_aspect=1000.0).predict(image)
     assert with_reading(files, max_aspect=1000.0).predict(Image.new("RGB", (20, 20_000)))
+
+
+# -- several pictures of one thing ----------------------------------------------------------------
+SHARES = st.lists(st.floats(0, 1), min_size=3, max_size=3).filter(lambda row: sum(row) > 0.01)
+
+
+def as_view(row: list[float]) -> dict[str, float]:
+    return {label: share / sum(row) for label, share in zip("abc", row, strict=True)}
+
+
+def test_two_views_by_hand():
+    # Geometric means: sqrt(0.8 x 0.4) = 0.566 and sqrt(0.2 x 0.6) = 0.346.
+    shares = combine([{"a": 0.8, "b": 0.2}, {"a": 0.4, "b": 0.6}])
+    assert shares["a"] == pytest.approx(math.sqrt(0.32) / (math.sqrt(0.32) + math.sqrt(0.12)))
+
+
+@given(SHARES)
+def test_one_view_gives_its_own_probabilities(row):
+    view = as_view(row)
+    assert combine([view]) == pytest.approx(view, abs=1e-5)
+
+
+@given(st.lists(SHARES, min_size=1, max_size=6))
+def test_order_does_not_matter_and_shares_add_up_to_one(rows):
+    views = [as_view(row) for row in rows]
+    shares = combine(views)
+    assert sum(shares.values()) == pytest.approx(1)
+    assert combine(views[::-1]) == pytest.approx(shares)
+
+
+def test_view_that_is_sure_of_nothing_changes_no_order():
+    even = {"a": 1 / 3, "b": 1 / 3, "c": 1 / 3}
+    shares = combine([{"a": 0.6, "b": 0.3, "c": 0.1}, even])
+    assert sorted(shares, key=shares.__getitem__) == ["c", "b", "a"]
+
+
+def test_probability_of_zero_does_not_veto():
+    views = [{"a": 0.0, "b": 1.0}] + [{"a": 0.99999, "b": 0.00001}] * 5
+    assert combine(views)["a"] > 0.99
+
+
+@pytest.mark.parametrize("views", [[], [{"a": 1.0}, {"b": 1.0}]])
+def test_no_view_and_other_labels_are_refused(views):
+    with pytest.raises(ValueError, match="expected"):
+        combine(views)

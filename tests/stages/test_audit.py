@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,6 @@ from PIL import Image
 from pipelines.atomic import file_sha256
 from pipelines.audit import shortcuts
 from pipelines.config.audit import AuditParams
-from pipelines.config.params import load_params
 from pipelines.config.train import TrainParams
 from pipelines.data.manifest import Entry, write_manifest
 from pipelines.errors import CorruptImageError, MissingDataError
@@ -25,6 +25,7 @@ from pipelines.paths import Paths
 from pipelines.serving.trust import AuditReport
 from pipelines.stages import audit
 from pipelines.training.embedder import embed, embedder, kept_at
+from tests.tiny_params import PARAMS as TRAIN
 
 TASK, SEED, SIDE_PX = "blobs", 7, 32
 LABELS = ("red", "blue")
@@ -42,10 +43,7 @@ def _few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def train_params() -> TrainParams:
-    params = load_params(Path(__file__).resolve().parents[2] / "params.yaml")
-    some = params.task("cats_dogs").train
-    changed = {"image_px": SIDE_PX, "weights": "none", "backbone": "mobilenet_v3_small"}
-    return TrainParams.model_validate(some.model_dump() | changed)
+    return TrainParams.model_validate(TRAIN | {"image_px": SIDE_PX})
 
 
 def nothing(pixels: np.ndarray, label: str, rng: np.random.Generator) -> str:
@@ -88,7 +86,7 @@ def project(
                 name = f"{label}{group:02d}"
                 entries.append(Entry(path, label, name, source, split, sha256, 40, 40))  # type: ignore[arg-type]
     if flipped is not None:
-        entries[flipped] = Entry(**{**_fields(entries[flipped]), "label": LABELS[1]})
+        entries[flipped] = replace(entries[flipped], label=LABELS[1])
     files.prepared_dir.mkdir(parents=True)
     files.manifest.write_text(write_manifest(entries), encoding="utf-8")
     summary = {"labels": LABELS, "data_source": "sample"}
@@ -97,10 +95,6 @@ def project(
     kept.parent.mkdir(parents=True)
     onnx.save_model(mean_colours(), kept)
     return paths
-
-
-def _fields(entry: Entry) -> dict:
-    return {name: getattr(entry, name) for name in Entry.__slots__}
 
 
 def mean_colours() -> onnx.ModelProto:

@@ -3,7 +3,7 @@
 import type { Bundle } from "./bundle.ts";
 import { fill, h, icon } from "./dom.ts";
 import type { Answer, Loaded } from "./protocol.ts";
-import { argmax } from "./probabilities.ts";
+import { argmax } from "./kinds.ts";
 import { labelWords, type Words } from "./tasks.ts";
 import type { Texts } from "./texts.ts";
 
@@ -139,7 +139,6 @@ export class AnswerPanel {
       ...sorted.map(([label, point]) => {
         const isOn = answer.positives[label] === true;
         const key = isOn ? "point.on" : "point.off";
-        const { percent } = { percent: (share: number) => this.texts.percent(share) };
         return h(
           "div",
           { class: isOn ? "alarm is-on" : "alarm", "data-point": label, "data-on": String(isOn) },
@@ -152,11 +151,11 @@ export class AnswerPanel {
               "p",
               { class: "fine" },
               this.texts.say("point.why", {
-                threshold: percent(point.threshold),
+                threshold: this.texts.percent(point.threshold),
                 positives: point.nPositive,
                 negatives: point.nNegative,
-                sensitivity: percent(point.sensitivity),
-                specificity: percent(point.specificity),
+                sensitivity: this.texts.percent(point.sensitivity),
+                specificity: this.texts.percent(point.specificity),
               }),
             ),
           ),
@@ -211,9 +210,5 @@ export class AnswerPanel {
     const threads =
       loaded.nThreads === 1 ? texts.say("speed.thread") : texts.say("speed.threads", { n: loaded.nThreads });
     this.#speed.textContent = `${whole} (${parts}) · ${threads} · ${texts.say("speed.simd")}`;
-    this.#speed.dataset["ms"] = ms.toFixed(2);
-    this.#speed.dataset["modelMs"] = answer.modelMs.toFixed(2);
-    this.#speed.dataset["preprocessMs"] = answer.preprocessMs.toFixed(2);
-    this.#speed.dataset["decodeMs"] = answer.decodeMs.toFixed(2);
   }
 }

@@ -21,15 +21,12 @@ export interface OperatingPoint {
 export interface Abstention {
   readonly score: string;
   readonly threshold: number;
-  readonly acceptance: number;
   readonly arrays: Readonly<Record<string, Packed>>;
 }
 
 export interface Bundle {
   readonly kind: string;
-  readonly task: string;
   readonly domain: string;
-  readonly title: string;
   readonly labels: readonly string[];
   readonly labelMeanings: Readonly<Record<string, string>>;
   /** What people call a label, where that is something else. */
@@ -99,9 +96,7 @@ function read(json: Json): Bundle {
   const audit = json["audit"];
   return {
     kind,
-    task: text(json, "task"),
     domain: text(json, "domain"),
-    title: text(json, "title"),
     labels,
     labelMeanings: record(json, "label_meanings") as Record<string, string>,
     labelNames: json["label_names"] == null ? {} : (record(json, "label_names") as Record<string, string>),
@@ -178,7 +173,6 @@ function readAbstention(json: Json): Abstention {
   return {
     score: text(json, "score"),
     threshold: number(json, "threshold"),
-    acceptance: number(json, "acceptance"),
     arrays,
   };
 }
@@ -217,18 +211,13 @@ function plain(json: Json, key: string): number {
   return isRecord(value) ? number(value, "value") : number(json, key);
 }
 
-function texts(json: Json, key: string): string[] {
-  const value = json[key];
-  if (!Array.isArray(value) || value.some((item) => typeof item !== "string")) {
-    throw new TypeError(`${key}: expected texts`);
-  }
-  return value as string[];
-}
+const texts = (json: Json, key: string): string[] => list(json, key, "string") as string[];
+const numbers = (json: Json, key: string): number[] => list(json, key, "number") as number[];
 
-function numbers(json: Json, key: string): number[] {
+function list(json: Json, key: string, type: "string" | "number"): unknown[] {
   const value = json[key];
-  if (!Array.isArray(value) || value.some((item) => typeof item !== "number")) {
-    throw new TypeError(`${key}: expected numbers`);
+  if (!Array.isArray(value) || value.some((item) => typeof item !== type)) {
+    throw new TypeError(`${key}: expected a list of ${type}s`);
   }
-  return value as number[];
+  return value;
 }

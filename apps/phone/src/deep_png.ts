@@ -3,7 +3,7 @@
 // the one range of values that the model states, never by the picture's own peak.
 //
 // Line by line, so that memory goes with 8 bits of the picture and not with all that is inflated:
-// the libraries that read such files need four times as much.
+// the libraries that read such files hold all that a file inflates to, however much that is.
 //
 // Reference: W3C PNG (2003), sections 7.2 (scan lines), 8 (interlacing), 9 (filters), 10 (compression).
 
@@ -79,7 +79,7 @@ export async function readDeep(png: Uint8Array, range: Range): Promise<DeepPictu
     }
   };
 
-  const reader = new Lines(imageData(file));
+  const reader = new Lines([...chunks(file, 0x49444154)]); // IDAT
   for (const pass of file.getUint8(28) === 0 ? WHOLE : ADAM7) {
     const nPixels = Math.ceil((width - pass.x) / pass.dx);
     if (nPixels < 1) continue;
@@ -114,8 +114,6 @@ function* chunks(file: DataView, name: number): Generator<Uint8Array<ArrayBuffer
     yield new Uint8Array(file.buffer as ArrayBuffer, start, file.getUint32(at));
   }
 }
-
-const imageData = (file: DataView): Uint8Array<ArrayBuffer>[] => [...chunks(file, 0x49444154)]; // IDAT
 
 /** The one colour that is clear (W3C PNG, 11.3.2); null if there is none. */
 function clearColour(file: DataView, nSamples: number): number[] | null {

@@ -54,7 +54,7 @@ export async function download(url: string, wish: Wish): Promise<Download> {
     }
     // A connection that breaks off is an error of the reader; this ended as it was meant to.
     if (wish.sizeBytes != null && loaded < wish.sizeBytes) throw new Refusal("refusal.hash");
-    return { bytes: joined(parts, loaded), headers: response.headers };
+    return { bytes: new Uint8Array(await new Blob(parts).arrayBuffer()), headers: response.headers };
   } catch (error) {
     if (error instanceof Refusal) throw error;
     if (stall.signal.aborted) throw new Refusal("refusal.stalled", { seconds: STALL_MS / 1000 }, { cause: error });
@@ -62,14 +62,4 @@ export async function download(url: string, wish: Wish): Promise<Download> {
   } finally {
     clearTimeout(timer);
   }
-}
-
-function joined(parts: readonly Uint8Array[], n: number): Uint8Array<ArrayBuffer> {
-  const bytes = new Uint8Array(n);
-  let at = 0;
-  for (const part of parts) {
-    bytes.set(part, at);
-    at += part.length;
-  }
-  return bytes;
 }

@@ -30,7 +30,6 @@ const say = (reply: Reply): void => postMessage(reply);
 
 async function load(request: Wanted, signal: AbortSignal): Promise<void> {
   const { id, base, task, nThreads } = request;
-  const start = performance.now();
   let isFresh = false;
   if (next?.task === task) {
     await take(next);
@@ -49,7 +48,6 @@ async function load(request: Wanted, signal: AbortSignal): Promise<void> {
     nThreads,
     modelBytes: pair.bytes.length,
     runtimeVersion: ort.env.versions.web ?? ort.env.versions.common,
-    loadMs: performance.now() - start,
     keeping,
     isFresh,
   };

@@ -2,7 +2,6 @@
 // Golden files hold both to the same answers.
 
 import type { Bundle } from "./bundle.ts";
-import { argmax, softmax } from "./probabilities.ts";
 
 /** A model's outputs for one picture, by name. */
 export type Outputs = Readonly<Record<string, ArrayLike<number>>>;
@@ -36,4 +35,20 @@ function decodeClassification(outputs: Outputs, bundle: Bundle): Classes {
     positives[label] = probabilities[bundle.labels.indexOf(label)]! >= point.threshold;
   }
   return { label: bundle.labels[argmax(probabilities)]!, probabilities, positives };
+}
+
+/** Probabilities of logits divided by the temperature (Guo et al. 2017). */
+export function softmax(logits: ArrayLike<number>, temperature: number): number[] {
+  const scaled = Array.from(logits, (logit) => logit / temperature);
+  const top = Math.max(...scaled);
+  const exponentials = scaled.map((value) => Math.exp(value - top));
+  const sum = exponentials.reduce((a, b) => a + b, 0);
+  return exponentials.map((value) => Math.fround(value / sum));
+}
+
+/** Place of the largest value; the first one of equals, as NumPy's argmax. */
+export function argmax(values: ArrayLike<number>): number {
+  let best = 0;
+  for (let i = 1; i < values.length; i++) if (values[i]! > values[best]!) best = i;
+  return best;
 }

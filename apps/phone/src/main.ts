@@ -4,7 +4,6 @@ import "./style.css";
 import { fill, h, icon } from "./dom.ts";
 import { Engine } from "./engine.ts";
 import { homeView } from "./home_view.ts";
-import { recall, remember } from "./memory.ts";
 import { Refusal } from "./refusal.ts";
 import { canKeep, fetchIndex, keptIndex, keptTasks } from "./store.ts";
 import { TaskView } from "./task_view.ts";
@@ -16,6 +15,25 @@ const THEMES = ["auto", "light", "dark"] as const;
 type Theme = (typeof THEMES)[number];
 /** What the system wants, where the person chose nothing. */
 const DARK = matchMedia("(prefers-color-scheme: dark)");
+
+/** Two choices that are kept between visits; nothing else is. */
+type Choice = "language" | "theme";
+
+function recall(choice: Choice): string | null {
+  try {
+    return localStorage.getItem(`fieldlens.${choice}`);
+  } catch {
+    return null; // the browser keeps nothing
+  }
+}
+
+function remember(choice: Choice, value: string): void {
+  try {
+    localStorage.setItem(`fieldlens.${choice}`, value);
+  } catch {
+    // The browser keeps nothing; the choice holds for this visit.
+  }
+}
 
 interface InstallEvent extends Event {
   prompt(): Promise<unknown>;

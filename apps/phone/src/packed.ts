@@ -9,7 +9,7 @@ export interface Packed {
 
 /** The numbers, in C order: `scale` times what is stored. */
 export function unpack(packed: Packed): Float64Array {
-  const bytes = fromBase64(packed.data);
+  const bytes = Uint8Array.from(atob(packed.data), (character) => character.charCodeAt(0));
   const n = packed.shape.reduce((a, b) => a * b, 1);
   const numbers = new Float64Array(n);
   const view = new DataView(bytes.buffer);
@@ -27,13 +27,6 @@ export function unpack(packed: Packed): Float64Array {
     numbers[i] = stored * packed.scale;
   }
   return numbers;
-}
-
-function fromBase64(text: string): Uint8Array<ArrayBuffer> {
-  const characters = atob(text);
-  const bytes = new Uint8Array(characters.length);
-  for (let i = 0; i < characters.length; i++) bytes[i] = characters.charCodeAt(i);
-  return bytes;
 }
 
 /** An IEEE 754 binary16 number (2019, section 3.4): 1 bit of sign, 5 of exponent, 10 of fraction. */

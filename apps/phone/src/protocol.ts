@@ -18,7 +18,6 @@ export interface Loaded {
   readonly nThreads: number;
   readonly modelBytes: number;
   readonly runtimeVersion: string;
-  readonly loadMs: number;
   readonly keeping: Keeping;
   /** Whether the server was asked for it just now; what was on the phone may have a newer one. */
   readonly isFresh: boolean;

@@ -2,8 +2,7 @@ import { describe, expect, it } from "vitest";
 import { type Abstention, readBundle } from "../src/bundle.ts";
 import { makeOutOfDistribution, rooted } from "../src/out_of_distribution.ts";
 import { halfToNumber, unpack } from "../src/packed.ts";
-import { KINDS } from "../src/kinds.ts";
-import { argmax, softmax } from "../src/probabilities.ts";
+import { argmax, KINDS, softmax } from "../src/kinds.ts";
 import { Refusal } from "../src/refusal.ts";
 import { golden } from "./files.ts";
 
