@@ -419,8 +419,9 @@ def _inflate64(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[by
     del stored.CRC
     unpacker, n_bytes, crc = Inflater(), 0, 0
     with archive.open(stored) as stream:
-        while not unpacker.eof and (piece := stream.read(_PIECE_BYTES)):
-            if data := unpacker.inflate(piece):
+        while packed := stream.read(CHUNK_BYTES):
+            for at in range(0, len(packed), _PIECE_BYTES):
+                data = unpacker.inflate(packed[at : at + _PIECE_BYTES])
                 n_bytes += len(data)
                 crc = zlib.crc32(data, crc)
                 if n_bytes > member.file_size:

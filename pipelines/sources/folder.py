@@ -60,24 +60,27 @@ def fetch_folder(source: FolderSource, intake: Intake, root: Path) -> Facts:
 def _walk(top: Path, intake: Intake) -> Iterator[tuple[PurePosixPath, Path]]:
     """Files below a folder, in sorted order, each with its place; what is none is counted."""
     n_seen = 0
+    #: By folder, the real paths of those around it and of itself.
+    ways = {str(top): (str(top),)}
     for place, folders, names in os.walk(top, onerror=_stop, followlinks=True):
         here = PurePosixPath(place).relative_to(top)
         intake.check_depth(here)
         n_seen += len(folders) + len(names)
         if n_seen > intake.max_files:
             raise intake.too_many()
-        around = {os.path.realpath(top / folder) for folder in (here, *here.parents)}
-        for name in folders[:]:
+        way, inner = ways.pop(place), sorted(folders)
+        folders.clear()
+        for name in inner:
+            real = os.path.realpath(f"{way[-1]}/{name}")
             if kind := passed_over(here / name):
-                inside = os.walk(Path(place, name))
-                intake.skipped[kind] += sum(len(files) for _, _, files in inside)
-                folders.remove(name)
-            elif os.path.realpath(Path(place, name)) in around:
+                intake.skipped[kind] += sum(len(files) for _, _, files in os.walk(real))
+            elif real in way:
                 intake.skipped["link loop"] += 1
-                folders.remove(name)
-        folders.sort()
+            else:
+                folders.append(name)
+                ways[os.path.join(place, name)] = (*way, real)  # noqa: PTH118 - as os.walk does
         for name in sorted(names):
-            file = Path(place, name)
+            file = Path(way[-1], name)
             with source_faults(
                 f"{str(file)!r}: the link cannot be followed", next_step=f"{_NEXT_STEP}."
             ):

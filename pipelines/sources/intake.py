@@ -156,8 +156,10 @@ class Intake:
         chunks = iter(chunks)
         if not suffix_of(path):
             head = b""
-            while len(head) < HEAD_BYTES and (chunk := next(chunks, b"")):
+            for chunk in chunks:
                 head += chunk
+                if len(head) >= HEAD_BYTES:
+                    break
             chunks = itertools.chain([head], chunks)
             if not is_image(head[:HEAD_BYTES]):
                 # To the end, for what follows in a stream.
