@@ -2,7 +2,7 @@
 
 Each costs one clear line, and nothing that was there before. Others stand with what they break:
 a full disk in tests/stages/test_fetch.py and tests/training/test_checkpoints.py, a spoilt store in
-tests/training/test_tracking.py.
+tests/tracking/test_tracking.py.
 """
 
 from __future__ import annotations

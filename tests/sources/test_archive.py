@@ -21,7 +21,6 @@ from pipelines.errors import SourceError
 from pipelines.sources import archive as archives
 from pipelines.sources.archive import extract, fetch_archive, guess
 from pipelines.sources.intake import Intake
-from tests.faulty_site import Site
 from tests.file_tree import file_tree
 
 Member = tuple[str | tarfile.TarInfo | zipfile.ZipInfo, bytes]
@@ -67,9 +66,7 @@ every = pytest.mark.parametrize("kind", ["zip", "tar", "tar.gz", "tar.bz2", "tar
 
 
 @every
-def test_extract_sound_archive_whatever_its_suffix(
-    tmp_path: Path, intake: Callable[..., Intake], kind: str
-) -> None:
+def test_extract_sound_archive_whatever_its_suffix(tmp_path, intake, kind):
     sound = {"cats/a.jpg": b"A" * 3000, "cats/sub/größe\n.png": b"B", "dogs/c.JPG": b""}
     path = _pack(kind, tmp_path / "set.bin", *sound.items(), ("x.txt", b"x"))
     made = intake()
@@ -78,7 +75,7 @@ def test_extract_sound_archive_whatever_its_suffix(
     assert (made.n_files, made.n_bytes, made.skipped["other"]) == (3, 3001, 1)
 
 
-def test_xz_file_of_several_streams_with_zeros_between_is_one(take, tmp_path: Path) -> None:
+def test_xz_file_of_several_streams_with_zeros_between_is_one(take, tmp_path):
     import lzma
 
     data = _tar(tmp_path / "a.tar", ("cats/a.jpg", os.urandom(20_000))).read_bytes()
@@ -87,7 +84,7 @@ def test_xz_file_of_several_streams_with_zeros_between_is_one(take, tmp_path: Pa
     assert list(take(tmp_path / "a.tar.xz")) == ["cats/a.jpg"]
 
 
-def test_xz_file_that_asks_for_gigabytes_is_refused(take, tmp_path: Path) -> None:
+def test_xz_file_that_asks_for_gigabytes_is_refused(take, tmp_path):
     path = _tar(tmp_path / "set.tar.xz", ("cats/a.jpg", b"x"), mode="w:xz")
     data = bytearray(path.read_bytes())
     # The first block's header, and in it the size of LZMA2's dictionary: 40 stands for 4 GB
@@ -101,7 +98,7 @@ def test_xz_file_that_asks_for_gigabytes_is_refused(take, tmp_path: Path) -> Non
 
 
 @both
-def test_extract_subfolder_selects_and_strips(take, tmp_path: Path, pack) -> None:
+def test_extract_subfolder_selects_and_strips(take, tmp_path, pack):
     path = pack(
         tmp_path / "set",
         ("./data/train/cats/a.jpg", b"1"),
@@ -119,9 +116,7 @@ _ELSEWHERE = ("../evil.jpg", "cats/../../evil.jpg", "/evil.jpg", "C:\\evil.jpg",
 
 @both
 @pytest.mark.parametrize("name", [*_ELSEWHERE, "cats/../x.jpg"])
-def test_extract_name_that_leads_elsewhere_is_refused(
-    take, tmp_path: Path, pack, name: str
-) -> None:
+def test_extract_name_that_leads_elsewhere_is_refused(take, tmp_path, pack, name):
     path = pack(tmp_path / "set", (name, b"evil"))
     with pytest.raises(SourceError, match="the file name"):
         take(path)
@@ -131,7 +126,7 @@ def test_extract_name_that_leads_elsewhere_is_refused(
 @both
 @pytest.mark.filterwarnings("ignore:Duplicate name:UserWarning")
 @pytest.mark.parametrize("second", ["cats/a.jpg", "./cats//a.jpg", "cats\\a.jpg"])
-def test_extract_doubled_name_is_refused(take, tmp_path: Path, pack, second: str) -> None:
+def test_extract_doubled_name_is_refused(take, tmp_path, pack, second):
     path = pack(tmp_path / "set", ("cats/a.jpg", b"1"), (second, b"2"))
     with pytest.raises(SourceError, match="two members"):
         take(path)
@@ -161,7 +156,7 @@ def _special(kind: bytes | int, name: str = "a.jpg", link: str = "") -> Member:
         (_special(stat.S_IFIFO | 0o600), "a device"),
     ],
 )
-def test_extract_special_member_is_refused(take, tmp_path: Path, member: Member, match) -> None:
+def test_extract_special_member_is_refused(take, tmp_path, member, match):
     # A zip is looked at as a whole before anything is taken, a tar member by member.
     is_zip = isinstance(member[0], zipfile.ZipInfo)
     sound = ("cats/a.jpg", b"1")
@@ -180,9 +175,7 @@ def test_extract_special_member_is_refused(take, tmp_path: Path, member: Member,
         ({"comment": "x" * (6 << 20)}, "header that is too long"),
     ],
 )
-def test_extract_tar_header_that_costs_gigabytes_is_refused(
-    take, tmp_path: Path, headers: dict[str, str], match: str
-) -> None:
+def test_extract_tar_header_that_costs_gigabytes_is_refused(take, tmp_path, headers, match):
     info = tarfile.TarInfo("cats/a.jpg")
     info.pax_headers = headers
     with tarfile.open(tmp_path / "set.tar", "w", format=tarfile.PAX_FORMAT) as archive:
@@ -191,7 +184,7 @@ def test_extract_tar_header_that_costs_gigabytes_is_refused(
         take(tmp_path / "set.tar")
 
 
-def test_extract_tar_headers_nested_without_end_are_stopped(take, tmp_path: Path) -> None:
+def test_extract_tar_headers_nested_without_end_are_stopped(take, tmp_path):
     # Each long-name header announces another one: tarfile calls itself for each.
     info = tarfile.TarInfo("././@LongLink")
     info.type = tarfile.GNUTYPE_LONGNAME
@@ -211,9 +204,7 @@ def test_extract_tar_headers_nested_without_end_are_stopped(take, tmp_path: Path
         (28, 0, "damaged"),
     ],
 )
-def test_extract_zip_with_odd_entry_is_refused(
-    take, tmp_path: Path, offset: int, value: int, match: str
-) -> None:
+def test_extract_zip_with_odd_entry_is_refused(take, tmp_path, offset, value, match):
     data = bytearray(_zip(tmp_path / "set.zip", ("a.jpg", b"1")).read_bytes())
     struct.pack_into("<H", data, data.index(b"PK\x01\x02") + offset, value)
     (tmp_path / "set.zip").write_bytes(data)
@@ -222,9 +213,7 @@ def test_extract_zip_with_odd_entry_is_refused(
 
 
 @pytest.mark.parametrize("kind", ["zip", "tar.gz"])
-def test_extract_bomb_is_stopped(
-    take, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_extract_bomb_is_stopped(take, tmp_path, kind, monkeypatch):
     members = [("a.jpg", bytes(3_000_000)), ("b.txt", bytes(3_000_000))]
     path = _pack(kind, tmp_path / "set", *members)
     # Below the size from which the ratio counts it is left alone.
@@ -236,7 +225,7 @@ def test_extract_bomb_is_stopped(
 
 
 @both
-def test_extract_bounds_hold(take, tmp_path: Path, pack) -> None:
+def test_extract_bounds_hold(take, tmp_path, pack):
     path = pack(tmp_path / "set", ("a.jpg", os.urandom(600)), ("b.txt", b"1"))
     assert list(take(path, max_bytes=600, max_files=2)) == ["a.jpg"]
     with pytest.raises(SourceError, match="more than 599 bytes"):
@@ -248,9 +237,7 @@ def test_extract_bounds_hold(take, tmp_path: Path, pack) -> None:
 
 @every
 @pytest.mark.parametrize("share", [0.2, 0.5, 0.9, 0.99])
-def test_extract_cut_archive_is_never_a_smaller_set(
-    take, tmp_path: Path, kind: str, share: float
-) -> None:
+def test_extract_cut_archive_is_never_a_smaller_set(take, tmp_path, kind, share):
     members = [(f"cats/{index}.jpg", os.urandom(700)) for index in range(40)]
     path = _pack(kind, tmp_path / "set", *members)
     data = path.read_bytes()
@@ -274,7 +261,7 @@ def _flipped(data: bytes, at: int) -> bytes:
         (_zip, lambda data: _flipped(data, 60), "'cats/a.jpg' in the zip is damaged"),
     ],
 )
-def test_extract_spoilt_archive_is_an_error(take, tmp_path: Path, pack, spoil, match) -> None:
+def test_extract_spoilt_archive_is_an_error(take, tmp_path, pack, spoil, match):
     options = {"mode": zipfile.ZIP_STORED} if pack is _zip else {}
     path = pack(tmp_path / "set", ("cats/a.jpg", b"1" * 512), ("cats/b.jpg", b"2"), **options)
     path.write_bytes(spoil(path.read_bytes()))
@@ -282,7 +269,7 @@ def test_extract_spoilt_archive_is_an_error(take, tmp_path: Path, pack, spoil, m
         take(path)
 
 
-def test_extract_archive_inside_stays_closed(take, tmp_path: Path) -> None:
+def test_extract_archive_inside_stays_closed(take, tmp_path):
     inner = _zip(tmp_path / "inner.zip", ("cats/a.jpg", b"1")).read_bytes()
     path = _zip(tmp_path / "set.zip", ("cats/inner.zip", inner), ("cats/b.jpg", b"2"))
     assert list(take(path)) == ["cats/b.jpg"]
@@ -302,7 +289,7 @@ def test_extract_archive_inside_stays_closed(take, tmp_path: Path) -> None:
         (b"BZh and no more", "tar is damaged"),
     ],
 )
-def test_extract_other_bytes_say_what_they_are(take, tmp_path: Path, data: bytes, match) -> None:
+def test_extract_other_bytes_say_what_they_are(take, tmp_path, data, match):
     (tmp_path / "set.zip").write_bytes(data)
     with pytest.raises(SourceError, match=match):
         take(tmp_path / "set.zip")
@@ -319,14 +306,14 @@ def fetch(tmp_path: Path, intake: Callable[..., Intake]) -> Callable[..., dict[s
 
 
 @pytest.mark.parametrize("is_relative", [True, False])
-def test_fetch_archive_local_records_name_and_hash(fetch, tmp_path: Path, is_relative) -> None:
+def test_fetch_archive_local_records_name_and_hash(fetch, tmp_path, is_relative):
     path = _zip(tmp_path / "set.zip", ("d/cats/a.jpg", b"1"))
     sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
     facts = fetch("set.zip" if is_relative else str(path), sha256=sha256, subfolder="d")
     assert facts == {"archive": "set.zip", "sha256": sha256, "subfolder": "d"}
 
 
-def test_fetch_archive_from_an_address_keeps_no_secret(fetch, site: Site, tmp_path: Path) -> None:
+def test_fetch_archive_from_an_address_keeps_no_secret(fetch, site, tmp_path):
     data = _zip(tmp_path / "set.zip", ("cats/a.jpg", b"1")).read_bytes()
     site.files["/set.zip?key=secret"] = data
     facts = fetch(f"{site.url}/set.zip?key=secret")
@@ -345,9 +332,7 @@ def test_fetch_archive_from_an_address_keeps_no_secret(fetch, site: Site, tmp_pa
         ("set.zip", {"subfolder": "../x"}, "climbs out"),
     ],
 )
-def test_fetch_archive_refusals(
-    fetch, tmp_path: Path, location: str, options: dict[str, object], match: str
-) -> None:
+def test_fetch_archive_refusals(fetch, tmp_path, location, options, match):
     _zip(tmp_path / "set.zip", ("cats/a.jpg", b"1"))
     with pytest.raises(SourceError, match=match):
         fetch(location, **options)
@@ -405,19 +390,19 @@ SETS = {
 @pytest.mark.parametrize(
     ("page", "labels"), [(page, labels) for page, sets in SETS.items() for labels in sets]
 )
-def test_guess_gives_the_right_names(page: str, labels: list[str]) -> None:
+def test_guess_gives_the_right_names(page, labels):
     raw = [f"{label}/img{index}.jpg".encode(page) for label in labels for index in range(6)]
     found = guess(raw)
     assert [name.decode(found) for name in raw] == [name.decode(page) for name in raw]
 
 
 @given(st.lists(st.binary(min_size=1, max_size=40), min_size=1, max_size=6))
-def test_guess_takes_any_bytes(raw: list[bytes]) -> None:
+def test_guess_takes_any_bytes(raw):
     assert guess(raw)
 
 
 @pytest.mark.parametrize("page", ["gbk", "cp932", "cp866", "cp850"])
-def test_extract_zip_names_are_guessed_and_told(take, tmp_path: Path, page: str, caplog) -> None:
+def test_extract_zip_names_are_guessed_and_told(take, tmp_path, page, caplog):
     members = {f"{label}/1.jpg": label.encode() for label in SETS[page][-1]}
     raw = [(name.encode(page), data) for name, data in members.items()]
     with caplog.at_level("INFO", "pipelines"):
@@ -426,16 +411,14 @@ def test_extract_zip_names_are_guessed_and_told(take, tmp_path: Path, page: str,
     assert told in caplog.messages
 
 
-def test_extract_zip_name_with_a_backslash_inside_a_character_is_one_folder(
-    take, tmp_path: Path
-) -> None:
+def test_extract_zip_name_with_a_backslash_inside_a_character_is_one_folder(take, tmp_path):
     # The second byte of "ソ" in Shift-JIS is that of a backslash.
     path = _raw_zip(tmp_path / "a.zip", ("ソバ/ソース.jpg".encode("cp932"), b"1"))
     assert b"\\" in path.read_bytes()
     assert list(take(path, encoding="cp932")) == ["ソバ/ソース.jpg"]
 
 
-def test_extract_zip_setting_wins_and_is_checked(take, tmp_path: Path) -> None:
+def test_extract_zip_setting_wins_and_is_checked(take, tmp_path):
     path = _raw_zip(tmp_path / "a.zip", ("здоровый/1.jpg".encode("cp866"), b"1"))
     for page, match in (("cp00", "'cp00'.*source.encoding"), ("ascii", "'ascii'")):
         with pytest.raises(SourceError, match=f"cannot be read as {match}"):
@@ -443,9 +426,7 @@ def test_extract_zip_setting_wins_and_is_checked(take, tmp_path: Path) -> None:
     assert list(take(path, encoding="cp866")) == ["здоровый/1.jpg"]
 
 
-def test_extract_zip_unflagged_utf8_of_macos_is_read_and_not_guessed(
-    take, tmp_path: Path, caplog
-) -> None:
+def test_extract_zip_unflagged_utf8_of_macos_is_read_and_not_guessed(take, tmp_path, caplog):
     members = ("Bla\u0308tter/1.jpg", "__MACOSX/Bla\u0308tter/._1.jpg")
     path = _raw_zip(tmp_path / "a.zip", *((name.encode(), b"1") for name in members))
     with caplog.at_level("INFO", "pipelines"):
@@ -462,8 +443,8 @@ def test_extract_zip_unflagged_utf8_of_macos_is_read_and_not_guessed(
     ],
 )
 def test_extract_zip_unicode_path_field_is_believed_if_it_is_of_this_name(
-    take, tmp_path: Path, name: bytes, crc: int, expected: str
-) -> None:
+    take, tmp_path, name, crc, expected
+):
     field = struct.pack("<BI", 1, crc) + "größe/1.jpg".encode()
     other = struct.pack("<HH", 0x9999, 2) + b"??"
     extra = other + struct.pack("<HH", 0x7075, len(field)) + field
@@ -471,7 +452,7 @@ def test_extract_zip_unicode_path_field_is_believed_if_it_is_of_this_name(
     assert list(take(path, encoding="cp1251")) == [expected]
 
 
-def test_extract_deflate64(take, tmp_path: Path) -> None:
+def test_extract_deflate64(take, tmp_path):
     members = [(b"cats/%d.jpg" % index, os.urandom(9000) + bytes(300_000)) for index in range(3)]
     path = _raw_zip(tmp_path / "a.zip", *members, deflate64=True)
     assert zipfile.ZipFile(path).infolist()[0].compress_type == 9
@@ -491,9 +472,7 @@ def _garbled(data: bytes) -> bytes:
         ({}, _garbled),
     ],
 )
-def test_extract_deflate64_that_lies_or_is_garbled_is_damaged(
-    take, tmp_path: Path, lie: dict[str, int], spoil: Callable[[bytes], bytes]
-) -> None:
+def test_extract_deflate64_that_lies_or_is_garbled_is_damaged(take, tmp_path, lie, spoil):
     data = os.urandom(9000) + bytes(291_000)
     path = _raw_zip(tmp_path / "a.zip", (b"a/1.jpg", data), deflate64=True, **lie)
     path.write_bytes(spoil(path.read_bytes()))
@@ -501,9 +480,7 @@ def test_extract_deflate64_that_lies_or_is_garbled_is_damaged(
         take(path)
 
 
-def test_extract_deflate64_bomb_is_stopped_before_anything_is_unpacked(
-    take, tmp_path: Path
-) -> None:
+def test_extract_deflate64_bomb_is_stopped_before_anything_is_unpacked(take, tmp_path):
     # 120 MB in 5 kB.
     member = (b"a/1.jpg", bytes(120_000_000))
     path = _raw_zip(tmp_path / "a.zip", member, deflate64=True)
@@ -526,9 +503,7 @@ def test_extract_deflate64_bomb_is_stopped_before_anything_is_unpacked(
         ("deflate64", {"healthy", "rust"}),
     ],
 )
-def test_extract_faulty_zips_have_right_names(
-    take, faults_dir: Path, name: str, labels: set[str]
-) -> None:
+def test_extract_faulty_zips_have_right_names(take, faults_dir, name, labels):
     found = take(faults_dir / f"zips/{name}.zip")
     assert {path.partition("/")[0] for path in found} == labels
     assert len(found) == 12

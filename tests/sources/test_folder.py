@@ -34,7 +34,7 @@ def _make(path: Path, data: bytes = b"1") -> Path:
     return path
 
 
-def test_fetch_folder_keeps_odd_names_and_leaves_the_rest(fetch, tmp_path: Path) -> None:
+def test_fetch_folder_keeps_odd_names_and_leaves_the_rest(fetch, tmp_path):
     top = tmp_path / "set"
     odd = [b"cats/gr\xc3\xb6\xc3\x9fe.jpg", b"cats/new\nline.JPG", b"dogs/no\xfftext.png"]
     taken = {os.fsdecode(name): name for name in odd} | {"records.csv": b"1"}
@@ -46,9 +46,7 @@ def test_fetch_folder_keeps_odd_names_and_leaves_the_rest(fetch, tmp_path: Path)
     assert file_tree(tmp_path / "raw") == taken
 
 
-def test_fetch_folder_of_links_is_copied_by_content_and_accounted_for(
-    fetch, tmp_path: Path
-) -> None:
+def test_fetch_folder_of_links_is_copied_by_content_and_accounted_for(fetch, tmp_path):
     top = tmp_path / "disk/set"
     pool = tmp_path / "pool"
     (tmp_path / "here").symlink_to(top)
@@ -77,7 +75,7 @@ def test_fetch_folder_of_links_is_copied_by_content_and_accounted_for(
     assert not any(path.is_symlink() for path in (tmp_path / "raw").rglob("*"))
 
 
-def test_fetch_folder_whose_links_multiply_ends_at_the_bound(fetch, tmp_path: Path) -> None:
+def test_fetch_folder_whose_links_multiply_ends_at_the_bound(fetch, tmp_path):
     # Each level has two ways to the next: 2^40 paths, and not one loop.
     for level in range(40):
         (tmp_path / "set" / f"{level}").mkdir(parents=True)
@@ -88,7 +86,7 @@ def test_fetch_folder_whose_links_multiply_ends_at_the_bound(fetch, tmp_path: Pa
         fetch(max_files=1_000)
 
 
-def test_fetch_folder_content_decides_where_a_name_has_no_suffix(fetch, tmp_path: Path) -> None:
+def test_fetch_folder_content_decides_where_a_name_has_no_suffix(fetch, tmp_path):
     top = tmp_path / "set"
     images = {
         "covid/IM0001": bytes(128) + b"DICM" + b"\x02",
@@ -101,9 +99,7 @@ def test_fetch_folder_content_decides_where_a_name_has_no_suffix(fetch, tmp_path
     assert file_tree(tmp_path / "raw") == images
 
 
-def test_fetch_folder_labels_by_pattern_pool_what_publishers_split(
-    intake: Callable[..., Intake], tmp_path: Path
-) -> None:
+def test_fetch_folder_labels_by_pattern_pool_what_publishers_split(intake, tmp_path):
     top = tmp_path / "set"
     for name in ("train/Rot_1/a.jpg", "val/Rot_1/a.jpg", "train/Blau/b.jpg", "other/c.jpg"):
         _make(top / name, name.encode())
@@ -120,7 +116,7 @@ def test_fetch_folder_labels_by_pattern_pool_what_publishers_split(
     assert made.skipped == {"left out": 1, "unlabelled": 1}
 
 
-def test_fetch_folder_names_of_macos_arrive_composed_and_once(fetch, tmp_path: Path) -> None:
+def test_fetch_folder_names_of_macos_arrive_composed_and_once(fetch, tmp_path):
     _make(tmp_path / "set/Bla\u0308tter/a.jpg")
     fetch()
     assert file_tree(tmp_path / "raw") == {"Bl\u00e4tter/a.jpg": b"1"}
@@ -131,7 +127,7 @@ def test_fetch_folder_names_of_macos_arrive_composed_and_once(fetch, tmp_path: P
     assert "\n" not in str(caught.value)
 
 
-def test_fetch_folder_deeper_than_pythons_stack(fetch, tmp_path: Path) -> None:
+def test_fetch_folder_deeper_than_pythons_stack(fetch, tmp_path):
     here = tmp_path / "set"
     here.mkdir()
     handle = os.open(here, os.O_RDONLY)
@@ -149,7 +145,7 @@ def test_fetch_folder_deeper_than_pythons_stack(fetch, tmp_path: Path) -> None:
         subprocess.run(["rm", "-rf", str(here)], check=True)
 
 
-def test_fetch_folder_image_below_too_many_folders_is_an_error(fetch, tmp_path: Path) -> None:
+def test_fetch_folder_image_below_too_many_folders_is_an_error(fetch, tmp_path):
     _make(tmp_path / "set" / Path(*"d" * 63) / "a.jpg")
     fetch()
     _make(tmp_path / "set" / Path(*"e" * 64) / "a.jpg")
@@ -166,7 +162,7 @@ def test_fetch_folder_image_below_too_many_folders_is_an_error(fetch, tmp_path: 
         ("s3://bucket/set", "`kind: store`"),
     ],
 )
-def test_fetch_folder_that_is_none_is_an_error(fetch, tmp_path: Path, path: str, match) -> None:
+def test_fetch_folder_that_is_none_is_an_error(fetch, tmp_path, path, match):
     _make(tmp_path / "set/a.jpg")
     with pytest.raises(SourceError, match=match):
         fetch(path)
@@ -192,7 +188,7 @@ except SourceError as err:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
 @pytest.mark.parametrize("closed", ["cats/a.jpg", "cats"])
-def test_fetch_folder_unreadable_names_the_file(tmp_path: Path, closed: str) -> None:
+def test_fetch_folder_unreadable_names_the_file(tmp_path, closed):
     _make(tmp_path / "set/cats/a.jpg")
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw").chmod(0o777)

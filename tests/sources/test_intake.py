@@ -34,7 +34,7 @@ from tests.file_tree import file_tree
         ("cats/\ud800.jpg", None),
     ],
 )
-def test_safe_path_table(name: str, expected: str | None) -> None:
+def test_safe_path_table(name, expected):
     if expected is None:
         with pytest.raises(SourceError, match="the file name"):
             safe_path(name, "set.zip")
@@ -46,7 +46,7 @@ _PIECES = st.sampled_from(["..", ".", "", "a", "C:", "~", "\\", "/", "//", "..\\
 
 
 @given(st.one_of(st.text(), st.lists(_PIECES).map("/".join), st.lists(_PIECES).map("".join)))
-def test_safe_path_any_name_stays_inside_or_is_refused(name: str) -> None:
+def test_safe_path_any_name_stays_inside_or_is_refused(name):
     try:
         path = safe_path(name, "set.zip")
     except SourceError:
@@ -60,7 +60,7 @@ def test_safe_path_any_name_stays_inside_or_is_refused(name: str) -> None:
     assert safe_path(str(path), "set.zip") == path
 
 
-def test_intake_takes_images_and_tables_where_they_speak_for_a_set(intake) -> None:
+def test_intake_takes_images_and_tables_where_they_speak_for_a_set(intake):
     made = intake()
     wanted = ["a/1.JPG", "records.csv", "metadata.csv", "train/metadata.jsonl", "Val/records.csv"]
     others = ["a/records.csv", "cats/metadata.csv", "readme.txt", "SOURCE.json"]
@@ -71,9 +71,7 @@ def test_intake_takes_images_and_tables_where_they_speak_for_a_set(intake) -> No
 
 
 @pytest.mark.parametrize("second", ["a", "a/b.jpg", "a/b.jpg/c.jpg"])
-def test_intake_name_taken_or_folder_of_another_is_an_error(
-    intake, tmp_path: Path, second: str
-) -> None:
+def test_intake_name_taken_or_folder_of_another_is_an_error(intake, tmp_path, second):
     made = intake()
     made.add(PurePosixPath("a/b.jpg"), [b"1"])
     with pytest.raises(SourceError, match="two entries"):
@@ -81,7 +79,7 @@ def test_intake_name_taken_or_folder_of_another_is_an_error(
     assert file_tree(tmp_path / "raw") == {"a/b.jpg": b"1"}
 
 
-def test_intake_names_that_a_disk_takes_for_one_are_told(intake, tmp_path: Path) -> None:
+def test_intake_names_that_a_disk_takes_for_one_are_told(intake, tmp_path):
     made = intake()
     made.add(PurePosixPath("a/IMG.jpg"), [b"1"])
     # This disk tells them apart; one that knows no letter case has the other name, too.
@@ -92,7 +90,7 @@ def test_intake_names_that_a_disk_takes_for_one_are_told(intake, tmp_path: Path)
     assert made.n_files == 3
 
 
-def test_intake_bounds_count_over_files(intake) -> None:
+def test_intake_bounds_count_over_files(intake):
     made = intake(max_bytes=5, max_files=3)
     made.add(PurePosixPath("a.jpg"), [b"12", b"34"])
     with pytest.raises(SourceError, match="more than 5 bytes"):

@@ -10,7 +10,7 @@ from pipelines.card import UrlListSource
 from pipelines.errors import SourceError
 from pipelines.sources.intake import Intake
 from pipelines.sources.urls import fetch_urls
-from tests.faulty_site import DATA, Site
+from tests.faulty_site import DATA
 from tests.file_tree import file_tree
 
 
@@ -30,7 +30,7 @@ def fetch(tmp_path: Path, intake: Callable[..., Intake]) -> Callable[..., dict[s
     return run
 
 
-def test_fetch_urls_with_labels_and_groups(fetch, site: Site) -> None:
+def test_fetch_urls_with_labels_and_groups(fetch, site):
     site.files = {f"/{index}": bytes([index]) * 10 for index in range(9)}
     sha256 = hashlib.sha256(site.files["/0"]).hexdigest()
     rows = [f"{site.url}/{index},x/{index}.jpg,,cat,g{index}" for index in range(1, 9)]
@@ -43,13 +43,11 @@ def test_fetch_urls_with_labels_and_groups(fetch, site: Site) -> None:
     assert found == {"x/a,\n.jpg": bytes(10), **images}
 
 
-def test_fetch_urls_without_labels_writes_no_records(fetch, site: Site) -> None:
+def test_fetch_urls_without_labels_writes_no_records(fetch, site):
     assert fetch("path,url\r", f"cats/a.jpg,{site.url}/set.bin\r") == {"cats/a.jpg": DATA}
 
 
-def test_fetch_urls_failures_are_counted_and_the_rest_is_kept(
-    fetch, site: Site, tmp_path: Path
-) -> None:
+def test_fetch_urls_failures_are_counted_and_the_rest_is_kept(fetch, site, tmp_path):
     rows = [f"{site.url}/absent{index},a/{index}.jpg" for index in range(5)]
     lines = ["url,path", f"{site.url}/set.bin,a/z.jpg", *rows]
     with pytest.raises(
@@ -63,14 +61,14 @@ def test_fetch_urls_failures_are_counted_and_the_rest_is_kept(
     assert site.n_sent == n_sent + 5
 
 
-def test_fetch_urls_stops_where_all_fails(fetch, site: Site) -> None:
+def test_fetch_urls_stops_where_all_fails(fetch, site):
     rows = [f"{site.url}/absent{index},a/{index}.jpg" for index in range(400)]
     with pytest.raises(SourceError, match=r"25 of 400 images .*The rest was not tried"):
         fetch("url,path", *rows)
     assert len(site.answers) < 400
 
 
-def test_fetch_urls_bound_holds(fetch, site: Site) -> None:
+def test_fetch_urls_bound_holds(fetch, site):
     rows = [f"{site.url}/set.bin?{index},a/{index}.jpg" for index in range(4)]
     site.files = {f"/set.bin?{index}": DATA for index in range(4)}
     with pytest.raises(SourceError, match="more than 1,199,999 bytes"):
@@ -91,12 +89,12 @@ def test_fetch_urls_bound_holds(fetch, site: Site) -> None:
         (["url,path", "http://a/b,c/a.jpg", "http://a/c,c//a.jpg"], r"list.csv:3: .*stands twice"),
     ],
 )
-def test_fetch_urls_faulty_list_names_the_line(fetch, lines: list[str], match: str) -> None:
+def test_fetch_urls_faulty_list_names_the_line(fetch, lines, match):
     with pytest.raises(SourceError, match=match):
         fetch(*lines)
 
 
-def test_fetch_urls_absent_list_is_an_error(intake: Callable[..., Intake], tmp_path: Path) -> None:
+def test_fetch_urls_absent_list_is_an_error(intake, tmp_path):
     source = UrlListSource(kind="urls", list="absent.csv")
     with pytest.raises(SourceError, match=r"the list 'absent.csv' cannot be read"):
         fetch_urls(source, intake(), tmp_path, tmp_path / "downloads")
