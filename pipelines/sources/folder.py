@@ -58,10 +58,10 @@ def fetch_folder(source: FolderSource, intake: Intake, root: Path) -> Facts:
 
 
 def _walk(top: Path, intake: Intake) -> Iterator[tuple[PurePosixPath, Path]]:
-    """Files below a folder, in sorted order, each with its place; what is none is counted."""
+    """Files below a folder, in sorted order, each with its place; what else there is is counted."""
     n_seen = 0
-    #: By folder, the real paths of those around it and of itself.
-    ways = {str(top): (str(top),)}
+    # By folder, the real paths of those around it and of itself.
+    ways: dict[str, tuple[str, ...]] = {str(top): (str(top),)}
     for place, folders, names in os.walk(top, onerror=_stop, followlinks=True):
         here = PurePosixPath(place).relative_to(top)
         intake.check_depth(here)

@@ -2,7 +2,7 @@
 
 A source is not trusted: its file names are checked by `safe_path`, its bytes are counted, and
 nothing that it holds is opened or run here. Sources of many remote files bring them side by side,
-by `bring_all`: what has arrived stays in the cache when another fails.
+by `take_all`: what has arrived stays in the cache when another fails.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import itertools
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
@@ -247,14 +247,17 @@ _MAX_FAILURES = 25
 Item = TypeVar("Item")
 
 
-def bring_all(
-    items: Sequence[Item], bring: Callable[[Item], Path], intake: Intake, next_step: str
-) -> list[Path]:
-    """Where each item lies in the cache, in their order.
+def take_all(
+    files: Sequence[tuple[PurePosixPath, Item]],
+    bring: Callable[[Item], Path],
+    intake: Intake,
+    next_step: str,
+) -> None:
+    """Bring files into the cache, and take them once all of them are there.
 
     Args:
+        files: each with the path that it is taken under.
         bring: brings one into the cache, unless it is there; called in several threads.
-        intake: bounds the bytes of all.
         next_step: for the message, e.g. ``mend the list``.
 
     Raises:
@@ -263,7 +266,7 @@ def bring_all(
     failures: list[str] = []
     pool = ThreadPoolExecutor(_WORKERS)
     try:
-        places = [pool.submit(bring, item) for item in items]
+        places = [pool.submit(bring, item) for _, item in files]
         n_bytes = 0
         for future in track(as_completed(places), f"{intake.what}: fetching", len(places)):
             try:
@@ -272,22 +275,19 @@ def bring_all(
                 failures.append(str(err))
                 if len(failures) >= _MAX_FAILURES:
                     break
-                continue
-            intake.check_room(n_bytes)
+            else:
+                intake.check_room(n_bytes)
     finally:
         pool.shutdown(cancel_futures=True)
     if failures:
         rest = f" and {len(failures) - 3} more" if len(failures) > 3 else ""
         stopped = " The rest was not tried." if len(failures) >= _MAX_FAILURES else ""
         raise SourceError(
-            f"{intake.what}: {len(failures)} of {len(items)} images cannot be fetched: "
+            f"{intake.what}: {len(failures)} of {len(files)} images cannot be fetched: "
             f"{' | '.join(sorted(failures)[:3])}{rest}.{stopped} What has arrived is kept: "
             f"{next_step}, or run the same command again."
         )
-    return [future.result() for future in places]
-
-
-def read_cached(path: Path) -> Iterator[bytes]:
-    """The bytes of a file that has arrived; SourceError if it cannot be read."""
-    with path.open("rb") as stream:
-        yield from read_chunks(stream.read, f"{path.name}: cannot be read from the cache")
+    for (path, _), future in zip(files, places, strict=True):
+        with future.result().open("rb") as stream:
+            fault = f"{future.result().name}: cannot be read from the cache"
+            intake.add(path, read_chunks(stream.read, fault))

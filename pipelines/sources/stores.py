@@ -21,7 +21,7 @@ from pipelines.card import StoreSource
 from pipelines.errors import PipelineError, SourceError
 from pipelines.locks import hold
 from pipelines.sources.download import CHUNK_BYTES, public_name, public_words, reason
-from pipelines.sources.intake import MAX_DEPTH, Facts, Intake, bring_all, read_cached, safe_path
+from pipelines.sources.intake import MAX_DEPTH, Facts, Intake, safe_path, take_all
 
 #: Read at a time from a store, and held in memory by each of a few threads.
 _BLOCK_BYTES = 4 * CHUNK_BYTES
@@ -183,10 +183,6 @@ def _store_faults(what: str, name: str) -> Iterator[None]:
 
 
 # -- files ----------------------------------------------------------------------------------------
-#: Where a file goes, and what fsspec tells of it.
-_Remote = tuple[PurePosixPath, dict[str, Any]]
-
-
 def fetch_store(source: StoreSource, intake: Intake, downloads_dir: Path) -> Facts:
     """Take the images of a folder in a store.
 
@@ -202,23 +198,21 @@ def fetch_store(source: StoreSource, intake: Intake, downloads_dir: Path) -> Fac
         StorageError: if the disk is full.
     """
     store = open_store(source.location, intake.what, anonymous=source.anonymous)
-    # All is listed before anything is asked of it.
-    wanted = [remote for remote in list(_list(store, intake)) if intake.wants(remote[0])]
+    found = list(_list(store, intake))
+    wanted = [(path, info) for path, info in found if intake.wants(path)]
     intake.check_room(sum(info.get("size") or 0 for _, info in wanted))
     folder = downloads_dir / f"store-{hashlib.sha256(source.location.encode()).hexdigest()[:16]}"
 
-    def bring(remote: _Remote) -> Path:
-        return pull(store, remote[1], folder, intake.what, source.max_bytes)
+    def bring(info: dict[str, Any]) -> Path:
+        return _pull(store, info, folder, intake.what, source.max_bytes)
 
     with hold(folder.with_suffix(".lock"), f"fetch {intake.what}"):
-        places = bring_all(wanted, bring, intake, "mend what they name")
-        for (path, _), place in zip(wanted, places, strict=True):
-            intake.add(path, read_cached(place))
+        take_all(wanted, bring, intake, "mend what they name")
     return {"store": store.name, **store.facts}
 
 
-def _list(store: Store, intake: Intake) -> Iterator[_Remote]:
-    """Files below a folder; counts links, and stops at the bound before the next folder."""
+def _list(store: Store, intake: Intake) -> Iterator[tuple[PurePosixPath, dict[str, Any]]]:
+    """Files below a folder and what fsspec tells of them; stops at the bound."""
     n_found = 0
     with _store_faults(intake.what, store.name):
         walk = store.fs.walk(store.path, detail=True, maxdepth=MAX_DEPTH + 1, on_error="raise")
@@ -242,17 +236,17 @@ def _list(store: Store, intake: Intake) -> Iterator[_Remote]:
 
 
 def pull_file(store: Store, folder: Path, what: str, max_bytes: int) -> Path:
-    """Where the bytes of the file at a store's location lie, as `pull`; a folder is refused."""
+    """Where the bytes of the file at a store's location lie, as `_pull`; a folder is refused."""
     with _store_faults(what, store.name):
         info = store.fs.info(store.path)
     if info["type"] != "file":
         raise SourceError(
             f"{what}: {store.name} is a folder. Name a folder as `kind: store`, with `location`."
         )
-    return pull(store, info, folder, what, max_bytes)
+    return _pull(store, info, folder, what, max_bytes)
 
 
-def pull(store: Store, info: dict[str, Any], folder: Path, what: str, max_bytes: int) -> Path:
+def _pull(store: Store, info: dict[str, Any], folder: Path, what: str, max_bytes: int) -> Path:
     """Where the bytes of a file in a store lie, after what was missing has been fetched.
 
     Args:

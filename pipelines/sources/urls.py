@@ -20,7 +20,7 @@ from pipelines.data.tree import IMAGE_SUFFIXES, TABLES, passed_over
 from pipelines.errors import SourceError
 from pipelines.locks import hold
 from pipelines.sources.download import check_address, download, source_faults
-from pipelines.sources.intake import Facts, Intake, bring_all, read_cached, safe_path
+from pipelines.sources.intake import Facts, Intake, safe_path, take_all
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
@@ -62,10 +62,7 @@ def fetch_urls(source: UrlListSource, intake: Intake, root: Path, downloads_dir:
             download(item.url, path, sha256=item.sha256, max_bytes=max_bytes)
             return path
 
-        places = bring_all(items, bring, intake, "mend the list")
-        for item, place in zip(items, places, strict=True):
-            if intake.wants(item.path):
-                intake.add(item.path, read_cached(place))
+        take_all([(item.path, item) for item in items], bring, intake, "mend the list")
     if any(item.label or item.group for item in items):
         intake.add(PurePosixPath(TABLES[0]), [_records_csv(items)])
     return {"list": path.name, "sha256": sha256, "n_addresses": len(items)}
