@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Protocol, cast
 
 from pipelines.card import DatasetCard
-from pipelines.data.manifest import Record, read_raw
+from pipelines.data.manifest import Record
 from pipelines.errors import ConfigError
+from pipelines.kinds.prepare import KINDS
 
 
 class TaskModule(Protocol):
@@ -26,7 +27,7 @@ class _PlainTask:
     """A task whose card says everything."""
 
     def records(self, raw_dir: Path, card: DatasetCard) -> list[Record]:
-        return read_raw(raw_dir, card)
+        return KINDS[card.kind].records(raw_dir, card)
 
 
 def load_task(domain: str, task: str) -> TaskModule:

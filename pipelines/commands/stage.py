@@ -41,12 +41,13 @@ def _check_kind(card: Path) -> None:
     """Before any stage, and not in one: another kind is no reason to run it again.
 
     Raises:
-        ConfigError: if this version does not know the kind.
+        ConfigError: if this version does not know the kind, or the card is none of that kind.
     """
     from pipelines.serving.kinds import served_kind
 
     try:
-        served_kind(load_card(card).kind)
+        found = load_card(card)
+        served_kind(found.kind).check_labels(found.labels)
     except ValueError as err:
         raise ConfigError(f"{card}: {err}.") from err
 

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.card import DatasetCard, PixelRange
+from pipelines.card import DEFAULT_KIND, DatasetCard, PixelRange
 from pipelines.data.layout import Layout, read_folder
 from pipelines.data.pixel_range import AS_IT_COMES, MAX_ASPECT, Reading
 from pipelines.data.preprocess import Interpolation, Preprocess, View
@@ -41,11 +41,13 @@ class Record:
 
     Attributes:
         path: POSIX path relative to raw/.
-        label: one of the card's labels.
+        label: what it is filed, counted and sampled under; of a classification its class.
         group: what must not straddle splits (patient, leaf, track, ...); unique across labels'
             namespaces only if the publisher's is.
         source: the collection or device that the image comes from; empty if unknown.
         split: that the publisher put it in, if any; it counts where the card says ``given``.
+        truth: what is true of it beyond the label, as its kind writes it, in px of the upright
+            picture where it has a place; a file that it names stands there with its hash.
     """
 
     path: str
@@ -53,6 +55,7 @@ class Record:
     group: str
     source: str = ""
     split: Split | None = None
+    truth: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,13 +64,14 @@ class Entry:
 
     Attributes:
         path: POSIX path relative to raw/.
-        label: one of the labels that the task uses.
+        label: as in `Record`.
         group: group after near duplicates were joined.
         source: as in `Record`.
         split: train, val or test.
         sha256: of the file's bytes, hexadecimal.
         width_px: stored width.
         height_px: stored height.
+        truth: as in `Record`; a column where the kind has one.
     """
 
     path: str
@@ -78,9 +82,11 @@ class Entry:
     sha256: str
     width_px: int
     height_px: int
+    truth: str = ""
 
 
-_COLUMNS = [field.name for field in fields(Entry)]
+_TRUTH = "truth"
+_COLUMNS = [field.name for field in fields(Entry) if field.name != _TRUTH]
 
 
 def read_raw(raw_dir: Path, card: DatasetCard) -> list[Record]:
@@ -151,13 +157,14 @@ def write_manifest(entries: Sequence[Entry]) -> str:
     Args:
         entries: in any order.
     """
+    columns = _COLUMNS + [_TRUTH] * any(entry.truth for entry in entries)
     buffer = io.StringIO()
-    buffer.write(",".join(_COLUMNS) + "\n")
+    buffer.write(",".join(columns) + "\n")
     # Quoted always: left to itself, the writer leaves a carriage return in a name bare, and the
     # reader takes it for the end of the row.
     writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     for entry in sorted(entries, key=lambda entry: entry.path):
-        writer.writerow([getattr(entry, column) for column in _COLUMNS])
+        writer.writerow([getattr(entry, column) for column in columns])
     return buffer.getvalue()
 
 
@@ -179,7 +186,7 @@ def read_manifest(path: Path) -> list[Entry]:
     # A file name need not be UTF-8; what `atomic.write_text` let through comes back the same.
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
         reader = csv.DictReader(stream)
-        if reader.fieldnames != _COLUMNS:
+        if reader.fieldnames not in (_COLUMNS, [*_COLUMNS, _TRUTH]):
             raise DataError(
                 f"{path}: expected the columns {', '.join(_COLUMNS)} "
                 f"(got {', '.join(reader.fieldnames or ())})."
@@ -222,7 +229,8 @@ def content_sha256(entries: Iterable[Entry]) -> str:
     """
     digest = hashlib.sha256()
     for entry in sorted(entries, key=lambda entry: entry.path):
-        digest.update(f"{entry.sha256}\t{entry.label}\t{entry.split}\n".encode())
+        said = (entry.sha256, entry.label, entry.split, *([entry.truth] if entry.truth else []))
+        digest.update(("\t".join(said) + "\n").encode())
     return digest.hexdigest()
 
 
@@ -236,12 +244,14 @@ class Prepared:
         data_source: kind of the source, ``sample`` for painted images.
         splits: ``given`` by the publisher or ``made`` by `prepare`.
         reading: how its files were read, and must be from now on.
+        kind: of the task.
     """
 
     labels: tuple[str, ...]
     data_source: str
     splits: Literal["given", "made"] = "made"
     reading: Reading = AS_IT_COMES
+    kind: str = DEFAULT_KIND
 
 
 def read_summary(path: Path) -> Prepared:
@@ -266,6 +276,7 @@ def read_summary(path: Path) -> Prepared:
             document["data_source"],
             document.get("splits", {}).get("by", "made"),
             _reading(document.get("reading")),
+            document.get("kind", DEFAULT_KIND),
         )
     except (ValueError, KeyError, TypeError) as err:
         raise DataError(f"{path}: is damaged ({err!r}). Run `fieldlens prepare` again.") from err

@@ -155,6 +155,7 @@ def write_quarantine(findings: Findings) -> str:
 
 def _count(labels: Sequence[str], keyed: set[tuple[str, str, Any]]) -> dict[str, Any]:
     """Counts of distinct keys; a group of two labels counts once in a total, once in each label."""
+    labels = list(dict.fromkeys((*labels, *sorted(label for _, label, _ in keyed))))
     return {
         "total": len({key for key, _, _ in keyed}),
         "by_split": {

@@ -7,7 +7,7 @@ torch. What making, testing and releasing a model ask stands in `pipelines.kinds
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -55,9 +55,16 @@ class ServedKind(ABC, Generic[A]):
     #: Names of the model's outputs, in the order in which the bundle lists them.
     outputs: tuple[str, ...]
 
+    def check_labels(self, labels: Sequence[str]) -> None:
+        """Nothing, if a model of this kind can have these labels; by default any.
+
+        Raises:
+            ValueError: begins with ``labels``.
+        """
+
     @abstractmethod
     def check(self, bundle: Bundle) -> None:
-        """Nothing, if a bundle has what this kind needs.
+        """Nothing, if a bundle has what this kind needs; its labels are checked.
 
         Raises:
             ValueError: begins with the key that is at fault.

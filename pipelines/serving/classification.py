@@ -5,7 +5,7 @@ The serving half of the kind `classification`: logits become a label with probab
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -64,12 +64,13 @@ class ServedClassification(ServedKind[Prediction]):
     outputs = (LOGITS_NAME, EMBEDDING_NAME)
 
     @override
+    def check_labels(self, labels: Sequence[str]) -> None:
+        if len(labels) < 2:
+            raise ValueError(f"labels: a classification needs at least 2, got {len(labels)}")
+
+    @override
     def check(self, bundle: Bundle) -> None:
         labels = set(bundle.labels)
-        if len(bundle.labels) < 2:
-            raise ValueError(f"labels: a classification needs at least 2, got {len(bundle.labels)}")
-        if len(labels) != len(bundle.labels):
-            raise ValueError("labels: a label stands twice")
         for key in ("operating_points", "label_names"):
             unknown = sorted(set(getattr(bundle, key)) - labels)
             if unknown:
