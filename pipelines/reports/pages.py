@@ -27,17 +27,8 @@ from pipelines.card import DatasetCard
 from pipelines.errors import DataError
 from pipelines.serving.bundle import Bundle, PreprocessSpec
 from pipelines.serving.sessions import Precision
-from pipelines.serving.trust import AuditScore, Interval
+from pipelines.serving.trust import METRIC_NAMES, AuditScore, Interval
 from pipelines.validation.external import Validation
-
-#: What people call a metric of metrics.json.
-METRIC_NAMES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro-F1",
-    "ece": "expected calibration error",
-    "brier": "Brier score",
-}
 
 
 def share(value: float | None) -> str:

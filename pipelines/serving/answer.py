@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from typing_extensions import TypeVar
 
 if TYPE_CHECKING:
+    from pipelines.data.preprocess import Geometry
     from pipelines.serving.bundle import Bundle
 
 
@@ -71,10 +72,13 @@ class ServedKind(ABC, Generic[A]):
         """
 
     @abstractmethod
-    def decode(self, outputs: Mapping[str, NDArray[np.float32]], bundle: Bundle) -> A:
+    def decode(
+        self, outputs: Mapping[str, NDArray[np.float32]], bundle: Bundle, geometry: Geometry
+    ) -> A:
         """The answer that one picture's outputs mean, without what every kind says.
 
         Args:
             outputs: by name, without the axis of the batch.
             bundle: with what decoding needs to know, e.g. labels and temperature.
+            geometry: from px of the upright picture, in which places are told, to px of the input.
         """

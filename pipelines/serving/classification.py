@@ -16,6 +16,7 @@ from typing_extensions import override
 from pipelines.serving.answer import EMBEDDING_NAME, Answer, ServedKind
 
 if TYPE_CHECKING:
+    from pipelines.data.preprocess import Geometry
     from pipelines.serving.bundle import Bundle
 
 
@@ -83,7 +84,9 @@ class ServedClassification(ServedKind[Prediction]):
             )
 
     @override
-    def decode(self, outputs: Mapping[str, NDArray[np.float32]], bundle: Bundle) -> Prediction:
+    def decode(
+        self, outputs: Mapping[str, NDArray[np.float32]], bundle: Bundle, geometry: Geometry
+    ) -> Prediction:
         row = softmax(outputs[LOGITS_NAME][np.newaxis], bundle.temperature)[0]
         probabilities = dict(zip(bundle.labels, map(float, row), strict=True))
         return Prediction(

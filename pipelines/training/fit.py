@@ -200,7 +200,8 @@ class EpochLog:
     def row(self) -> dict[str, Any]:
         """A row of history.csv."""
         row = asdict(self)
-        return {**row, **row.pop("val")}
+        val: dict[str, float] = row.pop("val")
+        return row | val
 
     def __str__(self) -> str:
         """What a terminal shows of it."""

@@ -114,7 +114,7 @@ def test_changed_weight_is_found_out(part, tiny_net, tiny_onnx, make_pictures):
     part = part if part in names else next(n for n in names if n.startswith("head"))
     with torch.no_grad():
         names[part][0] += 0.5
-    with pytest.raises(ParityError, match=r"largest difference of a probability .* image \d+"):
+    with pytest.raises(ParityError, match=r"largest difference .* image \d+"):
         check_parity(tiny_net, tiny_onnx, make_pictures(16, 5), *NORMALISATION)
 
 

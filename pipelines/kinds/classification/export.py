@@ -4,56 +4,55 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import override
 
 from pipelines.card import DatasetCard
 from pipelines.config.export import ExportParams
 from pipelines.data.manifest import Entry, class_index_of
 from pipelines.export.attempts import Judge, Judgement
-from pipelines.kinds.questions import ExportedKind
 from pipelines.metrics.calibration import fit_temperature, operating_point
 from pipelines.metrics.classification import accuracy, agreement, macro_f1
 from pipelines.serving.answer import EMBEDDING_NAME
-from pipelines.serving.bundle import TensorSpec
 from pipelines.serving.classification import LOGITS_NAME, softmax
 
 _LOG = logging.getLogger(__name__)
 
 
-class ExportedClassification(ExportedKind):
+class ExportedClassification:
     """Classes as numbers, in the order of the logits."""
 
-    @override
-    def truth(self, entries: Sequence[Entry], labels: Sequence[str]) -> NDArray[np.int64]:
+    meanings: Mapping[str, str] = MappingProxyType(
+        {
+            LOGITS_NAME: "one a label; softmax after division by the temperature gives "
+            "probabilities",
+            EMBEDDING_NAME: "pooled features of the last block, then those that its last depthwise "
+            "convolution reads; tells pictures out of distribution",
+        }
+    )
+
+    def truth(
+        self, entries: Sequence[Entry], labels: Sequence[str], raw_dir: Path
+    ) -> NDArray[np.int64]:
+        """(n,) numbers of the classes."""
         return class_index_of(entries, labels)
 
-    @override
-    def outputs(self, labels: Sequence[str], n_features: int) -> tuple[TensorSpec, ...]:
-        return (
-            TensorSpec(
-                name=LOGITS_NAME,
-                shape=(-1, len(labels)),
-                dtype="float32",
-                meaning="one a label; softmax after division by the temperature gives "
-                "probabilities",
-            ),
-            TensorSpec(
-                name=EMBEDDING_NAME,
-                shape=(-1, n_features),
-                dtype="float32",
-                meaning="pooled features of the last block, then those that its last depthwise "
-                "convolution reads; tells pictures out of distribution",
-            ),
-        )
+    def finished(self, model: bytes) -> bytes:
+        """As it is: what logits mean, the serving half says."""
+        return model
 
-    @override
+    def compared(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities."""
+        return softmax(outputs)
+
     def judge(
         self, reference: NDArray[np.float32], truth: NDArray[np.int64], params: ExportParams
     ) -> Judge:
+        """By the bounds of params on agreement, accuracy and macro-F1."""
         of_fp32 = _measured(reference, truth)
 
         def judged(logits: NDArray[np.float32]) -> Judgement:
@@ -77,7 +76,6 @@ class ExportedClassification(ExportedKind):
 
         return judged
 
-    @override
     def fitted(
         self,
         outputs: Mapping[str, NDArray[np.float32]],
@@ -86,6 +84,7 @@ class ExportedClassification(ExportedKind):
         labels: Sequence[str],
         params: ExportParams,
     ) -> dict[str, Any]:
+        """Temperature, and operating points of the alarms where they are asked for."""
         logits = outputs[LOGITS_NAME]
         temperature = fit_temperature(logits, truth)
         points = {}
