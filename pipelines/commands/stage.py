@@ -31,18 +31,19 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     card = paths.task(task).card
     # One that is not there is told by the stage that needs it.
     if card.is_file():
-        _check_kind(card)
+        _check_kind(card, section)
     with locks.hold(paths.task(task).lock, f"{verb} {task}"):
         _run(verb, task, section, params.seed, paths)
     return Answer()
 
 
-def _check_kind(card: Path) -> None:
+def _check_kind(card: Path, section: TaskParams) -> None:
     """Before any stage, and not in one: another kind is no reason to run it again.
 
     Raises:
-        ConfigError: if this version does not know the kind, or the card is none of that kind.
+        ConfigError: if this version does not know the kind, or card or gate are none of that kind.
     """
+    from pipelines.kinds.gate import check_named
     from pipelines.serving.kinds import served_kind
 
     try:
@@ -50,6 +51,7 @@ def _check_kind(card: Path) -> None:
         served_kind(found.kind).check_labels(found.labels)
     except ValueError as err:
         raise ConfigError(f"{card}: {err}.") from err
+    check_named(found.kind, section.gate, found.task)
 
 
 def _run(verb: str, task: str, section: TaskParams, seed: int, paths: Paths) -> None:

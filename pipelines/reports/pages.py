@@ -25,6 +25,7 @@ from PIL import Image
 
 from pipelines.card import DatasetCard
 from pipelines.errors import DataError
+from pipelines.kinds.report import KINDS
 from pipelines.serving.bundle import Bundle, PreprocessSpec
 from pipelines.serving.sessions import Precision
 from pipelines.serving.trust import METRIC_NAMES, AuditScore, Interval
@@ -95,18 +96,33 @@ class TaskResult:
         return self.blind is not None and audit is not None and audit.verdict == "shortcut"
 
     @property
+    def headline(self) -> Mapping[str, str]:
+        """By heading, the metrics that count most for a task of this kind; the last counts most."""
+        return KINDS[self.bundle.kind]
+
+    @property
+    def main(self) -> str:
+        """The metric in which network and audit are compared."""
+        return list(self.headline.values())[-1]
+
+    @property
+    def measure(self) -> str:
+        """What people call it."""
+        return METRIC_NAMES.get(self.main, self.main)
+
+    @property
     def measured(self) -> dict[str, str]:
         """By heading, what `evaluate` measured. A new column is a line here; all pages follow."""
         audit, blind, absent = self.bundle.audit, self.blind, "not measured"
         verdict = audit.verdict if audit is not None else absent
         if audit is not None and verdict == "shortcut" and audit.accepted is not None:
             verdict = f"shortcut; accepted: {audit.accepted}"
+        reached = f"{with_interval(blind.macro_f1)} {blind.name}" if blind else absent
         return {
             "Served": self.bundle.served.precision,
-            "Accuracy": self.figure("accuracy"),
-            "Macro-F1": self.figure("macro_f1"),
-            "Blind macro-F1": f"{with_interval(blind.macro_f1)} {blind.name}" if blind else absent,
-            "Linear probe macro-F1": with_interval(audit.probe) if audit is not None else absent,
+            **{heading: self.figure(metric) for heading, metric in self.headline.items()},
+            f"Blind {self.measure}": reached,
+            f"Linear probe {self.measure}": with_interval(audit.probe) if audit else absent,
             "Audit": verdict,
             "Test images": f"{self.metrics['n_images']:,}",
             "Test groups": f"{self.metrics['n_groups']:,}",
@@ -159,8 +175,11 @@ def _environment(form: Literal["md", "html"]) -> Environment:
     found.globals |= {"form": form, "metric_names": METRIC_NAMES}
     found.filters |= {
         "cell": lambda text: _line(text).replace("|", "\\|"),
+        "drop_in": lambda metric, found: found.paired(f"{metric}_drop", "+"),
+        "drop_of": lambda metric: f"drop of {METRIC_NAMES.get(metric, metric)}",
         "interval": with_interval,
         "line": _line,
+        "name_of": lambda metric: METRIC_NAMES.get(metric, metric),
         "name_in": lambda label, found: found.name_of(label),
         "share": share,
         "splits": lambda n: " / ".join(f"{n[split]:,}" for split in ("train", "val", "test")),

@@ -55,6 +55,9 @@ class ServedKind(ABC, Generic[A]):
 
     #: Names of the model's outputs, in the order in which the bundle lists them.
     outputs: tuple[str, ...]
+    #: Whether the first output is a score a label, of which `explain` tells which places speak for
+    #: it.
+    is_explained: bool = False
 
     def check_labels(self, labels: Sequence[str]) -> None:
         """Nothing, if a model of this kind can have these labels; by default any.
@@ -82,3 +85,19 @@ class ServedKind(ABC, Generic[A]):
             bundle: with what decoding needs to know, e.g. labels and temperature.
             geometry: from px of the upright picture, in which places are told, to px of the input.
         """
+
+    @abstractmethod
+    def lines(self, answer: A, bundle: Bundle) -> list[str]:
+        """What a terminal shows of an answer."""
+
+    @abstractmethod
+    def columns(self, bundle: Bundle) -> list[str]:
+        """The heads of `cells`."""
+
+    @abstractmethod
+    def cells(self, answer: A, bundle: Bundle) -> list[str]:
+        """An answer in the row of a table."""
+
+    @abstractmethod
+    def document(self, answer: A, bundle: Bundle) -> dict[str, Any]:
+        """An answer as JSON has it, without what every kind says."""

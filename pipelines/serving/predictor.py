@@ -65,7 +65,8 @@ class Predictor(Generic[A]):
         self.precision = precision
         self.n_threads = n_threads
         self._preprocess = bundle.preprocess.build()
-        self._kind: ServedKind[A] = served_kind(bundle.kind)
+        #: How its outputs are decoded and said.
+        self.kind: ServedKind[A] = served_kind(bundle.kind)
         #: Tells pictures out of distribution; None where the bundle has no abstention.
         self.out_of_distribution = (
             OutOfDistribution.load(bundle.abstention, bundle.output(EMBEDDING_NAME).shape[-1])
@@ -253,7 +254,7 @@ class Predictor(Generic[A]):
         outputs = self.outputs(pixels[np.newaxis])
         geometry = np.eye(3) if geometry is None else geometry
         of_one = {name: of[0] for name, of in outputs.items()}
-        answer = self._kind.decode(of_one, self.bundle, geometry)
+        answer = self.kind.decode(of_one, self.bundle, geometry)
         embedding = outputs.get(EMBEDDING_NAME, np.empty((1, 0), dtype=np.float32))
         ood_score, is_ood = None, False
         if self.out_of_distribution is not None:
