@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from pipelines.card import DEFAULT_KIND
 from pipelines.data.account import Account
 from pipelines.data.decoding import Refused, Seen
 from pipelines.data.duplicates import Dropped, Joined
@@ -76,6 +77,7 @@ def summarise(
     data_source: str,
     findings: Findings,
     reading: Reading = AS_IT_COMES,
+    kind: str = DEFAULT_KIND,
 ) -> dict[str, Any]:
     """summary.json as a value.
 
@@ -84,6 +86,7 @@ def summarise(
         data_source: kind of the source that the images came from, e.g. ``sample``.
         findings: of the stage.
         reading: how the files were read; left out where it is the usual one.
+        kind: of the task; left out likewise.
     """
     stated = written(reading)
     entries, joined = findings.entries, findings.joined
@@ -133,6 +136,7 @@ def summarise(
         "n_exif_rotated": sum(image.is_exif_rotated for image in findings.seen),
         "n_suffix_mismatches": n_odd_suffixes,
         **({"reading": stated} if stated else {}),
+        **({"kind": kind} if kind != DEFAULT_KIND else {}),
     }
 
 

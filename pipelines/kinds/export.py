@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any, Protocol
 
 import numpy as np
@@ -11,7 +10,6 @@ from numpy.typing import NDArray
 
 from pipelines.card import DatasetCard
 from pipelines.config.export import ExportParams
-from pipelines.data.manifest import Entry
 from pipelines.export.attempts import Judge
 from pipelines.kinds.classification.export import ExportedClassification
 
@@ -21,13 +19,6 @@ class ExportedKind(Protocol):
 
     #: By output, in the order of the serving half, what the numbers mean.
     meanings: Mapping[str, str]
-
-    def truth(self, entries: Sequence[Entry], labels: Sequence[str], raw_dir: Path) -> NDArray[Any]:
-        """(n, ...) what is true of each image, as training has it.
-
-        Args:
-            labels: that the model knows, in the order of its outputs.
-        """
 
     def finished(self, model: bytes) -> bytes:
         """An ONNX file whose outputs are the serving half's, without anything being quantised.
@@ -51,7 +42,7 @@ class ExportedKind(Protocol):
 
         Args:
             reference: of fp32 on val.
-            truth: of the same images.
+            truth: of the same images, as their plain views show it.
             params: with the bounds that an int8 file must hold.
         """
 

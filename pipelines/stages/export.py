@@ -35,6 +35,7 @@ from pipelines.serving.bundle import (
     TensorSpec,
 )
 from pipelines.serving.sessions import make_session
+from pipelines.training.batches import split_of
 from pipelines.training.float_model import FloatModel, load_before, load_float_model
 
 _LOG = logging.getLogger(__name__)
@@ -75,8 +76,8 @@ def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
     _LOG.info("%s: exporting", task)
     plain, fp32 = _exported(model, meta)
     val = stratified_sample(in_split(entries, "val"), _MAX_VAL_IMAGES, seed)
-    val_pixels = np.concatenate(list(_pictures(val, meta, seed, files).batches(_BATCH)))
-    truth = kind.truth(val, meta.labels, files.raw_dir)
+    shown = split_of(_pictures(val, meta, seed, files), meta.labels, meta.kind)
+    val_pixels, truth = np.concatenate(list(shown.pictures.batches(_BATCH))), shown.plain_truth()
     gap = check_parity(
         *(model, fp32, val_pixels[:_PARITY_IMAGES], meta.mean, meta.std), compared=kind.compared
     )

@@ -70,7 +70,7 @@ def run(task: str, domain: str, params: PrepareParams, seed: int, paths: Paths) 
     _check_records([record for record in listed if record.label in names], names, files)
     reading = reading_of(card)
     findings = _examine(card, names, listed, params, seed, files, reading)
-    summary = summarise(task, labels, _data_source(files.raw_dir), findings, reading)
+    summary = summarise(task, labels, _data_source(files.raw_dir), findings, reading, card.kind)
     with new_folder(files.prepared_dir) as folder:
         write_text(folder / files.manifest.name, write_manifest(findings.entries))
         write_text(folder / files.quarantine.name, write_quarantine(findings))

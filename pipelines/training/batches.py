@@ -17,7 +17,9 @@ from torch import nn
 
 from pipelines.backbones.heads import Classifier
 from pipelines.data.loaders import Pictures
+from pipelines.data.workers import ordered_map
 from pipelines.errors import ConfigError
+from pipelines.kinds.train import KINDS
 
 #: Rows that go through a network at once where no gradient is kept.
 EVAL_BATCH = 64
@@ -43,6 +45,11 @@ class Split:
         pictures = replace(self.pictures, entries=[*self.pictures.entries, *other.pictures.entries])
         return Split(pictures, np.concatenate([self.truth, other.truth]), self.in_view)
 
+    def plain_truth(self) -> NDArray[Any]:
+        """(n, ...) what is true of each image in its plain view."""
+        rows = ordered_map(lambda row: self.truth_in(row, [0])[0], range(len(self.truth)), window=8)
+        return np.array(list(rows))
+
     def truth_in(self, row: int, views: Sequence[int]) -> NDArray[Any]:
         """What is true of an image in some of its views.
 
@@ -58,6 +65,18 @@ class Split:
         places = self.pictures.geometry(self.pictures.entries[row], views)
         side_px = self.pictures.preprocess.crop_px
         return np.stack([self.in_view(self.truth[row], place, side_px) for place in places])
+
+
+def split_of(pictures: Pictures, labels: Sequence[str], kind: str) -> Split:
+    """Pictures with what is true of them.
+
+    Args:
+        labels: in the order of the model's outputs.
+        kind: of the task.
+    """
+    asked = KINDS[kind]
+    truth = asked.truth(pictures.entries, labels, pictures.raw_dir)
+    return Split(pictures, truth, asked.in_view if asked.has_place else None)
 
 
 def epoch_order(

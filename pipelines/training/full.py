@@ -67,9 +67,7 @@ def full_phases(
         return outputs
 
     val_outputs = None if val is None else partial(outputs_of, model, val, normalise)
-    # Of the plain views, as the outputs are.
-    val_rows = range(0 if val is None else len(val.truth))
-    val_truth = np.array([(val or train).truth_in(row, [0])[0] for row in val_rows])
+    val_truth = np.empty(0) if val is None else val.plain_truth()
     n_batches = len(chunks(np.arange(len(train.truth)), params.batch_size))
     return [
         Phase(

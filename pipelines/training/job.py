@@ -51,7 +51,7 @@ from pipelines.export.quantize import quantized_trunk
 from pipelines.kinds.train import KINDS
 from pipelines.paths import Paths, TaskPaths
 from pipelines.serving.sessions import Precision
-from pipelines.training.batches import Split
+from pipelines.training.batches import Split, split_of
 from pipelines.training.cached import cached_phases
 from pipelines.training.checkpoints import drop_checkpoint
 from pipelines.training.fit import EpochLog, Phase, best_values, fit
@@ -101,9 +101,7 @@ def open_split(
     """
     preprocess = preprocess_of(params, reading)
     pictures = Pictures(files.raw_dir, entries, preprocess, params.augment, seed)
-    asked = KINDS[kind]
-    truth = asked.truth(entries, labels, files.raw_dir)
-    return Split(pictures, truth, asked.in_view if asked.has_place else None)
+    return split_of(pictures, labels, kind)
 
 
 def phases_of(

@@ -61,7 +61,7 @@ def test_each_strategy_normalises_as_the_backbones_entry_says(
     full = toy_params.model_copy(update={"strategy": "full"})
     phase = phases_of("tiny", model, full, split, split, 1, Paths(tmp_path))[0]
     with torch.inference_mode():
-        torch.testing.assert_close(phase.val_logits(), logits, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(phase.val_outputs(), logits, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("crop_fraction", "resize_px"), [(1.0, 32), (0.875, 37), (0.8, 40)])
@@ -106,7 +106,7 @@ def test_labels_become_numbers_in_the_order_of_the_logits(tiny_project, train_pa
     entries = in_split(read_manifest(files.manifest), "train")
     labels = sorted({entry.label for entry in entries}, reverse=True)
     split = open_split(entries, labels, train_params(), 1, files)
-    assert [labels[i] for i in split.class_index] == [entry.label for entry in entries]
+    assert [labels[i] for i in split.truth] == [entry.label for entry in entries]
 
 
 def test_kept_trunk_is_used_only_for_the_same_weights_side_and_exporter(

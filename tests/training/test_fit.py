@@ -34,14 +34,14 @@ def test_fit_learns_a_separable_problem(train_params, tmp_path):
     model, history = toy.run(params, tmp_path)
     assert [log.epoch for log in history] == list(range(1, 11))
     assert [log.phase for log in history] == ["head"] * 4 + ["tail"] * 6
-    assert max(log.val_accuracy for log in history) >= 0.9
+    assert max(log.val["val_accuracy"] for log in history) >= 0.9
     assert history[-1].train_loss < history[0].train_loss / 2
     # Logs and model belong together: the best epoch is what is left in the model.
     inputs, truth = toy.points(10, 2)
     with torch.inference_mode():
         loss = functional.cross_entropy(model.eval()(inputs), truth).item()
-    best = max(history, key=lambda log: (log.val_macro_f1, -log.val_loss))
-    assert loss == pytest.approx(best.val_loss, abs=1e-6)
+    best = max(history, key=lambda log: (log.val["val_macro_f1"], -log.val["val_loss"]))
+    assert loss == pytest.approx(best.val["val_loss"], abs=1e-6)
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "sgd", "rmsprop"])
@@ -90,7 +90,7 @@ def test_patience_ends_a_phase_and_the_best_epoch_is_kept(train_params, tmp_path
         optimizer="sgd",
     )
     model, history = toy.run(params, tmp_path)
-    losses = [log.val_loss for log in history]
+    losses = [log.val["val_loss"] for log in history]
     best = int(np.argmin(losses))
     assert len(history) < 40
     assert len(history) == best + 1 + 3
@@ -114,7 +114,9 @@ def test_without_a_val_split_the_last_epoch_is_kept_and_nothing_ends_early(
     caplog.set_level("INFO")
     model, history = toy.run(params, tmp_path / "a", has_val=False)
     assert [log.phase for log in history] == ["head"] * 2 + ["tail"] * 8
-    assert all(math.isnan(log.val_loss) and math.isnan(log.val_accuracy) for log in history)
+    assert all(
+        math.isnan(log.val["val_loss"]) and math.isnan(log.val["val_accuracy"]) for log in history
+    )
     assert all(math.isfinite(log.train_loss) for log in history)
     assert "epoch 10 (tail): train loss" in caplog.text
     assert "val" not in caplog.text
@@ -156,11 +158,11 @@ def test_monitor_picks_the_epoch(monitor, train_params, tmp_path):
     )
     model, history = toy.run(params, tmp_path)
     sign = -1 if monitor == "val_loss" else 1
-    best = max(history, key=lambda log: (sign * getattr(log, monitor), -log.val_loss))
+    best = max(history, key=lambda log: (sign * log.val[monitor], -log.val["val_loss"]))
     inputs, truth = toy.points(10, 2)
     with torch.inference_mode():
         kept = functional.cross_entropy(model.eval()(inputs), truth).item()
-    assert kept == pytest.approx(best.val_loss, rel=1e-5)
+    assert kept == pytest.approx(best.val["val_loss"], rel=1e-5)
 
 
 # -- losses ---------------------------------------------------------------------------------------
@@ -209,7 +211,7 @@ def test_moving_average_is_what_is_measured_and_kept(train_params, tmp_path):
     inputs, truth = toy.points(10, 2)
     with torch.inference_mode():
         loss = functional.cross_entropy(averaged.eval()(inputs), truth).item()
-    assert history[0].val_loss == pytest.approx(loss, rel=1e-5)
+    assert history[0].val["val_loss"] == pytest.approx(loss, rel=1e-5)
 
 
 def test_learning_rate_in_the_log_follows_the_schedule(train_params, tmp_path):

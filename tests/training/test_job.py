@@ -90,7 +90,7 @@ def test_folder_holds_the_model_of_the_result_and_no_folder_is_written_to_withou
     assert silent.before is None
     assert watch.logs == silent.history
     assert [log.phase for log in silent.history] == ["head", "tail"]
-    assert silent.val_logits.shape == (12, 3)
+    assert silent.val_outputs.shape == (12, 3)
     assert not silent.model.training
 
     paths = Paths(tmp_path / "elsewhere")
@@ -129,7 +129,7 @@ def test_a_refit_is_trained_through_all_epochs_on_the_images_of_both(
     refitted = run(job_of(strategy=strategy, refit=True), data, observer=watch)
     assert trained == paths_of["train"] | paths_of["val"]
     assert [log.phase for log in watch.refit] == ["head", "tail"]
-    assert all(math.isnan(log.val_loss) for log in watch.refit)
+    assert all(math.isnan(log.val["val_loss"]) for log in watch.refit)
     assert not refitted.model.training
     # What val said is of the first.
     assert refitted.history == chosen.history

@@ -8,7 +8,8 @@ from hypothesis import strategies as st
 from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 
-from pipelines.training.fit import class_weights, mixed, update_average
+from pipelines.kinds.classification.train import class_weights
+from pipelines.training.fit import mixed, update_average
 
 
 @settings(deadline=None)

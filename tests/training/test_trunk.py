@@ -21,8 +21,7 @@ def stored(splits, trunk, tmp_path):
     def make(**changes):
         train = splits[0]
         settings = {
-            "pictures": train.pictures,
-            "class_index": train.class_index,
+            "split": replace(train, pictures=changes.pop("pictures", train.pictures)),
             "slots": SLOTS,
             "trunks": {"fp32": trunk},
             "cache_dir": tmp_path / "cache",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -13,7 +12,6 @@ from numpy.typing import NDArray
 
 from pipelines.card import DatasetCard
 from pipelines.config.export import ExportParams
-from pipelines.data.manifest import Entry, class_index_of
 from pipelines.export.attempts import Judge, Judgement
 from pipelines.metrics.calibration import fit_temperature, operating_point
 from pipelines.metrics.classification import accuracy, agreement, macro_f1
@@ -34,12 +32,6 @@ class ExportedClassification:
             "convolution reads; tells pictures out of distribution",
         }
     )
-
-    def truth(
-        self, entries: Sequence[Entry], labels: Sequence[str], raw_dir: Path
-    ) -> NDArray[np.int64]:
-        """(n,) numbers of the classes."""
-        return class_index_of(entries, labels)
 
     def finished(self, model: bytes) -> bytes:
         """As it is: what logits mean, the serving half says."""
