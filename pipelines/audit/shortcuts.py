@@ -110,8 +110,7 @@ def score(
     Args:
         name: one of `AUDITS`.
         answers: (n, ...) out of fold.
-        probe_value: of the probe.
-        shared: of the task.
+        probe_value: what the probe reached.
     """
     audit = AUDITS[name]
     reached = shared.interval(answers)

@@ -39,11 +39,9 @@ def folds_by_group(
     """Folds that no group straddles, stratified by label.
 
     Args:
-        class_index: (n,) classes by label.
-        n_classes: c.
+        class_index: (n,) in [0, n_classes), what folds are balanced by.
         groups: (n,).
         n_folds: wanted; fewer where a class has fewer groups.
-        seed: of the order of groups.
 
     Raises:
         DataError: if a class has fewer than two groups.
@@ -77,11 +75,9 @@ def out_of_fold(
         make: gives an unfitted scikit-learn classifier.
         features: (n, d).
         class_index: (n,).
-        n_classes: c.
-        folds: of `folds_by_group`.
 
     Returns:
-        (n, c), rows add up to 1.
+        (n, n_classes), rows add up to 1.
     """
     from sklearn import config_context
 
@@ -121,13 +117,6 @@ def probe() -> Any:
 
 
 def one_hot(names: Sequence[Any] | NDArray[Any]) -> NDArray[np.float64]:
-    """Names as columns of 0 and 1.
-
-    Args:
-        names: (n,).
-
-    Returns:
-        (n, number of different names).
-    """
+    """(n, number of different names) n names as columns of 0 and 1."""
     known, place = np.unique(np.asarray(names), return_inverse=True)
     return np.eye(len(known))[place]

@@ -45,17 +45,14 @@ class BlindClasses:
     """What all audits of a classification share.
 
     Attributes:
-        class_index: (n,) classes by label.
-        n_classes: c.
-        groups: (n,) what must not straddle folds.
-        folds: rows to learn from and rows to answer.
-        seed: of forests and resamples.
+        class_index: (n,) in [0, n_classes).
+        folds: rows to learn from and rows to answer, by group.
+        seed: of forests.
         draws: resamples of groups.
     """
 
     class_index: NDArray[np.int64]
     n_classes: int
-    groups: NDArray[np.str_]
     folds: list[Fold]
     seed: int
     draws: Draws
@@ -96,18 +93,15 @@ def blind(
     seed: int,
     resamples: int,
 ) -> BlindClasses:
-    """Folds by group, stratified by label, and resamples.
+    """Folds by group, stratified by class, and resamples.
 
     Args:
-        class_index: (n,) classes by label.
-        n_classes: c.
-        groups: (n,).
+        class_index: (n,) in [0, n_classes).
         n_folds: wanted; fewer where a class has fewer groups.
-        resamples: for the intervals.
 
     Raises:
         DataError: if a class has fewer than two groups.
     """
     names = np.asarray(groups)
     folds = folds_by_group(class_index, n_classes, names, n_folds, seed)
-    return BlindClasses(class_index, n_classes, names, folds, seed, draw(names, resamples, seed))
+    return BlindClasses(class_index, n_classes, folds, seed, draw(names, resamples, seed))
