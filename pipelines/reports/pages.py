@@ -1,12 +1,8 @@
-"""What a report knows of one task, and how figures are written; the templates have the words.
-
-Called by `report`, which reads the files, and by `pipelines.reports.pages`.
-
-From values to Markdown and HTML: reports, results, model cards, external validations.
+"""From values to Markdown and HTML: reports, results, model cards, external validations.
 
 The words and the layout stand in templates/; a page is one file that loads nothing from elsewhere,
-and figures stand in it as WebP at the size of their display. Called by `report` and `validate`;
-`evaluate` and `gate` put `run_markdown` into MLflow.
+and figures stand in it as WebP at the size of their display. Which metrics come first, a task's
+kind says. Called by `report` and `validate`; `evaluate` and `gate` put `run_markdown` into MLflow.
 """
 
 from __future__ import annotations
@@ -153,14 +149,6 @@ class TaskResult:
         return with_interval(found and Interval.model_validate(found), sign=sign)
 
 
-# -- pages ----------------------------------------------------------------------------------------
-#: Twice 400 px: a figure is shown 320 to 640 px wide.
-_WIDTHS_PX = (800, 640, 480)
-_QUALITIES = (80, 60, 40, 20)
-#: Of a figure on the page, and of all of them: with base64 the page stays below 3 MB.
-_FIGURE_BYTES, _ALL_FIGURES_BYTES = 60_000, 2_000_000
-
-
 # -- templates ------------------------------------------------------------------------------------
 @cache
 def _environment(form: Literal["md", "html"]) -> Environment:
@@ -266,6 +254,13 @@ def model_card(found: TaskResult, card: DatasetCard, max_changed: Mapping[str, f
 
 
 # -- HTML -----------------------------------------------------------------------------------------
+#: Twice 400 px: a figure is shown 320 to 640 px wide.
+_WIDTHS_PX = (800, 640, 480)
+_QUALITIES = (80, 60, 40, 20)
+#: Of a figure on the page, and of all of them: with base64 the page stays below 3 MB.
+_FIGURE_BYTES, _ALL_FIGURES_BYTES = 60_000, 2_000_000
+
+
 def html_page(results: Sequence[TaskResult]) -> str:
     """reports/index.html: everything in one file, nothing loaded from elsewhere.
 

@@ -1,7 +1,4 @@
-"""From logits to probabilities.
-
-The serving half of the kind `classification`: logits become a label with probabilities.
-"""
+"""The serving half of the kind `classification`: logits become a label with probabilities."""
 
 from __future__ import annotations
 
@@ -21,6 +18,11 @@ if TYPE_CHECKING:
     from pipelines.serving.bundle import Bundle
 
 
+LOGITS_NAME = "logits"
+#: Labels that a terminal shows for one picture.
+_SHOWN_LABELS = 5
+
+
 def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
     """Probabilities of logits.
 
@@ -38,12 +40,6 @@ def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np
         np.float32
     )
     return result
-
-
-# -- classification -------------------------------------------------------------------------------
-LOGITS_NAME = "logits"
-#: Labels that a terminal shows for one picture.
-_SHOWN_LABELS = 5
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -49,8 +49,7 @@ SECTION = {
     },
     "export": {
         **{"calibration_images": 8, "remedies": ["minmax"], "min_agreement": 0.0},
-        **{"max_accuracy_drop": 1.0, "max_macro_f1_drop": 1.0, "max_int8_bytes": 10**7},
-        **{"min_speedup": 1e-6, "acceptance": 0.9},
+        **{"max_int8_bytes": 10**7, "min_speedup": 1e-6, "acceptance": 0.9},
     },
     "evaluate": {"calibration_bins": 5, "resamples": 100},
     "gate": {
