@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.backbones.heads import Classifier
-from pipelines.config.train import HeadParams, TrainParams
 from pipelines.data.manifest import Entry
 from pipelines.kinds.classification.train import TrainedClassification
+
+if TYPE_CHECKING:
+    from pipelines.config.train import TrainParams
 
 
 class Criterion(Protocol):
@@ -50,11 +52,19 @@ class TrainedKind(Protocol):
     has_place: bool
 
     def network(
-        self, backbone: str, n_labels: int, params: HeadParams, cut: int | None, seed: int
+        self,
+        backbone: str,
+        n_labels: int,
+        hidden: Sequence[int],
+        dropout: float,
+        cut: int | None,
+        seed: int,
     ) -> Classifier:
         """The network, untrained; a head on maps says on which taps it stands.
 
         Args:
+            hidden: widths of the head's hidden layers.
+            dropout: of the head, in [0, 1).
             cut: first block of the tail; None for the kind's default.
             seed: draws the weights; the global generator is left as it was.
         """

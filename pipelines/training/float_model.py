@@ -14,7 +14,6 @@ from pipelines.atomic import file_sha256, write_bytes, write_text
 from pipelines.backbones.folding import fold_batch_norms
 from pipelines.backbones.heads import Classifier
 from pipelines.card import DEFAULT_KIND
-from pipelines.config.train import HeadParams
 from pipelines.config.view import ViewParams
 from pipelines.data.pixel_range import MAX_ASPECT, Reading
 from pipelines.data.preprocess import Interpolation, Preprocess, View
@@ -83,8 +82,10 @@ class FloatModel(BaseModel):
 
     def build(self) -> Classifier:
         """The network, untrained."""
-        head = HeadParams(hidden=self.hidden, dropout=self.dropout)
-        model = KINDS[self.kind].network(self.backbone, len(self.labels), head, self.cut, 0)
+        n_labels = len(self.labels)
+        model = KINDS[self.kind].network(
+            self.backbone, n_labels, self.hidden, self.dropout, self.cut, 0
+        )
         return fold_batch_norms(model) if self.is_folded else model
 
 

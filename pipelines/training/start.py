@@ -34,7 +34,10 @@ def start_model(
         ConfigError: if the backbone is unknown.
         WeightsError: if the weights cannot be had.
     """
-    model = KINDS[kind].network(params.backbone, n_labels, params.head, params.cut, seed)
+    head = params.head
+    model = KINDS[kind].network(
+        params.backbone, n_labels, head.hidden, head.dropout, params.cut, seed
+    )
     if params.weights == "none":
         return model, None
     weights = load_imagenet(params.backbone, paths.weights_dir)

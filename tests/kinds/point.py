@@ -135,7 +135,7 @@ class TrainedPoint:
     values = ("val_loss", "val_closeness")
     has_place = True
 
-    def network(self, name, n_labels, params, cut, seed):
+    def network(self, name, n_labels, hidden, dropout, cut, seed):
         head = partial(HeatMap, backbone(name).taps[16].channels)
         return make_network(name, head, cut=cut, seed=seed, strides=[16])
 

@@ -118,7 +118,7 @@ def test_without_a_val_split_the_last_epoch_is_kept_and_nothing_ends_early(
         math.isnan(log.val["val_loss"]) and math.isnan(log.val["val_accuracy"]) for log in history
     )
     assert all(math.isfinite(log.train_loss) for log in history)
-    assert "epoch 10 (tail): train loss" in caplog.text
+    assert "epoch 10 (tail): train_loss" in caplog.text
     assert "val" not in caplog.text
 
     # The average of the weights, as after each epoch of any training.

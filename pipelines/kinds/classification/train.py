@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -13,9 +14,11 @@ from torch import Tensor
 from torch.nn import functional
 
 from pipelines.backbones.heads import Classifier, make_classifier
-from pipelines.config.train import HeadParams, TrainParams
 from pipelines.data.manifest import Entry, class_index_of
 from pipelines.metrics.classification import accuracy, macro_f1
+
+if TYPE_CHECKING:
+    from pipelines.config.train import TrainParams
 
 
 class TrainedClassification:
@@ -25,16 +28,17 @@ class TrainedClassification:
     has_place: bool = False
 
     def network(
-        self, backbone: str, n_labels: int, params: HeadParams, cut: int | None, seed: int
+        self,
+        backbone: str,
+        n_labels: int,
+        hidden: Sequence[int],
+        dropout: float,
+        cut: int | None,
+        seed: int,
     ) -> Classifier:
         """A logit a label."""
         return make_classifier(
-            backbone,
-            n_classes=n_labels,
-            hidden=params.hidden,
-            dropout=params.dropout,
-            cut=cut,
-            seed=seed,
+            backbone, n_classes=n_labels, hidden=hidden, dropout=dropout, cut=cut, seed=seed
         )
 
     def truth(
