@@ -17,7 +17,7 @@ from pipelines.config.gate import Demand, GateParams
 from pipelines.data.manifest import read_manifest
 from pipelines.errors import BundleError, ConfigError
 from pipelines.paths import Paths
-from pipelines.serving.bundle import read_bundle
+from pipelines.serving.bundle import Artefact, Bundle, read_bundle
 from pipelines.serving.predictor import Predictor
 from pipelines.stages import gate
 from pipelines.training.job import Data, Job
@@ -26,6 +26,7 @@ from tests.tiny_params import PARAMS, PHASE
 from tests.toy_card import CARD
 
 TASK = "spots"
+ROOT = Path(__file__).resolve().parents[2]
 WIDTH_PX, HEIGHT_PX = 60, 44
 #: Two steps: an epoch of the head and one of the tail, each of one batch.
 STEPS = {**PHASE, "epochs": 1}
@@ -83,8 +84,8 @@ def _added(monkeypatch):
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> Paths:
-    """A project in which every stage has run on the task."""
+def prepared(tmp_path_factory) -> Paths:
+    """A project in which `prepare` has run on the task."""
     paths = Paths(tmp_path_factory.mktemp("second") / "project")
     files = paths.task(TASK)
     paint(files.raw_dir)
@@ -95,20 +96,47 @@ def made(tmp_path_factory) -> Paths:
     paths.params.write_text(json.dumps({"seed": 5, "tasks": {TASK: SECTION}}), encoding="utf-8")
     with pytest.MonkeyPatch.context() as patch:
         point.register(patch)
+        assert run(paths, "prepare", TASK) == 0
+    return paths
+
+
+@pytest.fixture(scope="module")
+def made(prepared, tmp_path_factory) -> Paths:
+    """A project in which every stage has run on the task: half a minute."""
+    paths = Paths(shutil.copytree(prepared.root, tmp_path_factory.mktemp("made") / "project"))
+    with pytest.MonkeyPatch.context() as patch:
+        point.register(patch)
         patch.setenv("FIELDLENS_TRACKING", "off")
-        for verb in ("prepare", "audit", "train", "export", "evaluate", "gate"):
+        for verb in ("audit", "train", "export", "evaluate", "gate"):
             assert run(paths, verb, TASK) == 0
         assert run(paths, "report") == 0
     return paths
 
 
 @pytest.fixture
-def project(made, tmp_path) -> Paths:
-    return Paths(Path(shutil.copytree(made.root, tmp_path / "project")))
+def project(prepared, tmp_path) -> Paths:
+    return Paths(Path(shutil.copytree(prepared.root, tmp_path / "project")))
 
 
-def test_its_truth_travels_in_the_manifest_and_balances_the_split(made):
-    entries = read_manifest(made.task(TASK).manifest)
+@pytest.fixture
+def bundle_path(tmp_path) -> Path:
+    """bundle.json of the kind, beside files that are no models."""
+    document = json.loads((ROOT / "tests/golden/bundle_schema_3.json").read_text(encoding="utf-8"))
+    embedding = next(each for each in document["outputs"] if each["name"] == "embedding")
+    place = {"name": point.NAME, "shape": [-1, 2], "dtype": "float32", "meaning": "x and y"}
+    document |= {"kind": point.NAME, "labels": [], "outputs": [place, embedding]}
+    document |= {"label_meanings": {}, "label_names": {}, "operating_points": {}, "audit": None}
+    artefacts = [Artefact.of(f"{each}.onnx", each, b"none") for each in ("fp32", "int8")]
+    for artefact in artefacts:
+        (tmp_path / artefact.name).write_bytes(b"none")
+    bundle = Bundle.model_validate(document | {"artefacts": artefacts})
+    path = tmp_path / "bundle.json"
+    path.write_text(bundle.to_json(), encoding="utf-8")
+    return path
+
+
+def test_its_truth_travels_in_the_manifest_and_balances_the_split(prepared):
+    entries = read_manifest(prepared.task(TASK).manifest)
     assert len(entries) == 40
     assert all(len(json.loads(entry.truth)) == 2 for entry in entries)
     sides = {(entry.split, json.loads(entry.truth)[0] < 30) for entry in entries}
@@ -116,9 +144,9 @@ def test_its_truth_travels_in_the_manifest_and_balances_the_split(made):
     assert len({(entry.group, entry.split) for entry in entries}) == 20
 
 
-def test_a_view_moves_the_truth_with_the_picture(made):
-    files = made.task(TASK)
-    params = json.loads(made.params.read_text(encoding="utf-8"))["tasks"][TASK]["train"]
+def test_a_view_moves_the_truth_with_the_picture(prepared):
+    files = prepared.task(TASK)
+    params = json.loads(prepared.params.read_text(encoding="utf-8"))["tasks"][TASK]["train"]
     job = Job(TASK, "agriculture", gate_free(params), 5)
     split = Data.read(files).split("train", job)
     numbers, n_seen = list(range(6)), 0
@@ -139,6 +167,7 @@ def gate_free(train: dict) -> object:
     return TrainParams.model_validate({**train, "augment": {**train["augment"], "noise": 0.0}})
 
 
+@pytest.mark.slow
 def test_its_files_say_what_it_is_and_what_it_reached(made):
     files = made.task(TASK)
     history = list(csv.DictReader(io.StringIO(files.history.read_text(encoding="utf-8"))))
@@ -163,6 +192,7 @@ def test_its_files_say_what_it_is_and_what_it_reached(made):
     assert "macro-F1 | share" not in page
 
 
+@pytest.mark.slow
 def test_answer_is_in_px_of_the_picture(made, tmp_path, capsys):
     files = made.task(TASK)
     entry = read_manifest(files.manifest)[0]
@@ -188,6 +218,7 @@ def test_answer_is_in_px_of_the_picture(made, tmp_path, capsys):
     assert small["y_px"] == pytest.approx((y + 4) * HEIGHT_PX / 73, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_commands_say_its_answer_and_explain_none(made, capsys):
     picture = str(made.task(TASK).raw_dir / "00.png")
     assert run(made, "predict", picture, "--csv") == 0
@@ -200,8 +231,8 @@ def test_commands_say_its_answer_and_explain_none(made, capsys):
     assert "of the kind point no label is explained" in capsys.readouterr().err
 
 
-def test_its_bundle_is_held_to_its_own_rules(project):
-    path = project.task(TASK).bundle
+def test_its_bundle_is_held_to_its_own_rules(bundle_path):
+    path = bundle_path
     assert read_bundle(path).to_json() == path.read_text(encoding="utf-8")
     document = json.loads(path.read_text(encoding="utf-8"))
     for changes, message in (
@@ -215,6 +246,7 @@ def test_its_bundle_is_held_to_its_own_rules(project):
         assert message in str(caught.value)
 
 
+@pytest.mark.slow
 def test_predictor_refuses_a_model_that_gives_something_else(made):
     files = made.task(TASK)
     bundle = read_bundle(files.bundle)
@@ -241,9 +273,8 @@ def asked(*demands: dict, **named: float) -> GateParams:
         ({"metric": "agreement", "at_least": 0.99}, False),
     ],
 )
-def test_gate_holds_it_to_the_list(made, demand, passes):
-    bundle = read_bundle(made.task(TASK).bundle).model_copy(update={"audit": None})
-    first, size = gate.check(METRICS, bundle, asked(demand))
+def test_gate_holds_it_to_the_list(bundle_path, demand, passes):
+    first, size = gate.check(METRICS, read_bundle(bundle_path), asked(demand))
     assert first.passed is passes
     assert size.metric == "int8 bytes"
     if demand["metric"].startswith("served"):
@@ -251,8 +282,8 @@ def test_gate_holds_it_to_the_list(made, demand, passes):
 
 
 @pytest.mark.parametrize("metric", ["served.accuracy", "closeness", "agreement.low", "int8"])
-def test_gate_refuses_a_demand_on_what_is_no_figure(made, metric):
-    bundle = read_bundle(made.task(TASK).bundle)
+def test_gate_refuses_a_demand_on_what_is_no_figure(bundle_path, metric):
+    bundle = read_bundle(bundle_path)
     with pytest.raises(ConfigError, match=r"gate\.demands: metric"):
         gate.check(METRICS, bundle, asked({"metric": metric, "at_least": 0}))
 
