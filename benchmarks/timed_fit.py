@@ -22,7 +22,7 @@ from pipelines.paths import Paths
 from pipelines.training import job as jobs
 from pipelines.training.batches import Split
 from pipelines.training.fit import EpochLog
-from pipelines.training.full import logits_of
+from pipelines.training.full import outputs_of
 from pipelines.training.job import frozen_trunks, normalise
 from pipelines.training.runtime import Runtime
 from pipelines.training.start import start_model
@@ -149,7 +149,7 @@ class _Timed(jobs.Observer):
         if self._test is not None:
             with watch.paused():
                 measured = accuracy(
-                    self._test.class_index, answers_of(self.model, self._backbone, self._test)
+                    self._test.truth, answers_of(self.model, self._backbone, self._test)
                 )
             result.epochs.append(Epoch(log.epoch, log.phase, watch.elapsed_s, measured))
         if watch.elapsed_s > self._limit_s:
@@ -188,7 +188,7 @@ def train(
             timed.model = done.model
         result.elapsed_s = watch.elapsed_s
         result.answers = answers_of(timed.model, setting.job.params.backbone, test)
-        result.accuracy = accuracy(test.class_index, result.answers)
+        result.accuracy = accuracy(test.truth, result.answers)
     return result
 
 
@@ -224,5 +224,5 @@ def answers_of(model: Classifier, name: str, split: Split) -> NDArray[np.int64]:
     normalised = partial(normalise, mean=expected.mean, std=expected.std)
     model.eval()
     with torch.inference_mode():
-        answers: NDArray[np.int64] = logits_of(model, split, normalised).argmax(dim=1).numpy()
+        answers: NDArray[np.int64] = outputs_of(model, split, normalised).argmax(dim=1).numpy()
     return answers

@@ -12,8 +12,9 @@ from pathlib import Path
 from typing import NamedTuple
 
 from pipelines.card import DatasetCard
-from pipelines.data.manifest import Record, read_raw
+from pipelines.data.manifest import Record
 from pipelines.errors import ConfigError
+from pipelines.kinds.prepare import KINDS
 
 
 class TaskModule(NamedTuple):
@@ -36,7 +37,7 @@ def load_task(domain: str, task: str) -> TaskModule:
         # A module that is there and misses one of its own imports is a bug, and stays a traceback.
         if err.name != name:
             raise
-        return TaskModule(read_raw)
+        return TaskModule(lambda raw_dir, card: KINDS[card.kind].records(raw_dir, card))
     if not callable(getattr(module, "records", None)):
         raise ConfigError(
             f"{name.replace('.', '/')}.py: expected a function records(raw_dir, card), found none. "
