@@ -30,8 +30,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from report import header, make_parser, run, say, table
 
-from pipelines.audit.shortcuts import folds_by_group
 from pipelines.data.manifest import SPLITS, Entry, Split, class_index_of, in_split
+from pipelines.kinds.blind import folds_by_group
 from pipelines.metrics.classification import accuracy, macro_f1
 from pipelines.paths import Paths
 

@@ -23,7 +23,7 @@ from pipelines.paths import Paths
 from pipelines.training import job as jobs
 from pipelines.training.batches import Split
 from pipelines.training.fit import EpochLog
-from pipelines.training.full import logits_of
+from pipelines.training.full import outputs_of
 from pipelines.training.job import frozen_trunks, normalise
 from pipelines.training.runtime import Runtime
 from pipelines.training.start import start_model
@@ -155,7 +155,7 @@ class _Timed(jobs.Observer):
         if self._test is not None:
             with watch.paused():
                 measured = accuracy(
-                    self._test.class_index, answers_of(self.model, self._params, self._test)
+                    self._test.truth, answers_of(self.model, self._params, self._test)
                 )
             result.epochs.append(Epoch(log.epoch, log.phase, watch.elapsed_s, measured))
         if watch.elapsed_s > self._limit_s:
@@ -192,7 +192,7 @@ def train(
             timed.model = done.model
         result.elapsed_s = watch.elapsed_s
         result.answers = answers_of(timed.model, setting.job.params, test)
-        result.accuracy = accuracy(test.class_index, result.answers)
+        result.accuracy = accuracy(test.truth, result.answers)
     return result
 
 
@@ -228,5 +228,5 @@ def answers_of(model: Classifier, params: TrainParams, split: Split) -> NDArray[
     normalised = partial(normalise, mean=expected.mean, std=expected.std)
     model.eval()
     with torch.inference_mode():
-        answers: NDArray[np.int64] = logits_of(model, split, normalised).argmax(dim=1).numpy()
+        answers: NDArray[np.int64] = outputs_of(model, split, normalised).argmax(dim=1).numpy()
     return answers

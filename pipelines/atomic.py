@@ -31,9 +31,6 @@ STORAGE_ERRNOS = frozenset(
 def storage_errors(path: Path) -> Iterator[None]:
     """Turn a full or forbidden disk into one clear line.
 
-    Args:
-        path: what is being written.
-
     Raises:
         StorageError: for the errors in `STORAGE_ERRNOS`; others pass.
     """
@@ -50,9 +47,6 @@ def storage_errors(path: Path) -> Iterator[None]:
 
 def write_bytes(path: Path, data: bytes) -> None:
     """Replace a file in one step, making its folder if needed.
-
-    Args:
-        data: its whole new content.
 
     Raises:
         StorageError: if the disk is full or forbids it; the old content stays.
@@ -94,9 +88,6 @@ def _is_at(path: Path, descriptor: int) -> bool:
 
 def write_text(path: Path, text: str) -> None:
     """Replace a text file in one step, in UTF-8 with the line ends as given.
-
-    Args:
-        text: its whole new content.
 
     Raises:
         StorageError: as `write_bytes`.

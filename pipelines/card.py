@@ -104,6 +104,8 @@ AnySource = SampleSource | FolderSource | ArchiveSource | StoreSource | GitSourc
 
 
 # -- card -----------------------------------------------------------------------------------------
+#: Of a task that does not name its kind; nor do the files of such a task.
+DEFAULT_KIND = "classification"
 Domain = Literal["medical", "agriculture", "safety", "reference"]
 Text = Annotated[str, Field(min_length=1)]
 Slug = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$", max_length=60)]
@@ -200,11 +202,12 @@ class DatasetCard(Strict):
     domain: Domain
     #: What the task asks of a picture, out of `pipelines.serving.kinds`. Checked by the command
     #: line: a list here would make another kind re-run every stage of every task.
-    kind: Slug = "classification"
+    kind: Slug = DEFAULT_KIND
     source: Source
     licence: Licence
     citation: Citation
-    classes: tuple[ClassEntry, ...] = Field(min_length=2, strict=False)
+    #: What the model answers with; the kind says how many it needs.
+    classes: tuple[ClassEntry, ...] = Field(default=(), strict=False)
     #: What one image shows, e.g. ``one leaf on a plain background``.
     unit_of_observation: Text
     #: What must not straddle splits, e.g. ``patient``.

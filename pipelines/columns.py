@@ -7,12 +7,7 @@ from collections.abc import Sequence
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Rows in aligned columns, two spaces apart, without a line break at the end.
-
-    Args:
-        header: names of the columns.
-        rows: as many cells each as the header has.
-    """
+    """Rows in aligned columns, two spaces apart, without a line break at the end."""
     lines = [tuple(header), *(tuple(row) for row in rows)]
     widths = [max(width(line[column]) for line in lines) for column in range(len(header))]
     return "\n".join(
@@ -25,9 +20,6 @@ def table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 def width(text: str) -> int:
     """How many columns of a terminal a text takes: two for a wide letter, none for an accent.
-
-    Args:
-        text: of one line.
 
     References:
         Unicode Standard Annex 11, East Asian Width.
@@ -43,9 +35,5 @@ def width(text: str) -> int:
 
 
 def shown(name: str) -> str:
-    """A file name as it is if it prints on one line, quoted with escapes if not.
-
-    Args:
-        name: any file name, line breaks and undecodable bytes included.
-    """
+    """A file name as it is if it prints on one line, quoted with escapes if not."""
     return name if name.isprintable() and name else repr(name)

@@ -1,18 +1,4 @@
-"""Everything that a user can act on, in one tree.
-
-PipelineError                 root; one line, exit code 2
-├── ConfigError               params.yaml, card.yaml or a command line: file, key, rule, value
-├── DataError                 a data set as a whole: too few classes, too many bad files
-│   ├── MissingDataError      what an earlier command makes is not there; names the command
-│   ├── CorruptImageError     one file is not an image that may enter: path and reason
-│   ├── SourceError           a source cannot be fetched, or what arrived is not what was promised
-│   └── LeakageError          a group or the same bytes in two splits: the first three, and how many
-├── WeightsError              no provider gave the weights: what was tried, where to put the file
-├── BundleError               missing file, wrong hash, unknown schema_version
-├── ParityError               two forms of one model disagree: gap, tolerance, worst example
-├── BusyError                 another process works on the same task: its process id and lock file
-├── StorageError              the disk is full or may not be written: path and the system's reason
-└── GateError                 metric, value, bound; exit code 3
+"""Everything that a user can act on, in one tree; what each message names stands in its class.
 
 A message reads: what, where, expected, got, next step. Nothing else in the project prints an error;
 `pipelines.cli` shows the message of a `PipelineError` as one line on stderr.
@@ -22,21 +8,21 @@ from __future__ import annotations
 
 
 class PipelineError(Exception):
-    """Something that the user can mend; the message is one line that says how."""
+    """Something that the user can mend; the message is one line that says how. Exit code 2."""
 
     exit_code = 2
 
 
 class ConfigError(PipelineError):
-    """A configuration file or a command line breaks a rule."""
+    """params.yaml, card.yaml or a command line breaks a rule: file, key, rule, value."""
 
 
 class DataError(PipelineError):
-    """A data set as a whole cannot be used."""
+    """A data set as a whole cannot be used: too few classes, too many bad files."""
 
 
 class MissingDataError(DataError):
-    """A file that an earlier command makes is not there."""
+    """A file that an earlier command makes is not there; names the command."""
 
 
 class CorruptImageError(DataError):
@@ -63,30 +49,30 @@ class SourceError(DataError):
 
 
 class LeakageError(DataError):
-    """The same group, or the same bytes, stand in two splits."""
+    """A group, or the same bytes, in two splits: the first three, and how many."""
 
 
 class WeightsError(PipelineError):
-    """No provider gave the named weights."""
+    """No provider gave the named weights: what was tried, where to put the file."""
 
 
 class BundleError(PipelineError):
-    """A model bundle is incomplete, changed or of an unknown schema."""
+    """A model bundle lacks a file, has a wrong hash or an unknown schema_version."""
 
 
 class ParityError(PipelineError):
-    """Two forms of one model disagree by more than the tolerance."""
+    """Two forms of one model disagree: gap, tolerance, worst example."""
 
 
 class BusyError(PipelineError):
-    """Another process works on the same task."""
+    """Another process works on the same task: its process id and lock file."""
 
 
 class StorageError(PipelineError):
-    """The disk is full, or a path may not be written."""
+    """The disk is full or may not be written: path and the system's reason."""
 
 
 class GateError(PipelineError):
-    """A model misses a floor or a bound, and is not released."""
+    """A model misses a floor or a bound, and is not released: metric, value, bound."""
 
     exit_code = 3

@@ -20,7 +20,6 @@ def hold(path: Path, what: str) -> Iterator[None]:
     """Hold a lock file for the length of a block.
 
     Args:
-        path: the lock file; it holds the process id of its holder.
         what: what is being done, for the other process's message, e.g. ``train fish_species``.
 
     Raises:

@@ -9,6 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 
+class _Place:
+    """A path below the root of its owner; ``{task}`` stands for the owner's task."""
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def __get__(self, owner: TaskPaths | Paths, _: type) -> Path:
+        return owner.root / self._name.format(task=getattr(owner, "task", None))
+
+
 @dataclass(frozen=True, slots=True)
 class TaskPaths:
     """The files of one task below a project root."""
@@ -17,163 +27,74 @@ class TaskPaths:
     task: str
 
     # -- datasets/<task> -----------------------------------------------------------------------
-    @property
-    def card(self) -> Path:
-        """Dataset card, in Git."""
-        return self.root / "datasets" / self.task / "card.yaml"
-
-    @property
-    def raw_dir(self) -> Path:
-        """Images as they were fetched; immutable after `fetch`."""
-        return self.root / "datasets" / self.task / "raw"
-
-    @property
-    def prepared_dir(self) -> Path:
-        """What `prepare` found out about the raw images; holds no pixels but contact sheets."""
-        return self.root / "datasets" / self.task / "prepared"
-
-    @property
-    def manifest(self) -> Path:
-        """One row an accepted image, with its split."""
-        return self.prepared_dir / "manifest.csv"
-
-    @property
-    def prepare_summary(self) -> Path:
-        """Labels, counts and hashes of the prepared set."""
-        return self.prepared_dir / "summary.json"
-
-    @property
-    def quarantine(self) -> Path:
-        """One row a refused file, with the reason."""
-        return self.prepared_dir / "quarantine.csv"
-
-    @property
-    def contact_dir(self) -> Path:
-        """One contact sheet a class."""
-        return self.prepared_dir / "contact"
+    #: Dataset card, in Git.
+    card = _Place("datasets/{task}/card.yaml")
+    #: Images as they were fetched; immutable after `fetch`.
+    raw_dir = _Place("datasets/{task}/raw")
+    #: What `prepare` found out about the raw images; holds no pixels but contact sheets.
+    prepared_dir = _Place("datasets/{task}/prepared")
+    #: One row an accepted image, with its split.
+    manifest = _Place("datasets/{task}/prepared/manifest.csv")
+    #: Labels, counts and hashes of the prepared set.
+    prepare_summary = _Place("datasets/{task}/prepared/summary.json")
+    #: One row a refused file, with the reason.
+    quarantine = _Place("datasets/{task}/prepared/quarantine.csv")
+    #: One contact sheet a class.
+    contact_dir = _Place("datasets/{task}/prepared/contact")
 
     # -- models/<task> -------------------------------------------------------------------------
-    @property
-    def float_dir(self) -> Path:
-        """The trained float model."""
-        return self.root / "models" / self.task / "float"
-
-    @property
-    def float_weights(self) -> Path:
-        """Weights of the float model."""
-        return self.float_dir / "weights.safetensors"
-
-    @property
-    def float_meta(self) -> Path:
-        """All that is needed to rebuild the float model and to say where it comes from."""
-        return self.float_dir / "model.json"
-
-    @property
-    def mobile_dir(self) -> Path:
-        """The phone-sized model: what an app needs is here, and nothing else."""
-        return self.root / "models" / self.task / "mobile"
-
-    @property
-    def candidate(self) -> Path:
-        """The bundle as `export` wrote it: everything but the metrics of the test split."""
-        return self.mobile_dir / "candidate.json"
-
-    @property
-    def bundle(self) -> Path:
-        """The finished bundle, written by `evaluate`."""
-        return self.mobile_dir / "bundle.json"
-
-    @property
-    def onnx_fp32(self) -> Path:
-        """The float ONNX file."""
-        return self.mobile_dir / "model_fp32.onnx"
-
-    @property
-    def onnx_int8(self) -> Path:
-        """The quantised ONNX file."""
-        return self.mobile_dir / "model_int8.onnx"
+    #: The trained float model.
+    float_dir = _Place("models/{task}/float")
+    #: Weights of the float model.
+    float_weights = _Place("models/{task}/float/weights.safetensors")
+    #: All that is needed to rebuild the float model and to say where it comes from.
+    float_meta = _Place("models/{task}/float/model.json")
+    #: The phone-sized model: what an app needs is here, and nothing else.
+    mobile_dir = _Place("models/{task}/mobile")
+    #: The bundle as `export` wrote it: everything but the metrics of the test split.
+    candidate = _Place("models/{task}/mobile/candidate.json")
+    #: The finished bundle, written by `evaluate`.
+    bundle = _Place("models/{task}/mobile/bundle.json")
+    #: The float ONNX file.
+    onnx_fp32 = _Place("models/{task}/mobile/model_fp32.onnx")
+    #: The quantised ONNX file.
+    onnx_int8 = _Place("models/{task}/mobile/model_int8.onnx")
 
     # -- reports/<task> ------------------------------------------------------------------------
-    @property
-    def passed(self) -> Path:
-        """What `gate` asked of a model that passed, and what it reached; not in Git."""
-        return self.reports_dir / "gate.json"
-
-    @property
-    def audit(self) -> Path:
-        """What may be known of the labels without looking at the subject (`AuditReport`)."""
-        return self.reports_dir / "audit.json"
-
-    @property
-    def audit_dir(self) -> Path:
-        """Figure and contact sheets of the audit, and the labels that it doubts."""
-        return self.reports_dir / "audit"
-
-    @property
-    def label_issues(self) -> Path:
-        """One row an image whose label the other images speak against."""
-        return self.audit_dir / "label_issues.csv"
-
-    @property
-    def reports_dir(self) -> Path:
-        """All that a person reads about one task."""
-        return self.root / "reports" / self.task
-
-    @property
-    def history(self) -> Path:
-        """One row an epoch."""
-        return self.reports_dir / "history.csv"
-
-    @property
-    def training_figures_dir(self) -> Path:
-        """Curves, validation confusion and sample predictions, drawn by `train`."""
-        return self.reports_dir / "training"
-
-    @property
-    def external_dir(self) -> Path:
-        """What `validate` writes: a folder a set of images from elsewhere."""
-        return self.reports_dir / "external"
-
-    @property
-    def quantization(self) -> Path:
-        """One row a quantisation candidate that `export` tried, with what it reached."""
-        return self.reports_dir / "quantization.csv"
-
-    @property
-    def metrics(self) -> Path:
-        """Metrics of the test split, in Git."""
-        return self.reports_dir / "metrics.json"
-
-    @property
-    def confusion(self) -> Path:
-        """Actual and predicted label of each test image, in DVC's confusion format."""
-        return self.reports_dir / "confusion.csv"
-
-    @property
-    def predictions(self) -> Path:
-        """One row a test image: path, group, label, answers and probabilities of fp32 and int8."""
-        return self.reports_dir / "predictions.csv"
-
-    @property
-    def test_figures_dir(self) -> Path:
-        """Confusion, ROC and reliability figures, drawn by `evaluate`."""
-        return self.reports_dir / "test"
+    #: What `gate` asked of a model that passed, and what it reached; not in Git.
+    passed = _Place("reports/{task}/gate.json")
+    #: What may be known of the labels without looking at the subject (`AuditReport`).
+    audit = _Place("reports/{task}/audit.json")
+    #: Figure and contact sheets of the audit, and the labels that it doubts.
+    audit_dir = _Place("reports/{task}/audit")
+    #: One row an image whose label the other images speak against.
+    label_issues = _Place("reports/{task}/audit/label_issues.csv")
+    #: All that a person reads about one task.
+    reports_dir = _Place("reports/{task}")
+    #: One row an epoch.
+    history = _Place("reports/{task}/history.csv")
+    #: Curves, validation confusion and sample predictions, drawn by `train`.
+    training_figures_dir = _Place("reports/{task}/training")
+    #: What `validate` writes: a folder a set of images from elsewhere.
+    external_dir = _Place("reports/{task}/external")
+    #: One row a quantisation candidate that `export` tried, with what it reached.
+    quantization = _Place("reports/{task}/quantization.csv")
+    #: Metrics of the test split, in Git.
+    metrics = _Place("reports/{task}/metrics.json")
+    #: Actual and predicted label of each test image, in DVC's confusion format.
+    confusion = _Place("reports/{task}/confusion.csv")
+    #: One row a test image: path, group, label, answers and probabilities of fp32 and int8.
+    predictions = _Place("reports/{task}/predictions.csv")
+    #: Confusion, ROC and reliability figures, drawn by `evaluate`.
+    test_figures_dir = _Place("reports/{task}/test")
 
     # -- .cache --------------------------------------------------------------------------------
-    @property
-    def lock(self) -> Path:
-        """Held by the one process that works on this task."""
-        return self.root / ".cache" / "locks" / f"{self.task}.lock"
-
-    @property
-    def checkpoint_dir(self) -> Path:
-        """The checkpoint of a training that has not finished."""
-        return self.root / ".cache" / "checkpoints" / self.task
-
-    @property
-    def refit_checkpoint_dir(self) -> Path:
-        """The checkpoint of the training on train and val together; goes with the other."""
-        return self.checkpoint_dir / "refit"
+    #: Held by the one process that works on this task.
+    lock = _Place(".cache/locks/{task}.lock")
+    #: The checkpoint of a training that has not finished.
+    checkpoint_dir = _Place(".cache/checkpoints/{task}")
+    #: The checkpoint of the training on train and val together; goes with the other.
+    refit_checkpoint_dir = _Place(".cache/checkpoints/{task}/refit")
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,115 +103,48 @@ class Paths:
 
     root: Path
 
-    @property
-    def params(self) -> Path:
-        """Every number that a result depends on."""
-        return self.root / "params.yaml"
-
-    @property
-    def constraints(self) -> Path:
-        """The lock: one pinned version a dependency."""
-        return self.root / "constraints.txt"
-
-    @property
-    def pyproject(self) -> Path:
-        """What the package needs."""
-        return self.root / "pyproject.toml"
-
-    @property
-    def dvc_yaml(self) -> Path:
-        """The pipeline."""
-        return self.root / "dvc.yaml"
-
-    @property
-    def dvc_lock(self) -> Path:
-        """What last ran."""
-        return self.root / "dvc.lock"
-
-    @property
-    def datasets_dir(self) -> Path:
-        """One folder a task: its card, and DVC's data."""
-        return self.root / "datasets"
-
-    @property
-    def models_dir(self) -> Path:
-        """One folder a task."""
-        return self.root / "models"
-
-    @property
-    def reports_dir(self) -> Path:
-        """One folder a task, and the report on all of them."""
-        return self.root / "reports"
-
-    @property
-    def results_page(self) -> Path:
-        """The report as Markdown."""
-        return self.reports_dir / "RESULTS.md"
-
-    @property
-    def html_page(self) -> Path:
-        """The report as one self-contained page."""
-        return self.reports_dir / "index.html"
+    #: Every number that a result depends on.
+    params = _Place("params.yaml")
+    #: The lock: one pinned version a dependency.
+    constraints = _Place("constraints.txt")
+    #: What the package needs.
+    pyproject = _Place("pyproject.toml")
+    #: The pipeline.
+    dvc_yaml = _Place("dvc.yaml")
+    #: One folder a task: its card, and DVC's data.
+    datasets_dir = _Place("datasets")
+    #: One folder a task.
+    models_dir = _Place("models")
+    #: One folder a task, and the report on all of them.
+    reports_dir = _Place("reports")
+    #: The report as Markdown.
+    results_page = _Place("reports/RESULTS.md")
+    #: The report as one self-contained page.
+    html_page = _Place("reports/index.html")
+    #: The code of each backbone, a file a backbone, as `code_list` has that of stages.
+    backbone_code_dir = _Place("reports/code/backbones")
+    #: What can be made again: downloads, trunk activations, checkpoints, locks.
+    cache_dir = _Place(".cache")
+    #: Pretrained weights that were fetched.
+    weights_dir = _Place(".cache/weights")
+    #: The detector that finds the faces of a scene for the mask app.
+    face_model = _Place(".cache/weights/centerface.onnx")
+    #: Models that `fieldlens app --registry` took from MLflow, laid out as a project's.
+    registry_models_dir = _Place(".cache/registry")
+    #: Frozen trunks as ONNX; tasks with the same backbone share them.
+    trunks_dir = _Place(".cache/trunks")
+    #: Activations of frozen trunks.
+    activations_dir = _Place(".cache/activations")
+    #: MLflow's default store.
+    mlflow_db = _Place("mlflow.db")
+    #: MLflow's default artifact root.
+    mlflow_artifacts_dir = _Place("mlartifacts")
 
     def code_list(self, stage: str, task: str | None = None) -> Path:
-        """The code that a stage is made of, a line a file.
-
-        Args:
-            stage: its name.
-            task: whose own code is meant; None for what all tasks share.
-        """
+        """The code that a stage is made of, a line a file; of a task: what is its own alone."""
         folder = self.reports_dir / "code"
         return folder / f"{stage}.txt" if task is None else folder / stage / f"{task}.txt"
 
-    @property
-    def backbone_code_dir(self) -> Path:
-        """The code of each backbone, a file a backbone, as `code_list` has that of stages."""
-        return self.reports_dir / "code" / "backbones"
-
-    @property
-    def cache_dir(self) -> Path:
-        """What can be made again: downloads, trunk activations, checkpoints, locks."""
-        return self.root / ".cache"
-
-    @property
-    def weights_dir(self) -> Path:
-        """Pretrained weights that were fetched."""
-        return self.cache_dir / "weights"
-
-    @property
-    def face_model(self) -> Path:
-        """The detector that finds the faces of a scene for the mask app."""
-        return self.weights_dir / "centerface.onnx"
-
-    @property
-    def registry_models_dir(self) -> Path:
-        """Models that `fieldlens app --registry` took from MLflow, laid out as a project's."""
-        return self.cache_dir / "registry"
-
-    @property
-    def trunks_dir(self) -> Path:
-        """Frozen trunks as ONNX; tasks with the same backbone share them."""
-        return self.cache_dir / "trunks"
-
-    @property
-    def activations_dir(self) -> Path:
-        """Activations of frozen trunks."""
-        return self.cache_dir / "activations"
-
-    @property
-    def mlflow_db(self) -> Path:
-        """MLflow's default store."""
-        return self.root / "mlflow.db"
-
-    @property
-    def mlflow_artifacts_dir(self) -> Path:
-        """MLflow's default artifact root."""
-        return self.root / "mlartifacts"
-
     def task(self, task: str) -> TaskPaths:
-        """The files of one task.
-
-        Args:
-            task: slug, as in params.yaml.
-        """
+        """The files of one task, by its slug."""
         return TaskPaths(self.root, task)

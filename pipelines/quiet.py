@@ -34,20 +34,13 @@ _OF_COMMANDS = {
 
 
 def switch_off_reports(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Set each of `SWITCHES` that is not set yet, for this process and its children.
-
-    Args:
-        environ: the environment to change.
-    """
+    """Set each of `SWITCHES` that is not set yet, for this process and its children."""
     for name, value in SWITCHES.items():
         environ.setdefault(name, value)
 
 
 def go_quiet(environ: MutableMapping[str, str] = os.environ) -> None:
-    """Set what `switch_off_reports` sets, and what a command of this project wants besides.
-
-    Args:
-        environ: the environment to change.
-    """
-    for name, value in {**SWITCHES, **_OF_COMMANDS}.items():
+    """The same, and what a command of this project wants besides."""
+    switch_off_reports(environ)
+    for name, value in _OF_COMMANDS.items():
         environ.setdefault(name, value)

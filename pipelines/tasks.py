@@ -7,26 +7,21 @@ module changes. A plain task has none: its card says all that differs.
 from __future__ import annotations
 
 import importlib
+from collections.abc import Callable
 from pathlib import Path
-from typing import Protocol, cast
+from typing import NamedTuple
 
 from pipelines.card import DatasetCard
-from pipelines.data.manifest import Record, read_raw
+from pipelines.data.manifest import Record
 from pipelines.errors import ConfigError
+from pipelines.kinds.prepare import KINDS
 
 
-class TaskModule(Protocol):
+class TaskModule(NamedTuple):
     """What only the task knows."""
 
-    def records(self, raw_dir: Path, card: DatasetCard) -> list[Record]:
-        """The images of datasets/<task>/raw, with label and group."""
-
-
-class _PlainTask:
-    """A task whose card says everything."""
-
-    def records(self, raw_dir: Path, card: DatasetCard) -> list[Record]:
-        return read_raw(raw_dir, card)
+    #: The images of datasets/<task>/raw, with label and group.
+    records: Callable[[Path, DatasetCard], list[Record]]
 
 
 def load_task(domain: str, task: str) -> TaskModule:
@@ -42,10 +37,10 @@ def load_task(domain: str, task: str) -> TaskModule:
         # A module that is there and misses one of its own imports is a bug, and stays a traceback.
         if err.name != name:
             raise
-        return _PlainTask()
+        return TaskModule(lambda raw_dir, card: KINDS[card.kind].records(raw_dir, card))
     if not callable(getattr(module, "records", None)):
         raise ConfigError(
             f"{name.replace('.', '/')}.py: expected a function records(raw_dir, card), found none. "
             f"Without the file the folder is read as the card says."
         )
-    return cast("TaskModule", module)
+    return TaskModule(module.records)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from pipelines.backbones.layers import BehindPool
-from pipelines.backbones.spec import backbone
+from pipelines.backbones.spec import Backbone, backbone
 from pipelines.errors import ConfigError
 
 
@@ -17,11 +18,16 @@ class Classifier(nn.Module):
 
     Attributes:
         blocks: the backbone, in order; the last may be a `BehindPool`.
+        head: from the embedding, or from the taps, to one tensor.
         cut: first block of the tail.
+        taps: blocks whose maps the head reads, none before the cut; none: it reads the embedding.
     """
 
-    def __init__(self, blocks: Sequence[nn.Module], head: nn.Module, cut: int) -> None:
+    def __init__(
+        self, blocks: Sequence[nn.Module], head: nn.Module, cut: int, taps: Sequence[int] = ()
+    ) -> None:
         super().__init__()
+        self.taps = tuple(taps)
         self.blocks = nn.ModuleList(blocks)
         self.head = head
         self.cut = cut
@@ -47,14 +53,21 @@ class Classifier(nn.Module):
         return activations.mean(dim=(2, 3))
 
     def tail(self, activations: Tensor) -> Tensor:
-        """Activations at the cut to logits, (n, n_classes)."""
-        logits: Tensor = self.head(self.embed(activations))
-        return logits
+        """What the head says of activations at the cut: (n, ...), e.g. (n, n_classes) logits."""
+        return self._answer(activations)[0]
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
-        """Normalised pixels to logits, (n, n_classes), and embedding, (n, n_features)."""
-        embedding = self.embed(self.trunk(pixels))
-        return self.head(embedding), embedding
+        """What the head says of normalised pixels, and their embedding, (n, n_features)."""
+        return self._answer(self.trunk(pixels))
+
+    def _answer(self, activations: Tensor) -> tuple[Tensor, Tensor]:
+        maps = []
+        for index, block in enumerate(self.blocks[self.cut :], self.cut):
+            activations = block(activations)
+            if index in self.taps:
+                maps.append(activations)
+        embedding = activations.mean(dim=(2, 3))
+        return self.head(*maps or [embedding]), embedding
 
 
 def make_head(
@@ -87,21 +100,48 @@ def make_classifier(
 
     Args:
         cut: first block of the tail; None for the backbone's default.
-        seed: draws the initial weights; the global generator is left as it was.
+        seed: as of `make_network`.
 
     Raises:
         ConfigError: if the backbone is unknown, or has no such width or block.
     """
-    spec = backbone(name, width)
-    n_features, default_cut = spec.n_features, spec.default_cut
+    network = backbone(name, width)
+    make = partial(make_head, network.n_features, n_classes, hidden, dropout)
+    return make_network(network, make, cut=cut, seed=seed)
+
+
+def make_network(
+    network: Backbone,
+    make_head: Callable[[], nn.Module],
+    *,
+    cut: int | None,
+    seed: int,
+    strides: Sequence[int] = (),
+) -> Classifier:
+    """An untrained network with a head of any kind.
+
+    Args:
+        make_head: gives the head.
+        cut: first block of the tail; None for the backbone's default, or the lowest tap if that
+            is before it.
+        seed: draws the initial weights; the global generator is left as it was.
+        strides: of the taps that the head reads, as `Backbone.taps` has them; none for the
+            embedding.
+
+    Raises:
+        ConfigError: if the backbone has no such block.
+    """
+    taps = [network.taps[stride].block for stride in strides]
+    first_read = min((*taps, network.default_cut))
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        blocks = spec.build()
-        head = make_head(n_features, n_classes, hidden, dropout)
-    cut = default_cut if cut is None else cut
-    if not 0 <= cut <= len(blocks):
+        blocks = network.build()
+        head = make_head()
+    cut = first_read if cut is None else cut
+    last = min((*taps, len(blocks)))
+    if not 0 <= cut <= last:
         raise ConfigError(
-            f"params.yaml: train.cut: {name} has the blocks 0 to {len(blocks) - 1}; expected a cut "
-            f"from 0 to {len(blocks)}, got {cut}."
+            f"params.yaml: train.cut: {network.title} has the blocks 0 to {len(blocks) - 1}; "
+            f"expected a cut from 0 to {last}, got {cut}."
         )
-    return Classifier(blocks, head, cut)
+    return Classifier(blocks, head, cut, taps)

@@ -75,6 +75,11 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     path = find_bundle(paths, arguments.task, arguments.bundle)
     predictor = Predictor.load(path, n_threads=os.cpu_count() or 1)
     labels = predictor.bundle.labels
+    if not predictor.kind.is_explained:
+        raise ConfigError(
+            f"{path}: of the kind {predictor.bundle.kind} no label is explained by its places. "
+            f"`fieldlens predict` says what the model answers."
+        )
     if arguments.label not in (None, *labels):
         raise ConfigError(
             f"--label: expected one of {', '.join(labels)} (got {arguments.label!r})."

@@ -21,21 +21,20 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from pipelines.columns import shown, table
+from pipelines.columns import shown
 from pipelines.commands.answer import Answer
 from pipelines.data.pixel_range import outside_words
 from pipelines.data.tree import Kind, files_of, kind_of
 from pipelines.errors import BundleError, ConfigError, CorruptImageError, DataError
 from pipelines.paths import Paths
 from pipelines.progress import track
+from pipelines.serving.answer import Answer as Said
 from pipelines.serving.bundle import BUNDLE_NAME, Bundle, bundle_file
-from pipelines.serving.predictor import Prediction, Predictor, processor_name
+from pipelines.serving.predictor import Predictor, processor_name
 
 #: What was said of one file: an answer, or why there is none.
-_Outcome = tuple[Path, Prediction | str]
+_Outcome = tuple[Path, Said | str]
 
-#: Labels shown for one picture; --json gives all.
-_SHOWN_LABELS = 5
 #: So many pictures take long enough to be told how far it is.
 _MANY = 20
 #: Ten kilobytes a picture that nobody looks at here.
@@ -83,7 +82,9 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     if arguments.threads < 1:
         raise ConfigError(f"--threads: expected at least 1 (got {arguments.threads}).")
     path = find_bundle(paths, arguments.task, arguments.bundle)
-    predictor = Predictor.load(path, arguments.precision, n_threads=arguments.threads)
+    predictor: Predictor[Said] = Predictor.load(
+        path, arguments.precision, n_threads=arguments.threads
+    )
     meant = _meant_by(arguments.images)
     _warm_up(predictor)
     outcomes: list[_Outcome] = []
@@ -99,7 +100,7 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     if arguments.as_json:
         text = _as_json(predictor, outcomes, meant)
     elif arguments.as_csv:
-        text = _as_csv(predictor.bundle, outcomes)
+        text = _as_csv(predictor, outcomes)
     else:
         text = _as_text(predictor, outcomes)
     notes = (meant.note,) if meant.note else ()
@@ -133,18 +134,18 @@ def find_bundle(paths: Paths, task: str | None, bundle_path: Path | None) -> Pat
     return next(iter(found.values()))
 
 
-def _warm_up(predictor: Predictor) -> None:
+def _warm_up(predictor: Predictor[Said]) -> None:
     """Make what only the first picture pays for (decoder tables, the session's arena) be paid."""
     buffer = io.BytesIO()
     Image.new("RGB", (64, 64), "grey").save(buffer, "JPEG")
     predictor.predict(buffer.getvalue())
 
 
-def _answered(outcomes: Sequence[_Outcome]) -> list[tuple[Path, Prediction]]:
-    return [(path, said) for path, said in outcomes if isinstance(said, Prediction)]
+def _answered(outcomes: Sequence[_Outcome]) -> list[tuple[Path, Said]]:
+    return [(path, said) for path, said in outcomes if not isinstance(said, str)]
 
 
-def _as_text(predictor: Predictor, outcomes: Sequence[_Outcome]) -> str:
+def _as_text(predictor: Predictor[Said], outcomes: Sequence[_Outcome]) -> str:
     predictions = _answered(outcomes)
     if not predictions:
         return ""
@@ -153,21 +154,12 @@ def _as_text(predictor: Predictor, outcomes: Sequence[_Outcome]) -> str:
     if bundle.is_sample:
         lines.append(SAMPLE_WARNING)
     for path, prediction in predictions:
-        ranked = sorted(prediction.probabilities.items(), key=lambda item: (-item[1], item[0]))
-        rows = [
-            (bundle.name_of(label), f"{probability:.3f}", bundle.label_meanings.get(label, ""))
-            for label, probability in ranked[:_SHOWN_LABELS]
-        ]
         lines += ["", shown(str(path))]
         if prediction.is_ood:
             lines.append(f"{OOD_WARNING} {_ood_score(bundle, prediction)}")
-        lines.append(table(("LABEL", "PROBABILITY", "MEANING"), rows))
-        if len(ranked) > _SHOWN_LABELS:
-            lines.append(f"and {len(ranked) - _SHOWN_LABELS} more labels (--json shows all)")
-        if not prediction.is_ood:
-            lines += _calls(bundle, prediction)
-            if prediction.ood_score is not None:
-                lines.append(f"A kind of picture that I know. {_ood_score(bundle, prediction)}")
+        lines += predictor.kind.lines(prediction, bundle)
+        if not prediction.is_ood and prediction.ood_score is not None:
+            lines.append(f"A kind of picture that I know. {_ood_score(bundle, prediction)}")
         if prediction.outside:
             lines.append(outside_words(prediction.outside, predictor.reading.range))
         lines.append(f"{prediction.elapsed_ms:.1f} ms")
@@ -182,42 +174,31 @@ def _as_text(predictor: Predictor, outcomes: Sequence[_Outcome]) -> str:
     return "\n".join(lines)
 
 
-def _calls(bundle: Bundle, prediction: Prediction) -> list[str]:
-    """One line a label with an operating point: yes or no, and what that is worth."""
-    return [
-        f"{bundle.name_of(label)}: {'yes' if is_yes else 'no'} (yes from {point.threshold:.3f}; on "
-        f"val that found {point.sensitivity:.0%} and said no to {point.specificity:.0%} of the "
-        f"others)"
-        for label, is_yes in prediction.positives.items()
-        for point in [bundle.operating_points[label]]
-    ]
-
-
-def _ood_score(bundle: Bundle, prediction: Prediction) -> str:
+def _ood_score(bundle: Bundle, prediction: Said) -> str:
     if bundle.abstention is None or prediction.ood_score is None:
         return ""
     bound = bundle.abstention.threshold
     return f"(out-of-distribution score {prediction.ood_score:.3f}, bound {bound:.3f})"
 
 
-def _as_csv(bundle: Bundle, outcomes: Sequence[_Outcome]) -> str:
-    """One row a file, with the probability of each label; without an answer, the reason."""
+def _as_csv(predictor: Predictor[Said], outcomes: Sequence[_Outcome]) -> str:
+    """One row a file; without an answer, the reason."""
+    bundle, kind = predictor.bundle, predictor.kind
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    shares = [f"probability_{label}" for label in bundle.labels]
-    writer.writerow(["path", "label", *shares, "is_ood", "error"])
+    columns = kind.columns(bundle)
+    writer.writerow(["path", *columns, "is_ood", "error"])
     for path, said in outcomes:
         # The same file under a name that no spreadsheet calculates.
         name = f"./{path}" if str(path).startswith(_FORMULA_SIGNS) else str(path)
         if isinstance(said, str):
-            writer.writerow([name, "", *("" for _ in shares), "", said])
+            writer.writerow([name, *("" for _ in columns), "", said])
         else:
-            numbers = [f"{said.probabilities[label]:.6f}" for label in bundle.labels]
-            writer.writerow([name, said.label, *numbers, str(said.is_ood).lower(), ""])
+            writer.writerow([name, *kind.cells(said, bundle), str(said.is_ood).lower(), ""])
     return buffer.getvalue().removesuffix("\n")
 
 
-def _as_json(predictor: Predictor, outcomes: Sequence[_Outcome], meant: _Meant) -> str:
+def _as_json(predictor: Predictor[Said], outcomes: Sequence[_Outcome], meant: _Meant) -> str:
     bundle = predictor.bundle
     document = {
         "task": bundle.task,
@@ -229,12 +210,9 @@ def _as_json(predictor: Predictor, outcomes: Sequence[_Outcome], meant: _Meant) 
         "images": [
             {
                 "path": str(path),
-                "label": prediction.label,
-                "name": bundle.name_of(prediction.label),
-                "probabilities": prediction.probabilities,
+                **predictor.kind.document(prediction, bundle),
                 "is_ood": prediction.is_ood,
                 "ood_score": prediction.ood_score,
-                "positives": prediction.positives,
                 "outside_range": prediction.outside,
                 "elapsed_ms": round(prediction.elapsed_ms, 3),
             }

@@ -28,7 +28,7 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     card = paths.task(task).card
     # One that is not there is told by the stage that needs it.
     if card.is_file():
-        _check_kind(card)
+        _check_kind(card, section)
     # One training may be several processes: its primary alone holds the lock, and alone writes.
     is_primary = verb != "train" or rank_and_world()[0] == 0
     lock = paths.task(task).lock
@@ -37,14 +37,17 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     return Answer()
 
 
-def _check_kind(card: Path) -> None:
+def _check_kind(card: Path, section: TaskParams) -> None:
     """Before any stage, and not in one: another kind is no reason to run it again."""
+    from pipelines.kinds.gate import check_named
     from pipelines.serving.kinds import served_kind
 
     try:
-        served_kind(load_card(card).kind)
+        found = load_card(card)
+        served_kind(found.kind).check_labels(found.labels)
     except ValueError as err:
         raise ConfigError(f"{card}: {err}.") from err
+    check_named(found.kind, section.gate, found.task)
 
 
 def _run(verb: str, task: str, section: TaskParams, seed: int, paths: Paths) -> None:

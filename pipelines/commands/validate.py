@@ -28,9 +28,10 @@ from pipelines.metrics.intervals import by_counts, draw, macro_f1s
 from pipelines.metrics.predictions import predictions_csv
 from pipelines.paths import Paths, TaskPaths
 from pipelines.progress import track
-from pipelines.reports.pages import METRIC_NAMES, external_page, with_interval
+from pipelines.reports.pages import external_page, with_interval
 from pipelines.serving.bundle import Bundle
 from pipelines.serving.predictor import Predictor
+from pipelines.serving.trust import METRIC_NAMES
 from pipelines.validation.blind import (
     Asked,
     ask,

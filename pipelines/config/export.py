@@ -16,11 +16,11 @@ class ExportParams(Strict):
     calibration_images: Annotated[int, Field(ge=8)]
     #: Tried in this order until the bounds hold on val.
     remedies: tuple[str, ...] = Field(strict=False)
-    #: Share of val images on which int8 and fp32 give the same label, at least.
+    #: Share of val images on which int8 and fp32 give the same answer, at least.
     min_agreement: Share
-    #: Largest drop of val accuracy and of val macro-F1 from fp32 to int8.
-    max_accuracy_drop: Share
-    max_macro_f1_drop: Share
+    #: Of a classification, largest drop of val accuracy and of val macro-F1 from fp32 to int8.
+    max_accuracy_drop: Share | None = None
+    max_macro_f1_drop: Share | None = None
     #: For ten classes or fewer; each further one adds 1,300: its part of the head. So in the gate.
     max_int8_bytes: Annotated[int, Field(ge=1)]
     #: int8 is served if it holds the bounds and is at least so many times as fast on one thread.

@@ -38,14 +38,21 @@ class Demand(Strict):
 
 
 class GateParams(Strict):
-    """What a model must reach on the test split to be released; metrics of the served file."""
+    """What a model must reach on the test split to be released."""
 
-    min_accuracy: Share
-    min_macro_f1: Share
-    min_agreement: Share
-    max_accuracy_drop: Share
+    #: Of a classification, of the served file: these two, and the next three of int8 if it is
+    #: served. Null for a task of another kind, which has the list below.
+    min_accuracy: Share | None = None
+    min_macro_f1: Share | None = None
+    min_agreement: Share | None = None
+    max_accuracy_drop: Share | None = None
     #: Largest drop of one class's recall from fp32 to int8.
-    max_recall_drop: Share
+    max_recall_drop: Share | None = None
     max_int8_bytes: Annotated[int, Field(ge=1)]
-    #: Further bounds, on any figure.
+    #: Further bounds, on any figure; of any kind.
     demands: tuple[Demand, ...] = Field(default=(), strict=False)
+
+    @property
+    def named(self) -> dict[str, float]:
+        """The bounds that have a name of their own, those that are null left out."""
+        return self.model_dump(exclude={"max_int8_bytes", "demands"}, exclude_none=True)

@@ -27,9 +27,6 @@ class PrepareParams(Strict):
 
     @model_validator(mode="after")
     def _classes_are_distinct(self) -> PrepareParams:
-        if self.classes is not None:
-            if len(self.classes) < 2:
-                raise ValueError("classes needs at least 2 labels: one class cannot be told apart")
-            if len(set(self.classes)) != len(self.classes):
-                raise ValueError("classes names a label twice")
+        if self.classes is not None and len(set(self.classes)) != len(self.classes):
+            raise ValueError("classes names a label twice")
         return self

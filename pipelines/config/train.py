@@ -77,8 +77,9 @@ class TrainParams(Strict):
     mixup_alpha: NotNegative
     #: Decay of the exponential moving average of the weights; 0 is off.
     ema_decay: Annotated[float, Field(ge=0, lt=1, strict=False)]
-    #: Metric of the val split that picks the epoch.
-    monitor: Literal["val_macro_f1", "val_accuracy", "val_loss"]
+    #: Value of the val split that picks the epoch: ``val_loss``, or another of the kind's; of a
+    #: classification ``val_macro_f1`` or ``val_accuracy``.
+    monitor: str
     #: Train again, on train and val, once val has chosen, and release that (docs/adr/0019).
     refit: bool
     augment: AugmentParams

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import math
 import os
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines.config.view import AugmentParams
+from pipelines.data.preprocess import Geometry, geometry_of
 
 #: Semi-axes of what is kept, as shares of half the picture's width and of half its height.
 _MIN_AXIS, _MAX_AXIS = 0.6, 1.0
@@ -95,6 +97,7 @@ class Views:
 
     def __init__(self, params: AugmentParams, image_px: int) -> None:
         self._compose = _compose(params, image_px)
+        self._params, self._image_px = params, image_px
         self._background = params.background
         oversize = min(1 / math.sqrt(params.min_area), _MAX_OVERSIZE)
         self._source_px = math.ceil(image_px * oversize)
@@ -104,10 +107,8 @@ class Views:
 
         Each is (image_px, image_px, 3), in [0, 255]; a seed is in [0, 2**32).
         """
-        shorter = min(image.size)
-        if shorter > self._source_px:
-            scale = self._source_px / shorter
-            size = (round(image.width * scale), round(image.height * scale))
+        size = self._source_size(image.size)
+        if size != image.size:
             image = image.resize(size, Image.Resampling.BILINEAR)
         pixels = np.asarray(image)
         views = []
@@ -117,8 +118,38 @@ class Views:
             views.append(np.ascontiguousarray(self._compose(image=source)["image"]))
         return views
 
+    def geometry(self, size: tuple[int, int], seeds: list[int]) -> list[Geometry]:
+        """Where the views of `Views.__call__` show what: from px of the picture to px of the view.
 
-def _compose(params: AugmentParams, image_px: int) -> Any:
+        Exact to a pixel of the view: albumentations moves the middles of pixels.
+
+        Args:
+            size: width and height of the picture.
+            seeds: one a view.
+        """
+        width, height = self._source_size(size)
+        blank = np.zeros((height, width, 3), dtype=np.uint8)
+        corners = np.array([[0, 0], [width, 0], [0, height]], dtype=np.float64)
+        source = np.vstack([corners.T, np.ones(3)])
+        shrunk, found = geometry_of((width / size[0], height / size[1])), []
+        for seed in seeds:
+            self._moving.set_random_seed(seed)
+            moved = self._moving(image=blank, keypoints=corners - 0.5)["keypoints"] + 0.5
+            view = np.vstack([np.asarray(moved).T, np.ones(3)])
+            found.append(view @ np.linalg.inv(source) @ shrunk)
+        return found
+
+    @cached_property
+    def _moving(self) -> Any:
+        return _compose(self._params, self._image_px, is_of_points=True)
+
+    def _source_size(self, size: tuple[int, int]) -> tuple[int, int]:
+        scale = min(1.0, self._source_px / min(size))
+        return round(size[0] * scale), round(size[1] * scale)
+
+
+def _compose(params: AugmentParams, image_px: int, *, is_of_points: bool = False) -> Any:
+    """The transforms; those of points draw the same, and mirror no point at the border."""
     # Read at import: without it albumentations asks the package index for a newer version.
     os.environ["NO_ALBUMENTATIONS_UPDATE"] = "1"
     import albumentations as A
@@ -139,7 +170,7 @@ def _compose(params: AugmentParams, image_px: int) -> Any:
             A.VerticalFlip(p=0.5 if params.vertical_flip else 0.0),
             A.Rotate(
                 limit=params.rotate_deg,
-                border_mode=cv2.BORDER_REFLECT_101,
+                border_mode=cv2.BORDER_CONSTANT if is_of_points else cv2.BORDER_REFLECT_101,
                 p=0.7 if params.rotate_deg > 0 else 0.0,
             ),
             A.ColorJitter(
@@ -152,5 +183,8 @@ def _compose(params: AugmentParams, image_px: int) -> Any:
             A.GaussianBlur(blur_limit=(3, 5), p=params.blur),
             A.GaussNoise(std_range=(0.01, 0.05), p=params.noise),
             A.ImageCompression(quality_range=(50, 95), p=params.jpeg),
-        ]
+        ],
+        keypoint_params=A.KeypointParams(format="xy", remove_invisible=False)
+        if is_of_points
+        else None,
     )

@@ -142,6 +142,7 @@ def entries_of(
             sha256=image.sha256,
             width_px=image.width_px,
             height_px=image.height_px,
+            truth=record.truth,
         )
         for image, record, group, split in zip(seen, records, groups, splits, strict=True)
     ]

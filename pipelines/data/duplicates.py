@@ -504,15 +504,19 @@ def drop_exact(records: Sequence[Record], sha256s: Sequence[str]) -> list[Droppe
     dropped = []
     for same in copies.values():
         first = records[same[0]]
-        other = next((records[i] for i in same if records[i].label != first.label), None)
+        other = next((records[i] for i in same if _said(records[i]) != _said(first)), None)
         for index in same[1:] if other is None else same:
             if other is None:
                 reason = f"exact duplicate of {first.path!r}"
             else:
-                rival = other if records[index].label == first.label else first
+                rival = other if _said(records[index]) == _said(first) else first
                 reason = f"conflicting labels: the same bytes as {rival.path!r} ({rival.label})"
             dropped.append(Dropped(index, other is not None, reason))
     return dropped
+
+
+def _said(record: Record) -> tuple[str, str]:
+    return record.label, record.truth
 
 
 def _keep_order(record: Record) -> tuple[int, str]:

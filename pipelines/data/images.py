@@ -104,6 +104,13 @@ class OpenedImage(_Facts):
 
     rgb: Image.Image
 
+    @property
+    def size(self) -> tuple[int, int]:
+        """Width and height of the upright picture, at whatever size it was decoded."""
+        stored = self.width_px, self.height_px
+        is_turned = (self.rgb.width - self.rgb.height) * (stored[0] - stored[1]) < 0
+        return (stored[1], stored[0]) if is_turned else stored
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Glance(_Facts):

@@ -22,7 +22,7 @@ from pipelines.data.augment import Views
 from pipelines.data.images import open_image
 from pipelines.data.manifest import Entry
 from pipelines.data.pixel_range import told_if_memory_ends
-from pipelines.data.preprocess import Preprocess
+from pipelines.data.preprocess import Geometry, Preprocess, geometry_of
 from pipelines.data.workers import ordered_map
 
 
@@ -70,6 +70,24 @@ class Pictures:
             views = self._views_of_this_thread()(source, seeds)
             pixels += [self.preprocess.finish(view) for view in views]
         return np.stack(pixels)
+
+    def geometry(self, entry: Entry, numbers: Sequence[int]) -> list[Geometry]:
+        """Where views of an image show what; it is decoded for its size.
+
+        Args:
+            entry: which image.
+            numbers: of the views, 0 for the plain one.
+
+        Returns:
+            By view, from px of the upright picture to px of the view.
+        """
+        size, edge = self._open(entry).size, self.preprocess.border_px
+        plain = self.preprocess.geometry(size)
+        source, seen = self.preprocess.visible_geometry(size)
+        seeds = [draw_seed(self.seed, entry.path, number) for number in numbers if number]
+        drawn = self._views_of_this_thread().geometry(seen, seeds) if seeds else []
+        random = iter(geometry_of(cut=(-edge, -edge)) @ place @ source for place in drawn)
+        return [next(random) if number else plain for number in numbers]
 
     def _open(self, entry: Entry) -> Image.Image:
         reading = self.preprocess.reading

@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.card import DatasetCard, PixelRange
+from pipelines.card import DEFAULT_KIND, DatasetCard, PixelRange
 from pipelines.data.layout import Layout, read_folder
 from pipelines.data.pixel_range import AS_IT_COMES, MAX_ASPECT, Reading
 from pipelines.data.preprocess import Interpolation, Preprocess, View
@@ -40,11 +40,13 @@ class Record:
 
     Attributes:
         path: POSIX path relative to raw/.
-        label: one of the card's labels.
+        label: what it is filed, counted and sampled under; of a classification its class.
         group: what must not straddle splits (patient, leaf, track, ...); unique across labels'
             namespaces only if the publisher's is.
         source: the collection or device that the image comes from; empty if unknown.
         split: that the publisher put it in, if any; it counts where the card says ``given``.
+        truth: what is true of it beyond the label, as its kind writes it, in px of the upright
+            picture where it has a place; a file that it names stands there with its hash.
     """
 
     path: str
@@ -52,6 +54,7 @@ class Record:
     group: str
     source: str = ""
     split: Split | None = None
+    truth: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +65,7 @@ class Entry:
         group: group after near duplicates were joined.
         sha256: of the file's bytes, hexadecimal.
         width_px: as stored, like the height.
+        truth: as in `Record`; a column where the kind has one.
     """
 
     path: str
@@ -72,9 +76,11 @@ class Entry:
     sha256: str
     width_px: int
     height_px: int
+    truth: str = ""
 
 
-_COLUMNS = [field.name for field in fields(Entry)]
+_TRUTH = "truth"
+_COLUMNS = [field.name for field in fields(Entry) if field.name != _TRUTH]
 
 
 def read_raw(raw_dir: Path, card: DatasetCard) -> list[Record]:
@@ -129,13 +135,14 @@ def _group_of(path: str, card: DatasetCard) -> str:
 
 def write_manifest(entries: Sequence[Entry]) -> str:
     """Entries as CSV text, sorted by path."""
+    columns = _COLUMNS + [_TRUTH] * any(entry.truth for entry in entries)
     buffer = io.StringIO()
-    buffer.write(",".join(_COLUMNS) + "\n")
+    buffer.write(",".join(columns) + "\n")
     # Quoted always: left to itself, the writer leaves a carriage return in a name bare, and the
     # reader takes it for the end of the row.
     writer = csv.writer(buffer, lineterminator="\n", quoting=csv.QUOTE_NONNUMERIC)
     for entry in sorted(entries, key=lambda entry: entry.path):
-        writer.writerow([getattr(entry, column) for column in _COLUMNS])
+        writer.writerow([getattr(entry, column) for column in columns])
     return buffer.getvalue()
 
 
@@ -154,7 +161,7 @@ def read_manifest(path: Path) -> list[Entry]:
     # A file name need not be UTF-8; what `atomic.write_text` let through comes back the same.
     with path.open(encoding="utf-8", errors="surrogateescape", newline="") as stream:
         reader = csv.DictReader(stream)
-        if reader.fieldnames != _COLUMNS:
+        if reader.fieldnames not in (_COLUMNS, [*_COLUMNS, _TRUTH]):
             raise DataError(
                 f"{path}: expected the columns {', '.join(_COLUMNS)} "
                 f"(got {', '.join(reader.fieldnames or ())})."
@@ -180,7 +187,8 @@ def content_sha256(entries: Iterable[Entry]) -> str:
     """One hash over what the images are, are called, and stand in; their order does not matter."""
     digest = hashlib.sha256()
     for entry in sorted(entries, key=lambda entry: entry.path):
-        digest.update(f"{entry.sha256}\t{entry.label}\t{entry.split}\n".encode())
+        said = (entry.sha256, entry.label, entry.split, *([entry.truth] if entry.truth else []))
+        digest.update(("\t".join(said) + "\n").encode())
     return digest.hexdigest()
 
 
@@ -194,12 +202,14 @@ class Prepared:
         data_source: kind of the source, ``sample`` for painted images.
         splits: ``given`` by the publisher or ``made`` by `prepare`.
         reading: how its files were read, and must be from now on.
+        kind: of the task.
     """
 
     labels: tuple[str, ...]
     data_source: str
     splits: Literal["given", "made"] = "made"
     reading: Reading = AS_IT_COMES
+    kind: str = DEFAULT_KIND
 
 
 def read_summary(path: Path) -> Prepared:
@@ -221,6 +231,7 @@ def read_summary(path: Path) -> Prepared:
             document["data_source"],
             document.get("splits", {}).get("by", "made"),
             _reading(document.get("reading")),
+            document.get("kind", DEFAULT_KIND),
         )
     except (ValueError, KeyError, TypeError) as err:
         raise DataError(f"{path}: is damaged ({err!r}). Run `fieldlens prepare` again.") from err

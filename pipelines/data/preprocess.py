@@ -36,6 +36,23 @@ _RESIZED_ASPECT = 4
 MAX_BORDER_MASK = 0.45
 
 
+#: (3, 3) from px of one picture to px of another, as columns (x, y, 1). They run along the edges of
+#: pixels: a side of n px goes from 0 to n. The inverse leads back.
+Geometry: TypeAlias = NDArray[np.float64]
+
+
+def geometry_of(
+    scale: tuple[float, float] = (1.0, 1.0), cut: tuple[float, float] = (0.0, 0.0)
+) -> Geometry:
+    """A resize, then a cut.
+
+    Args:
+        scale: of x and of y.
+        cut: px at the left and at the top that go.
+    """
+    return np.array([[scale[0], 0, -cut[0]], [0, scale[1], -cut[1]], [0, 0, 1]], dtype=np.float64)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class View:
     """What every picture has taken away, so that labels cannot be told by it.
@@ -103,6 +120,38 @@ class Preprocess:
         cropped = resized.crop((left, top, left + self.crop_px, top + self.crop_px))
         return self.finish(self.inner(np.asarray(cropped, dtype=np.uint8)))
 
+    def geometry(self, size: tuple[int, int]) -> Geometry:
+        """Where the model's input shows what: from px of the picture to px of the input.
+
+        Args:
+            size: width and height of the upright picture.
+        """
+        placed, size = self._placed(size)
+        wider = _resized(size, self.resize_px)
+        cut = ((wider[0] - self.crop_px) // 2, (wider[1] - self.crop_px) // 2)
+        scale = (wider[0] / size[0], wider[1] / size[1])
+        found: Geometry = geometry_of(scale, cut) @ placed
+        return found
+
+    def _placed(self, size: tuple[int, int]) -> tuple[Geometry, tuple[int, int]]:
+        """What `_normalised` does to a picture's places, and its size then."""
+        middle = _middle_size(size)
+        cut = ((size[0] - middle[0]) // 2, (size[1] - middle[1]) // 2)
+        side = self.view.side_px
+        new = middle if side is None else _resized(middle, side)
+        return geometry_of((new[0] / middle[0], new[1] / middle[1])) @ geometry_of(cut=cut), new
+
+    def visible_geometry(self, size: tuple[int, int]) -> tuple[Geometry, tuple[int, int]]:
+        """From px of the picture to px of what `visible` leaves of it, and the size of that.
+
+        Args:
+            size: width and height of the upright picture.
+        """
+        placed, size = self._placed(size)
+        left, top, right, bottom = self._visible_box(size)
+        found: Geometry = geometry_of(cut=(left, top)) @ placed
+        return found, (right - left, bottom - top)
+
     def resize(self, image: Image.Image) -> Image.Image:
         """The picture with its shorter side at ``resize_px``."""
         return _with_side(image, self.resize_px, _FILTERS[self.interpolation])
@@ -124,12 +173,15 @@ class Preprocess:
         into the middle what the mask is there to hide.
         """
         image = self._normalised(image)
+        return image.crop(self._visible_box(image.size)) if self.border_px else image
+
+    def _visible_box(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
         if not self.border_px:
-            return image
-        shorter = min(image.size)
+            return (0, 0, *size)
+        shorter = min(size)
         side = min(shorter, max(1, round(self.inner_px * shorter / self.resize_px)))
-        left, top = (image.width - side) // 2, (image.height - side) // 2
-        return image.crop((left, top, left + side, top + side))
+        left, top = (size[0] - side) // 2, (size[1] - side) // 2
+        return left, top, left + side, top + side
 
     def inner(self, pixels: NDArray[np.uint8]) -> NDArray[np.uint8]:
         """What the masked border leaves of a view: a painted edge says nothing of its data.
@@ -165,12 +217,16 @@ class Preprocess:
 
 def _middle(image: Image.Image) -> Image.Image:
     """The middle of a long picture; any other is given back as it is."""
-    most = _RESIZED_ASPECT * min(image.size)
-    if max(image.size) <= most:
+    width, height = _middle_size(image.size)
+    if (width, height) == image.size:
         return image
-    width, height = min(image.width, most), min(image.height, most)
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
+
+
+def _middle_size(size: tuple[int, int]) -> tuple[int, int]:
+    most = _RESIZED_ASPECT * min(size)
+    return min(size[0], most), min(size[1], most)
 
 
 def _grey(image: Image.Image) -> Image.Image:
@@ -182,9 +238,13 @@ def _with_side(
     side_px: int,
     resampling: Image.Resampling = Image.Resampling.BILINEAR,
 ) -> Image.Image:
-    width_px, height_px = image.size
-    scale = side_px / min(width_px, height_px)
-    size = (max(side_px, round(width_px * scale)), max(side_px, round(height_px * scale)))
+    size = _resized(image.size, side_px)
     if size == image.size:
         return image
     return image.resize(size, resampling, reducing_gap=None)
+
+
+def _resized(size: tuple[int, int], side_px: int) -> tuple[int, int]:
+    width_px, height_px = size
+    scale = side_px / min(width_px, height_px)
+    return max(side_px, round(width_px * scale)), max(side_px, round(height_px * scale))

@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -28,7 +28,7 @@ _NAMED = 3
 
 
 def assign_splits(
-    labels: Sequence[str],
+    strata: Sequence[Sequence[str]],
     groups: Sequence[str],
     *,
     val_fraction: float,
@@ -36,28 +36,29 @@ def assign_splits(
     seed: int,
     parts: Sequence[Split] = SPLITS,
 ) -> list[Split]:
-    """The split of each image: whole groups, each label close to the fractions by images.
+    """The split of each image: whole groups, each stratum close to the fractions by images.
 
     Groups are dealt from the largest to the smallest, ties in an order drawn by the seed, each to
-    the split that lacks most of its labels. Then, where a label is absent from a split, the group
-    is moved there that does least harm.
+    the split that lacks most of its strata. Then, where one is absent from a split, the group is
+    moved there that does least harm.
 
     Args:
-        groups: of each image; a group may hold several labels.
+        strata: of each image, what the splits are balanced by: its class, or all that it shows.
+        groups: of each image; a group may hold several strata.
         val_fraction: share of the images wanted in val, in (0, 0.5).
         test_fraction: share of the images wanted in test, in (0, 0.5).
         parts: the splits to deal into, where some are there already; the fractions of these keep
             their proportions.
 
     Raises:
-        DataError: if there are fewer than two labels, or a label cannot be in every split because
-            it has fewer groups than splits or its groups are bound to those of other labels.
+        DataError: if a stratum cannot be in every split because it has fewer groups than splits or
+            its groups are bound to those of others.
     """
     members: defaultdict[str, Counter[str]] = defaultdict(Counter)
-    for label, group in zip(labels, groups, strict=True):
-        members[group][label] += 1
+    for of_image, group in zip(strata, groups, strict=True):
+        members[group].update(of_image)
     n_groups = Counter(label for counts in members.values() for label in counts)
-    totals = Counter(labels)
+    totals = Counter(label for of_image in strata for label in of_image)
     _check_enough(n_groups, totals, parts)
     shares = {
         "train": 1 - val_fraction - test_fraction,
@@ -83,12 +84,6 @@ def assign_splits(
 def _check_enough(
     n_groups: Mapping[str, int], totals: Mapping[str, int], parts: Sequence[Split]
 ) -> None:
-    if len(totals) < 2:
-        named = ", ".join(totals) or "none"
-        raise DataError(
-            f"there are images of {len(totals)} class(es) ({named}); expected at least 2, since "
-            f"one class cannot be told apart. Fetch images of the other classes."
-        )
     for label in sorted(totals):
         if n_groups[label] < len(parts):
             raise DataError(
@@ -312,13 +307,17 @@ def _straddling(
     return Straddling(tuple(groups), tuple(copies), tuple(alike))
 
 
-def _check_labels(labels: Sequence[str], found: Sequence[str], splits: Sequence[Split]) -> None:
-    """Nothing, if every label has images in every part.
+def _check_labels(
+    labels: Sequence[str], found: Sequence[Sequence[str]], splits: Sequence[Split]
+) -> None:
+    """Nothing, if every label has images in every part; found are the strata of each image.
 
     Raises:
         DataError: names each label and its counts.
     """
-    counts = Counter(zip(found, splits, strict=True))
+    counts = Counter(
+        (label, split) for of_image, split in zip(found, splits, strict=True) for label in of_image
+    )
     lacking = [
         f"{label!r} ({', '.join(f'{split} {counts[label, split]}' for split in SPLITS)})"
         for label in labels
@@ -376,6 +375,7 @@ def make_partition(
     kept: Sequence[int],
     groups: Sequence[str],
     pairs: Indices,
+    strata: Callable[[Record], Sequence[str]],
     params: PrepareParams,
     seed: int,
 ) -> Partition:
@@ -387,6 +387,7 @@ def make_partition(
         kept: indices of those that are kept.
         groups: of each image that is kept, after near duplicates were joined.
         pairs: (p, 2) indices of near duplicates among those that are kept.
+        strata: of an image, by its kind.
 
     Raises:
         DataError: if a class cannot be in every split.
@@ -396,7 +397,7 @@ def make_partition(
 
     def make(of: Sequence[int], parts: Sequence[Split]) -> list[Split]:
         return assign_splits(
-            [records[index].label for index in of],
+            [strata(records[index]) for index in of],
             [groups[index] for index in of],
             val_fraction=params.val_fraction,
             test_fraction=params.test_fraction,
@@ -430,6 +431,6 @@ def make_partition(
         for index, split in zip(of_train, make(of_train, ("train", *filled)), strict=True):
             splits[index] = split
         _LOG.info("%s: %s made from train, by group", card.task, " and ".join(filled))
-    _check_labels(labels, [record.label for record in records], splits)
+    _check_labels(labels, [strata(record) for record in records], splits)
     accepted = card.straddling_accepted if found else None
     return Partition(tuple(splits), "given", filled, found, accepted)

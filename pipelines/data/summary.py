@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 from typing import Any
 
+from pipelines.card import DEFAULT_KIND
 from pipelines.data.account import Account
 from pipelines.data.decoding import Refused, Seen
 from pipelines.data.duplicates import Dropped, Joined
@@ -66,6 +67,7 @@ def summarise(
     data_source: str,
     findings: Findings,
     reading: Reading = AS_IT_COMES,
+    kind: str = DEFAULT_KIND,
 ) -> dict[str, Any]:
     """summary.json as a value; labels are in the order of the model's outputs."""
     stated = written(reading)
@@ -116,6 +118,7 @@ def summarise(
         "n_exif_rotated": sum(image.is_exif_rotated for image in findings.seen),
         "n_suffix_mismatches": n_odd_suffixes,
         **({"reading": stated} if stated else {}),
+        **({"kind": kind} if kind != DEFAULT_KIND else {}),
     }
 
 
@@ -134,6 +137,7 @@ def write_quarantine(findings: Findings) -> str:
 
 def _count(labels: Sequence[str], keyed: set[tuple[str, str, Any]]) -> dict[str, Any]:
     """Counts of distinct keys; a group of two labels counts once in a total, once in each label."""
+    labels = list(dict.fromkeys((*labels, *sorted(label for _, label, _ in keyed))))
     return {
         "total": len({key for key, _, _ in keyed}),
         "by_split": {

@@ -1,17 +1,17 @@
 """The kinds of a task: what a picture is asked, and all that differs with it.
 
 A kind answers in halves, one for each stage that asks: a change of one half re-runs no other stage,
-and what serves a model loads no torch.
+and what serves a model loads no torch. Each half is a question and a table of who answers it.
 
 | asked by | about | table of the kinds |
 |---|---|---|
-| predictor, apps | outputs, decoding, what a bundle must have | `pipelines.serving.kinds` |
-| `export` | truth, what is fitted on val, what int8 must keep | `pipelines.kinds.export` |
-| `evaluate` | truth, metrics with intervals, tables, figures | `pipelines.kinds.evaluate` |
-| `gate` | bounds: a metric, and the least or the most | `pipelines.kinds.gate` |
+| predictor, apps, `predict`, `explain` | outputs, decoding, words | `pipelines.serving.kinds` |
+| `fetch`, `prepare` | truth, what images are filed under, strata | `pipelines.kinds.prepare` |
+| `audit` | what is reached without pixels | `pipelines.kinds.audit` |
+| `train` | truth, its places in a view, head, loss, val | `pipelines.kinds.train`, `.figures` |
+| `export` | what int8 must keep, what val fits, the file | `pipelines.kinds.export` |
+| `evaluate` | metrics with intervals, tables, figures | `pipelines.kinds.evaluate` |
+| `gate` | bounds that have a name in params.yaml | `pipelines.kinds.gate` |
+| `report` | the metrics that count most | `pipelines.kinds.report` |
 | apps, phone page | the panel of an answer | `apps.answers.PANELS`, apps/phone/src/kinds.ts |
-
-Still asked of classes directly: how a card's classes are read, by what a split is balanced
-(`data.splits`), the head and its loss (`backbones.heads`, `training.fit`), and what a model without
-pixels reaches (`audit.shortcuts`).
 """

@@ -184,12 +184,15 @@ def plain(intervals: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
 
 
 def with_bounds(metrics: Mapping[str, Any], certainty: Certainty) -> dict[str, Any]:
-    """metrics.json for MLflow: ``<metric>_low`` and ``<metric>_high`` beside each metric."""
+    """metrics.json for MLflow: ``<metric>_low`` and ``<metric>_high`` beside each metric.
+
+    What stands in pairs alone is put beside the metrics, too.
+    """
     kept = {key: value for key, value in metrics.items() if key not in ("intervals", "paired")}
     for precision, intervals in certainty.intervals.items():
         kept[precision] = {**metrics[precision], **_bounds(intervals)}
-    drop = certainty.paired["macro_f1_drop"].value
-    return {**kept, "macro_f1_drop": drop, **_bounds(certainty.paired)}
+    drops = {name: each.value for name, each in certainty.paired.items() if name not in kept}
+    return {**kept, **drops, **_bounds(certainty.paired)}
 
 
 def _bounds(intervals: Mapping[str, Interval]) -> dict[str, float]:

@@ -14,7 +14,7 @@ _ROW_INCHES = 0.42
 def audit_bars(report: AuditReport) -> bytes:
     """One bar an audit with its 95 % interval, beside chance and the probe; bounds as lines."""
     rows = [
-        ("chance", report.chance, None, GREY, "always the majority class"),
+        ("chance", report.chance, None, GREY, f"always the {report.constant}"),
         *(
             (
                 score.name.replace("_", " "),
@@ -55,7 +55,7 @@ def audit_bars(report: AuditReport) -> bytes:
         axes.set_xlim(0, 1.42)
         axes.set_xticks([0, 0.2, 0.4, 0.6, 0.8, 1.0])
         axes.set_xlabel(
-            f"macro-F1 with 95 % interval, {report.folds}-fold by group, train and val\n"
+            f"{report.measure} with 95 % interval, {report.folds}-fold by group, train and val\n"
             f"lines: suspicious (dotted, {report.suspicious_share:.0%} of the way to the probe), "
             f"shortcut (dashed, {report.shortcut_share:.0%})\nin brackets: does not decide",
             fontsize=9,

@@ -1,12 +1,8 @@
-"""What a report knows of one task, and how figures are written; the templates have the words.
-
-Called by `report`, which reads the files, and by `pipelines.reports.pages`.
-
-From values to Markdown and HTML: reports, results, model cards, external validations.
+"""From values to Markdown and HTML: reports, results, model cards, external validations.
 
 The words and the layout stand in templates/; a page is one file that loads nothing from elsewhere,
-and figures stand in it as WebP at the size of their display. Called by `report` and `validate`;
-`evaluate` and `gate` put `run_markdown` into MLflow.
+and figures stand in it as WebP at the size of their display. Which metrics come first, a task's
+kind says. Called by `report` and `validate`; `evaluate` and `gate` put `run_markdown` into MLflow.
 """
 
 from __future__ import annotations
@@ -25,19 +21,11 @@ from PIL import Image
 
 from pipelines.card import DatasetCard
 from pipelines.errors import DataError
+from pipelines.kinds.report import KINDS
 from pipelines.serving.bundle import Bundle, PreprocessSpec
 from pipelines.serving.sessions import Precision
-from pipelines.serving.trust import AuditScore, Interval
+from pipelines.serving.trust import METRIC_NAMES, AuditScore, Interval
 from pipelines.validation.external import Validation
-
-#: What people call a metric of metrics.json.
-METRIC_NAMES = {
-    "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
-    "macro_f1": "macro-F1",
-    "ece": "expected calibration error",
-    "brier": "Brier score",
-}
 
 
 def share(value: float | None) -> str:
@@ -104,18 +92,33 @@ class TaskResult:
         return self.blind is not None and audit is not None and audit.verdict == "shortcut"
 
     @property
+    def headline(self) -> Mapping[str, str]:
+        """By heading, the metrics that count most for a task of this kind; the last counts most."""
+        return KINDS[self.bundle.kind]
+
+    @property
+    def main(self) -> str:
+        """The metric in which network and audit are compared."""
+        return list(self.headline.values())[-1]
+
+    @property
+    def measure(self) -> str:
+        """What people call it."""
+        return METRIC_NAMES.get(self.main, self.main)
+
+    @property
     def measured(self) -> dict[str, str]:
         """By heading, what `evaluate` measured. A new column is a line here; all pages follow."""
         audit, blind, absent = self.bundle.audit, self.blind, "not measured"
         verdict = audit.verdict if audit is not None else absent
         if audit is not None and verdict == "shortcut" and audit.accepted is not None:
             verdict = f"shortcut; accepted: {audit.accepted}"
+        reached = f"{with_interval(blind.macro_f1)} {blind.name}" if blind else absent
         return {
             "Served": self.bundle.served.precision,
-            "Accuracy": self.figure("accuracy"),
-            "Macro-F1": self.figure("macro_f1"),
-            "Blind macro-F1": f"{with_interval(blind.macro_f1)} {blind.name}" if blind else absent,
-            "Linear probe macro-F1": with_interval(audit.probe) if audit is not None else absent,
+            **{heading: self.figure(metric) for heading, metric in self.headline.items()},
+            f"Blind {self.measure}": reached,
+            f"Linear probe {self.measure}": with_interval(audit.probe) if audit else absent,
             "Audit": verdict,
             "Test images": f"{self.metrics['n_images']:,}",
             "Test groups": f"{self.metrics['n_groups']:,}",
@@ -146,14 +149,6 @@ class TaskResult:
         return with_interval(found and Interval.model_validate(found), sign=sign)
 
 
-# -- pages ----------------------------------------------------------------------------------------
-#: Twice 400 px: a figure is shown 320 to 640 px wide.
-_WIDTHS_PX = (800, 640, 480)
-_QUALITIES = (80, 60, 40, 20)
-#: Of a figure on the page, and of all of them: with base64 the page stays below 3 MB.
-_FIGURE_BYTES, _ALL_FIGURES_BYTES = 60_000, 2_000_000
-
-
 # -- templates ------------------------------------------------------------------------------------
 @cache
 def _environment(form: Literal["md", "html"]) -> Environment:
@@ -168,8 +163,11 @@ def _environment(form: Literal["md", "html"]) -> Environment:
     found.globals |= {"form": form, "metric_names": METRIC_NAMES}
     found.filters |= {
         "cell": lambda text: _line(text).replace("|", "\\|"),
+        "drop_in": lambda metric, found: found.paired(f"{metric}_drop", "+"),
+        "drop_of": lambda metric: f"drop of {METRIC_NAMES.get(metric, metric)}",
         "interval": with_interval,
         "line": _line,
+        "name_of": lambda metric: METRIC_NAMES.get(metric, metric),
         "name_in": lambda label, found: found.name_of(label),
         "share": share,
         "splits": lambda n: " / ".join(f"{n[split]:,}" for split in ("train", "val", "test")),
@@ -256,6 +254,13 @@ def model_card(found: TaskResult, card: DatasetCard, max_changed: Mapping[str, f
 
 
 # -- HTML -----------------------------------------------------------------------------------------
+#: Twice 400 px: a figure is shown 320 to 640 px wide.
+_WIDTHS_PX = (800, 640, 480)
+_QUALITIES = (80, 60, 40, 20)
+#: Of a figure on the page, and of all of them: with base64 the page stays below 3 MB.
+_FIGURE_BYTES, _ALL_FIGURES_BYTES = 60_000, 2_000_000
+
+
 def html_page(results: Sequence[TaskResult]) -> str:
     """reports/index.html: everything in one file, nothing loaded from elsewhere.
 

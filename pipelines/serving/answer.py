@@ -7,7 +7,7 @@ torch. What making, testing and releasing a model ask stands in `pipelines.kinds
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic
 
@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from typing_extensions import TypeVar
 
 if TYPE_CHECKING:
+    from pipelines.data.preprocess import Geometry
     from pipelines.serving.bundle import Bundle
 
 
@@ -54,20 +55,49 @@ class ServedKind(ABC, Generic[A]):
 
     #: Names of the model's outputs, in the order in which the bundle lists them.
     outputs: tuple[str, ...]
+    #: Whether the first output is a score a label, of which `explain` tells which places speak for
+    #: it.
+    is_explained: bool = False
+
+    def check_labels(self, labels: Sequence[str]) -> None:
+        """Nothing, if a model of this kind can have these labels; by default any.
+
+        Raises:
+            ValueError: begins with ``labels``.
+        """
 
     @abstractmethod
     def check(self, bundle: Bundle) -> None:
-        """Nothing, if a bundle has what this kind needs.
+        """Nothing, if a bundle has what this kind needs; its labels are checked.
 
         Raises:
             ValueError: begins with the key that is at fault.
         """
 
     @abstractmethod
-    def decode(self, outputs: Mapping[str, NDArray[np.float32]], bundle: Bundle) -> A:
+    def decode(
+        self, outputs: Mapping[str, NDArray[np.float32]], bundle: Bundle, geometry: Geometry
+    ) -> A:
         """The answer that one picture's outputs mean, without what every kind says.
 
         Args:
             outputs: by name, without the axis of the batch.
             bundle: with what decoding needs to know, e.g. labels and temperature.
+            geometry: from px of the upright picture, in which places are told, to px of the input.
         """
+
+    @abstractmethod
+    def lines(self, answer: A, bundle: Bundle) -> list[str]:
+        """What a terminal shows of an answer."""
+
+    @abstractmethod
+    def columns(self, bundle: Bundle) -> list[str]:
+        """The heads of `cells`."""
+
+    @abstractmethod
+    def cells(self, answer: A, bundle: Bundle) -> list[str]:
+        """An answer in the row of a table."""
+
+    @abstractmethod
+    def document(self, answer: A, bundle: Bundle) -> dict[str, Any]:
+        """An answer as JSON has it, without what every kind says."""

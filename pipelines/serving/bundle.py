@@ -222,6 +222,9 @@ class Bundle(_Part):
             )
         if self.abstention is not None and EMBEDDING_NAME not in names:
             raise ValueError(f"abstention: needs an output {EMBEDDING_NAME}")
+        kind.check_labels(self.labels)
+        if len(set(self.labels)) != len(self.labels):
+            raise ValueError("labels: a label stands twice")
         kind.check(self)
         return self
 

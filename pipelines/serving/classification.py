@@ -1,22 +1,26 @@
-"""From logits to probabilities.
-
-The serving half of the kind `classification`: logits become a label with probabilities.
-"""
+"""The serving half of the kind `classification`: logits become a label with probabilities."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 from typing_extensions import override
 
+from pipelines.columns import table
 from pipelines.serving.answer import EMBEDDING_NAME, Answer, ServedKind
 
 if TYPE_CHECKING:
+    from pipelines.data.preprocess import Geometry
     from pipelines.serving.bundle import Bundle
+
+
+LOGITS_NAME = "logits"
+#: Labels that a terminal shows for one picture.
+_SHOWN_LABELS = 5
 
 
 def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np.float32]:
@@ -36,10 +40,6 @@ def softmax(logits: NDArray[np.float32], temperature: float = 1.0) -> NDArray[np
         np.float32
     )
     return result
-
-
-# -- classification -------------------------------------------------------------------------------
-LOGITS_NAME = "logits"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,14 +62,16 @@ class ServedClassification(ServedKind[Prediction]):
     """One of the bundle's labels for the whole picture."""
 
     outputs = (LOGITS_NAME, EMBEDDING_NAME)
+    is_explained = True
+
+    @override
+    def check_labels(self, labels: Sequence[str]) -> None:
+        if len(labels) < 2:
+            raise ValueError(f"labels: a classification needs at least 2, got {len(labels)}")
 
     @override
     def check(self, bundle: Bundle) -> None:
         labels = set(bundle.labels)
-        if len(bundle.labels) < 2:
-            raise ValueError(f"labels: a classification needs at least 2, got {len(bundle.labels)}")
-        if len(labels) != len(bundle.labels):
-            raise ValueError("labels: a label stands twice")
         for key in ("operating_points", "label_names"):
             unknown = sorted(set(getattr(bundle, key)) - labels)
             if unknown:
@@ -82,7 +84,9 @@ class ServedClassification(ServedKind[Prediction]):
             )
 
     @override
-    def decode(self, outputs: Mapping[str, NDArray[np.float32]], bundle: Bundle) -> Prediction:
+    def decode(
+        self, outputs: Mapping[str, NDArray[np.float32]], bundle: Bundle, geometry: Geometry
+    ) -> Prediction:
         row = softmax(outputs[LOGITS_NAME][np.newaxis], bundle.temperature)[0]
         probabilities = dict(zip(bundle.labels, map(float, row), strict=True))
         return Prediction(
@@ -93,3 +97,43 @@ class ServedClassification(ServedKind[Prediction]):
                 for label, point in bundle.operating_points.items()
             },
         )
+
+    @override
+    def lines(self, answer: Prediction, bundle: Bundle) -> list[str]:
+        ranked = sorted(answer.probabilities.items(), key=lambda item: (-item[1], item[0]))
+        rows = [
+            (bundle.name_of(label), f"{probability:.3f}", bundle.label_meanings.get(label, ""))
+            for label, probability in ranked[:_SHOWN_LABELS]
+        ]
+        lines = [table(("LABEL", "PROBABILITY", "MEANING"), rows)]
+        if len(ranked) > _SHOWN_LABELS:
+            lines.append(f"and {len(ranked) - _SHOWN_LABELS} more labels (--json shows all)")
+        return lines if answer.is_ood else [*lines, *_calls(bundle, answer)]
+
+    @override
+    def columns(self, bundle: Bundle) -> list[str]:
+        return ["label", *(f"probability_{label}" for label in bundle.labels)]
+
+    @override
+    def cells(self, answer: Prediction, bundle: Bundle) -> list[str]:
+        return [answer.label, *(f"{answer.probabilities[label]:.6f}" for label in bundle.labels)]
+
+    @override
+    def document(self, answer: Prediction, bundle: Bundle) -> dict[str, Any]:
+        return {
+            "label": answer.label,
+            "name": bundle.name_of(answer.label),
+            "probabilities": answer.probabilities,
+            "positives": answer.positives,
+        }
+
+
+def _calls(bundle: Bundle, prediction: Prediction) -> list[str]:
+    """One line a label with an operating point: yes or no, and what that is worth."""
+    return [
+        f"{bundle.name_of(label)}: {'yes' if is_yes else 'no'} (yes from {point.threshold:.3f}; on "
+        f"val that found {point.sensitivity:.0%} and said no to {point.specificity:.0%} of the "
+        f"others)"
+        for label, is_yes in prediction.positives.items()
+        for point in [bundle.operating_points[label]]
+    ]

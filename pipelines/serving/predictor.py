@@ -21,6 +21,7 @@ from typing_extensions import TypeVar
 
 from pipelines.data.images import OpenedImage, open_image
 from pipelines.data.pixel_range import Reading, refuse_by_aspect, told_if_memory_ends
+from pipelines.data.preprocess import Geometry, geometry_of
 from pipelines.serving.answer import EMBEDDING_NAME, Answer, ServedKind
 from pipelines.serving.bundle import Bundle, bundle_file, read_bundle, read_model
 from pipelines.serving.classification import Prediction, softmax
@@ -62,7 +63,8 @@ class Predictor(Generic[A]):
         self.precision = precision
         self.n_threads = n_threads
         self._preprocess = bundle.preprocess.build()
-        self._kind: ServedKind[A] = served_kind(bundle.kind)
+        #: How its outputs are decoded and said.
+        self.kind: ServedKind[A] = served_kind(bundle.kind)
         #: Tells pictures out of distribution; None where the bundle has no abstention.
         self.out_of_distribution = (
             OutOfDistribution.load(bundle.abstention, bundle.output(EMBEDDING_NAME).shape[-1])
@@ -151,6 +153,19 @@ class Predictor(Generic[A]):
             reading=self.reading,
         )
 
+    def geometry(self, opened: OpenedImage | Image.Image) -> Geometry:
+        """Where the model's input shows what: from px of the upright picture to px of the input.
+
+        Args:
+            opened: as `opened` gives it, or an upright picture.
+        """
+        if isinstance(opened, Image.Image):
+            return self._preprocess.geometry(opened.size)
+        sides = zip(opened.rgb.size, opened.size, strict=True)
+        x, y = (decoded / stored for decoded, stored in sides)
+        found: Geometry = self._preprocess.geometry(opened.rgb.size) @ geometry_of((x, y))
+        return found
+
     def run(self, pixels: NDArray[np.uint8]) -> tuple[NDArray[np.float32], ...]:
         """The outputs for preprocessed pictures, in the order of the bundle.
 
@@ -193,13 +208,24 @@ class Predictor(Generic[A]):
         """
         start = time.perf_counter()
         if isinstance(source, Image.Image):
-            return self.answer(self.pixels(source, name=name), start)
+            pixels, geometry = self.pixels(source, name=name), self.geometry(source)
+            return self.answer(pixels, start, geometry=geometry)
         source = Path(source) if isinstance(source, str) else source
         opened = self.opened(source, name=name)
-        return self.answer(self.pixels(opened.rgb, name=name), start, outside=opened.outside)
+        return self.answer(
+            self.pixels(opened.rgb, name=name),
+            start,
+            outside=opened.outside,
+            geometry=self.geometry(opened),
+        )
 
     def answer(
-        self, pixels: NDArray[np.uint8], start: float | None = None, *, outside: float = 0.0
+        self,
+        pixels: NDArray[np.uint8],
+        start: float | None = None,
+        *,
+        outside: float = 0.0,
+        geometry: Geometry | None = None,
     ) -> A:
         """The answer for one picture that is preprocessed already.
 
@@ -207,10 +233,13 @@ class Predictor(Generic[A]):
             pixels: (crop_px, crop_px, 3), as `pixels` gives them.
             start: of the clock, in seconds of `time.perf_counter`; None for now.
             outside: share of the picture outside the range of the training data, as `opened` says.
+            geometry: as `geometry` gives it; without it places are told in px of ``pixels``.
         """
         start = time.perf_counter() if start is None else start
         outputs = self.outputs(pixels[np.newaxis])
-        answer = self._kind.decode({name: of[0] for name, of in outputs.items()}, self.bundle)
+        geometry = np.eye(3) if geometry is None else geometry
+        of_one = {name: of[0] for name, of in outputs.items()}
+        answer = self.kind.decode(of_one, self.bundle, geometry)
         embedding = outputs.get(EMBEDDING_NAME, np.empty((1, 0), dtype=np.float32))
         ood_score, is_ood = None, False
         if self.out_of_distribution is not None:

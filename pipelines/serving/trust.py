@@ -16,6 +16,14 @@ from pydantic import AliasChoices, BaseModel, ConfigDict, Field, model_validator
 
 from pipelines.errors import MissingDataError
 
+#: What people call a metric of metrics.json.
+METRIC_NAMES = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "macro_f1": "macro-F1",
+    "ece": "expected calibration error",
+    "brier": "Brier score",
+}
 Verdict = Literal["clean", "suspicious", "shortcut"]
 #: Bytes of one element of a `PackedArray`.
 _ITEM_BYTES = {"float32": 4, "float16": 2, "int8": 1}
@@ -48,6 +56,7 @@ class AuditScore(_Part):
     name: str
     #: What it was shown, in words.
     sees: str
+    #: In the report's ``metric``; the key is that of the kind for which it was made.
     macro_f1: Interval
     #: Share of the way from chance to the linear probe; below 0 where it is worse than chance.
     share: float
@@ -65,9 +74,15 @@ class AuditReport(_Part):
     n_images: Annotated[int, Field(ge=1)]
     n_groups: Annotated[int, Field(ge=1)]
     folds: int
-    #: Macro-F1 of always answering the majority class.
+    #: What chance, probe and scores are measured in, by its key in metrics.json; more is better.
+    #: It and the next are left out of the file where they are those of a classification.
+    metric: Annotated[str, Field(exclude_if=lambda name: name == "macro_f1")] = "macro_f1"
+    #: The one answer to all images that ``chance`` is of.
+    constant: Annotated[str, Field(exclude_if=lambda name: name == "majority class")] = (
+        "majority class"
+    )
     chance: float
-    #: Macro-F1 of a linear probe on the frozen backbone's embeddings, on the same folds.
+    #: Of a linear probe on the frozen backbone's embeddings, on the same folds.
     probe: Interval
     scores: tuple[AuditScore, ...]
     #: The worst verdict among the scores that decide.
@@ -84,6 +99,11 @@ class AuditReport(_Part):
     n_label_issues: int = Field(
         0, validation_alias=AliasChoices("n_label_issues", "n_label_doubts")
     )
+
+    @property
+    def measure(self) -> str:
+        """What people call the metric."""
+        return METRIC_NAMES.get(self.metric, self.metric)
 
 
 class OperatingPoint(_Part):

@@ -1,33 +1,25 @@
-"""The members of a tar archive, plain or compressed, read in one pass.
-
-References:
-    POSIX.1-2017, pax: "ustar Interchange Format" (512-byte blocks, two zero blocks at the end).
-
-The members of a zip archive, and their names, which a zip only sometimes says how to read.
-
-What is stated is believed: the flag for UTF-8, Info-ZIP's field with the name in UTF-8, then the
-setting of the source. Bytes that are UTF-8 are (macOS sets no flag). Anything else is in the code
-page of the machine that packed it, which is guessed for all names together, by how much the result
-looks like names: whole words of one script, frequent characters, no signs between letters.
-
-References:
-    APPNOTE.TXT 6.3.10 (PKWARE, 2022): 4.3.7 for the local header, 4.4.4 for the flags of encryption
-    and UTF-8, 4.4.5 for the compression, 4.4.15 for file modes, 4.6.9 (0x7075), appendix D.
-    GB 2312, Big5, JIS X 0208 and KS X 1001 for the rows that hold the frequent characters.
-
-Images from a zip or tar archive, taken out member by member.
+"""Images from a zip or tar archive, taken out member by member.
 
 An archive is treated as hostile: names that lead elsewhere, links, devices, encrypted or doubled
 members refuse the whole archive; size, number and compression ratio are bounded; memory is bounded;
 an archive inside is not opened. A truncated archive is an error, never a smaller data set.
 
+A zip only sometimes says how its names are to be read. What is stated is believed: the flag for
+UTF-8, Info-ZIP's field with the name in UTF-8, then the setting of the source. Bytes that are UTF-8
+are (macOS sets no flag). Anything else is in the code page of the machine that packed it, which is
+guessed for all names together, by how much the result looks like names: whole words of one script,
+frequent characters, no signs between letters.
+
 References:
-    APPNOTE.TXT 6.3.10 (PKWARE, 2022) for zip; POSIX.1-2017 `pax` for tar.
+    APPNOTE.TXT 6.3.10 (PKWARE, 2022): 4.4.4 for the flags of encryption and UTF-8, 4.4.5 for the
+    compression, 4.4.15 for file modes, 4.6.9 (0x7075), appendix D. POSIX.1-2017, `pax`, for tar.
+    GB 2312, Big5, JIS X 0208 and KS X 1001 for the rows that hold the frequent characters.
 """
 
 from __future__ import annotations
 
 import bz2
+import copy
 import gzip
 import hashlib
 import logging
@@ -39,10 +31,10 @@ import tarfile
 import unicodedata
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
-from pathlib import Path
-from typing import IO
+from pathlib import Path, PurePosixPath
+from typing import IO, Self
 
 from pipelines.atomic import file_sha256
 from pipelines.card import ArchiveSource
@@ -51,183 +43,293 @@ from pipelines.locks import hold
 from pipelines.progress import track
 from pipelines.sources.download import (
     CHUNK_BYTES,
-    Readable,
-    byte_bar,
     check_address,
     download,
     is_address,
     public_name,
     read_chunks,
-    reason,
+    source_faults,
 )
-from pipelines.sources.intake import (
-    FAULTS,
-    Bounds,
-    Facts,
-    Intake,
-    Names,
-    check_ratio,
-    refused,
-    safe_path,
-)
+from pipelines.sources.intake import Facts, Intake, safe_path
 from pipelines.sources.stores import is_store, open_store, pull_file
 
-_TAR_BLOCK_BYTES = 512
+_LOG = logging.getLogger(__name__)
+
+_ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
+_GZIP_MAGIC, _BZIP2_MAGIC, _XZ_MAGIC = b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00"
+#: A tar header's magic and where it stands.
+_TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", slice(257, 262)
+
+#: What no honest archive of images passes. JPEG and PNG stay near 1, plain BMP and TIFF scans below
+#: 50; deflate's own limit is 1,032 and a bomb is near it. Few unpacked bytes do no harm.
+_MAX_RATIO, _RATIO_FROM_BYTES = 200, 100_000_000
+#: What the standard library raises on malformed archives. NotImplementedError (a compression that
+#: it does not know) and RecursionError (tar headers nested in one another) are RuntimeErrors.
+_FAULTS = (
+    *(zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, struct.error, EOFError),
+    *(OSError, ValueError, LookupError, OverflowError, RuntimeError, MemoryError),
+)
+
+
+def fetch_archive(source: ArchiveSource, intake: Intake, root: Path, downloads_dir: Path) -> Facts:
+    """Take the images out of an archive.
+
+    Args:
+        root: project root, for a relative path.
+        downloads_dir: where a downloaded archive is kept.
+
+    Returns:
+        The archive's name and sha256.
+
+    Raises:
+        SourceError: if it cannot be fetched or read, is not what was promised, or is unsafe.
+        StorageError: if the disk is full.
+    """
+    what, name = intake.what, public_name(source.location)
+    about: Facts = {}
+    with ExitStack() as stack:
+        key = hashlib.sha256(source.location.encode()).hexdigest()[:16]
+        if is_address(source.location):
+            stack.enter_context(hold(downloads_dir / f"{key}.lock", f"fetch {what}"))
+        if is_store(source.location):
+            store = open_store(source.location, what, anonymous=source.anonymous)
+            about = store.facts
+            path = pull_file(store, downloads_dir / f"store-{key}", what, source.max_bytes)
+        elif is_address(source.location):
+            check_address(source.location, f"{what}: source.location")
+            path = downloads_dir / key
+            download(
+                source.location,
+                path,
+                sha256=source.sha256,
+                max_bytes=source.max_bytes,
+                is_shown=True,
+            )
+        else:
+            path = root / source.location
+        next_step = "Mend `source.location` in params.yaml."
+        with source_faults(f"{what}: the archive {name!r} cannot be read", next_step=next_step):
+            sha256 = file_sha256(path)
+        if source.sha256 not in {None, sha256}:
+            raise SourceError(
+                f"{what}: {name}: expected sha256 {source.sha256}, got {sha256}. Nothing was "
+                f"taken from it."
+            )
+        extract(path, intake, source.subfolder, source.encoding)
+    facts: Facts = {"archive": name, "sha256": sha256, **about}
+    return facts | ({"subfolder": source.subfolder} if source.subfolder else {})
+
+
+def extract(path: Path, intake: Intake, subfolder: str, encoding: str | None = None) -> None:
+    """Hand the images of an archive to an intake.
+
+    Args:
+        path: a zip, tar, tar.gz, tar.bz2 or tar.xz, told by its content.
+        subfolder: of the archive; only what is below it is taken, under names relative to it.
+        encoding: code page of a zip's names where the zip does not say; None guesses.
+
+    Raises:
+        SourceError: if it is damaged, unsafe, or holds nothing below ``subfolder``.
+    """
+    names = _Names(intake, safe_path(subfolder, f"{intake.what}: source.subfolder").parts)
+    packed = path.stat().st_size
+    with path.open("rb") as stream:
+        magic = stream.read(_TAR_MAGIC_AT.stop)
+        stream.seek(0)
+        if magic.startswith(_ZIP_MAGIC):
+            _extract_zip(stream, packed, intake, names, encoding)
+        elif (
+            magic.startswith((_GZIP_MAGIC, _BZIP2_MAGIC, _XZ_MAGIC))
+            or magic[_TAR_MAGIC_AT] == _TAR_MAGIC
+        ):
+            _extract_tar(stream, magic, packed, intake, names)
+        else:
+            raise SourceError(f"{intake.what}: {_not_an_archive(magic)}")
+    names.check_found()
+
+
+def _not_an_archive(magic: bytes) -> str:
+    expected = "Expected a zip, tar, tar.gz, tar.bz2 or tar.xz"
+    if magic.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
+        return (
+            f"what arrived is a web page, not an archive. {expected}; the address may ask for a "
+            f"login: fetch it by hand and name it as a path."
+        )
+    if magic.startswith((b"Rar!", b"7z\xbc\xaf")):
+        return f"rar and 7z archives are not opened. {expected}: unpack it and pack it again."
+    return f"the file is not an archive. {expected}."
+
+
+class _Names:
+    """The names of an archive's members: safe, each once, and relative to the subfolder."""
+
+    def __init__(self, intake: Intake, prefix: tuple[str, ...]) -> None:
+        self._intake = intake
+        self._prefix = prefix
+        self._seen: set[str] = set()
+        self._tops: set[str] = set()
+        self._is_found = not prefix
+
+    def place(self, name: str, *, is_dir: bool) -> PurePosixPath | None:
+        """Where a member goes; None for a folder and for what is outside the subfolder."""
+        path = safe_path(name, self._intake.what)
+        self._tops.update(path.parts[:1])
+        if is_dir:
+            return None
+        if str(path) in self._seen:
+            raise SourceError(
+                f"{self._intake.what}: two members are called {str(path)!r}. Expected each name "
+                f"once; repack the archive."
+            )
+        self._seen.add(str(path))
+        if len(self._seen) > self._intake.max_files:
+            raise self._intake.too_many()
+        depth = len(self._prefix)
+        if path.parts[:depth] != self._prefix or len(path.parts) == depth:
+            return None
+        self._is_found = True
+        return PurePosixPath(*path.parts[depth:])
+
+    def check_found(self) -> None:
+        """SourceError, if no file lay below the subfolder."""
+        if not self._is_found:
+            tops = ", ".join(repr(top) for top in sorted(self._tops)[:5]) or "nothing"
+            raise SourceError(
+                f"{self._intake.what}: the archive has no file below {'/'.join(self._prefix)!r}. "
+                f"It holds {tops}; mend `source.subfolder` in params.yaml."
+            )
+
+
+def _check_ratio(what: str, unpacked: int, packed: int) -> None:
+    if unpacked > _RATIO_FROM_BYTES and unpacked > _MAX_RATIO * packed:
+        raise SourceError(
+            f"{what}: the archive unpacks to more than {_MAX_RATIO} times its size, as no set of "
+            f"images does. Nothing was taken from it."
+        )
+
+
+def _refused(what: str, name: str, kind: str) -> SourceError:
+    return SourceError(
+        f"{what}: {name!r} is {kind}. Expected plain files only; nothing was taken from the "
+        f"archive."
+    )
+
+
+# -- tar ------------------------------------------------------------------------------------------
 #: tarfile's own reading unit in stream mode.
-_TAR_RECORD_BYTES = 20 * _TAR_BLOCK_BYTES
+_RECORD_BYTES = 20 * tarfile.BLOCKSIZE
 #: Long names and pax records of one member; tarfile holds them in memory.
 _MAX_HEADER_BYTES = 4 << 20
 #: What unpacking an xz file may take: its setting -9 needs 65 MB, but a file may ask for 4 GB.
 _MAX_XZ_BYTES = 128 << 20
 
 
-class _XzBytes:
+def _extract_tar(
+    stream: IO[bytes], magic: bytes, packed: int, intake: Intake, names: _Names
+) -> None:
+    read: Callable[[int], bytes] = stream.read
+    if magic.startswith(_GZIP_MAGIC):
+        read = gzip.GzipFile(fileobj=stream).read
+    elif magic.startswith(_BZIP2_MAGIC):
+        read = bz2.BZ2File(stream).read
+    elif magic.startswith(_XZ_MAGIC):
+        chunks = _unxz(stream)
+        read = lambda _: next(chunks, b"")  # noqa: E731
+    source = _TarBytes(read, intake.what, packed)
+    fault = f"{intake.what}: the tar is damaged or incomplete"
+    with source_faults(fault, _FAULTS):
+        tar = tarfile.TarFile.open(fileobj=source, mode="r|", tarinfo=_Header)  # type: ignore[call-overload]
+    what, total = f"{intake.what}: unpacking (MiB)", packed // CHUNK_BYTES
+    members = _members(tar, source, fault)
+    for member in track(members, what, total, lambda: stream.tell() // CHUNK_BYTES):
+        _take_tar_member(tar, member, intake, names)
+    # To the end, where gzip, bzip2 and xz say whether all is there.
+    with source_faults(fault, _FAULTS):
+        while source.read(CHUNK_BYTES):
+            pass
+
+
+class _Header(tarfile.TarInfo):
+    """A member's header; tarfile itself takes a broken or missing one for the end of the tar."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> Self:
+        try:
+            return super().frombuf(buf, encoding, errors)
+        except tarfile.HeaderError as err:
+            if buf == bytes(tarfile.BLOCKSIZE):
+                raise
+            raise tarfile.ReadError(str(err)) from err
+
+
+def _unxz(stream: IO[bytes]) -> Iterator[bytes]:
     """The unpacked bytes of an xz file, in bounded memory; `lzma.LZMAFile` knows no bound."""
-
-    def __init__(self, stream: IO[bytes]) -> None:
-        self._stream = stream
-        self._unpacker = self._fresh()
-        self._packed = b""
-
-    def _fresh(self) -> lzma.LZMADecompressor:
-        return lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_XZ_BYTES)
-
-    def read(self, size: int, /) -> bytes:
-        """At most so many bytes; none at the end."""
-        while True:
-            if self._unpacker.eof:
-                # Several xz streams in a row are one file, with zeros between them.
-                self._packed = self._unpacker.unused_data.lstrip(b"\0") or self._more().lstrip(
-                    b"\0"
-                )
-                if not self._packed:
-                    return b""
-                self._unpacker = self._fresh()
-            if self._unpacker.needs_input and not self._packed:
-                self._packed = self._more()
-                if not self._packed:
-                    raise EOFError("it ends in the middle")
-            data = self._unpacker.decompress(self._packed, size)
-            self._packed = b""
-            if data:
-                return data
-
-    def _more(self) -> bytes:
-        return self._stream.read(_TAR_RECORD_BYTES)
+    packed = stream.read(_RECORD_BYTES)
+    # Several xz streams in a row are one file, with zeros between them.
+    while packed:
+        unpacker = lzma.LZMADecompressor(lzma.FORMAT_XZ, memlimit=_MAX_XZ_BYTES)
+        while not unpacker.eof:
+            if data := unpacker.decompress(packed, _RECORD_BYTES):
+                yield data
+            packed = stream.read(_RECORD_BYTES) if unpacker.needs_input else b""
+            if unpacker.needs_input and not packed:
+                raise EOFError("it ends in the middle")
+        packed = (unpacker.unused_data.lstrip(b"\0") or stream.read(_RECORD_BYTES)).lstrip(b"\0")
 
 
 class _TarBytes:
-    """The unpacked bytes of a tar, counted, with the last of them kept.
+    """The unpacked bytes of a tar, counted.
 
-    tarfile reads long names and pax records into memory, however long they say they are, and takes
-    a broken header for the end of the archive; `header_room` and `holds_zeros_at` answer that.
+    tarfile reads long names and pax records into memory, however long they say they are.
     """
 
-    def __init__(self, stream: Readable, what: str, packed: int, bounds: Bounds) -> None:
-        self._stream = stream
+    def __init__(self, read: Callable[[int], bytes], what: str, packed: int) -> None:
+        self._read = read
         self._what = what
         self._packed = packed
-        self._bounds = bounds
         self._n_read = 0
-        self._tail = b""
         #: Bytes that may be read before it is set again; None while a member's data are read.
         self.header_room: int | None = _MAX_HEADER_BYTES
 
     def read(self, size: int) -> bytes:
-        """At most so many bytes; fewer only at the end."""
-        data = self._stream.read(size)
+        """About so many bytes; none at the end."""
+        data = self._read(size)
         self._n_read += len(data)
-        check_ratio(self._what, self._n_read, self._packed, self._bounds)
+        _check_ratio(self._what, self._n_read, self._packed)
         if self.header_room is not None:
             self.header_room -= len(data)
             if self.header_room < 0:
                 raise SourceError(f"{self._what}: the tar has a header that is too long.")
-        self._tail = (self._tail + data)[-4 * _TAR_RECORD_BYTES :]
         return data
-
-    def drain(self) -> None:
-        """Read to the end, where gzip, bzip2 and xz say whether all is there."""
-        self.header_room = None
-        while self.read(CHUNK_BYTES):
-            pass
-
-    def holds_zeros_at(self, offset: int) -> bool:
-        """Whether the block at an offset that was just read is the zero block that ends a tar."""
-        start = offset - (self._n_read - len(self._tail))
-        block = self._tail[start : start + _TAR_BLOCK_BYTES] if start >= 0 else b""
-        return block == bytes(_TAR_BLOCK_BYTES)
-
-
-def extract_tar(
-    stream: IO[bytes], magic: bytes, packed: int, intake: Intake, names: Names, bounds: Bounds
-) -> None:
-    """Take the images out of a tar.
-
-    Args:
-        stream: the archive's bytes, at their start.
-        magic: its first bytes.
-        packed: how many bytes there are.
-        intake: takes the files.
-        names: checks the members' names.
-        bounds: of the ratio.
-
-    Raises:
-        SourceError: if it is damaged, or a member is unsafe.
-    """
-    fault = f"{intake.what}: the tar is damaged or incomplete"
-    with ExitStack() as stack:
-        unpacked: Readable = stream
-        if magic.startswith(b"\x1f\x8b"):
-            unpacked = stack.enter_context(gzip.GzipFile(fileobj=stream))
-        elif magic.startswith(b"BZh"):
-            unpacked = stack.enter_context(bz2.BZ2File(stream))
-        elif magic.startswith(b"\xfd7zXZ\x00"):
-            unpacked = _XzBytes(stream)
-        source = _TarBytes(unpacked, intake.what, packed, bounds)
-        try:
-            tar = stack.enter_context(tarfile.open(fileobj=source, mode="r|"))  # type: ignore[call-overload]
-        except FAULTS as err:
-            raise SourceError(f"{fault} ({reason(err)}).") from err
-        advance_to = stack.enter_context(byte_bar(f"{intake.what}: unpacking", packed))
-        for member in _members(tar, source, fault):
-            _take_tar_member(tar, member, intake, names)
-            advance_to(stream.tell())
-        if not source.holds_zeros_at(tar.offset):
-            raise SourceError(f"{fault} (it ends in the middle).")
-        try:
-            source.drain()
-        except FAULTS as err:
-            raise SourceError(f"{fault} ({reason(err)}).") from err
 
 
 def _members(tar: tarfile.TarFile, source: _TarBytes, fault: str) -> Iterator[tarfile.TarInfo]:
     while True:
         source.header_room = _MAX_HEADER_BYTES
-        try:
+        with source_faults(fault, _FAULTS):
             member = tar.next()
-        except FAULTS as err:
-            raise SourceError(f"{fault} ({reason(err)}).") from err
+        source.header_room = None
         if member is None:
             return
-        source.header_room = None
         # tarfile remembers each member that it saw; two million of them would fill the memory.
         tar.members = []  # type: ignore[attr-defined]
         yield member
 
 
 def _take_tar_member(
-    tar: tarfile.TarFile, member: tarfile.TarInfo, intake: Intake, names: Names
+    tar: tarfile.TarFile, member: tarfile.TarInfo, intake: Intake, names: _Names
 ) -> None:
     if member.issym() or member.islnk():
-        raise refused(intake.what, member.name, "a link")
+        raise _refused(intake.what, member.name, "a link")
     if not (member.isdir() or member.isreg()) or member.issparse():
-        raise refused(intake.what, member.name, "a device, pipe or sparse file")
+        raise _refused(intake.what, member.name, "a device, pipe or sparse file")
     path = names.place(member.name, is_dir=member.isdir())
-    if member.isdir():
-        return
     data = tar.extractfile(member)
-    fault = f"{intake.what}: {member.name!r} in the tar is damaged"
-    chunks = read_chunks(data, fault, FAULTS) if data is not None else iter(())
+    if data is None:
+        return
+    chunks = read_chunks(
+        data.read, f"{intake.what}: {member.name!r} in the tar is damaged", _FAULTS
+    )
     if path is not None and intake.wants(path):
         intake.check_room(member.size)
         intake.add(path, chunks)
@@ -237,9 +339,7 @@ def _take_tar_member(
             pass
 
 
-# -- zips -----------------------------------------------------------------------------------------
-_LOG = logging.getLogger(__name__)
-
+# -- zip ------------------------------------------------------------------------------------------
 #: What Windows writes beyond 2 GB: like deflate, and not known to zipfile.
 _DEFLATE64 = 9
 #: zipfile unpacks other kinds by the chunk it has read, however much comes out: 1 MB of bzip2 may
@@ -247,65 +347,44 @@ _DEFLATE64 = 9
 _COMPRESSIONS = frozenset({zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED, _DEFLATE64})
 #: Packed bytes of Deflate64 unpacked at a time: a byte of it becomes 30 kB at most.
 _PIECE_BYTES = 64
-_LOCAL_HEADER = struct.Struct("<4s22xHH")
 
 
-def extract_zip(
-    stream: IO[bytes],
-    packed: int,
-    intake: Intake,
-    names: Names,
-    bounds: Bounds,
-    encoding: str | None = None,
+def _extract_zip(
+    stream: IO[bytes], packed: int, intake: Intake, names: _Names, encoding: str | None
 ) -> None:
-    """Take the images out of a zip.
-
-    Args:
-        stream: the archive's bytes, at their start and seekable.
-        packed: how many bytes there are.
-        intake: takes the files.
-        names: checks the members' names.
-        bounds: of the ratio.
-        encoding: code page of names that say nothing; None guesses, and says so.
-
-    Raises:
-        SourceError: if it is damaged, or a member is unsafe.
-    """
     what = intake.what
-    try:
+    with source_faults(f"{what}: the zip is damaged or incomplete", _FAULTS):
         archive = zipfile.ZipFile(stream)
-    except FAULTS as err:
-        raise SourceError(f"{what}: the zip is damaged or incomplete ({reason(err)}).") from err
-    with archive:
-        wanted = []
-        unpacked = 0
-        members = archive.infolist()
-        spelt, guessed = read_names(members, encoding, what)
-        # Everything is looked at before anything is taken.
-        for member, name in zip(members, spelt, strict=True):
-            # Not by is_dir, which raises for a member without a name.
-            path = names.place(name, is_dir=name.endswith("/"))
-            _check_zip_member(member, name, what)
-            if path is not None and intake.wants(path):
-                wanted.append((path, member))
-                unpacked += member.file_size
-        if guessed:
-            _LOG.info(
-                "%s: names read as %s; set source.encoding to another code page if they are wrong",
-                *(what, guessed),
-            )
-        intake.check_room(unpacked)
-        check_ratio(what, unpacked, packed, bounds)
-        for path, member in track(wanted, f"{what}: unpacking", len(wanted)):
-            intake.add(path, _zip_chunks(archive, stream, path.as_posix(), member, what))
+    wanted = []
+    unpacked = 0
+    members = archive.infolist()
+    spelt, guessed = _read_names(members, encoding, what)
+    # Everything is looked at before anything is taken.
+    for member, name in zip(members, spelt, strict=True):
+        # Not by is_dir, which raises for a member without a name.
+        path = names.place(name, is_dir=name.endswith("/"))
+        _check_zip_member(member, name, what)
+        if path is not None and intake.wants(path):
+            wanted.append((path, member))
+            unpacked += member.file_size
+    if guessed:
+        _LOG.info(
+            "%s: names read as %s; set source.encoding to another code page if they are wrong",
+            *(what, guessed),
+        )
+    intake.check_room(unpacked)
+    _check_ratio(what, unpacked, packed)
+    for path, member in track(wanted, f"{what}: unpacking", len(wanted)):
+        fault = f"{what}: {path.as_posix()!r} in the zip is damaged"
+        intake.add(path, _zip_chunks(archive, member, fault))
 
 
 def _check_zip_member(member: zipfile.ZipInfo, name: str, what: str) -> None:
     kind = stat.S_IFMT(member.external_attr >> 16)
     if kind == stat.S_IFLNK:
-        raise refused(what, name, "a link")
+        raise _refused(what, name, "a link")
     if kind not in {0, stat.S_IFREG, stat.S_IFDIR}:
-        raise refused(what, name, "a device or pipe")
+        raise _refused(what, name, "a device or pipe")
     if member.compress_type not in _COMPRESSIONS:
         used = {12: "bzip2", 14: "LZMA", 93: "Zstandard", 95: "xz"}.get(
             member.compress_type, f"type {member.compress_type}"
@@ -317,64 +396,42 @@ def _check_zip_member(member: zipfile.ZipInfo, name: str, what: str) -> None:
         )
     # Bit 0 of the general purpose flag: APPNOTE 4.4.4.
     if member.flag_bits & 0x1:
-        raise refused(what, name, "encrypted")
+        raise _refused(what, name, "encrypted")
 
 
-def _zip_chunks(
-    archive: zipfile.ZipFile, whole: IO[bytes], name: str, member: zipfile.ZipInfo, what: str
-) -> Iterator[bytes]:
-    fault = f"{what}: {name!r} in the zip is damaged"
-    try:
+def _zip_chunks(archive: zipfile.ZipFile, member: zipfile.ZipInfo, fault: str) -> Iterator[bytes]:
+    with source_faults(fault, _FAULTS):
         if member.compress_type == _DEFLATE64:
-            yield from read_chunks(_Deflate64(whole, member), fault, FAULTS)
+            yield from _inflate64(archive, member)
             return
-        stream = archive.open(member)
-    except FAULTS as err:
-        raise SourceError(f"{fault} ({reason(err)}).") from err
-    with stream:
-        yield from read_chunks(stream, fault, FAULTS)
+        with archive.open(member) as stream:
+            while chunk := stream.read(CHUNK_BYTES):
+                yield chunk
 
 
-class _Deflate64(Readable):
+def _inflate64(archive: zipfile.ZipFile, member: zipfile.ZipInfo) -> Iterator[bytes]:
     """The unpacked bytes of one member, in bounded memory, checked as zipfile checks its own."""
+    from inflate64 import Inflater
 
-    def __init__(self, whole: IO[bytes], member: zipfile.ZipInfo) -> None:
-        from inflate64 import Inflater
-
-        whole.seek(member.header_offset)
-        magic, n_name, n_extra = _LOCAL_HEADER.unpack(whole.read(_LOCAL_HEADER.size))
-        if magic != b"PK\x03\x04":
-            raise zipfile.BadZipFile("no header where the list has one")
-        whole.seek(n_name + n_extra, 1)
-        self._whole = whole
-        self._member = member
-        self._unpacker = Inflater()
-        self._n_packed = member.compress_size
-        self._n_unpacked = 0
-        self._crc = 0
-
-    def read(self, size: int, /) -> bytes:
-        """About so many bytes, at most 2 MB more; none at the end."""
-        pieces, n_bytes = [], 0
-        while n_bytes < size and self._n_packed and not self._unpacker.eof:
-            packed = self._whole.read(min(_PIECE_BYTES, self._n_packed))
-            if not packed:
-                raise EOFError("it ends in the middle")
-            self._n_packed -= len(packed)
-            pieces.append(self._unpacker.inflate(packed))
-            n_bytes += len(pieces[-1])
-        data = b"".join(pieces)
-        self._n_unpacked += n_bytes
-        self._crc = zlib.crc32(data, self._crc)
-        if self._n_unpacked > self._member.file_size:
-            raise zipfile.BadZipFile("it is larger than it says")
-        is_whole = (self._n_unpacked, self._crc) == (self._member.file_size, self._member.CRC)
-        if not data and not is_whole:
-            raise zipfile.BadZipFile("its length or checksum is wrong")
-        return data
+    # Of a member that says it is stored, and has no checksum, zipfile gives the packed bytes.
+    stored = copy.copy(member)
+    stored.compress_type, stored.file_size = zipfile.ZIP_STORED, member.compress_size
+    del stored.CRC
+    unpacker, n_bytes, crc = Inflater(), 0, 0
+    with archive.open(stored) as stream:
+        while packed := stream.read(CHUNK_BYTES):
+            for at in range(0, len(packed), _PIECE_BYTES):
+                data = unpacker.inflate(packed[at : at + _PIECE_BYTES])
+                n_bytes += len(data)
+                crc = zlib.crc32(data, crc)
+                if n_bytes > member.file_size:
+                    raise zipfile.BadZipFile("it is larger than it says")
+                yield data
+    if (n_bytes, crc) != (member.file_size, member.CRC):
+        raise zipfile.BadZipFile("its length or checksum is wrong")
 
 
-# -- zip names ------------------------------------------------------------------------------------
+# -- names of a zip ------------------------------------------------------------------------------
 _IS_UTF8 = 0x800
 _UNICODE_PATH = 0x7075
 #: In the order of preference where two of them look alike.
@@ -414,22 +471,10 @@ _FREQUENT = {
 }
 
 
-def read_names(
+def _read_names(
     members: Sequence[zipfile.ZipInfo], encoding: str | None, what: str
 ) -> tuple[list[str], str | None]:
-    """The name of each member, and the code page that was guessed for some of them.
-
-    Args:
-        members: as zipfile lists them.
-        encoding: code page of names that say nothing; None guesses.
-        what: the task, for messages.
-
-    Returns:
-        Names in the order of the members; None where nothing had to be guessed.
-
-    Raises:
-        SourceError: if ``encoding`` is no code page, or a name cannot be read by it.
-    """
+    """The name of each member, and the code page that was guessed for some of them, if any."""
     names = [_stated(member) for member in members]
     raw = [
         _bytes(member) if name is None else b"" for member, name in zip(members, names, strict=True)
@@ -477,11 +522,7 @@ def _is_utf8(raw: Sequence[bytes]) -> bool:
 
 
 def guess(raw: Sequence[bytes]) -> str:
-    """The code page in which names look most like names.
-
-    Args:
-        raw: names of one archive, not all of them ASCII.
-    """
+    """The code page in which the names of one archive, not all ASCII, look most like names."""
     # Of each folder and file once, without numbers: a thousand like names are one witness.
     parts = {re.sub(rb"[0-9]+", b"", part) for name in raw for part in name.split(b"/")}
     parts = {part for part in parts if not part.isascii()} or set(raw)
@@ -545,123 +586,3 @@ def _worth_east(letter: str, page: str) -> float:
         case _:
             is_kana = "\u3041" <= letter <= "\u30fe"
             return 1.5 if is_kana else 0.5 if 0x88 <= lead <= 0x97 else -0.5
-
-
-# -- archive --------------------------------------------------------------------------------------
-_ZIP_MAGIC = (b"PK\x03\x04", b"PK\x05\x06")
-#: gzip, bzip2, xz.
-_COMPRESSED_MAGIC = (b"\x1f\x8b", b"BZh", b"\xfd7zXZ\x00")
-#: A tar header's magic and where it stands.
-_TAR_MAGIC, _TAR_MAGIC_AT = b"ustar", slice(257, 262)
-_HEADER_BYTES = 512
-
-
-def fetch_archive(source: ArchiveSource, intake: Intake, root: Path, downloads_dir: Path) -> Facts:
-    """Take the images out of an archive.
-
-    Args:
-        intake: takes the files.
-        root: project root, for a relative path.
-        downloads_dir: where a downloaded archive is kept.
-
-    Returns:
-        The archive's name and sha256.
-
-    Raises:
-        SourceError: if it cannot be fetched or read, is not what was promised, or is unsafe.
-        StorageError: if the disk is full.
-    """
-    about: Facts = {}
-    with ExitStack() as stack:
-        key = hashlib.sha256(source.location.encode()).hexdigest()[:16]
-        if is_address(source.location):
-            stack.enter_context(hold(downloads_dir / f"{key}.lock", f"fetch {intake.what}"))
-        if is_store(source.location):
-            store = open_store(source.location, intake.what, anonymous=source.anonymous)
-            about = store.facts
-            folder = downloads_dir / f"store-{key}"
-            path = pull_file(store, folder, intake.what, source.max_bytes)
-        elif is_address(source.location):
-            check_address(source.location, f"{intake.what}: source.location")
-            path = downloads_dir / key
-            download(
-                source.location,
-                path,
-                sha256=source.sha256,
-                max_bytes=source.max_bytes,
-                is_shown=True,
-            )
-        else:
-            path = root / source.location
-        facts: Facts = {
-            "archive": public_name(source.location),
-            "sha256": _checked_sha256(path, source, intake.what),
-            **about,
-        }
-        if source.subfolder:
-            facts["subfolder"] = source.subfolder
-        extract(path, intake, source.subfolder, encoding=source.encoding)
-    return facts
-
-
-def _checked_sha256(path: Path, source: ArchiveSource, what: str) -> str:
-    name = public_name(source.location)
-    try:
-        got = file_sha256(path)
-    except OSError as err:
-        raise SourceError(
-            f"{what}: the archive {name!r} cannot be read ({reason(err)}). Mend "
-            f"`source.location` in params.yaml."
-        ) from err
-    if source.sha256 not in {None, got}:
-        raise SourceError(
-            f"{what}: {name}: expected sha256 {source.sha256}, got {got}. Nothing was "
-            f"taken from it."
-        )
-    return got
-
-
-def extract(
-    path: Path,
-    intake: Intake,
-    subfolder: str,
-    bounds: Bounds | None = None,
-    encoding: str | None = None,
-) -> None:
-    """Hand the images of an archive to an intake.
-
-    Args:
-        path: a zip, tar, tar.gz, tar.bz2 or tar.xz, told by its content.
-        intake: takes the files.
-        subfolder: of the archive; only what is below it is taken, under names relative to it.
-        bounds: tighter ones, for tests.
-        encoding: code page of a zip's names where the zip does not say; None guesses.
-
-    Raises:
-        SourceError: if it is damaged, unsafe, or holds nothing below ``subfolder``.
-    """
-    bounds = bounds or Bounds()
-    prefix = safe_path(subfolder, f"{intake.what}: source.subfolder").parts
-    names = Names(intake.what, prefix, bounds)
-    with path.open("rb") as stream:
-        magic = stream.read(_HEADER_BYTES)
-        stream.seek(0)
-        if magic.startswith(_ZIP_MAGIC):
-            extract_zip(stream, path.stat().st_size, intake, names, bounds, encoding)
-        elif magic.startswith(_COMPRESSED_MAGIC) or magic[_TAR_MAGIC_AT] == _TAR_MAGIC:
-            extract_tar(stream, magic, path.stat().st_size, intake, names, bounds)
-        else:
-            raise SourceError(f"{intake.what}: {_not_an_archive(magic)}")
-    names.check_found()
-
-
-def _not_an_archive(magic: bytes) -> str:
-    expected = "Expected a zip, tar, tar.gz, tar.bz2 or tar.xz"
-    if magic.lstrip().lower().startswith((b"<!doctype", b"<html", b"<?xml")):
-        return (
-            f"what arrived is a web page, not an archive. {expected}; the address may ask for a "
-            f"login: fetch it by hand and name it as a path."
-        )
-    if magic.startswith((b"Rar!", b"7z\xbc\xaf")):
-        return f"rar and 7z archives are not opened. {expected}: unpack it and pack it again."
-    return f"the file is not an archive. {expected}."

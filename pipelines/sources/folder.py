@@ -8,7 +8,6 @@ passed over and counted.
 from __future__ import annotations
 
 import os
-import stat
 from collections.abc import Iterator
 from pathlib import Path, PurePosixPath
 
@@ -16,7 +15,7 @@ from pipelines.card import FolderSource
 from pipelines.data.tree import passed_over
 from pipelines.errors import SourceError
 from pipelines.progress import track
-from pipelines.sources.download import is_address, read_chunks, reason
+from pipelines.sources.download import is_address, read_chunks, reason, source_faults
 from pipelines.sources.intake import Facts, Intake
 
 #: A folder has no `max_bytes` in params.yaml; this stops a copy of somebody's whole disk.
@@ -29,7 +28,6 @@ def fetch_folder(source: FolderSource, intake: Intake, root: Path) -> Facts:
     """Copy the images of a folder.
 
     Args:
-        intake: takes the files.
         root: project root, for a relative path.
 
     Returns:
@@ -51,71 +49,49 @@ def fetch_folder(source: FolderSource, intake: Intake, root: Path) -> Facts:
         )
     wanted = [(path, file) for path, file in _walk(top, intake) if intake.wants(path)]
     for path, file in track(wanted, f"{intake.what}: copying", len(wanted)):
-        intake.add(path, _read(file))
+        fault = f"{str(file)!r}: the file cannot be read. {_NEXT_STEP}"
+        with source_faults(fault):
+            stream = file.open("rb")
+        with stream:
+            intake.add(path, read_chunks(stream.read, fault))
     return {"folder": top.name or "folder"}
 
 
 def _walk(top: Path, intake: Intake) -> Iterator[tuple[PurePosixPath, Path]]:
-    """Files below a folder, in sorted order, each with the place of its bytes.
-
-    Links, pipes and what lies in folders that are never looked into are counted.
-    """
-    # A folder's name in the source, its place, and the places of the folders that lead to it.
-    waiting = [(PurePosixPath(), top, frozenset({top}))]
+    """Files below a folder, in sorted order, each with its place; what else there is is counted."""
     n_seen = 0
-    while waiting:
-        here, place, way = waiting.pop()
+    # By folder, the real paths of those around it and of itself.
+    ways: dict[str, tuple[str, ...]] = {str(top): (str(top),)}
+    for place, folders, names in os.walk(top, onerror=_stop, followlinks=True):
+        here = PurePosixPath(place).relative_to(top)
         intake.check_depth(here)
-        folders = []
-        for entry in _entries(place):
-            n_seen += 1
-            if n_seen > intake.max_files:
-                raise intake.too_many()
-            path, real = here / entry.name, Path(entry.path)
-            if entry.is_symlink():
-                try:
-                    real = real.resolve(strict=True)
-                except (FileNotFoundError, NotADirectoryError, RuntimeError):
-                    # RuntimeError: links in a circle, which lead nowhere too.
-                    intake.skipped["dangling link"] += 1
-                    continue
-                except OSError as err:
-                    raise SourceError(
-                        f"{entry.path!r}: the link cannot be followed ({reason(err)}). "
-                        f"{_NEXT_STEP}."
-                    ) from err
-            if real.is_dir():
-                if kind := passed_over(path):
-                    intake.skipped[kind] += sum(len(files) for _, _, files in os.walk(real))
-                elif real in way:
-                    intake.skipped["link loop"] += 1
-                else:
-                    folders.append((path, real, way | {real}))
-            elif real.is_file():
-                yield path, real
+        n_seen += len(folders) + len(names)
+        if n_seen > intake.max_files:
+            raise intake.too_many()
+        way, inner = ways.pop(place), sorted(folders)
+        folders.clear()
+        for name in inner:
+            real = os.path.realpath(f"{way[-1]}/{name}")
+            if kind := passed_over(here / name):
+                intake.skipped[kind] += sum(len(files) for _, _, files in os.walk(real))
+            elif real in way:
+                intake.skipped["link loop"] += 1
             else:
-                intake.skipped["special"] += 1
-        waiting.extend(reversed(folders))
+                folders.append(name)
+                ways[os.path.join(place, name)] = (*way, real)  # noqa: PTH118 - as os.walk does
+        for name in sorted(names):
+            file = Path(way[-1], name)
+            with source_faults(
+                f"{str(file)!r}: the link cannot be followed", next_step=f"{_NEXT_STEP}."
+            ):
+                is_file, is_there = file.is_file(), file.exists()
+            if is_file:
+                yield here / name, file
+            else:
+                intake.skipped["special" if is_there else "dangling link"] += 1
 
 
-def _entries(place: Path) -> list[os.DirEntry[str]]:
-    try:
-        with os.scandir(place) as found:
-            return sorted(found, key=lambda entry: entry.name)
-    except OSError as err:
-        raise SourceError(
-            f"{str(place)!r}: the folder cannot be read ({reason(err)}). {_NEXT_STEP}."
-        ) from err
-
-
-def _read(path: Path) -> Iterator[bytes]:
-    fault = f"{str(path)!r}: the file cannot be read. {_NEXT_STEP}"
-    try:
-        # It may have become a link or a pipe since it was listed: neither is opened.
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError as err:
-        raise SourceError(f"{fault} ({reason(err)}).") from err
-    with open(handle, "rb", buffering=0) as stream:  # noqa: PTH123 - a descriptor, not a path
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise SourceError(f"{fault} (not a regular file).")
-        yield from read_chunks(stream, fault, (OSError,))
+def _stop(err: OSError) -> None:
+    raise SourceError(
+        f"{err.filename!r}: the folder cannot be read ({reason(err)}). {_NEXT_STEP}."
+    ) from err

@@ -19,9 +19,9 @@ import signal
 import subprocess
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import IO, NamedTuple
 
 from pipelines.atomic import storage_errors
 from pipelines.card import GitSource
@@ -34,8 +34,7 @@ from pipelines.sources.intake import Facts, Intake, safe_path
 _LFS_POINTER = b"version https://git-lfs.github.com/spec/"
 
 
-@dataclass(frozen=True, slots=True)
-class _Blob:
+class _Blob(NamedTuple):
     path: PurePosixPath
     object_id: str
 
@@ -44,8 +43,6 @@ def fetch_git(source: GitSource, intake: Intake, root: Path, downloads_dir: Path
     """Take the images out of a repository.
 
     Args:
-        source: names the repository, the revision and the folder.
-        intake: takes the files.
         root: project root, for a relative path.
         downloads_dir: where the repository lies in the meantime.
 
@@ -68,8 +65,11 @@ def fetch_git(source: GitSource, intake: Intake, root: Path, downloads_dir: Path
     with hold(downloads_dir / f"{key}.lock", f"fetch {what}"), storage_errors(clone_dir):
         shutil.rmtree(clone_dir, ignore_errors=True)
         try:
-            git = Git(what, clone_dir, source.max_bytes)
-            git.clone(_location(source.repository, root))
+            git = _Git(what, clone_dir, source.max_bytes)
+            # What is no folder here, such as an address or host:path, is git's own to judge.
+            local = root / source.repository
+            is_local = not is_address(source.repository) and local.exists()
+            git.clone(str(local) if is_local else source.repository)
             commit = _resolve(git, source.revision)
             blobs = [blob for blob in _list(git, commit, prefix, intake) if intake.wants(blob.path)]
             _bring(git, commit, blobs)
@@ -86,13 +86,17 @@ def fetch_git(source: GitSource, intake: Intake, root: Path, downloads_dir: Path
     return facts
 
 
-def _location(repository: str, root: Path) -> str:
-    # What is neither an address nor a folder here, such as host:path, is git's own to judge.
-    local = root / repository
-    return str(local) if not is_address(repository) and local.exists() else repository
+def check_reach(what: str, repository: str) -> None:
+    """Nothing, if a repository answers; no more than its newest commit's name is asked for.
+
+    Raises:
+        SourceError: if git cannot reach it or may not read it, with its own first line.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        _Git(what, Path(folder), max_bytes=1 << 20).reach(repository)
 
 
-def _resolve(git: Git, revision: str) -> str:
+def _resolve(git: _Git, revision: str) -> str:
     candidates = [f"refs/tags/{revision}", f"refs/remotes/origin/{revision}"]
     if re.fullmatch(r"[0-9a-f]{7,64}|HEAD", revision):
         candidates.append(revision)
@@ -106,7 +110,7 @@ def _resolve(git: Git, revision: str) -> str:
     )
 
 
-def _list(git: Git, commit: str, prefix: PurePosixPath, intake: Intake) -> Iterator[_Blob]:
+def _list(git: _Git, commit: str, prefix: PurePosixPath, intake: Intake) -> Iterator[_Blob]:
     """Files of a commit below a folder; counts links and submodules."""
     tree = f"{commit}:{prefix}" if prefix.parts else commit
     listed = git.ask("ls-tree", "-r", "-z", "--full-tree", tree)
@@ -124,16 +128,15 @@ def _list(git: Git, commit: str, prefix: PurePosixPath, intake: Intake) -> Itera
         yield _Blob(safe_path(os.fsdecode(name), git.what), object_id)
 
 
-def _bring(git: Git, commit: str, blobs: list[_Blob]) -> None:
+def _bring(git: _Git, commit: str, blobs: list[_Blob]) -> None:
     """Fetch those blobs that the clone left behind."""
     listed = git.ask("rev-list", "--objects", "--no-walk", "--missing=print", commit) or b""
     missing = {line[1:].decode() for line in listed.splitlines() if line.startswith(b"?")}
-    wanted = sorted({blob.object_id for blob in blobs} & missing)
-    if wanted:
+    if wanted := sorted({blob.object_id for blob in blobs} & missing):
         git.fetch(wanted)
 
 
-def _take(git: Git, blobs: list[_Blob], intake: Intake) -> None:
+def _take(git: _Git, blobs: list[_Blob], intake: Intake) -> None:
     with git.start("cat-file", "--batch") as process:
         asked, told = process.stdin, process.stdout
         if asked is None or told is None:
@@ -152,7 +155,7 @@ def _take(git: Git, blobs: list[_Blob], intake: Intake) -> None:
             told.read(1)  # the newline after each object
 
 
-def _blob_chunks(git: Git, blob: _Blob, told: IO[bytes], n_bytes: int) -> Iterator[bytes]:
+def _blob_chunks(git: _Git, blob: _Blob, told: IO[bytes], n_bytes: int) -> Iterator[bytes]:
     left = n_bytes
     while left:
         chunk = told.read(min(left, CHUNK_BYTES))
@@ -176,18 +179,12 @@ _STALL_S = 60
 _WATCH_S = 0.5
 #: Variables that would turn git to another repository, as inside a git hook.
 _FOREIGN = (
-    "GIT_DIR",
-    "GIT_WORK_TREE",
-    "GIT_INDEX_FILE",
-    "GIT_OBJECT_DIRECTORY",
-    "GIT_ALTERNATE_OBJECT_DIRECTORIES",
-    "GIT_COMMON_DIR",
-    "GIT_NAMESPACE",
-    "GIT_CEILING_DIRECTORIES",
+    *("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_OBJECT_DIRECTORY", "GIT_COMMON_DIR"),
+    *("GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_NAMESPACE", "GIT_CEILING_DIRECTORIES"),
 )
 
 
-class Git:
+class _Git:
     """git, confined to one new repository: no prompts, no hooks, no programs of the repository."""
 
     def __init__(self, what: str, folder: Path, max_bytes: int) -> None:
@@ -196,23 +193,18 @@ class Git:
         self._max_bytes = max_bytes
         settings = {
             "core.hooksPath": os.devnull,
-            "core.symlinks": "false",
             "core.fsmonitor": "false",
-            "protocol.ext.allow": "never",
-            "submodule.recurse": "false",
             "gc.auto": "0",
-            "advice.detachedHead": "false",
             "http.lowSpeedLimit": "1",
             "http.lowSpeedTime": str(_STALL_S),
         }
         options = [part for name, value in settings.items() for part in ("-c", f"{name}={value}")]
-        self._command = ["git", "--literal-pathspecs", *options]
+        self._command = ["git", *options]
         self._environment = {
             **{name: value for name, value in os.environ.items() if name not in _FOREIGN},
             "GIT_ALLOW_PROTOCOL": _PROTOCOLS,
             "GIT_TERMINAL_PROMPT": "0",
             "GIT_ASKPASS": "",
-            "GIT_LFS_SKIP_SMUDGE": "1",
             "GIT_SSH_COMMAND": os.environ.get("GIT_SSH_COMMAND", "ssh -oBatchMode=yes"),
             "LC_ALL": "C",
         }
@@ -223,25 +215,24 @@ class Git:
 
     def clone(self, location: str) -> None:
         """Fetch the commits and folders of a repository, without its files where it can do so."""
-        arguments = ["clone", "--quiet", "--no-checkout", "--filter=blob:none", "--template="]
-        self._transfer([*self._command, *arguments, "--", location, str(self._folder)], "")
+        options = ["--quiet", "--no-checkout", "--filter=blob:none", "--template="]
+        self._transfer([*self._command, "clone", *options, "--", location, str(self._folder)], "")
 
     def fetch(self, object_ids: list[str]) -> None:
         """Fetch objects, all in one go."""
         # The very call that git makes for a missing blob, which it would make for each one alone.
-        arguments = ["fetch", "--quiet", "--no-tags", "--no-write-fetch-head", "--filter=blob:none"]
-        command = [*self.inside("-c", "fetch.negotiationAlgorithm=noop"), *arguments]
-        given = "".join(f"{object_id}\n" for object_id in object_ids)
-        self._transfer([*command, "--recurse-submodules=no", "--stdin", "origin"], given)
+        command = self._inside("-c", "fetch.negotiationAlgorithm=noop", "fetch", "--quiet")
+        command += ["--no-tags", "--no-write-fetch-head", "--filter=blob:none"]
+        command += ["--recurse-submodules=no", "--stdin", "origin"]
+        self._transfer(command, "".join(f"{object_id}\n" for object_id in object_ids))
 
-    def inside(self, *arguments: str) -> list[str]:
-        """A command line that runs in the repository."""
+    def _inside(self, *arguments: str) -> list[str]:
         return [*self._command, "-C", str(self._folder), *arguments]
 
     def start(self, *arguments: str) -> subprocess.Popen[bytes]:
         """A running command with pipes."""
         return subprocess.Popen(
-            self.inside(*arguments),
+            self._inside(*arguments),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
@@ -251,7 +242,7 @@ class Git:
     def ask(self, *arguments: str) -> bytes | None:
         """What a command says, or None if it fails."""
         done = subprocess.run(
-            self.inside(*arguments), capture_output=True, check=False, env=self._environment
+            self._inside(*arguments), capture_output=True, check=False, env=self._environment
         )
         return done.stdout if done.returncode == 0 else None
 
@@ -275,9 +266,12 @@ class Git:
                     f"folder or an archive."
                 ) from err
             try:
-                while not _has_ended(process):
+                has_ended = False
+                while not has_ended:
+                    with suppress(subprocess.TimeoutExpired):
+                        process.wait(_WATCH_S)
+                        has_ended = True
                     self._check_bound()
-                self._check_bound()
             finally:
                 # git's transport helpers are processes of the same session.
                 if process.poll() is None:
@@ -287,11 +281,12 @@ class Git:
                 raise self._failure(said)
 
     def _check_bound(self) -> None:
-        n_bytes = sum(
-            _size(Path(folder) / name)
-            for folder, _, names in os.walk(self._folder)
-            for name in names
-        )
+        n_bytes = 0
+        for folder, _, names in os.walk(self._folder):
+            for name in names:
+                # git renames its temporary files while we look.
+                with suppress(FileNotFoundError):
+                    n_bytes += Path(folder, name).lstat().st_size
         if n_bytes > self._max_bytes:
             raise SourceError(
                 f"{self.what}: the repository takes more than {self._max_bytes:,} bytes. If that "
@@ -307,33 +302,3 @@ class Git:
             f"{self.what}: git says: {public_words(first)} Check `source` in "
             f"params.yaml, and that this machine may read the repository without a password."
         )
-
-
-def check_reach(what: str, repository: str) -> None:
-    """Nothing, if a repository answers; no more than its newest commit's name is asked for.
-
-    Args:
-        what: the task, for messages.
-        repository: its address.
-
-    Raises:
-        SourceError: if git cannot reach it or may not read it, with its own first line.
-    """
-    with tempfile.TemporaryDirectory() as folder:
-        Git(what, Path(folder), max_bytes=1 << 20).reach(repository)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.lstat().st_size
-    except FileNotFoundError:
-        # git renames its temporary files while we look.
-        return 0
-
-
-def _has_ended(process: subprocess.Popen[bytes]) -> bool:
-    try:
-        process.wait(_WATCH_S)
-    except subprocess.TimeoutExpired:
-        return False
-    return True

@@ -1,25 +1,19 @@
 """The one door into a raw folder: safe names, images and tables only, bounded, all accounted for.
 
 A source is not trusted: its file names are checked by `safe_path`, its bytes are counted, and
-nothing that it holds is opened or run here. What zip and tar have in common stands here too, and
-how many remote files are fetched side by side: what has arrived stays in the cache when another
-fails.
+nothing that it holds is opened or run here. Sources of many remote files bring them side by side,
+by `take_all`: what has arrived stays in the cache when another fails.
 """
 
 from __future__ import annotations
 
 import errno
-import lzma
+import itertools
 import re
-import struct
-import tarfile
 import unicodedata
-import zipfile
-import zlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from fnmatch import fnmatchcase
 from pathlib import Path, PurePosixPath
 from typing import TypeVar
@@ -36,7 +30,7 @@ from pipelines.data.tree import (
 )
 from pipelines.errors import SourceError
 from pipelines.progress import track
-from pipelines.sources.download import peek, read_chunks
+from pipelines.sources.download import read_chunks
 
 #: What a source tells about itself for SOURCE.json.
 Facts = dict[str, str | int]
@@ -57,7 +51,6 @@ def safe_path(name: str, where: str) -> PurePosixPath:
     A backslash separates, as in archives made on Windows. Empty parts and ``.`` are dropped.
 
     Args:
-        name: as the source spells it.
         where: the source, for the message.
 
     Returns:
@@ -96,14 +89,11 @@ class Intake:
     """A raw folder that is being filled.
 
     Attributes:
-        folder: where files go.
-        what: the source, for messages.
+        what: the task, for messages.
         skipped: files that were not taken, by reason; each file of a source is here or in
-            ``n_files``. ``hidden`` and ``system`` as `names.passed_over` has them; ``link``,
+            ``n_files``. ``hidden`` and ``system`` as `passed_over` has them; ``link``,
             ``dangling link``, ``link loop`` and ``special`` (devices, pipes); ``left out`` and
             ``unlabelled`` by the source's own patterns; ``other``.
-        n_files: taken so far.
-        n_bytes: taken so far.
     """
 
     def __init__(
@@ -128,10 +118,10 @@ class Intake:
         self._names: dict[str, str] = {}
 
     def wants(self, path: PurePosixPath) -> bool:
-        """Whether a file may be an image by its name, or is a table that speaks for the folder.
+        """Whether a file may be an image by its name, or is a table; what is neither is counted.
 
         Args:
-            path: relative, from `safe_path`. What is not wanted is counted.
+            path: relative, from `safe_path`.
         """
         reason: str | None = passed_over(path)
         if reason is None and any(fnmatchcase(str(path), p) for p in self._picked.leave_out):
@@ -158,7 +148,6 @@ class Intake:
 
         Args:
             path: relative, from `safe_path`, and one that `wants` has let in.
-            chunks: its bytes.
 
         Raises:
             SourceError: if the name is taken already, or a bound is passed.
@@ -166,8 +155,13 @@ class Intake:
         """
         chunks = iter(chunks)
         if not suffix_of(path):
-            chunks, head = peek(chunks, HEAD_BYTES)
-            if not is_image(head):
+            head = b""
+            for chunk in chunks:
+                head += chunk
+                if len(head) >= HEAD_BYTES:
+                    break
+            chunks = itertools.chain([head], chunks)
+            if not is_image(head[:HEAD_BYTES]):
                 # To the end, for what follows in a stream.
                 for _ in chunks:
                     pass
@@ -228,14 +222,7 @@ class Intake:
         return Account(Counter({"taken": self.n_files}), Counter(), kinds, Counter())
 
     def check_depth(self, path: PurePosixPath) -> None:
-        """Nothing, if a path may lie so deep.
-
-        Args:
-            path: relative, of a file or a folder.
-
-        Raises:
-            SourceError: if it lies deeper than `MAX_DEPTH`.
-        """
+        """SourceError, if the relative path of a file or a folder is deeper than `MAX_DEPTH`."""
         if len(path.parts) > MAX_DEPTH:
             raise SourceError(
                 f"{self.what}: {path.name!r} lies more than {MAX_DEPTH} folders deep. Expected a "
@@ -243,131 +230,12 @@ class Intake:
             )
 
     def check_room(self, n_bytes: int) -> None:
-        """Nothing, if so many bytes more may come in.
-
-        Args:
-            n_bytes: on top of what is there.
-
-        Raises:
-            SourceError: if that passes the bound.
-        """
+        """SourceError, if so many bytes more would pass the bound."""
         if self.n_bytes + n_bytes > self._max_bytes:
             raise SourceError(
                 f"{self.what}: holds more than {self._max_bytes:,} bytes. If that is right, raise "
                 f"`max_bytes` of the source in params.yaml, or take a part of it."
             )
-
-
-# -- archives -------------------------------------------------------------------------------------
-#: What the standard library raises on malformed archives. NotImplementedError (a compression that
-#: it does not know) and RecursionError (tar headers nested in one another) are RuntimeErrors.
-FAULTS: tuple[type[Exception], ...] = (
-    zipfile.BadZipFile,
-    tarfile.TarError,
-    zlib.error,
-    lzma.LZMAError,
-    struct.error,
-    EOFError,
-    OSError,
-    ValueError,
-    KeyError,
-    IndexError,
-    OverflowError,
-    RuntimeError,
-    MemoryError,
-)
-
-
-@dataclass(frozen=True, slots=True)
-class Bounds:
-    """What no honest archive of images passes.
-
-    Attributes:
-        max_files: members, taken or not.
-        max_ratio: unpacked bytes by packed bytes. JPEG and PNG stay near 1, plain BMP and TIFF
-            scans below 50; deflate's own limit is 1,032 and a bomb is near it.
-        ratio_from_bytes: below so many unpacked bytes the ratio does no harm.
-    """
-
-    max_files: int = MAX_FILES
-    max_ratio: float = 200.0
-    ratio_from_bytes: int = 100_000_000
-
-
-class Names:
-    """The names of an archive's members: safe, each once, and relative to the subfolder."""
-
-    def __init__(self, what: str, prefix: tuple[str, ...], bounds: Bounds) -> None:
-        self._what = what
-        self._prefix = prefix
-        self._max_files = bounds.max_files
-        self._seen: set[str] = set()
-        self._tops: set[str] = set()
-        self._is_found = not prefix
-
-    def place(self, name: str, *, is_dir: bool) -> PurePosixPath | None:
-        """Where a member goes; None for a folder and for what is outside the subfolder."""
-        path = safe_path(name, self._what)
-        if path.parts:
-            self._tops.add(path.parts[0])
-        if is_dir:
-            return None
-        if str(path) in self._seen:
-            raise SourceError(
-                f"{self._what}: two members are called {str(path)!r}. Expected each name once; "
-                f"repack the archive."
-            )
-        self._seen.add(str(path))
-        if len(self._seen) > self._max_files:
-            raise SourceError(
-                f"{self._what}: the archive holds more than {self._max_files:,} files."
-            )
-        depth = len(self._prefix)
-        if path.parts[:depth] != self._prefix or len(path.parts) == depth:
-            return None
-        self._is_found = True
-        return PurePosixPath(*path.parts[depth:])
-
-    def check_found(self) -> None:
-        """Nothing, if a file lay below the subfolder."""
-        if not self._is_found:
-            tops = ", ".join(repr(top) for top in sorted(self._tops)[:5]) or "nothing"
-            raise SourceError(
-                f"{self._what}: the archive has no file below {'/'.join(self._prefix)!r}. It holds "
-                f"{tops}; mend `source.subfolder` in params.yaml."
-            )
-
-
-def check_ratio(what: str, unpacked: int, packed: int, bounds: Bounds) -> None:
-    """Nothing, if an archive unpacks as images do.
-
-    Args:
-        what: the task, for the message.
-        unpacked: bytes so far, or in all.
-        packed: size of the archive in bytes.
-        bounds: the ratio that is allowed.
-
-    Raises:
-        SourceError: if it unpacks to much more.
-    """
-    if unpacked > bounds.ratio_from_bytes and unpacked > bounds.max_ratio * packed:
-        raise SourceError(
-            f"{what}: the archive unpacks to more than {bounds.max_ratio:.0f} times its size, as "
-            f"no set of images does. Nothing was taken from it."
-        )
-
-
-def refused(what: str, name: str, kind: str) -> SourceError:
-    """The error for a member that is not a plain file.
-
-    Args:
-        name: of the member.
-        kind: what it is instead, e.g. ``a link``.
-    """
-    return SourceError(
-        f"{what}: {name!r} is {kind}. Expected plain files only; nothing was taken from the "
-        f"archive."
-    )
 
 
 # -- many files side by side ----------------------------------------------------------------------
@@ -379,15 +247,17 @@ _MAX_FAILURES = 25
 Item = TypeVar("Item")
 
 
-def bring_all(
-    items: Sequence[Item], bring: Callable[[Item], Path], intake: Intake, next_step: str
-) -> list[Path]:
-    """Where each item lies in the cache, in their order.
+def take_all(
+    files: Sequence[tuple[PurePosixPath, Item]],
+    bring: Callable[[Item], Path],
+    intake: Intake,
+    next_step: str,
+) -> None:
+    """Bring files into the cache, and take them once all of them are there.
 
     Args:
-        items: what to bring.
+        files: each with the path that it is taken under.
         bring: brings one into the cache, unless it is there; called in several threads.
-        intake: bounds the bytes of all.
         next_step: for the message, e.g. ``mend the list``.
 
     Raises:
@@ -395,41 +265,29 @@ def bring_all(
     """
     failures: list[str] = []
     pool = ThreadPoolExecutor(_WORKERS)
-    places: dict[Future[Path], int] = {}
     try:
-        places = {pool.submit(bring, item): index for index, item in enumerate(items)}
+        places = [pool.submit(bring, item) for _, item in files]
         n_bytes = 0
-        done: Iterable[Future[Path]] = as_completed(places)
-        for future in track(done, f"{intake.what}: fetching", len(places)):
+        for future in track(as_completed(places), f"{intake.what}: fetching", len(places)):
             try:
                 n_bytes += future.result().stat().st_size
             except SourceError as err:
                 failures.append(str(err))
                 if len(failures) >= _MAX_FAILURES:
                     break
-                continue
-            intake.check_room(n_bytes)
+            else:
+                intake.check_room(n_bytes)
     finally:
         pool.shutdown(cancel_futures=True)
     if failures:
         rest = f" and {len(failures) - 3} more" if len(failures) > 3 else ""
         stopped = " The rest was not tried." if len(failures) >= _MAX_FAILURES else ""
         raise SourceError(
-            f"{intake.what}: {len(failures)} of {len(items)} images cannot be fetched: "
+            f"{intake.what}: {len(failures)} of {len(files)} images cannot be fetched: "
             f"{' | '.join(sorted(failures)[:3])}{rest}.{stopped} What has arrived is kept: "
             f"{next_step}, or run the same command again."
         )
-    return [future.result() for future in sorted(places, key=places.__getitem__)]
-
-
-def read_cached(path: Path) -> Iterator[bytes]:
-    """The bytes of a file that has arrived.
-
-    Args:
-        path: in the cache.
-
-    Raises:
-        SourceError: if it cannot be read.
-    """
-    with path.open("rb") as stream:
-        yield from read_chunks(stream, f"{path.name}: cannot be read from the cache", (OSError,))
+    for (path, _), future in zip(files, places, strict=True):
+        with future.result().open("rb") as stream:
+            fault = f"{future.result().name}: cannot be read from the cache"
+            intake.add(path, read_chunks(stream.read, fault))

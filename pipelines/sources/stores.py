@@ -21,10 +21,12 @@ from pipelines.card import StoreSource
 from pipelines.errors import PipelineError, SourceError
 from pipelines.locks import hold
 from pipelines.sources.download import CHUNK_BYTES, public_name, public_words, reason
-from pipelines.sources.intake import MAX_DEPTH, Facts, Intake, bring_all, read_cached, safe_path
+from pipelines.sources.intake import MAX_DEPTH, Facts, Intake, safe_path, take_all
 
+#: Read at a time from a store, and held in memory by each of a few threads.
+_BLOCK_BYTES = 4 * CHUNK_BYTES
 #: By scheme, what to install for it.
-STORES = {
+_STORES = {
     "s3": "pip install 'fieldlens[s3]'",
     "gs": "pip install gcsfs",
     "az": "pip install adlfs",
@@ -51,19 +53,14 @@ class Store:
 
 
 def is_store(location: str) -> bool:
-    """Whether a location is an address in one of the stores.
-
-    Args:
-        location: from params.yaml.
-    """
-    return location.partition("://")[0] in STORES and "://" in location
+    """Whether a location is an address in one of the stores."""
+    return location.partition("://")[0] in _STORES and "://" in location
 
 
 def open_store(location: str, what: str, *, anonymous: bool) -> Store:
     """A location in a store, whether there is anything or not.
 
     Args:
-        location: ``scheme://…``.
         what: the task, for messages.
         anonymous: whether to ask as nobody.
 
@@ -75,7 +72,7 @@ def open_store(location: str, what: str, *, anonymous: bool) -> Store:
     if not is_store(location) or "::" in location:
         # fsspec chains file systems by "::", local ones too.
         raise SourceError(
-            f"{what}: source.location: expected {', '.join(f'{key}://' for key in STORES)} and a "
+            f"{what}: source.location: expected {', '.join(f'{key}://' for key in _STORES)} and a "
             f"bucket or host (got {name!r})."
         )
     scheme = location.partition("://")[0]
@@ -88,7 +85,7 @@ def open_store(location: str, what: str, *, anonymous: bool) -> Store:
         from fsspec.core import url_to_fs
 
         options = _options(scheme, anonymous=anonymous)
-        with store_faults(what, name):
+        with _store_faults(what, name):
             fs, path = url_to_fs(location, skip_instance_cache=True, **options)
             if scheme == "hf":
                 path, facts = _pinned(fs, path)
@@ -96,7 +93,7 @@ def open_store(location: str, what: str, *, anonymous: bool) -> Store:
     except ImportError as err:
         raise SourceError(
             f"{what}: {scheme}:// needs a package that is not installed ({reason(err)}): "
-            f"{STORES[scheme]}."
+            f"{_STORES[scheme]}."
         ) from err
     return Store(fs, path.rstrip("/"), name, {})
 
@@ -121,9 +118,8 @@ def _known_hosts() -> Any:
 
     class KnownHosts(paramiko.MissingHostKeyPolicy):  # type: ignore[misc,unused-ignore]
         def missing_host_key(self, client: Any, hostname: str, key: Any) -> None:
-            known = paramiko.HostKeys()
-            if (path := Path.home() / ".ssh/known_hosts").is_file():
-                known.load(str(path))
+            path = Path.home() / ".ssh/known_hosts"
+            known = paramiko.HostKeys(str(path) if path.is_file() else None)
             if not known.check(hostname, key):
                 raise paramiko.SSHException(
                     f"the key of {hostname} is not in ~/.ssh/known_hosts; connect once by ssh, "
@@ -160,24 +156,15 @@ def _pinned(fs: Any, path: str) -> tuple[str, Facts]:
 
     found = fs.resolve_path(path)
     api = HfApi(endpoint=fs.endpoint, token=fs.token)
-    commit = str(
-        api.repo_info(found.repo_id, repo_type=found.repo_type, revision=found.revision).sha
-    )
+    told = api.repo_info(found.repo_id, repo_type=found.repo_type, revision=found.revision)
     kind = "" if found.repo_type == "model" else f"{found.repo_type}s/"
-    pinned = f"{kind}{found.repo_id}@{commit}/{found.path_in_repo}"
-    return pinned.rstrip("/"), {"revision": found.revision, "commit": commit}
+    pinned = f"{kind}{found.repo_id}@{told.sha}/{found.path_in_repo}"
+    return pinned.rstrip("/"), {"revision": found.revision, "commit": str(told.sha)}
 
 
 @contextmanager
-def store_faults(what: str, name: str) -> Iterator[None]:
-    """One line for whatever a store's library raises, without what it may say of secrets.
-
-    Args:
-        name: of the file or folder, without credentials.
-
-    Raises:
-        SourceError: in the place of anything that is no error of this project.
-    """
+def _store_faults(what: str, name: str) -> Iterator[None]:
+    """One line for whatever a store's library raises, without what it may say of secrets."""
     try:
         yield
     except (PipelineError, ImportError):
@@ -195,22 +182,11 @@ def store_faults(what: str, name: str) -> Iterator[None]:
         ) from err
 
 
-# -- stores ---------------------------------------------------------------------------------------
-#: Read at a time from a store, and held in memory by each of a few threads.
-_BLOCK_BYTES = 4 * CHUNK_BYTES
-
-
-@dataclass(frozen=True, slots=True)
-class _Remote:
-    path: PurePosixPath
-    info: dict[str, Any]
-
-
+# -- files ----------------------------------------------------------------------------------------
 def fetch_store(source: StoreSource, intake: Intake, downloads_dir: Path) -> Facts:
     """Take the images of a folder in a store.
 
     Args:
-        intake: takes the files.
         downloads_dir: where what has arrived is kept.
 
     Returns:
@@ -223,24 +199,22 @@ def fetch_store(source: StoreSource, intake: Intake, downloads_dir: Path) -> Fac
     """
     store = open_store(source.location, intake.what, anonymous=source.anonymous)
     found = list(_list(store, intake))
-    wanted = [remote for remote in found if intake.wants(remote.path)]
-    intake.check_room(sum(remote.info.get("size") or 0 for remote in wanted))
+    wanted = [(path, info) for path, info in found if intake.wants(path)]
+    intake.check_room(sum(info.get("size") or 0 for _, info in wanted))
     folder = downloads_dir / f"store-{hashlib.sha256(source.location.encode()).hexdigest()[:16]}"
 
-    def bring(remote: _Remote) -> Path:
-        return pull(store, remote.info, folder, intake.what, source.max_bytes)
+    def bring(info: dict[str, Any]) -> Path:
+        return _pull(store, info, folder, intake.what, source.max_bytes)
 
     with hold(folder.with_suffix(".lock"), f"fetch {intake.what}"):
-        places = bring_all(wanted, bring, intake, "mend what they name")
-        for remote, place in zip(wanted, places, strict=True):
-            intake.add(remote.path, read_cached(place))
+        take_all(wanted, bring, intake, "mend what they name")
     return {"store": store.name, **store.facts}
 
 
-def _list(store: Store, intake: Intake) -> Iterator[_Remote]:
-    """Files below a folder; counts links, and stops at the bound before the next folder."""
+def _list(store: Store, intake: Intake) -> Iterator[tuple[PurePosixPath, dict[str, Any]]]:
+    """Files below a folder and what fsspec tells of them; stops at the bound."""
     n_found = 0
-    with store_faults(intake.what, store.name):
+    with _store_faults(intake.what, store.name):
         walk = store.fs.walk(store.path, detail=True, maxdepth=MAX_DEPTH + 1, on_error="raise")
         for folder, _, files in walk:
             for name, info in sorted(files.items()):
@@ -253,50 +227,32 @@ def _list(store: Store, intake: Intake) -> Iterator[_Remote]:
                 if n_found > intake.max_files:
                     raise intake.too_many()
                 below = f"{folder}/{name}"[len(store.path) :]
-                yield _Remote(safe_path(below.lstrip("/"), intake.what), info)
+                yield safe_path(below.lstrip("/"), intake.what), info
         if not n_found:
-            is_file = store.fs.isfile(store.path)
-            raise SourceError(
-                f"{intake.what}: {store.name} "
-                + (
-                    "is a file. Name an archive as `kind: archive`, with `location`."
-                    if is_file
-                    else "holds no file. Mend `source.location` in params.yaml."
-                )
-            )
+            fault = "holds no file. Mend `source.location` in params.yaml."
+            if store.fs.isfile(store.path):
+                fault = "is a file. Name an archive as `kind: archive`, with `location`."
+            raise SourceError(f"{intake.what}: {store.name} {fault}")
 
 
 def pull_file(store: Store, folder: Path, what: str, max_bytes: int) -> Path:
-    """Where the bytes of the file at a store's location lie, as `pull`.
-
-    Args:
-        store: a file.
-        folder: where it is kept.
-        what: the task, for messages.
-        max_bytes: of the whole file.
-
-    Raises:
-        SourceError: as `pull`, or if it is a folder.
-        StorageError: as `pull`.
-    """
-    with store_faults(what, store.name):
+    """Where the bytes of the file at a store's location lie, as `_pull`; a folder is refused."""
+    with _store_faults(what, store.name):
         info = store.fs.info(store.path)
     if info["type"] != "file":
         raise SourceError(
             f"{what}: {store.name} is a folder. Name a folder as `kind: store`, with `location`."
         )
-    return pull(store, info, folder, what, max_bytes)
+    return _pull(store, info, folder, what, max_bytes)
 
 
-def pull(store: Store, info: dict[str, Any], folder: Path, what: str, max_bytes: int) -> Path:
+def _pull(store: Store, info: dict[str, Any], folder: Path, what: str, max_bytes: int) -> Path:
     """Where the bytes of a file in a store lie, after what was missing has been fetched.
 
     Args:
-        store: whose file.
         info: of the file, by fsspec.
         folder: where it is kept, under a name of its place and version.
         what: the task, for messages.
-        max_bytes: of the whole file.
 
     Raises:
         SourceError: if it cannot be read, is too large or ends early; what has arrived stays.
@@ -314,27 +270,24 @@ def pull(store: Store, info: dict[str, Any], folder: Path, what: str, max_bytes:
     if target.is_file():
         return target
     part = target.with_suffix(".part")
-    with storage_errors(part):
-        folder.mkdir(parents=True, exist_ok=True)
-        stream = part.open("ab")
-    with stream:
-        have = stream.tell()
-        for chunk in _read(store, info["name"], have, size, what):
-            have += len(chunk)
-            if have > max_bytes or (size is not None and have > size):
-                part.unlink()
-                raise SourceError(
-                    f"{what}: {info['name']!r} has more bytes than the store has told, or than "
-                    f"{max_bytes:,}."
-                )
-            with storage_errors(part):
-                stream.write(chunk)
-    if size is not None and have != size:
-        raise SourceError(
-            f"{what}: {info['name']!r} ended after {have:,} of {size:,} bytes. What has arrived "
-            f"is kept: run the same command again."
-        )
     with storage_errors(target):
+        folder.mkdir(parents=True, exist_ok=True)
+        with part.open("ab") as stream:
+            have = stream.tell()
+            for chunk in _read(store, info["name"], have, size, what):
+                have += len(chunk)
+                if have > max_bytes or (size is not None and have > size):
+                    part.unlink()
+                    raise SourceError(
+                        f"{what}: {info['name']!r} has more bytes than the store has told, or than "
+                        f"{max_bytes:,}."
+                    )
+                stream.write(chunk)
+        if size is not None and have != size:
+            raise SourceError(
+                f"{what}: {info['name']!r} ended after {have:,} of {size:,} bytes. What has "
+                f"arrived is kept: run the same command again."
+            )
         part.replace(target)
     return target
 
@@ -343,17 +296,11 @@ def _read(store: Store, path: str, start: int, size: int | None, what: str) -> I
     if size == start:
         return
     name = f"{store.name.partition('://')[0]}://{path}"
-    with store_faults(what, name):
-        remote = store.fs.open(path, "rb", block_size=_BLOCK_BYTES)
-    try:
+    with (
+        _store_faults(what, name),
+        store.fs.open(path, "rb", block_size=_BLOCK_BYTES) as remote,
+    ):
         if start:
-            with store_faults(what, name):
-                remote.seek(start)
-        while True:
-            with store_faults(what, name):
-                chunk = remote.read(CHUNK_BYTES)
-            if not chunk:
-                return
+            remote.seek(start)
+        while chunk := remote.read(CHUNK_BYTES):
             yield chunk
-    finally:
-        remote.close()

@@ -19,23 +19,15 @@ from pipelines.data.images import MAX_FILE_BYTES
 from pipelines.data.tree import IMAGE_SUFFIXES, TABLES, passed_over
 from pipelines.errors import SourceError
 from pipelines.locks import hold
-from pipelines.sources.download import check_address, download, reason
-from pipelines.sources.intake import Facts, Intake, bring_all, read_cached, safe_path
+from pipelines.sources.download import check_address, download, source_faults
+from pipelines.sources.intake import Facts, Intake, safe_path, take_all
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Item:
-    """One row of a list.
-
-    Attributes:
-        url: http or https.
-        path: relative to raw/.
-        sha256: of the file; None if not known.
-        label: empty if the first folder of ``path`` is the class.
-        group: empty if not known.
-    """
+class _Item:
+    """One row of a list; a label is empty if the first folder of ``path`` is the class."""
 
     url: str
     path: PurePosixPath
@@ -48,8 +40,6 @@ def fetch_urls(source: UrlListSource, intake: Intake, root: Path, downloads_dir:
     """Fetch the images of a list.
 
     Args:
-        source: names the list.
-        intake: takes the files.
         root: project root, for a relative path.
         downloads_dir: where what has arrived is kept.
 
@@ -61,44 +51,36 @@ def fetch_urls(source: UrlListSource, intake: Intake, root: Path, downloads_dir:
         StorageError: if the disk is full.
     """
     path = root / source.list
-    items = read_list(path, intake.what)
+    items = _read_list(path, intake.what)
     sha256 = file_sha256(path)
     folder = downloads_dir / f"urls-{hashlib.sha256(source.list.encode()).hexdigest()[:16]}"
     with hold(folder.with_suffix(".lock"), f"fetch {intake.what}"):
         max_bytes = min(MAX_FILE_BYTES, source.max_bytes)
 
-        def bring(item: Item) -> Path:
+        def bring(item: _Item) -> Path:
             path = _cached(folder, item)
             download(item.url, path, sha256=item.sha256, max_bytes=max_bytes)
             return path
 
-        places = bring_all(items, bring, intake, "mend the list")
-        for item, place in zip(items, places, strict=True):
-            if intake.wants(item.path):
-                intake.add(item.path, read_cached(place))
+        take_all([(item.path, item) for item in items], bring, intake, "mend the list")
     if any(item.label or item.group for item in items):
         intake.add(PurePosixPath(TABLES[0]), [_records_csv(items)])
     return {"list": path.name, "sha256": sha256, "n_addresses": len(items)}
 
 
-def read_list(path: Path, what: str) -> list[Item]:
+def _read_list(path: Path, what: str) -> list[_Item]:
     """The rows of a list, sorted by path.
-
-    Args:
-        path: the CSV file.
-        what: the task, for messages.
 
     Raises:
         SourceError: if it cannot be read, or a row has no safe, new image path, no http(s) address,
             or a hash that is none; names the line.
     """
-    try:
+    with source_faults(
+        f"{what}: the list {path.name!r} cannot be read",
+        (OSError, UnicodeDecodeError),
+        "Mend `source.list` in params.yaml.",
+    ):
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as err:
-        raise SourceError(
-            f"{what}: the list {path.name!r} cannot be read ({reason(err)}). Mend `source.list` in "
-            f"params.yaml."
-        ) from err
     reader = csv.DictReader(io.StringIO(text, newline=""))
     absent = {"url", "path"} - set(reader.fieldnames or ())
     if absent:
@@ -119,7 +101,7 @@ def read_list(path: Path, what: str) -> list[Item]:
     return sorted(items, key=lambda item: item.path.parts)
 
 
-def _item(row: dict[str, str | None], where: str) -> Item:
+def _item(row: dict[str, str | None], where: str) -> _Item:
     url = (row["url"] or "").strip()
     check_address(url, where)
     path = safe_path(row["path"] or "", where)
@@ -128,15 +110,15 @@ def _item(row: dict[str, str | None], where: str) -> Item:
     sha256 = (row.get("sha256") or "").strip().lower()
     if sha256 and not _SHA256.fullmatch(sha256):
         raise SourceError(f"{where}: sha256: expected 64 hexadecimal digits (got {sha256!r}).")
-    return Item(url, path, sha256 or None, row.get("label") or "", row.get("group") or "")
+    return _Item(url, path, sha256 or None, row.get("label") or "", row.get("group") or "")
 
 
-def _cached(folder: Path, item: Item) -> Path:
+def _cached(folder: Path, item: _Item) -> Path:
     # By address and path: two rows with one address do not write one file at the same time.
     return folder / hashlib.sha256(f"{item.url}\n{item.path}".encode()).hexdigest()
 
 
-def _records_csv(items: list[Item]) -> bytes:
+def _records_csv(items: list[_Item]) -> bytes:
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(["path", "label", "group"])

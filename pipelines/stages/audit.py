@@ -1,4 +1,4 @@
-"""audit: what labels can be known without a look at the subject, and which labels may be wrong.
+"""audit: what can be known without a look at the subject, and which labels may be wrong.
 
 Train and val only: what is found out about the test split would be used. Nothing that is trained
 depends on what is written here; `gate` and the reports do.
@@ -22,13 +22,14 @@ from pipelines.config.audit import AuditParams
 from pipelines.data.images import open_image, read_file
 from pipelines.data.manifest import (
     Entry,
-    class_index_of,
     preprocess_of,
     read_manifest,
     read_summary,
 )
 from pipelines.data.pixel_range import Reading
 from pipelines.data.workers import ordered_map
+from pipelines.kinds.audit import KINDS, AuditedKind, Blind
+from pipelines.kinds.blind import one_hot, out_of_fold, probe
 from pipelines.paths import Paths
 from pipelines.plots.audit import audit_bars
 from pipelines.progress import track
@@ -59,33 +60,27 @@ def run(
     summary = read_summary(files.prepare_summary)
     labels = summary.labels
     entries = [entry for entry in read_manifest(files.manifest) if entry.split != "test"]
-    class_index = class_index_of(entries, labels)
-    groups = [entry.group for entry in entries]
-    shared = shortcuts.blind(class_index, len(labels), groups, params.folds, seed, resamples)
+    kind = KINDS[summary.kind]
+    shared = kind.blind(entries, labels, files.raw_dir, params.folds, seed, resamples)
     features = _features(task, entries, train, summary.reading, seed, paths)
 
     embeddings = features.pop("embedding")
-    probed = shortcuts.out_of_fold(
-        shortcuts.probe, embeddings, class_index, len(labels), shared.folds
-    )
+    probed = shared.told(embeddings, "probe")
     features |= _sources(entries, embeddings, shared)
     guesses = {
-        name: shortcuts.out_of_fold(
-            lambda: shortcuts.forest(seed), features[name], class_index, len(labels), shared.folds
-        )
-        for name in shortcuts.AUDITS
-        if name in features
+        name: shared.told(features[name], "forest") for name in shortcuts.AUDITS if name in features
     }
-    issues = label_issues(class_index, probed)
-    report = _report(task, params, entries, shared, probed, guesses, len(issues))
-    facts = guesses["file_facts"]
+    classes = shared.class_index
+    issues = [] if classes is None else label_issues(classes, probed)
+    report = _report(task, kind, params, entries, shared, probed, guesses, len(issues))
+    figures: dict[str, bytes | None] = {"audit.png": audit_bars(report)}
+    if classes is not None:
+        shown = (entries, labels, files, summary.reading)
+        figures["label_issues.png"] = issues_sheet(issues, *shown)
+        figures["file_facts.png"] = facts_sheet(guesses["file_facts"], *shown)
     with new_folder(files.audit_dir) as folder:
         write_text(folder / files.label_issues.name, issues_csv(issues, entries, labels))
-        for name, figure in (
-            ("audit.png", audit_bars(report)),
-            ("label_issues.png", issues_sheet(issues, entries, labels, files, summary.reading)),
-            ("file_facts.png", facts_sheet(facts, entries, labels, files, summary.reading)),
-        ):
+        for name, figure in figures.items():
             if figure is not None:
                 write_bytes(folder / name, figure)
     write_text(files.audit, report.model_dump_json(indent=2) + "\n")
@@ -134,43 +129,44 @@ def _features(
 
 
 def _sources(
-    entries: Sequence[Entry], embeddings: NDArray[np.generic], shared: shortcuts.Blind
+    entries: Sequence[Entry], embeddings: NDArray[np.generic], shared: Blind
 ) -> dict[str, NDArray[np.generic]]:
     """The recorded source, and the one that a probe takes a picture for; empty without two."""
     names, place = np.unique([entry.source for entry in entries], return_inverse=True)
     if len(names) < 2:
         return {}
-    guessed = shortcuts.out_of_fold(
-        shortcuts.probe, embeddings, place, len(names), shared.folds
-    ).argmax(axis=1)
+    guessed = out_of_fold(probe, embeddings, place, len(names), shared.folds).argmax(axis=1)
     return {
-        "source": shortcuts.one_hot(place),
-        "source_from_pixels": shortcuts.one_hot(guessed),
+        "source": one_hot(place),
+        "source_from_pixels": one_hot(guessed),
     }
 
 
 # -- what is written ------------------------------------------------------------------------------
 def _report(
     task: str,
+    kind: AuditedKind,
     params: AuditParams,
     entries: Sequence[Entry],
-    shared: shortcuts.Blind,
-    probed: NDArray[np.float64],
-    guesses: Mapping[str, NDArray[np.float64]],
+    shared: Blind,
+    probed: NDArray[Any],
+    guesses: Mapping[str, NDArray[Any]],
     n_issues: int,
 ) -> AuditReport:
-    probe = shared.interval(probed.argmax(axis=1))
+    reached = shared.interval(probed)
     scores = [
-        shortcuts.score(name, found.argmax(axis=1), probe.value, shared, params)
+        shortcuts.score(name, found, reached.value, shared, params)
         for name, found in guesses.items()
     ]
     return AuditReport(
         task=task,
         n_images=len(entries),
-        n_groups=len(set(shared.groups.tolist())),
+        n_groups=len({entry.group for entry in entries}),
         folds=len(shared.folds),
+        metric=kind.metric,
+        constant=kind.constant,
         chance=shared.chance(),
-        probe=probe,
+        probe=reached,
         scores=tuple(scores),
         verdict=shortcuts.worst(scores),
         accepted=params.accepted,

@@ -20,8 +20,7 @@ from pipelines.atomic import new_folder, write_bytes, write_text
 from pipelines.config.evaluate import EvaluateParams
 from pipelines.data.manifest import Entry, content_sha256, in_split, read_manifest
 from pipelines.errors import DataError, LeakageError
-from pipelines.kinds.evaluate import KINDS
-from pipelines.kinds.questions import Answers, TestedKind
+from pipelines.kinds.evaluate import KINDS, Answers, TestedKind
 from pipelines.metrics.certainty import plain, with_bounds
 from pipelines.metrics.classification import rounded
 from pipelines.metrics.intervals import draw
@@ -113,8 +112,12 @@ def _answer(bundle: Bundle, entries: Sequence[Entry], files: TaskPaths) -> Answe
         for precision in PRECISIONS
     }
     parts: dict[Precision, list[dict[str, NDArray[np.float32]]]] = {key: [] for key in PRECISIONS}
+    any_of, places = predictors["fp32"], []
     for entry in track(entries, f"{bundle.task}: testing", len(entries)):
-        pixels = predictors["fp32"].pixels(files.raw_dir / entry.path)[np.newaxis]
+        path = files.raw_dir / entry.path
+        opened = any_of.opened(path)
+        places.append(any_of.geometry(opened))
+        pixels = any_of.pixels(opened.rgb, name=str(path))[np.newaxis]
         for precision, predictor in predictors.items():
             parts[precision].append(predictor.outputs(pixels))
     outputs = {
@@ -124,7 +127,7 @@ def _answer(bundle: Bundle, entries: Sequence[Entry], files: TaskPaths) -> Answe
     served = bundle.served.precision
     judge = predictors[served].out_of_distribution
     is_ood = judge.judge(outputs[served][EMBEDDING_NAME])[1] if judge else None
-    return Answers(bundle, entries, outputs, is_ood)
+    return Answers(bundle, entries, outputs, is_ood, np.stack(places), files.raw_dir)
 
 
 def _metrics(kind: TestedKind, answers: Answers, params: EvaluateParams) -> dict[str, Any]:

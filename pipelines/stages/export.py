@@ -24,8 +24,7 @@ from pipelines.export.latency import paired_ms, speedup
 from pipelines.export.onnx_export import INPUT_NAME, check_parity, classifier_onnx
 from pipelines.export.remedies import search_int8
 from pipelines.export.trusted import trusted
-from pipelines.kinds.export import KINDS
-from pipelines.kinds.questions import ExportedKind
+from pipelines.kinds.export import KINDS, ExportedKind
 from pipelines.paths import Paths, TaskPaths
 from pipelines.serving.bundle import (
     Artefact,
@@ -37,6 +36,7 @@ from pipelines.serving.bundle import (
     TensorSpec,
 )
 from pipelines.serving.sessions import make_session
+from pipelines.training.batches import split_of
 from pipelines.training.float_model import FloatModel, load_before, load_float_model
 
 _LOG = logging.getLogger(__name__)
@@ -73,9 +73,11 @@ def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
     _LOG.info("%s: exporting", task)
     plain, fp32 = _exported(model, meta)
     val = stratified_sample(in_split(entries, "val"), _MAX_VAL_IMAGES, seed)
-    val_pixels = np.concatenate(list(_pictures(val, meta, seed, files).batches(_BATCH)))
-    truth = kind.truth(val, meta.labels)
-    gap = check_parity(model, fp32, val_pixels[:_PARITY_IMAGES], meta.mean, meta.std)
+    shown = split_of(_pictures(val, meta, seed, files), meta.labels, meta.kind)
+    val_pixels, truth = np.concatenate(list(shown.pictures.batches(_BATCH))), shown.plain_truth()
+    gap = check_parity(
+        *(model, fp32, val_pixels[:_PARITY_IMAGES], meta.mean, meta.std), compared=kind.compared
+    )
     _LOG.info("%s: ONNX agrees with torch within %.1e", task, gap)
     chosen = stratified_sample(in_split(entries, "train"), params.calibration_images, seed)
     calibration = calibration_batches(_pictures(chosen, meta, seed, files))
@@ -89,19 +91,22 @@ def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
     best = next(attempt for attempt in attempts if attempt.candidate.is_chosen)
     served = _serving(fp32, best, meta, params)
     _LOG.info("%s: serves %s: %s", task, served.precision, served.reason)
-    bundle = _bundle(kind, meta, card, float_sha256, fp32, attempts, best.model, served, files)
+    fp32, int8 = kind.finished(fp32), kind.finished(best.model)
+    bundle = _bundle(kind, meta, card, float_sha256, fp32, attempts, int8, served, files)
     known = stratified_sample(in_split(entries, "train"), _MAX_KNOWN_IMAGES, seed)
     bundle = trusted(
         bundle,
         lambda outputs: kind.fitted(outputs, truth, card, meta.labels, params),
-        {"fp32": fp32, "int8": best.model}[served.precision],
+        {"fp32": fp32, "int8": int8}[served.precision],
         _pictures(known, meta, seed, files),
         val_pixels,
-        _exported(load_before(files.float_dir, meta), meta)[1] if meta.is_refit else None,
+        kind.finished(_exported(load_before(files.float_dir, meta), meta)[1])
+        if meta.is_refit
+        else None,
         params,
     )
     write_bytes(files.onnx_fp32, fp32)
-    write_bytes(files.onnx_int8, best.model)
+    write_bytes(files.onnx_int8, int8)
     write_text(files.quantization, _table([attempt.candidate for attempt in attempts]))
     # Last: it names the files above, and a reader checks them.
     write_text(files.candidate, bundle.to_json())
@@ -160,7 +165,7 @@ def _bundle(
     files: TaskPaths,
 ) -> Bundle:
     meanings = {entry.label: entry.meaning for entry in card.classes}
-    n_features = int(np.prod(make_session(fp32).get_outputs()[1].shape[1:]))
+    shapes = {each.name: each.shape[1:] for each in make_session(fp32).get_outputs()}
     return Bundle(
         schema_version=3,
         kind=card.kind,
@@ -179,7 +184,10 @@ def _bundle(
             dtype="uint8",
             meaning="upright RGB pictures in [0, 255]; normalisation is in the model",
         ),
-        outputs=kind.outputs(meta.labels, n_features),
+        outputs=tuple(
+            TensorSpec(name=name, shape=(-1, *shapes[name]), dtype="float32", meaning=meaning)
+            for name, meaning in kind.meanings.items()
+        ),
         artefacts=(
             Artefact.of(files.onnx_fp32.name, "fp32", fp32),
             Artefact.of(files.onnx_int8.name, "int8", int8),

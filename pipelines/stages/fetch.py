@@ -10,13 +10,12 @@ import hashlib
 import json
 import logging
 from collections import Counter
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from pipelines.atomic import file_sha256, new_folder, write_text
 from pipelines.card import (
+    AnySource,
     ArchiveSource,
     DatasetCard,
     FolderSource,
@@ -47,30 +46,10 @@ _LOG = logging.getLogger(__name__)
 SCHEMA_VERSION = 1
 
 
-@dataclass(frozen=True, slots=True)
-class _Job:
-    """What a builder may need besides its own section of params.yaml."""
-
-    card: DatasetCard
-    module: TaskModule
-    seed: int
-    folder: Path
-    root: Path
-    downloads_dir: Path
-
-    def intake(self, max_bytes: int, picked: Picked | None = None) -> Intake:
-        return Intake(self.folder, self.card.task, max_bytes=max_bytes, picked=picked)
-
-
-#: What a builder tells for SOURCE.json; no intake where the images were painted.
-_Arrived = tuple[Facts, Intake | None]
-
-
 def run(task: str, domain: str, params: FetchParams, seed: int, paths: Paths) -> None:
     """Fill datasets/<task>/raw.
 
     Args:
-        params: where the images come from.
         seed: of painted images.
 
     Raises:
@@ -83,11 +62,10 @@ def run(task: str, domain: str, params: FetchParams, seed: int, paths: Paths) ->
     card = load_card(files.card)
     module = load_task(domain, task)
     with new_folder(files.raw_dir) as folder:
-        job = _Job(card, module, seed, folder, paths.root, paths.cache_dir / "downloads")
-        facts, intake = _BUILDERS[params.source.kind](params.source, job)
+        facts, intake = _fill(params.source, folder, card, seed, paths)
         content = _content(folder)
         try:
-            counted = _check(job, intake.account.passed if intake else {})
+            counted = _check(module, card, folder, intake.account.passed if intake else {})
         except SourceError:
             if intake is not None:
                 # It tells why there may be nothing to check.
@@ -107,55 +85,31 @@ def run(task: str, domain: str, params: FetchParams, seed: int, paths: Paths) ->
     _LOG.info("%s", counted.as_text("class", card.names, "taken"))
 
 
-# -- builders -------------------------------------------------------------------------------------
-def _sample(source: SampleSource, job: _Job) -> _Arrived:
-    paint = load_painter(job.card.task)
-    write_sample(job.folder, paint, job.card, source, job.seed, job.card.labels)
-    facts: Facts = {
-        "images_per_class": source.images_per_class,
-        "images_per_group": source.images_per_group,
-        "side_px": source.side_px,
-        "seed": job.seed,
-    }
-    return facts, None
+def _fill(
+    source: AnySource, folder: Path, card: DatasetCard, seed: int, paths: Paths
+) -> tuple[Facts, Intake | None]:
+    """What a source tells of itself, after its images were taken; of paintings no intake."""
+    if isinstance(source, SampleSource):
+        write_sample(folder, load_painter(card.task), card, source, seed, card.labels)
+        return {**source.model_dump(exclude={"kind"}), "seed": seed}, None
+    picked = source if isinstance(source, Picked) else None
+    max_bytes = getattr(source, "max_bytes", MAX_BYTES)
+    intake = Intake(folder, card.task, max_bytes=max_bytes, picked=picked)
+    root, downloads_dir = paths.root, paths.cache_dir / "downloads"
+    match source:
+        case FolderSource():
+            facts = fetch_folder(source, intake, root)
+        case ArchiveSource():
+            facts = fetch_archive(source, intake, root, downloads_dir)
+        case StoreSource():
+            facts = fetch_store(source, intake, downloads_dir)
+        case GitSource():
+            facts = fetch_git(source, intake, root, downloads_dir)
+        case UrlListSource():
+            facts = fetch_urls(source, intake, root, downloads_dir)
+    return facts, intake
 
 
-def _folder(source: FolderSource, job: _Job) -> _Arrived:
-    intake = job.intake(MAX_BYTES, source)
-    return fetch_folder(source, intake, job.root), intake
-
-
-def _archive(source: ArchiveSource, job: _Job) -> _Arrived:
-    intake = job.intake(source.max_bytes, source)
-    return fetch_archive(source, intake, job.root, job.downloads_dir), intake
-
-
-def _store(source: StoreSource, job: _Job) -> _Arrived:
-    intake = job.intake(source.max_bytes, source)
-    return fetch_store(source, intake, job.downloads_dir), intake
-
-
-def _git(source: GitSource, job: _Job) -> _Arrived:
-    intake = job.intake(source.max_bytes, source)
-    return fetch_git(source, intake, job.root, job.downloads_dir), intake
-
-
-def _urls(source: UrlListSource, job: _Job) -> _Arrived:
-    intake = job.intake(source.max_bytes)
-    return fetch_urls(source, intake, job.root, job.downloads_dir), intake
-
-
-_BUILDERS: dict[str, Callable[[Any, _Job], _Arrived]] = {
-    "sample": _sample,
-    "folder": _folder,
-    "archive": _archive,
-    "store": _store,
-    "git": _git,
-    "urls": _urls,
-}
-
-
-# -- what arrived ---------------------------------------------------------------------------------
 def _credits(kind: str, card: DatasetCard) -> dict[str, str]:
     if kind == "sample":
         # The card's publisher has nothing to do with painted images.
@@ -171,43 +125,37 @@ def _credits(kind: str, card: DatasetCard) -> dict[str, str]:
 def _content(folder: Path) -> dict[str, int | str]:
     """How much arrived, and one hash over names and bytes in sorted order."""
     digest = hashlib.sha256()
-    n_images = n_files = n_bytes = 0
-    by_name = {path.relative_to(folder).as_posix(): path for path in _files(folder)}
-    for name, path in sorted(by_name.items()):
+    files = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+    for name, path in sorted(files.items()):
         digest.update(f"{file_sha256(path)} {name}\0".encode("utf-8", "surrogateescape"))
-        n_files += 1
-        n_bytes += path.stat().st_size
-        n_images += path.suffix.lower() in IMAGE_SUFFIXES
     return {
-        "n_images": n_images,
-        "n_files": n_files,
-        "n_bytes": n_bytes,
+        "n_images": sum(path.suffix.lower() in IMAGE_SUFFIXES for path in files.values()),
+        "n_files": len(files),
+        "n_bytes": sum(path.stat().st_size for path in files.values()),
         "content_sha256": digest.hexdigest(),
     }
 
 
-def _files(folder: Path) -> list[Path]:
-    return [path for path in folder.rglob("*") if path.is_file()]
-
-
-def _check(job: _Job, passed: Mapping[tuple[str, str], int]) -> Account:
+def _check(
+    module: TaskModule, card: DatasetCard, folder: Path, passed: Mapping[tuple[str, str], int]
+) -> Account:
     """What became of each file of the source, if what arrived is a data set of this task."""
     try:
-        records = job.module.records(job.folder, job.card)
+        records = module.records(folder, card)
     except DataError as err:
         # The folder has a temporary name that will be gone when the message is read.
-        message = str(err).replace(f"{job.folder}/", "").replace(str(job.folder), "the source")
+        message = str(err).replace(f"{folder}/", "").replace(str(folder), "the source")
         raise SourceError(
-            f"{job.card.task}: what was fetched is not a data set of this task: {message} For an "
+            f"{card.task}: what was fetched is not a data set of this task: {message} For an "
             f"archive or a repository, `subfolder` names the folder that holds the class folders."
         ) from err
-    if not any((job.folder / record.path).is_file() for record in records):
+    if not any((folder / record.path).is_file() for record in records):
         raise SourceError(
-            f"{job.card.task}: no image was fetched. Expected a folder a class "
-            f"({', '.join(job.card.labels)}), or records.csv with the images that it names."
+            f"{card.task}: no image was fetched. Expected a folder a class "
+            f"({', '.join(card.labels)}), or records.csv with the images that it names."
         )
     label_of = {record.path: record.label for record in records}
-    counted = account(files_of(job.folder), label_of, {}, job.card.labels)
+    counted = account(files_of(folder), label_of, {}, card.labels)
     # What was not taken from the source is no file here, and is counted all the same.
     counted.passed.update(
         {(f"not taken: {kind}", detail): n for (kind, detail), n in passed.items()}

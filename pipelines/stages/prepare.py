@@ -34,7 +34,9 @@ from pipelines.data.splits import check_contents, check_leaks, in_two_splits, ma
 from pipelines.data.summary import Findings, n_groups_of_several_labels, summarise, write_quarantine
 from pipelines.data.tree import SOURCE_FILE, files_of
 from pipelines.errors import ConfigError, DataError
+from pipelines.kinds.prepare import KINDS
 from pipelines.paths import Paths, TaskPaths
+from pipelines.serving.kinds import served_kind
 from pipelines.tasks import load_task
 
 _LOG = logging.getLogger(__name__)
@@ -57,11 +59,12 @@ def run(task: str, domain: str, params: PrepareParams, seed: int, paths: Paths) 
     files = paths.task(task)
     card = load_card(files.card)
     labels = _labels(params, card, files)
+    names = KINDS[card.kind].names(labels)
     listed = load_task(domain, task).records(files.raw_dir, card)
-    _check_records([record for record in listed if record.label in labels], labels, files)
+    _check_records([record for record in listed if record.label in names], names, files)
     reading = reading_of(card)
-    findings = _examine(card, labels, listed, params, seed, files, reading)
-    summary = summarise(task, labels, _data_source(files.raw_dir), findings, reading)
+    findings = _examine(card, names, listed, params, seed, files, reading)
+    summary = summarise(task, labels, _data_source(files.raw_dir), findings, reading, card.kind)
     with new_folder(files.prepared_dir) as folder:
         write_text(folder / files.manifest.name, write_manifest(findings.entries))
         write_text(folder / files.quarantine.name, write_quarantine(findings))
@@ -69,7 +72,7 @@ def run(task: str, domain: str, params: PrepareParams, seed: int, paths: Paths) 
             folder / files.prepare_summary.name,
             json.dumps(summary, indent=2, ensure_ascii=True) + "\n",
         )
-        for label in labels:
+        for label in names:
             sheet = _sheet(label, findings.entries, files.raw_dir, reading)
             write_bytes(folder / files.contact_dir.name / f"{label}.png", sheet)
     _LOG.info(
@@ -84,15 +87,18 @@ def run(task: str, domain: str, params: PrepareParams, seed: int, paths: Paths) 
 
 
 def _labels(params: PrepareParams, card: DatasetCard, files: TaskPaths) -> tuple[str, ...]:
-    if params.classes is None:
-        return card.labels
-    unknown = [label for label in params.classes if label not in card.labels]
+    chosen = card.labels if params.classes is None else params.classes
+    unknown = [label for label in chosen if label not in card.labels]
     if unknown:
         raise ConfigError(
             f"params.yaml: tasks.{files.task}.prepare.classes: {', '.join(unknown)} is not in "
             f"{files.card}. Expected some of {', '.join(card.labels)}."
         )
-    return params.classes
+    try:
+        served_kind(card.kind).check_labels(chosen)
+    except ValueError as err:
+        raise ConfigError(f"{files.card}, or classes in params.yaml: {err}.") from err
+    return chosen
 
 
 def _check_records(records: Sequence[Record], labels: Sequence[str], files: TaskPaths) -> None:
@@ -133,7 +139,8 @@ def _examine(
     kept_records = [shown[index] for index in kept]
     counted = _account(labels, listed, kept_records, refused, dropped, files)
     where, first = str(files.raw_dir), {each.path: each.reason for each in bad[:_NAMED]}
-    check_classes(counted, params.max_class_loss, card.names, where, files.task)
+    names = {name: card.names.get(name, name) for name in counted.classes}
+    check_classes(counted, params.max_class_loss, names, where, files.task)
     check_all(counted, first, params.max_quarantine_fraction, where, files.task)
     prints = stack(seen[index].fingerprint for index in kept)
     joined = join_groups(
@@ -154,7 +161,8 @@ def _examine(
     together = joined.pairs[~joined.is_apart]
     try:
         partition = make_partition(
-            *(card, labels, shown, sha256s, kept, joined.groups, together, params, seed)
+            *(card, labels, shown, sha256s, kept, joined.groups, together),
+            *(KINDS[card.kind].strata, params, seed),
         )
     except DataError as err:
         raise type(err)(f"{files.raw_dir}: {err}") from err

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
-from dataclasses import asdict
-
-import numpy as np
-import torch
-from numpy.typing import NDArray
 
 from pipelines.atomic import new_folder, write_bytes, write_text
 from pipelines.backbones.heads import Classifier
 from pipelines.config.train import TrainParams
 from pipelines.data.workers import n_workers
+from pipelines.kinds.figures import KINDS
 from pipelines.paths import Paths, TaskPaths
-from pipelines.plots import figures as plots
-from pipelines.plots.figures import confusion
+from pipelines.plots.figures import training_curves
 from pipelines.tracking import runs
 from pipelines.training.batches import Split
 from pipelines.training.checkpoints import drop_checkpoint
@@ -25,9 +20,6 @@ from pipelines.training.job import Data, Job, Observer, TrainResult, train
 from pipelines.training.runtime import Runtime, this_process
 
 _LOG = logging.getLogger(__name__)
-
-#: Val pictures in the figure of sample predictions.
-_N_SAMPLES = 12
 
 
 def run(
@@ -71,13 +63,8 @@ def run(
         _write(files, result, data.split("val", job))
         tracked.done(result, files)
         drop_checkpoint(files.checkpoint_dir)
-    meta = result.meta
-    _LOG.info(
-        "%s: val accuracy %.3f, macro-F1 %.3f",
-        task,
-        meta.val["val_accuracy"],
-        meta.val["val_macro_f1"],
-    )
+    reached = ", ".join(f"{name} {value:.3f}" for name, value in result.meta.val.items())
+    _LOG.info("%s: %s", task, reached)
 
 
 class _Tracked(Observer):
@@ -96,7 +83,7 @@ class _Tracked(Observer):
 
     def epoch(self, log: EpochLog, *, is_refit: bool) -> None:
         self._run.epoch(
-            log.epoch, {"refit": {"train_loss": log.train_loss}} if is_refit else asdict(log)
+            log.epoch, {"refit": {"train_loss": log.train_loss}} if is_refit else log.row()
         )
 
     def done(self, result: TrainResult, files: TaskPaths) -> None:
@@ -125,25 +112,8 @@ def _write(files: TaskPaths, result: TrainResult, val: Split) -> None:
 
 
 def _figures(result: TrainResult, val: Split) -> dict[str, bytes]:
-    labels = result.meta.labels
-    probabilities = torch.softmax(torch.from_numpy(result.val_logits), dim=1).numpy()
-    predicted = probabilities.argmax(axis=1)
+    draw = KINDS[result.meta.kind]
     return {
-        "curves.png": plots.training_curves([asdict(log) for log in result.history]),
-        "val_confusion.png": confusion(val.class_index, predicted, labels, "val split"),
-        "val_samples.png": _samples(val, labels, predicted, probabilities),
+        "curves.png": training_curves([log.row() for log in result.history]),
+        **draw(result.val_outputs, val.truth, val.pictures, result.meta.labels),
     }
-
-
-def _samples(
-    val: Split,
-    labels: tuple[str, ...],
-    predicted: NDArray[np.int64],
-    probabilities: NDArray[np.float32],
-) -> bytes:
-    rows = np.linspace(0, len(predicted) - 1, min(_N_SAMPLES, len(predicted))).round().astype(int)
-    return plots.sample_grid(
-        [val.pictures.plain(val.pictures.entries[row]) for row in rows],
-        [f"{labels[predicted[row]]} {probabilities[row].max():.0%}" for row in rows],
-        [bool(predicted[row] == val.class_index[row]) for row in rows],
-    )

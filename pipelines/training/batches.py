@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -13,7 +14,9 @@ from torch import nn
 
 from pipelines.backbones.heads import Classifier
 from pipelines.data.loaders import Pictures
+from pipelines.data.workers import ordered_map
 from pipelines.errors import ConfigError
+from pipelines.kinds.train import KINDS
 
 _LOG = logging.getLogger(__name__)
 
@@ -23,15 +26,56 @@ EVAL_BATCH = 64
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The images of a split and their labels as numbers, (n,)."""
+    """The images of a split and what is true of them.
+
+    Attributes:
+        pictures: images.
+        truth: (n, ...) of the kind.
+        in_view: of a kind whose truth has a place: as `TrainedKind.in_view`. None: no view moves
+            it.
+    """
 
     pictures: Pictures
-    class_index: NDArray[np.int64]
+    truth: NDArray[Any]
+    in_view: Callable[[NDArray[Any], NDArray[np.float64], int], NDArray[Any]] | None = None
 
     def __add__(self, other: Split) -> Split:
         """The images of both, those of ``other`` last and augmented as the first."""
         pictures = replace(self.pictures, entries=[*self.pictures.entries, *other.pictures.entries])
-        return Split(pictures, np.concatenate([self.class_index, other.class_index]))
+        return Split(pictures, np.concatenate([self.truth, other.truth]), self.in_view)
+
+    def plain_truth(self) -> NDArray[Any]:
+        """(n, ...) what is true of each image in its plain view."""
+        rows = ordered_map(lambda row: self.truth_in(row, [0])[0], range(len(self.truth)), window=8)
+        return np.array(list(rows))
+
+    def truth_in(self, row: int, views: Sequence[int]) -> NDArray[Any]:
+        """What is true of an image in some of its views.
+
+        Args:
+            row: of the image.
+            views: numbers of the views; 0 is the plain one.
+
+        Returns:
+            (len(views), ...).
+        """
+        if self.in_view is None:
+            return np.stack([self.truth[row]] * len(views))
+        places = self.pictures.geometry(self.pictures.entries[row], views)
+        side_px = self.pictures.preprocess.crop_px
+        return np.stack([self.in_view(self.truth[row], place, side_px) for place in places])
+
+
+def split_of(pictures: Pictures, labels: Sequence[str], kind: str) -> Split:
+    """Pictures with what is true of them.
+
+    Args:
+        labels: in the order of the model's outputs.
+        kind: of the task.
+    """
+    asked = KINDS[kind]
+    truth = asked.truth(pictures.entries, labels, pictures.raw_dir)
+    return Split(pictures, truth, asked.in_view if asked.has_place else None)
 
 
 def epoch_order(
@@ -96,11 +140,12 @@ def draw_weights(train: Split, balance: str, what: str) -> NDArray[np.float64] |
     Raises:
         ConfigError: if images are to be weighted by source, and sources cannot help.
     """
+    entries = train.pictures.entries
+    class_index = np.unique([entry.label for entry in entries], return_inverse=True)[1]
     if balance == "sampling":
-        return class_draw_weights(train.class_index)
+        return class_draw_weights(class_index)
     if balance == "source":
-        sources = [entry.source for entry in train.pictures.entries]
-        return source_draw_weights(train.class_index, sources, what)
+        return source_draw_weights(class_index, [entry.source for entry in entries], what)
     return None
 
 

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime as ort
@@ -83,11 +84,12 @@ class Activations:
 
     Attributes:
         values: (n_images, n_slots, c, h, w) float16, memory-mapped.
+        truth: (n_images, n_slots, ...) of what each shows.
         slots: what each of the second axis is.
     """
 
     values: NDArray[np.float16]
-    class_index: NDArray[np.int64]
+    truth: NDArray[Any]
     slots: list[Slot]
 
     def take(self, images: NDArray[np.int64], slots: NDArray[np.int64]) -> Tensor:
@@ -100,8 +102,7 @@ class Activations:
 
 
 def cached_activations(
-    pictures: Pictures,
-    class_index: NDArray[np.int64],
+    split: Split,
     slots: Sequence[Slot],
     trunks: Mapping[Precision, bytes],
     cache_dir: Path,
@@ -118,6 +119,7 @@ def cached_activations(
         CorruptImageError: if an image changed since `prepare`.
         StorageError: if the disk is full.
     """
+    pictures = split.pictures
     key = _key(pictures, slots, trunks)
     folder = cache_dir / key
     if not (folder / "meta.json").is_file():
@@ -144,7 +146,9 @@ def cached_activations(
             write_text(temporary / "meta.json", json.dumps({"shape": shape}))
     (folder / "meta.json").touch()
     values = np.load(folder / "values.npy", mmap_mode="r")
-    return Activations(values, class_index, list(slots))
+    views = [slot.view for slot in slots]
+    rows_truth = ordered_map(lambda row: split.truth_in(row, views), range(len(values)), window=8)
+    return Activations(values, np.stack(list(rows_truth)), list(slots))
 
 
 def _key(pictures: Pictures, slots: Sequence[Slot], trunks: Mapping[Precision, bytes]) -> str:
@@ -227,8 +231,7 @@ def cached_phases(
 
     def stored(split: Split, slots: Sequence[Slot], name: str) -> Activations:
         return cached_activations(
-            split.pictures,
-            split.class_index,
+            split,
             slots,
             trunks,
             cache_dir,
@@ -243,16 +246,18 @@ def cached_phases(
     asked = _NO_VAL
     if val is not None:
         asked = _val_of(model, stored(val, plain_slots(params.int8_views), "val"))
+    # A head on maps is shown what the tail makes of the activations, which pooling would lose.
+    is_pooled = not model.taps
     return [
         Phase(
             name="head",
             params=params.head_phase,
             modules=[(model.head, 1.0)],
-            batches=shown.embeddings,
+            batches=shown.embeddings if is_pooled else shown.activations,
             n_batches=shown.n_batches,
-            forward=model.head.forward,
-            val_logits=asked.head_logits,
-            val_class_index=asked.class_index,
+            forward=model.head.forward if is_pooled else model.tail,
+            val_outputs=asked.of_head if is_pooled else asked.of_tail,
+            val_truth=asked.truth,
             train_mode=partial(train_from, model, len(model.blocks), train_norms=False),
         ),
         Phase(
@@ -262,8 +267,8 @@ def cached_phases(
             batches=shown.activations,
             n_batches=shown.n_batches,
             forward=model.tail,
-            val_logits=asked.tail_logits,
-            val_class_index=asked.class_index,
+            val_outputs=asked.of_tail,
+            val_truth=asked.truth,
             train_mode=partial(train_from, model, model.cut, train_norms=params.weights == "none"),
         ),
     ]
@@ -282,7 +287,7 @@ class _Train:
     ) -> None:
         self._model, self._stored, self._weights, self._seed = model, stored, weights, seed
         self._batch_size = params.batch_size
-        self._labels = torch.from_numpy(stored.class_index)
+        self._truth = torch.from_numpy(stored.truth)
         self._n_images, self._n_slots = stored.values.shape[:2]
         self._first_slot = (
             np.random.default_rng([seed, 3]).permutation(self._n_images) % self._n_slots
@@ -302,12 +307,12 @@ class _Train:
             self._embedded = _embed_all(self._model, self._stored, self._head_slots)
         for rows in self._rows(epoch, 0):
             slots = self._turn(epoch, rows, len(self._head_slots))
-            yield self._embedded[rows, slots], self._labels[rows]
+            yield self._embedded[rows, slots], self._truth[rows, self._head_slots[slots]]
 
     def activations(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         for rows in self._rows(epoch, 1):
             slots = self._turn(epoch, rows, self._n_slots)
-            yield self._stored.take(rows, slots), self._labels[rows]
+            yield self._stored.take(rows, slots), self._truth[rows, slots]
 
     def _rows(self, epoch: int, phase: int) -> list[NDArray[np.int64]]:
         generator = np.random.default_rng([self._seed, phase, epoch, 2])
@@ -323,9 +328,9 @@ class _Train:
 class _Val:
     """The val split, each image once in each precision, as each phase asks for it."""
 
-    head_logits: Callable[[], Tensor] | None
-    tail_logits: Callable[[], Tensor] | None
-    class_index: NDArray[np.int64]
+    of_head: Callable[[], Tensor] | None
+    of_tail: Callable[[], Tensor] | None
+    truth: NDArray[Any]
 
 
 _NO_VAL = _Val(None, None, np.empty(0, dtype=np.int64))
@@ -340,17 +345,17 @@ def _val_of(model: Classifier, stored: Activations) -> _Val:
     def features() -> Tensor:
         return _embed_all(model, stored, every_slot)
 
-    def head_logits() -> Tensor:
-        logits: Tensor = model.head(features().flatten(0, 1).to(device_of(model)))
-        return logits
+    def of_head() -> Tensor:
+        outputs: Tensor = model.head(features().flatten(0, 1).to(device_of(model)))
+        return outputs
 
-    def tail_logits() -> Tensor:
+    def of_tail() -> Tensor:
         parts = [
             model.tail(stored.take(*part).to(device_of(model))) for part in _parts(rows, slots)
         ]
         return torch.cat(parts)
 
-    return _Val(head_logits, tail_logits, stored.class_index[rows])
+    return _Val(of_head, of_tail, stored.truth[rows, slots])
 
 
 def _parts(

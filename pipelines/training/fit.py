@@ -2,8 +2,8 @@
 
 It knows neither images nor caches: a `Phase` brings its batches, its forward pass and its val
 logits. Both strategies run through here, so that they share optimisers, schedules, losses, early
-stopping and resumption. With it stands what small data sets need (class weights, mixup, a moving
-average of the weights) and what is known of each epoch.
+stopping and resumption. With it stands what small data sets need (mixup, a moving average of the
+weights) and what is known of each epoch.
 """
 
 from __future__ import annotations
@@ -12,8 +12,9 @@ import csv
 import io
 import logging
 import math
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,11 +22,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
-from torch.nn import functional
 
 from pipelines.config.train import PhaseParams, TrainParams
 from pipelines.errors import ConfigError
-from pipelines.metrics.classification import accuracy, macro_f1
+from pipelines.kinds.train import Criterion
 from pipelines.progress import track
 from pipelines.training.checkpoints import (
     Checkpoint,
@@ -120,17 +120,6 @@ def parameter_groups(
     return groups
 
 
-# -- for small data sets --------------------------------------------------------------------------
-def class_weights(class_index: NDArray[np.int64], n_classes: int) -> Tensor:
-    """Weights that let each class count the same; their mean over images is 1.
-
-    References:
-        scikit-learn, ``compute_class_weight("balanced")``: n / (n_classes * count).
-    """
-    counts = np.bincount(class_index, minlength=n_classes)
-    return torch.tensor(len(class_index) / (n_classes * np.maximum(counts, 1)), dtype=torch.float32)
-
-
 def mixed(
     inputs: Tensor, targets: Tensor, alpha: float, generator: np.random.Generator
 ) -> tuple[Tensor, Tensor]:
@@ -138,7 +127,7 @@ def mixed(
 
     Args:
         inputs: (n, ...).
-        targets: (n, n_classes) probabilities.
+        targets: (n, ...) as the kind's loss takes them.
         alpha: of the Beta distribution that draws the share; > 0.
 
     References:
@@ -176,56 +165,54 @@ def update_average(model: nn.Module, average: dict[str, Tensor], decay: float, s
 
 
 # -- history --------------------------------------------------------------------------------------
-#: What is known of an epoch by the val split.
-VAL_VALUES = ("val_loss", "val_accuracy", "val_macro_f1")
-
-
 @dataclass(frozen=True, slots=True)
 class EpochLog:
-    """One epoch; losses are means over images, in nats. What is of val is NaN without a val split.
+    """One epoch; losses are means over images.
 
     Attributes:
         epoch: from 1, through all phases.
         learning_rate: the head's, at the end of the epoch.
-        train_loss: with label smoothing, class weights and mixup as asked for.
-        val_loss: plain cross-entropy.
+        train_loss: with all that params add to it, e.g. label smoothing and mixup.
+        val: what the val split says of it, by the names of the kind; NaN without a val split.
     """
 
     epoch: int
     phase: str
     learning_rate: float
     train_loss: float
-    val_loss: float
-    val_accuracy: float
-    val_macro_f1: float
+    val: Mapping[str, float]
+
+    def row(self) -> dict[str, Any]:
+        """A row of history.csv."""
+        row = asdict(self)
+        val: dict[str, float] = row.pop("val")
+        return row | val
 
     def __str__(self) -> str:
         """What a terminal shows of it."""
-        words = f"epoch {self.epoch} ({self.phase}): train loss {self.train_loss:.3f}"
-        if math.isnan(self.val_loss):
-            return words
-        return (
-            f"{words}, val loss {self.val_loss:.3f}, accuracy {self.val_accuracy:.3f}, "
-            f"macro-F1 {self.val_macro_f1:.3f}"
-        )
+        found = {"train_loss": self.train_loss, **self.val}
+        known = [f"{name} {value:.3f}" for name, value in found.items() if not math.isnan(value)]
+        return f"epoch {self.epoch} ({self.phase}): {', '.join(known)}"
+
+
+#: Of the val split's values, the one that is better when lower.
+_LOSS = "val_loss"
 
 
 def best_values(history: Sequence[EpochLog], monitor: str) -> dict[str, float]:
     """Val metrics of the epoch that `fit` kept; the lower val loss settles ties."""
-    sign = -1 if monitor == "val_loss" else 1
-    best = max(history, key=lambda log: (sign * getattr(log, monitor), -log.val_loss))
-    return {name: getattr(best, name) for name in VAL_VALUES}
+    sign = -1 if monitor == _LOSS else 1
+    return dict(max(history, key=lambda log: (sign * log.val[monitor], -log.val[_LOSS])).val)
 
 
 def history_csv(history: Sequence[EpochLog]) -> str:
-    """The text of history.csv, numbers with six digits."""
+    """The text of history.csv, numbers with six digits; history is not empty."""
     buffer = io.StringIO()
-    names = [field.name for field in fields(EpochLog)]
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(names)
-    for log in history:
-        row = [getattr(log, name) for name in names]
-        writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in row])
+    rows = [log.row() for log in history]
+    writer.writerow(rows[0])
+    for row in rows:
+        writer.writerow([f"{v:.6g}" if isinstance(v, float) else v for v in row.values()])
     return buffer.getvalue()
 
 
@@ -236,10 +223,10 @@ class Phase:
 
     Attributes:
         modules: what is trained, each with its share of the learning rate.
-        batches: of an epoch: inputs and class indices; the same for the same epoch.
+        batches: of an epoch: inputs and their truth; the same for the same epoch.
         n_batches: of every epoch.
-        val_logits: (n, n_classes) for the val split; None without one: the last epoch is kept.
-        val_class_index: (n,) to go with them.
+        val_outputs: (n, ...) for the val split; None without one: the last epoch is kept.
+        val_truth: (n, ...) to go with them.
         train_mode: puts the network into the state in which this phase trains it.
     """
 
@@ -249,8 +236,8 @@ class Phase:
     batches: Callable[[int], Iterator[tuple[Tensor, Tensor]]]
     n_batches: int
     forward: Callable[[Tensor], Tensor]
-    val_logits: Callable[[], Tensor] | None
-    val_class_index: NDArray[np.int64]
+    val_outputs: Callable[[], Tensor] | None
+    val_truth: NDArray[Any]
     train_mode: Callable[[], None]
 
 
@@ -272,8 +259,8 @@ def fit(
     phases: Sequence[Phase],
     params: TrainParams,
     *,
-    train_class_index: NDArray[np.int64],
-    n_classes: int,
+    criterion: Criterion,
+    values: Sequence[str],
     seed: int,
     checkpoint_dir: Path,
     key: str,
@@ -288,16 +275,21 @@ def fit(
 
     Args:
         model: holds all that the phases train; its state dict is what is kept.
+        criterion: of the kind, for the train split.
+        values: names of what it measures on val.
         key: hash of all that the training depends on; another key starts anew.
         on_epoch: told of each epoch, those before a resumption included.
         runtime: on whose device the model lies; its primary writes checkpoints.
 
     Raises:
+        ConfigError: if the monitor is none of the values.
         StorageError: if a checkpoint cannot be written.
     """
-    weights = (
-        class_weights(train_class_index, n_classes) if params.balance == "class_weights" else None
-    )
+    if params.monitor not in values:
+        raise ConfigError(
+            f"params.yaml: train.monitor: expected one of {', '.join(values)} "
+            f"(got {params.monitor!r})."
+        )
     state, optimizer_state = _resume(model, checkpoint_dir, key)
     # All go on from the same epoch: none trains on before each has read.
     runtime.barrier()
@@ -323,14 +315,14 @@ def fit(
                 state,
                 params,
                 optimizer,
-                weights,
-                n_classes,
+                criterion,
                 (seed, index),
                 model,
                 what,
                 runtime,
             )
-            log = _close_epoch(model, phase, state, params, optimizer, train_loss)
+            measured = partial(_val_values, phase, criterion, values)
+            log = _close_epoch(model, phase, state, params, optimizer, train_loss, measured)
             _LOG.info("%s: %s", what, log)
             on_epoch(log)
             if runtime.is_primary:
@@ -351,8 +343,7 @@ def _train_epoch(
     state: _State,
     params: TrainParams,
     optimizer: torch.optim.Optimizer,
-    weights: Tensor | None,
-    n_classes: int,
+    criterion: Criterion,
     seed: tuple[int, int],
     model: nn.Module,
     what: str,
@@ -366,22 +357,17 @@ def _train_epoch(
     total, n_images = 0.0, 0
     batches = phase.batches(state.epoch)
     title = f"{what}: {phase.name} {state.epoch + 1}/{phase.params.epochs}"
-    for i, (inputs, class_index) in enumerate(track(batches, title, phase.n_batches)):
+    for i, (inputs, truth) in enumerate(track(batches, title, phase.n_batches)):
         step = state.epoch * phase.n_batches + i
         factor = rate_factor(step, n_steps, phase.params.schedule, phase.params.warmup_fraction)
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
-        targets = functional.one_hot(class_index, n_classes).float()
+        targets = criterion.targets(truth)
         if params.mixup_alpha > 0:
             inputs, targets = mixed(inputs, targets, params.mixup_alpha, generator)
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=runtime.device.type == "cuda"):
-            logits = phase.forward(inputs.to(runtime.device))
-        loss = functional.cross_entropy(
-            logits.float(),
-            targets.to(runtime.device),
-            label_smoothing=params.label_smoothing,
-            weight=None if weights is None else weights.to(runtime.device),
-        )
+            outputs = phase.forward(inputs.to(runtime.device))
+        loss = criterion.loss(outputs.float(), targets.to(runtime.device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(
@@ -390,8 +376,8 @@ def _train_epoch(
         optimizer.step()
         if params.ema_decay > 0:
             update_average(model, state.average, params.ema_decay, step)
-        total += loss.item() * len(class_index)
-        n_images += len(class_index)
+        total += loss.item() * len(truth)
+        n_images += len(truth)
     sums = torch.tensor([total, n_images], dtype=torch.float64, device=runtime.device)
     loss_of_all, n_of_all = map(float, runtime.reduce(sums))
     return loss_of_all / max(n_of_all, 1)
@@ -404,20 +390,21 @@ def _close_epoch(
     params: TrainParams,
     optimizer: torch.optim.Optimizer,
     train_loss: float,
+    measured: Callable[[], dict[str, float]],
 ) -> EpochLog:
     """Measure on val, with the averaged weights where they are kept, and remember the best."""
     raw = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     if state.average:
         model.load_state_dict(raw | state.average)
     model.eval()
-    values = _val_values(phase)
-    if phase.val_logits is None:
+    values = measured()
+    if phase.val_outputs is None:
         # Nothing can choose: the later one is taken for the better one.
         value = float(len(state.history))
     else:
-        value = -values["val_loss"] if params.monitor == "val_loss" else values[params.monitor]
+        value = -values[_LOSS] if params.monitor == _LOSS else values[params.monitor]
         # Small val splits tie often; the lower loss then decides, by less than one image can count.
-        value -= 1e-4 * math.tanh(values["val_loss"])
+        value -= 1e-4 * math.tanh(values[_LOSS])
     if value > state.best_value:
         state.best_value, state.stale = value, 0
         state.best = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -430,24 +417,17 @@ def _close_epoch(
         phase=phase.name,
         learning_rate=max(group["lr"] for group in optimizer.param_groups),
         train_loss=train_loss,
-        **values,
+        val=values,
     )
     state.history.append(log)
     return log
 
 
-def _val_values(phase: Phase) -> dict[str, float]:
-    if phase.val_logits is None:
-        return dict.fromkeys(VAL_VALUES, math.nan)
+def _val_values(phase: Phase, criterion: Criterion, names: Sequence[str]) -> dict[str, float]:
+    if phase.val_outputs is None:
+        return dict.fromkeys(names, math.nan)
     with torch.inference_mode():
-        logits = phase.val_logits().float().cpu()
-    truth = phase.val_class_index
-    predicted = logits.argmax(dim=1).numpy()
-    return {
-        "val_loss": functional.cross_entropy(logits, torch.from_numpy(truth)).item(),
-        "val_accuracy": accuracy(truth, predicted),
-        "val_macro_f1": macro_f1(truth, predicted, logits.shape[1]),
-    }
+        return criterion.measured(phase.val_outputs().float().cpu(), phase.val_truth)
 
 
 def _checkpoint(model: nn.Module, state: _State, optimizer: torch.optim.Optimizer) -> Checkpoint:
@@ -465,7 +445,8 @@ def _checkpoint(model: nn.Module, state: _State, optimizer: torch.optim.Optimize
 
 def _resume(model: nn.Module, checkpoint_dir: Path, key: str) -> tuple[_State, dict[str, Tensor]]:
     found = load_checkpoint(checkpoint_dir, key)
-    if found is None:
+    # Version 0.1 wrote rows of another form: nothing is lost by starting anew.
+    if found is None or any("val" not in row for row in found.progress["history"]):
         return _State(), {}
     model.load_state_dict(found.model)
     progress = found.progress | {"history": [EpochLog(**row) for row in found.progress["history"]]}

@@ -12,11 +12,13 @@ from safetensors.torch import load_file, save
 
 from pipelines.atomic import file_sha256, write_bytes, write_text
 from pipelines.backbones.folding import fold_batch_norms
-from pipelines.backbones.heads import Classifier, make_classifier
+from pipelines.backbones.heads import Classifier
+from pipelines.card import DEFAULT_KIND
 from pipelines.config.view import ViewParams
 from pipelines.data.pixel_range import MAX_ASPECT, Reading
 from pipelines.data.preprocess import Interpolation, Preprocess, View
 from pipelines.errors import BundleError, MissingDataError, StorageError
+from pipelines.kinds.train import KINDS
 
 _META = "model.json"
 _WEIGHTS = "weights.safetensors"
@@ -32,7 +34,8 @@ class FloatModel(BaseModel):
     schema_version: Literal[1] = 1
     task: str
     domain: str
-    labels: Annotated[tuple[str, ...], Field(min_length=2)]
+    kind: Annotated[str, Field(exclude_if=lambda kind: kind == DEFAULT_KIND)] = DEFAULT_KIND
+    labels: tuple[str, ...]
     backbone: str
     width: Annotated[float, Field(exclude_if=lambda width: width == 1)] = 1.0
     cut: int
@@ -80,14 +83,9 @@ class FloatModel(BaseModel):
 
     def build(self) -> Classifier:
         """The network, untrained."""
-        model = make_classifier(
-            self.backbone,
-            self.width,
-            n_classes=len(self.labels),
-            hidden=self.hidden,
-            dropout=self.dropout,
-            cut=self.cut,
-            seed=0,
+        n_labels = len(self.labels)
+        model = KINDS[self.kind].network(
+            self.backbone, self.width, n_labels, self.hidden, self.dropout, self.cut, 0
         )
         return fold_batch_norms(model) if self.is_folded else model
 

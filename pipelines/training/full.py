@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import numpy as np
 import torch
@@ -48,7 +49,7 @@ def full_phases(
     def batches_of(phase: int) -> Callable[[int], Iterator[tuple[Tensor, Tensor]]]:
         def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
             generator = np.random.default_rng([seed, phase, epoch, 2])
-            order = epoch_order(len(train.class_index), generator, weights)
+            order = epoch_order(len(train.truth), generator, weights)
             # No view is shown twice: those of the second phase follow on those of the first.
             number = 1 + phase * params.head_phase.epochs + epoch
             return _batches(train, order, number, params.batch_size, normalise)
@@ -56,12 +57,12 @@ def full_phases(
         return batches
 
     def forward(pixels: Tensor) -> Tensor:
-        logits: Tensor = model(pixels)[0]
-        return logits
+        outputs: Tensor = model(pixels)[0]
+        return outputs
 
-    val_logits = None if val is None else partial(logits_of, model, val, normalise)
-    val_class_index = np.empty(0, dtype=np.int64) if val is None else val.class_index
-    n_batches = len(chunks(np.arange(len(train.class_index)), params.batch_size))
+    val_outputs = None if val is None else partial(outputs_of, model, val, normalise)
+    val_truth = np.empty(0) if val is None else val.plain_truth()
+    n_batches = len(chunks(np.arange(len(train.truth)), params.batch_size))
     return [
         Phase(
             name="head",
@@ -70,8 +71,8 @@ def full_phases(
             batches=batches_of(0),
             n_batches=n_batches,
             forward=forward,
-            val_logits=val_logits,
-            val_class_index=val_class_index,
+            val_outputs=val_outputs,
+            val_truth=val_truth,
             train_mode=partial(train_from, model, len(model.blocks), train_norms=False),
         ),
         Phase(
@@ -81,15 +82,15 @@ def full_phases(
             batches=batches_of(1),
             n_batches=n_batches,
             forward=forward,
-            val_logits=val_logits,
-            val_class_index=val_class_index,
+            val_outputs=val_outputs,
+            val_truth=val_truth,
             train_mode=partial(train_from, model, 0, train_norms=params.weights == "none"),
         ),
     ]
 
 
-def logits_of(model: Classifier, split: Split, normalise: Callable[[Tensor], Tensor]) -> Tensor:
-    """Answers to the plain views of a split, (n, n_classes) float32 on the CPU.
+def outputs_of(model: Classifier, split: Split, normalise: Callable[[Tensor], Tensor]) -> Tensor:
+    """Answers to the plain views of a split, (n, ...) float32 on the CPU.
 
     The network stays in the mode that it is in.
     """
@@ -108,14 +109,13 @@ def _batches(
     normalise: Callable[[Tensor], Tensor],
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """View ``number`` of the images in ``order``, decoded ahead."""
-    labels = torch.from_numpy(train.class_index)
     entries = train.pictures.entries
 
-    def view(row: np.int64) -> NDArray[np.uint8]:
-        one: NDArray[np.uint8] = train.pictures.views(entries[int(row)], [number], plain=False)[0]
-        return one
+    def view(row: np.int64) -> tuple[NDArray[np.uint8], NDArray[Any]]:
+        one = train.pictures.views(entries[int(row)], [number], plain=False)[0]
+        return one, train.truth_in(int(row), [number])[0]
 
-    pixels = ordered_map(view, order, window=2 * batch_size)
+    shown = ordered_map(view, order, window=2 * batch_size)
     for rows in chunks(order, batch_size):
-        batch = np.stack([next(pixels) for _ in rows])
-        yield normalise(torch.from_numpy(batch)), labels[rows]
+        batch, truth = map(np.stack, zip(*(next(shown) for _ in rows), strict=True))
+        yield normalise(torch.from_numpy(batch)), torch.from_numpy(truth)

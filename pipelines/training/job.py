@@ -25,6 +25,7 @@ from pipelines.backbones.folding import batch_norms_of
 from pipelines.backbones.heads import Classifier
 from pipelines.backbones.spec import Input, backbone
 from pipelines.backbones.weights import LoadedWeights
+from pipelines.card import DEFAULT_KIND
 from pipelines.config.train import TrainParams
 from pipelines.data import manifest
 from pipelines.data.loaders import Pictures, calibration_batches, stratified_sample
@@ -32,7 +33,6 @@ from pipelines.data.manifest import (
     SPLITS,
     Entry,
     Prepared,
-    class_index_of,
     content_sha256,
     in_split,
     read_manifest,
@@ -45,9 +45,10 @@ from pipelines.data.workers import n_workers
 from pipelines.errors import DataError
 from pipelines.export import onnx_export as export
 from pipelines.export.quantize import quantized_trunk
+from pipelines.kinds.train import KINDS
 from pipelines.paths import Paths, TaskPaths
 from pipelines.serving.sessions import Precision
-from pipelines.training.batches import Split
+from pipelines.training.batches import Split, split_of
 from pipelines.training.cached import cached_phases
 from pipelines.training.checkpoints import drop_checkpoint
 from pipelines.training.fit import EpochLog, Phase, best_values, fit
@@ -76,11 +77,12 @@ def open_split(
     seed: int,
     files: TaskPaths,
     reading: Reading = AS_IT_COMES,
+    kind: str = DEFAULT_KIND,
 ) -> Split:
-    """Images of a split and their labels as numbers, in the order of the logits."""
+    """Images of a split and what is true of them; labels in the order of the model's outputs."""
     preprocess = preprocess_of(params, reading)
     pictures = Pictures(files.raw_dir, entries, preprocess, params.augment, seed)
-    return Split(pictures, class_index_of(entries, labels))
+    return split_of(pictures, labels, kind)
 
 
 def phases_of(
@@ -184,7 +186,7 @@ class Data:
 
     Attributes:
         entries: of all splits; training opens train and val.
-        summary: labels, in the order of the logits, and how files are read.
+        summary: kind, labels, in the order of the model's outputs, and how files are read.
     """
 
     files: TaskPaths
@@ -205,8 +207,10 @@ class Data:
     def split(self, name: SplitName, job: Job) -> Split:
         """The images of a split, as a job asks for them."""
         entries = in_split(self.entries, name)
-        labels, reading = self.summary.labels, self.summary.reading
-        return open_split(entries, labels, job.params, job.seed, self.files, reading)
+        made = self.summary
+        return open_split(
+            entries, made.labels, job.params, job.seed, self.files, made.reading, made.kind
+        )
 
 
 class Observer:
@@ -228,7 +232,7 @@ class TrainResult:
 
     Attributes:
         history: a row an epoch, those of a refit left out.
-        val_logits: (n_val, n_classes) of the network that val chose.
+        val_outputs: (n_val, ...) of the head that val chose; of a classification, logits.
         before: of a refitted network, the one that had not seen val.
         weights_sha256: of the file in the folder; None where this process wrote none.
     """
@@ -236,7 +240,7 @@ class TrainResult:
     model: Classifier
     meta: FloatModel
     history: list[EpochLog]
-    val_logits: NDArray[np.float32]
+    val_outputs: NDArray[np.float32]
     before: Classifier | None = None
     weights_sha256: str | None = None
 
@@ -296,12 +300,13 @@ def train(
     paths = paths or Paths(data.files.root)
     runtime = runtime or this_process(n_workers())
     observer = observer or Observer()
-    _check_labels(data)
     if out is not None:
         out = out.absolute()
         check_folder(out)
     files, what = paths.task(job.task), job.task
     train_split, val = data.split("train", job), data.split("val", job)
+    kind, labels = KINDS[data.summary.kind], data.summary.labels
+    _check_taught(kind.untaught(train_split.truth, labels), data)
     model, weights, phases = _begin(job, what, data, train_split, val, paths, runtime)
     key = _training_key(job, data, weights)
     observer.begun(key, model)
@@ -313,8 +318,8 @@ def train(
             model,
             phases,
             job.params,
-            train_class_index=images.class_index,
-            n_classes=len(data.summary.labels),
+            criterion=kind.criterion(images.truth, len(labels), job.params),
+            values=kind.values,
             seed=job.seed,
             checkpoint_dir=checkpoint_dir,
             key=key,
@@ -324,7 +329,7 @@ def train(
         )
 
     history = run(what, model, phases, train_split, files.checkpoint_dir)
-    val_logits = _val_logits(phases[-1], len(val.class_index))
+    val_outputs = _val_outputs(phases[-1], len(val.truth))
     before = None
     if job.params.refit:
         before, both, what = model, train_split + val, f"{job.task} refit"
@@ -340,7 +345,7 @@ def train(
     runtime.barrier()
     if runtime.is_primary and not keep_checkpoint:
         drop_checkpoint(files.checkpoint_dir)
-    return TrainResult(model, meta, history, val_logits, before, weights_sha256)
+    return TrainResult(model, meta, history, val_outputs, before, weights_sha256)
 
 
 def _begin(
@@ -354,17 +359,16 @@ def _begin(
 ) -> tuple[Classifier, LoadedWeights | None, list[Phase]]:
     """The network before its first step, and its phases; the primary fills the caches."""
     with runtime.primary_first():
-        model, weights = start_model(job.params, len(data.summary.labels), job.seed, paths)
+        made = data.summary
+        model, weights = start_model(job.params, len(made.labels), job.seed, paths, made.kind)
         model.to(runtime.device)
         phases = phases_of(what, model, job.params, images, val, job.seed, paths)
     return model, weights, phases
 
 
-def _check_labels(data: Data) -> None:
+def _check_taught(missing: Sequence[str], data: Data) -> None:
     """Nothing, if each label has images to train on: a model must not answer with another."""
     labels, files = data.summary.labels, data.files
-    present = {entry.label for entry in in_split(data.entries, "train")}
-    missing = [label for label in labels if label not in present]
     if missing:
         raise DataError(
             f"{files.manifest}: no train image of {', '.join(missing)}. Expected some of each of "
@@ -389,14 +393,14 @@ def _training_key(job: Job, data: Data, weights: LoadedWeights | None) -> str:
     return hashlib.sha256("/".join(parts).encode()).hexdigest()
 
 
-def _val_logits(phase: Phase, n_images: int) -> NDArray[np.float32]:
-    """(n_images, n_classes) of the network that val chose."""
-    if phase.val_logits is None:
+def _val_outputs(phase: Phase, n_images: int) -> NDArray[np.float32]:
+    """(n_images, ...) of the network that val chose."""
+    if phase.val_outputs is None:
         raise ValueError(f"the {phase.name} phase has no val split")
     with torch.inference_mode():
-        logits = phase.val_logits().float().cpu()
+        outputs = phase.val_outputs().float().cpu()
     # A cached val split holds each picture once a precision; the first is enough.
-    return logits[:: len(logits) // n_images].numpy()
+    return outputs[:: len(outputs) // n_images].numpy()
 
 
 def _meta(
@@ -413,6 +417,7 @@ def _meta(
     return FloatModel(
         task=job.task,
         domain=job.domain,
+        kind=summary.kind,
         labels=summary.labels,
         backbone=params.backbone,
         width=params.width,

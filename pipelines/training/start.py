@@ -5,8 +5,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipelines.backbones.folding import fold_batch_norms
-from pipelines.backbones.heads import Classifier, make_classifier
+from pipelines.backbones.heads import Classifier
 from pipelines.backbones.weights import LoadedWeights, load_imagenet
+from pipelines.card import DEFAULT_KIND
+from pipelines.kinds.train import KINDS
 from pipelines.paths import Paths
 
 if TYPE_CHECKING:
@@ -14,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def start_model(
-    params: TrainParams, n_classes: int, seed: int, paths: Paths
+    params: TrainParams, n_labels: int, seed: int, paths: Paths, kind: str = DEFAULT_KIND
 ) -> tuple[Classifier, LoadedWeights | None]:
     """The network before its first step.
 
@@ -27,14 +29,9 @@ def start_model(
         ConfigError: if the backbone is unknown.
         WeightsError: if the weights cannot be had.
     """
-    model = make_classifier(
-        params.backbone,
-        params.width,
-        n_classes=n_classes,
-        hidden=params.head.hidden,
-        dropout=params.head.dropout,
-        cut=params.cut,
-        seed=seed,
+    head = params.head
+    model = KINDS[kind].network(
+        params.backbone, params.width, n_labels, head.hidden, head.dropout, params.cut, seed
     )
     if params.weights == "none":
         return model, None

@@ -20,6 +20,7 @@ from pipelines.data.images import read_file
 from pipelines.data.manifest import Entry
 from pipelines.data.pixel_range import outside_words
 from pipelines.errors import DataError
+from pipelines.kinds.classification.audit import blind
 from pipelines.serving.predictor import Prediction, Predictor
 from pipelines.validation.external import BlindScore
 
@@ -96,19 +97,16 @@ def blind_scores(
     present, class_index = np.unique(np.asarray(labels), return_inverse=True)
     if len(present) < 2:
         raise DataError(f"all images are '{labels[0]}': there is nothing to tell apart.")
-    shared = shortcuts.blind(class_index, len(present), groups, folds, seed, resamples)
+    shared = blind(class_index, len(present), groups, folds, seed, resamples)
     scores = []
     for name, table in features.items():
-        guessed = shortcuts.out_of_fold(
-            lambda: shortcuts.forest(seed), table, class_index, len(present), shared.folds
-        )
         audit = shortcuts.AUDITS[name]
         scores.append(
             BlindScore(
                 name=name,
                 sees=audit.sees,
                 decides=audit.decides,
-                macro_f1=shared.interval(guessed.argmax(axis=1)),
+                macro_f1=shared.interval(shared.told(table, "forest")),
             )
         )
     return tuple(scores)

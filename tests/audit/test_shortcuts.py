@@ -8,6 +8,9 @@ import pytest
 from pipelines.audit import shortcuts
 from pipelines.config.audit import AuditParams
 from pipelines.errors import DataError
+from pipelines.kinds.blind import forest, out_of_fold
+from pipelines.kinds.classification import audit
+from pipelines.kinds.classification.audit import BlindClasses
 from pipelines.serving.trust import AuditScore, Interval
 
 BOUNDS = AuditParams(folds=5, suspicious_share=0.5, shortcut_share=0.8)
@@ -16,16 +19,14 @@ CLASS_INDEX = np.repeat(np.arange(N_GROUPS) % 2, PER_GROUP)
 GROUPS = np.repeat([f"g{number:02d}" for number in range(N_GROUPS)], PER_GROUP)
 
 
-def blind(class_index=CLASS_INDEX, groups=GROUPS, n_classes=2, folds=5) -> shortcuts.Blind:
-    return shortcuts.blind(class_index, n_classes, groups, folds, 1, 200)
+def blind(class_index=CLASS_INDEX, groups=GROUPS, n_classes=2, folds=5) -> BlindClasses:
+    return audit.blind(class_index, n_classes, groups, folds, 1, 200)
 
 
-def reached(features: np.ndarray, shared: shortcuts.Blind) -> Interval:
-    guessed = shortcuts.out_of_fold(
-        lambda: shortcuts.forest(1), features, shared.class_index, shared.n_classes, shared.folds
-    )
+def reached(features: np.ndarray, shared: BlindClasses) -> Interval:
+    guessed = shared.told(features, "forest")
     np.testing.assert_allclose(guessed.sum(axis=1), 1)
-    return shared.interval(guessed.argmax(axis=1))
+    return shared.interval(guessed)
 
 
 def test_no_group_is_in_both_parts_of_a_fold_and_each_image_answers_once():
@@ -69,9 +70,7 @@ def test_fewer_folds_where_a_class_has_few_groups():
 def test_class_that_a_fold_did_not_learn_has_probability_0():
     features = np.eye(4)
     folds = [(np.array([0, 1]), np.array([2, 3])), (np.array([2]), np.array([0, 1]))]
-    guessed = shortcuts.out_of_fold(
-        lambda: shortcuts.forest(1), features, np.array([0, 1, 2, 2]), 3, folds
-    )
+    guessed = out_of_fold(lambda: forest(1), features, np.array([0, 1, 2, 2]), 3, folds)
     assert (guessed[2:, 2] == 0).all()
     np.testing.assert_array_equal(guessed[:2], [[0, 0, 1], [0, 0, 1]])
 
@@ -114,7 +113,7 @@ def test_share_of_way(value, chance, probe, expected):
     ],
 )
 def test_verdict_by_the_bounds(share, low, expected):
-    assert shortcuts.verdict_of(share, low, 2, BOUNDS) == expected
+    assert shortcuts.verdict_of(share, low, 1 / 2, BOUNDS) == expected
 
 
 @pytest.mark.parametrize(

@@ -169,7 +169,7 @@ def test_a_training_whose_time_is_up_ends_after_its_epoch_and_a_refit_is_not_cou
     from pipelines.training.fit import EpochLog
 
     timed_fit = importlib.import_module("timed_fit")
-    log = EpochLog(1, "tail", 0.1, 0.5, 0.5, 0.5, 0.5)
+    log = EpochLog(1, "tail", 0.1, 0.5, {"val_loss": 0.5})
     early, late = timed_fit.Trained("full"), timed_fit.Trained("full")
     in_time, out_of_time = (
         timed_fit._Timed(trained, timed_fit.Stopwatch(), "mobilenet_v2", None, limit_s)

@@ -115,6 +115,14 @@ def test_clock_put_back_changes_no_result(tested_project, mlflow_template):
     assert results(tested_project) == before
 
 
+def only_line(caplog: pytest.LogCaptureFixture) -> str:
+    """The one line that a lost store costs."""
+    said = [record.getMessage() for record in caplog.records if record.name.startswith("pipelines")]
+    assert len(said) == 1, said
+    assert "going on untracked" in said[0]
+    return said[0]
+
+
 @pytest.mark.parametrize("is_from_the_start", [True, False])
 def test_locked_store_is_one_line(tracked_project, caplog, is_from_the_start):
     arguments = (tracked_project, "tiny", "reference")
@@ -130,10 +138,7 @@ def test_locked_store_is_one_line(tracked_project, caplog, is_from_the_start):
         run.epoch(1, {"val_loss": 1.0})
         run.epoch(2, {"val_loss": 0.5})
     store.close()
-    said = [record.getMessage() for record in caplog.records if record.name.startswith("pipelines")]
-    assert len(said) == 1, said
-    assert "locked" in said[0]
-    assert "going on untracked" in said[0]
+    assert "locked" in only_line(caplog)
     # The training goes on; its run, if there is one, does not look whole.
     from mlflow import MlflowClient
 
@@ -159,9 +164,7 @@ def test_server_that_vanishes_in_the_middle_is_one_line(
             run.epoch(2, {"val_loss": 0.5})
             run.epoch(3, {"val_loss": 0.25})
             assert time.monotonic() - start < 60
-    said = [record.getMessage() for record in caplog.records if record.name.startswith("pipelines")]
-    assert len(said) == 1, said
-    assert "going on untracked" in said[0]
+    only_line(caplog)
     # Taken up again where the store is back: the epochs stand once.
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     with runs.start(tracked_project, "tiny", "reference", name="n", training_key="k") as again:

@@ -6,16 +6,20 @@ import re
 from pathlib import Path
 
 from apps.answers import PANELS
-from pipelines.kinds import evaluate, export, gate
 from pipelines.serving.kinds import KINDS
+from tests.kinds.point import TABLES
 
 ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_tables_name_the_same_kinds():
-    kinds = set(KINDS)
-    for table in (export.KINDS, evaluate.KINDS, gate.KINDS, PANELS):
-        assert set(table) == kinds
+    for table in (*(table for table, _ in TABLES), PANELS):
+        assert set(table) == set(KINDS)
+
+
+def test_a_second_kind_is_told_to_every_table():
+    listed = {path.stem for path in (ROOT / "pipelines/kinds").glob("*.py")} - {"__init__", "blind"}
+    assert len(TABLES) == len(listed) + 1  # that of serving
 
 
 def test_phone_page_knows_them_with_the_same_outputs():

@@ -2,15 +2,17 @@ from __future__ import annotations
 
 import io
 import json
+import re
 from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.reports.pages import embedded, run_markdown
+from pipelines.card import DatasetCard
+from pipelines.reports.pages import TaskResult, embedded, model_card, run_markdown
 from pipelines.serving.bundle import Bundle, read_bundle
-from pipelines.serving.trust import read_audit
+from pipelines.serving.trust import AuditReport, Interval, read_audit
 
 
 @pytest.fixture
@@ -69,3 +71,227 @@ def test_bytes_are_bounded_by_quality_then_by_size_and_always_the_same():
     assert len(large.webp) <= 150_000
     assert len(small.webp) < len(large.webp)
     assert embedded(whole, 60_000) == small
+
+
+# -- model cards ----------------------------------------------------------------------------------
+#: Mitchell et al. 2019, section 4, in their order.
+SECTIONS = [
+    "Model details",
+    "Intended use",
+    "Factors",
+    "Metrics",
+    "Evaluation data",
+    "Training data",
+    "Quantitative analyses",
+    "Ethical considerations",
+    "Caveats and recommendations",
+]
+
+
+def card(domain: str = "reference") -> DatasetCard:
+    return DatasetCard.model_validate(
+        {
+            "title": "Tiny | tiles",
+            "task": "tiny",
+            "domain": domain,
+            "source": {
+                "publisher": "The tile makers",
+                "url": "https://example.org",
+                "version": "v7",
+                "retrieved": "2026-01-02",
+            },
+            "licence": {
+                "spdx": "CC0-1.0",
+                "url": "https://example.org/licence",
+                "redistribution": "Yes to all.",
+            },
+            "citation": {"text": "Tiler 2026", "doi": "10.1/tiles"},
+            "classes": [
+                {"label": f"{colour}_tile", "meaning": f"a {colour} tile"}
+                for colour in ("red", "green", "blue")
+            ],
+            "unit_of_observation": "one tile",
+            "group_key": "batch",
+            "image": {"modality": "photograph", "channels": 3, "bit_depth": 8},
+            "splits": "made",
+            "known_biases": ["All tiles are\nclean."],
+            "consent_and_privacy": "Nobody is shown.",
+            "intended_use": "Tests.",
+            "not_for": ["Anything else"],
+        }
+    )
+
+
+def score(name: str, value: float, verdict: str, *, decides: bool) -> dict[str, Any]:
+    return {
+        "name": name,
+        "sees": f"the {name.replace('_', ' ')}",
+        "macro_f1": {"value": value, "low": value - 0.05, "high": value + 0.05},
+        "share": value,
+        "verdict": verdict,
+        "decides": decides,
+    }
+
+
+def audit(verdict: str = "shortcut", accepted: str | None = None) -> AuditReport:
+    return AuditReport.model_validate(
+        {
+            "task": "tiny",
+            "n_images": 24,
+            "n_groups": 12,
+            "folds": 5,
+            "chance": 0.167,
+            "probe": {"value": 0.9, "low": 0.8, "high": 0.95},
+            "scores": [
+                score("file_facts", 0.85, verdict, decides=True),
+                score("colour", 0.93, "shortcut", decides=False),
+            ],
+            "verdict": verdict,
+            "accepted": accepted,
+            "suspicious_share": 0.5,
+            "shortcut_share": 0.8,
+            "n_label_issues": 3,
+        }
+    )
+
+
+@pytest.fixture
+def written(tested_project):
+    """Writes the card of the tiny task, with changes to its bundle."""
+    files = tested_project.task("tiny")
+    bundle = read_bundle(files.bundle)
+    metrics = json.loads(files.metrics.read_text())
+
+    def write(domain: str = "reference", failed: tuple[str, ...] = (), **changes: Any) -> str:
+        changed = Bundle.model_validate({**bundle.model_dump(), **changes})
+        found = TaskResult(changed, metrics, failed, {}, published="87 % (Somebody 2020)")
+        return model_card(found, card(domain), {"jpeg": 0.06})
+
+    return write
+
+
+def test_card_has_the_sections_of_mitchell_in_their_order(written):
+    text = written()
+    assert re.findall(r"^## (.*)$", text, re.MULTILINE) == SECTIONS
+    assert text.startswith("# Model card: Tiny tiles\n")
+
+
+def test_card_of_a_medical_task_says_first_that_it_is_no_medical_device(written):
+    first = written("medical").splitlines()[0]
+    assert first.startswith("> **This is not a medical device.** It has not been assessed by any")
+    assert "medical device" not in written("agriculture")
+
+
+def test_card_names_data_licence_citation_groups_and_counts(written):
+    text = written()
+    for words in (
+        "The tile makers",
+        "CC0-1.0",
+        "Yes to all.",
+        "Tiler 2026 doi:10.1/tiles",
+        "| split | images | groups (batch) |",
+        "| train | 12 | 6 |",
+        "36 images of 18 groups",
+        "- All tiles are clean.",
+        "Nobody is shown.",
+        "- anything else",
+        "jpeg 6%",
+    ):
+        assert words in text, words
+
+
+def test_card_says_what_was_trained_on(written, tested_project):
+    assert "Trained on train.\n" in written()
+    made_of = read_bundle(tested_project.task("tiny").bundle).provenance.model_dump()
+    text = written(provenance=made_of | {"is_refit": True})
+    assert "Trained on train + val. A training on train alone came first" in text
+
+
+def test_card_shows_the_shortcut_before_anything_else(written):
+    text = written(audit=audit().model_dump())
+    first = text.splitlines()[0]
+    assert first.startswith("> **tiny: the data hold a shortcut.")
+    assert "macro-F1 0.850 (0.800 to 0.900)" in first
+    assert "87 % (Somebody 2020)" in first
+    assert "Verdict: shortcut." in text
+    assert "3 likely label issues" in text
+    accepted = written(audit=audit(accepted="it is shown for teaching").model_dump())
+    assert "because: it is shown for teaching" in accepted.splitlines()[0]
+
+
+def test_card_of_clean_data_warns_of_nothing(written):
+    assert written(audit=audit("clean").model_dump()).startswith("# Model card")
+
+
+def test_card_shows_the_blind_model_beside_the_metric(written):
+    text = written(audit=audit().model_dump())
+    row = next(line for line in text.splitlines() if line.startswith("| macro-F1 |"))
+    # What a colour histogram shows may be the subject itself: it does not stand there.
+    assert row.endswith("| 0.850 (0.800 to 0.900), file_facts |")
+    missing = written(audit=None)
+    assert "| not measured |" in missing
+    assert "Not measured: run `fieldlens audit`" in missing
+
+
+def test_card_shows_intervals_where_there_are_some(written):
+    interval = Interval(value=0.5, low=0.25, high=0.75).model_dump()
+    intervals = {"fp32": {}, "int8": {"accuracy": interval, "recall.red_tile": interval}}
+    text = written(intervals=intervals)
+    rows = {line.split(" | ")[0]: line for line in text.splitlines() if line.startswith("| ")}
+    assert "(0.250 to 0.750)" in rows["| accuracy"]
+    assert rows["| accuracy"].count("(") == 1
+    assert "(0.250 to 0.750)" in rows["| red_tile"]
+    assert "(" not in rows["| blue_tile"]
+
+
+def test_card_says_what_the_gate_refuses(written):
+    text = written(failed=("accuracy (int8)",))
+    assert text.startswith("> **Not released.** The gate does not accept: accuracy (int8).\n")
+    assert "| Gate | fails: accuracy (int8) |" in text
+
+
+def test_card_shows_operating_points_abstention_and_the_way_to_int8(written):
+    point = {"threshold": 0.4, "min_specificity": 0.9, "sensitivity": 0.8, "specificity": 0.95}
+    candidate = {
+        "remedy": "round",
+        "calibrator": "minmax",
+        "float_nodes": ("a", "b"),
+        "agreement": 0.99,
+        "metrics": {"accuracy": 0.9, "macro_f1": 0.88},
+        "sqnr_db": 28.42,
+        "size_bytes": 2_500_000,
+        "holds_bounds": True,
+        "is_chosen": True,
+    }
+    array = {"shape": (1,), "dtype": "int8", "data": "AA=="}
+    text = written(
+        operating_points={"red_tile": {**point, "n_positive": 4, "n_negative": 8}},
+        temperature=1.25,
+        abstention={
+            "score": "knn",
+            "threshold": 0.3,
+            "acceptance": 0.95,
+            "arrays": {"centres": array},
+            "n_train": 12,
+            "n_val": 12,
+        },
+        int8_path=(candidate,),
+    )
+    assert "| tiny | red_tile | 0.90 | 0.400 | 0.800 / 0.950 |" in text
+    assert "Score knn; the threshold accepts 95% of the val images." in text
+    assert "| round | minmax | 2 | 0.990 | 0.900 | 0.880 | 28.4 | 2,500,000 | yes | yes |" in text
+
+
+def test_card_without_them_says_so(written):
+    text = written(abstention=None, operating_points={}, int8_path=())
+    assert "every picture is answered, whatever it shows" in text
+    assert "the most probable label is the answer" in text
+    assert "Not recorded." in text
+
+
+def test_tables_are_whole_whatever_the_words_hold(written):
+    text = written(audit=audit().model_dump())
+    assert "Tiny \\| tiles" in text
+    for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
+        bars = {len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}
+        assert len(bars) == 1, table

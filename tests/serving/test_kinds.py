@@ -39,7 +39,7 @@ def bundle_of(case: dict) -> Bundle:
 @pytest.mark.parametrize("case", CASES)
 def test_golden_answers_of_a_classification(case):
     outputs = {"logits": np.float32(case["logits"]), "embedding": np.zeros(3, np.float32)}
-    answer = KINDS["classification"].decode(outputs, bundle_of(case))
+    answer = KINDS["classification"].decode(outputs, bundle_of(case), np.eye(3))
     assert answer.label == case["label"]
     assert answer.positives == case["positives"]
     assert list(answer.probabilities) == case["labels"]

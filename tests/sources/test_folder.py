@@ -3,6 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -14,14 +15,17 @@ from pipelines.sources.intake import Intake
 from tests.file_tree import file_tree
 
 
-def _fetch(path: str | Path, tmp_path: Path, max_bytes: int = 10_000) -> Intake:
-    raw_dir = tmp_path / "raw"
-    raw_dir.mkdir(exist_ok=True)
-    intake = Intake(raw_dir, "fish", max_bytes=max_bytes)
-    assert fetch_folder(FolderSource(kind="folder", path=str(path)), intake, tmp_path) == {
-        "folder": "set"
-    }
-    return intake
+@pytest.fixture
+def fetch(tmp_path: Path, intake: Callable[..., Intake]) -> Callable[..., Intake]:
+    """Fetches a folder, by default ``set``."""
+
+    def run(path: str | Path = "set", **bounds: int) -> Intake:
+        made = intake(**bounds)
+        facts = fetch_folder(FolderSource(kind="folder", path=str(path)), made, tmp_path)
+        assert facts == {"folder": "set"}
+        return made
+
+    return run
 
 
 def _make(path: Path, data: bytes = b"1") -> Path:
@@ -30,35 +34,28 @@ def _make(path: Path, data: bytes = b"1") -> Path:
     return path
 
 
-def _taken(tmp_path: Path) -> list[bytes]:
-    raw_dir = tmp_path / "raw"
-    return sorted(
-        os.fsencode(path.relative_to(raw_dir)) for path in raw_dir.rglob("*") if path.is_file()
-    )
-
-
-def test_fetch_folder_keeps_odd_names_and_leaves_the_rest(tmp_path: Path) -> None:
+def test_fetch_folder_keeps_odd_names_and_leaves_the_rest(fetch, tmp_path):
     top = tmp_path / "set"
     odd = [b"cats/gr\xc3\xb6\xc3\x9fe.jpg", b"cats/new\nline.JPG", b"dogs/no\xfftext.png"]
-    for name in odd:
-        _make(top / os.fsdecode(name), name)
-    _make(top / "records.csv")
+    taken = {os.fsdecode(name): name for name in odd} | {"records.csv": b"1"}
+    for name, data in taken.items():
+        _make(top / name, data)
     for name in ("readme.txt", "cats/.hidden.jpg", ".git/a.jpg", "cats/notes.csv", "Thumbs.db"):
         _make(top / name)
-    intake = _fetch("set", tmp_path)
-    assert _taken(tmp_path) == sorted([*odd, b"records.csv"])
-    assert (tmp_path / "raw" / os.fsdecode(odd[2])).read_bytes() == odd[2]
-    assert intake.skipped == {"hidden": 2, "system": 1, "other": 2}
+    assert fetch().skipped == {"hidden": 2, "system": 1, "other": 2}
+    assert file_tree(tmp_path / "raw") == taken
 
 
-def test_fetch_folder_of_links_is_copied_by_content_and_accounted_for(tmp_path: Path) -> None:
-    top = tmp_path / "set"
+def test_fetch_folder_of_links_is_copied_by_content_and_accounted_for(fetch, tmp_path):
+    top = tmp_path / "disk/set"
     pool = tmp_path / "pool"
+    (tmp_path / "here").symlink_to(top)
     _make(pool / "7.jpg", b"seven")
     _make(pool / "dogs/1.jpg", b"one")
     _make(pool / "dogs/.git/x.jpg")
     (pool / "dogs/home").symlink_to(top)
     _make(top / "cats/a.jpg", b"A")
+    os.mkfifo(top / "cats/pipe.jpg")
     (top / "cats/again").symlink_to(top)
     (top / "cats/self.jpg").symlink_to("self.jpg")
     (top / "cats/outside.jpg").symlink_to(pool / "7.jpg")
@@ -66,106 +63,71 @@ def test_fetch_folder_of_links_is_copied_by_content_and_accounted_for(tmp_path: 
     (top / "cats/nothing.jpg").symlink_to("absent")
     (top / "cats/null.jpg").symlink_to("/dev/null")
     (top / "dogs").symlink_to(pool / "dogs")
-    intake = _fetch(top, tmp_path)
+    made = fetch("here")
     assert file_tree(tmp_path / "raw") == {
         "cats/a.jpg": b"A",
         "cats/inside.jpg": b"A",
         "cats/outside.jpg": b"seven",
         "dogs/1.jpg": b"one",
     }
-    assert intake.skipped == {"link loop": 2, "dangling link": 2, "special": 1, "hidden": 1}
-    assert intake.account.n_files == 10
+    assert made.skipped == {"link loop": 2, "dangling link": 2, "special": 2, "hidden": 1}
+    assert made.account.n_files == 11
     assert not any(path.is_symlink() for path in (tmp_path / "raw").rglob("*"))
 
 
-def test_fetch_folder_whose_links_multiply_ends_at_the_bound(tmp_path: Path) -> None:
+def test_fetch_folder_whose_links_multiply_ends_at_the_bound(fetch, tmp_path):
     # Each level has two ways to the next: 2^40 paths, and not one loop.
     for level in range(40):
         (tmp_path / "set" / f"{level}").mkdir(parents=True)
     for level in range(39):
         for name in "ab":
             (tmp_path / "set" / f"{level}" / name).symlink_to(tmp_path / "set" / f"{level + 1}")
-    (tmp_path / "raw").mkdir()
-    intake = Intake(tmp_path / "raw", "fish", max_bytes=9, max_files=5_000)
-    with pytest.raises(SourceError, match="more than 5,000 files"):
-        fetch_folder(FolderSource(kind="folder", path="set"), intake, tmp_path)
+    with pytest.raises(SourceError, match="more than 1,000 files"):
+        fetch(max_files=1_000)
 
 
-def test_fetch_folder_content_decides_where_a_name_has_no_suffix(tmp_path: Path) -> None:
+def test_fetch_folder_content_decides_where_a_name_has_no_suffix(fetch, tmp_path):
     top = tmp_path / "set"
-    _make(top / "covid/IM0001", bytes(128) + b"DICM" + b"\x02")
-    _make(top / "covid/1.2.840.10008.55", bytes(128) + b"DICM")
-    _make(top / "normal/photo", b"\xff\xd8\xff\xe0 and so on")
-    _make(top / "normal/README", b"not a picture")
-    _make(top / "normal/empty", b"")
-    intake = _fetch(top, tmp_path)
-    assert sorted(file_tree(tmp_path / "raw")) == [
-        "covid/1.2.840.10008.55",
-        "covid/IM0001",
-        "normal/photo",
-    ]
-    assert intake.account.as_json()["passed_over"] == {"no images": 2}
+    images = {
+        "covid/IM0001": bytes(128) + b"DICM" + b"\x02",
+        "covid/1.2.840.10008.55": bytes(128) + b"DICM",
+        "normal/photo": b"\xff\xd8\xff\xe0 and so on",
+    }
+    for name, data in {**images, "normal/README": b"not a picture", "normal/empty": b""}.items():
+        _make(top / name, data)
+    assert fetch().account.as_json()["passed_over"] == {"no images": 2}
+    assert file_tree(tmp_path / "raw") == images
 
 
-def test_fetch_folder_labels_by_pattern_pool_what_publishers_split(tmp_path: Path) -> None:
+def test_fetch_folder_labels_by_pattern_pool_what_publishers_split(intake, tmp_path):
     top = tmp_path / "set"
     for name in ("train/Rot_1/a.jpg", "val/Rot_1/a.jpg", "train/Blau/b.jpg", "other/c.jpg"):
         _make(top / name, name.encode())
     _make(top / "train/Rot_1/a_original_2.jpg")
-    (tmp_path / "raw").mkdir()
-    source = FolderSource(
-        kind="folder",
-        path="set",
-        labels={"*/Rot_*": "red", "*/Blau/*": "blue"},
-        leave_out=("*_original_*",),
-    )
-    intake = Intake(tmp_path / "raw", "fish", max_bytes=999, picked=source)
-    fetch_folder(source, intake, tmp_path)
+    labels = {"*/Rot_*": "red", "*/Blau/*": "blue"}
+    source = FolderSource(kind="folder", path="set", labels=labels, leave_out=("*_original_*",))
+    made = intake(picked=source)
+    fetch_folder(source, made, tmp_path)
     assert file_tree(tmp_path / "raw") == {
         "blue/train/Blau/b.jpg": b"train/Blau/b.jpg",
         "red/train/Rot_1/a.jpg": b"train/Rot_1/a.jpg",
         "red/val/Rot_1/a.jpg": b"val/Rot_1/a.jpg",
     }
-    assert intake.skipped == {"left out": 1, "unlabelled": 1}
+    assert made.skipped == {"left out": 1, "unlabelled": 1}
 
 
-def test_fetch_folder_names_that_differ_in_unicode_form_only_are_one_clear_line(
-    tmp_path: Path,
-) -> None:
-    _make(tmp_path / "set/cats/gr\u00f6\u00dfe.jpg")
-    _make(tmp_path / "set/cats/gro\u0308\u00dfe.jpg")
+def test_fetch_folder_names_of_macos_arrive_composed_and_once(fetch, tmp_path):
+    _make(tmp_path / "set/Bla\u0308tter/a.jpg")
+    fetch()
+    assert file_tree(tmp_path / "raw") == {"Bl\u00e4tter/a.jpg": b"1"}
+    _make(tmp_path / "set/Bl\u00e4tter/a.jpg")
+    (tmp_path / "raw").rename(tmp_path / "first")
     with pytest.raises(SourceError, match="are one name on this disk") as caught:
-        _fetch("set", tmp_path)
+        fetch()
     assert "\n" not in str(caught.value)
 
 
-def test_fetch_folder_names_of_macos_arrive_composed(tmp_path: Path) -> None:
-    _make(tmp_path / "set/Bla\u0308tter/a.jpg")
-    _fetch("set", tmp_path)
-    assert sorted(file_tree(tmp_path / "raw")) == ["Bl\u00e4tter/a.jpg"]
-
-
-def test_fetch_folder_that_is_an_address_says_which_kind_takes_it(tmp_path: Path) -> None:
-    with pytest.raises(SourceError, match="`kind: store`"):
-        _fetch("s3://bucket/set", tmp_path)
-
-
-def test_fetch_folder_pipe_is_left_alone(tmp_path: Path) -> None:
-    top = tmp_path / "set"
-    _make(top / "cats/a.jpg")
-    os.mkfifo(top / "cats/b.jpg")
-    assert _fetch(top, tmp_path).skipped == {"special": 1}
-    assert _taken(tmp_path) == [b"cats/a.jpg"]
-
-
-def test_fetch_folder_that_is_itself_a_link_is_taken(tmp_path: Path) -> None:
-    _make(tmp_path / "disk/set/cats/a.jpg")
-    (tmp_path / "here").symlink_to(tmp_path / "disk/set")
-    _fetch("here", tmp_path)
-    assert _taken(tmp_path) == [b"cats/a.jpg"]
-
-
-def test_fetch_folder_deeper_than_pythons_stack(tmp_path: Path) -> None:
+def test_fetch_folder_deeper_than_pythons_stack(fetch, tmp_path):
     here = tmp_path / "set"
     here.mkdir()
     handle = os.open(here, os.O_RDONLY)
@@ -177,41 +139,39 @@ def test_fetch_folder_deeper_than_pythons_stack(tmp_path: Path) -> None:
     os.close(handle)
     try:
         with pytest.raises(SourceError, match="more than 64 folders deep"):
-            _fetch(here, tmp_path)
+            fetch()
     finally:
         # pytest's own cleaning calls itself for each level, and would fail.
         subprocess.run(["rm", "-rf", str(here)], check=True)
 
 
-def test_fetch_folder_image_below_too_many_folders_is_an_error(tmp_path: Path) -> None:
+def test_fetch_folder_image_below_too_many_folders_is_an_error(fetch, tmp_path):
     _make(tmp_path / "set" / Path(*"d" * 63) / "a.jpg")
-    _fetch("set", tmp_path)
+    fetch()
     _make(tmp_path / "set" / Path(*"e" * 64) / "a.jpg")
     (tmp_path / "raw").rename(tmp_path / "first")
     with pytest.raises(SourceError, match="more than 64 folders deep"):
-        _fetch("set", tmp_path)
+        fetch()
 
 
-def test_fetch_folder_bound_holds(tmp_path: Path) -> None:
-    _make(tmp_path / "set/cats/a.jpg", bytes(600))
-    _make(tmp_path / "set/cats/b.jpg", bytes(600))
-    _fetch("set", tmp_path, 1200)
-    (tmp_path / "raw").rename(tmp_path / "first")
-    with pytest.raises(SourceError, match="more than 1,199 bytes"):
-        _fetch("set", tmp_path, 1199)
-
-
-@pytest.mark.parametrize("path", ["absent", "a.jpg"])
-def test_fetch_folder_that_is_none_is_an_error(tmp_path: Path, path: str) -> None:
-    _make(tmp_path / "a.jpg")
-    with pytest.raises(SourceError, match="there is no folder"):
-        _fetch(path, tmp_path)
+@pytest.mark.parametrize(
+    ("path", "match"),
+    [
+        ("absent", "there is no folder"),
+        ("set/a.jpg", "there is no folder"),
+        ("s3://bucket/set", "`kind: store`"),
+    ],
+)
+def test_fetch_folder_that_is_none_is_an_error(fetch, tmp_path, path, match):
+    _make(tmp_path / "set/a.jpg")
+    with pytest.raises(SourceError, match=match):
+        fetch(path)
 
 
 _AS_NOBODY = """
 import os, sys
 from pathlib import Path
-from pipelines.card import (FolderSource)
+from pipelines.card import FolderSource
 from pipelines.sources.folder import fetch_folder
 from pipelines.sources.intake import Intake
 from pipelines.errors import SourceError
@@ -228,7 +188,7 @@ except SourceError as err:
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="needs root to become somebody else")
 @pytest.mark.parametrize("closed", ["cats/a.jpg", "cats"])
-def test_fetch_folder_unreadable_names_the_file(tmp_path: Path, closed: str) -> None:
+def test_fetch_folder_unreadable_names_the_file(tmp_path, closed):
     _make(tmp_path / "set/cats/a.jpg")
     (tmp_path / "raw").mkdir()
     (tmp_path / "raw").chmod(0o777)

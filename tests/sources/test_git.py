@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import os
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,13 +17,8 @@ from tests.file_tree import file_tree
 
 def _git(folder: Path, *arguments: str) -> str:
     identity = ["-c", "user.name=A", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
-    done = subprocess.run(
-        ["git", "-C", str(folder), *identity, *arguments],
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return done.stdout.strip()
+    command = ["git", "-C", str(folder), *identity, *arguments]
+    return subprocess.check_output(command, text=True).strip()
 
 
 @pytest.fixture
@@ -52,25 +48,24 @@ def repository(tmp_path: Path) -> Path:
     return folder
 
 
-def _fetch(repository: str | Path, revision: str, tmp_path: Path, **options: object) -> Facts:
-    raw_dir = tmp_path / "raw"
-    raw_dir.mkdir(exist_ok=True)
-    document = {"kind": "git", "repository": str(repository), "revision": revision, **options}
-    source = GitSource.model_validate(document)
-    intake = Intake(raw_dir, "fish", max_bytes=source.max_bytes)
-    facts = fetch_git(source, intake, tmp_path, tmp_path / "downloads")
-    facts["n_links"] = intake.skipped["link"]
-    return facts
+@pytest.fixture
+def fetch(tmp_path: Path, intake: Callable[..., Intake]) -> Callable[..., Facts]:
+    def run(repository: str | Path, revision: str, **options: object) -> Facts:
+        document = {"kind": "git", "repository": str(repository), "revision": revision, **options}
+        source = GitSource.model_validate(document)
+        made = intake(source.max_bytes)
+        facts = fetch_git(source, made, tmp_path, tmp_path / "downloads")
+        return {**facts, "n_links": made.skipped["link"]}
+
+    return run
 
 
 @pytest.mark.parametrize("can_filter", [True, False])
 @pytest.mark.parametrize("form", ["path", "relative", "file"])
-def test_fetch_git_subfolder_at_a_tag(
-    repository: Path, tmp_path: Path, form: str, can_filter: bool
-) -> None:
+def test_fetch_git_subfolder_at_a_tag(fetch, repository, tmp_path, form, can_filter):
     _git(repository, "config", "uploadpack.allowFilter", str(can_filter).lower())
     location = {"path": str(repository), "relative": "fish set", "file": repository.as_uri()}[form]
-    facts = _fetch(location, "v1", tmp_path, subfolder="data/raw")
+    facts = fetch(location, "v1", subfolder="data/raw")
     assert facts == {
         "repository": repository.as_uri() if form == "file" else "fish set",
         "revision": "v1",
@@ -87,29 +82,27 @@ def test_fetch_git_subfolder_at_a_tag(
 
 
 @pytest.mark.parametrize("revision", ["main", "side", "HEAD", "commit", "short"])
-def test_fetch_git_other_revisions_are_resolved(
-    repository: Path, tmp_path: Path, revision: str
-) -> None:
+def test_fetch_git_other_revisions_are_resolved(fetch, repository, tmp_path, revision):
     head = _git(repository, "rev-parse", "HEAD")
     given = {"commit": head, "short": head[:10]}.get(revision, revision)
-    facts = _fetch(repository.as_uri(), given, tmp_path)
+    facts = fetch(repository.as_uri(), given)
     assert facts["commit"] == head
     assert file_tree(tmp_path / "raw")["data/raw/carp/same.jpg"] == b"new"
     assert file_tree(tmp_path / "raw")["top.png"] == b"top"
 
 
-def test_fetch_git_brings_only_what_is_wanted(repository: Path, tmp_path: Path) -> None:
+def test_fetch_git_brings_only_what_is_wanted(fetch, repository, tmp_path):
     _git(repository, "config", "uploadpack.allowFilter", "true")
     # The 50,000 random bytes in data/rawer would pass this bound.
-    _fetch(repository.as_uri(), "main", tmp_path, subfolder="data/raw", max_bytes=45_000)
+    fetch(repository.as_uri(), "main", subfolder="data/raw", max_bytes=45_000)
     assert len(file_tree(tmp_path / "raw")) == 3
 
 
 @pytest.mark.parametrize("max_bytes", [45_000, 100])
-def test_fetch_git_bound_holds(repository: Path, tmp_path: Path, max_bytes: int) -> None:
+def test_fetch_git_bound_holds(fetch, repository, max_bytes):
     _git(repository, "config", "uploadpack.allowFilter", "true")
     with pytest.raises(SourceError, match="more than"):
-        _fetch(repository.as_uri(), "main", tmp_path, max_bytes=max_bytes)
+        fetch(repository.as_uri(), "main", max_bytes=max_bytes)
 
 
 @pytest.mark.parametrize(
@@ -128,41 +121,33 @@ def test_fetch_git_bound_holds(repository: Path, tmp_path: Path, max_bytes: int)
         ({"subfolder": "/data"}, "is absolute"),
     ],
 )
-def test_fetch_git_refusals(
-    repository: Path,
-    tmp_path: Path,
-    options: dict[str, str],
-    match: str,
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+def test_fetch_git_refusals(fetch, repository, tmp_path, options, match, monkeypatch):
     monkeypatch.chdir(tmp_path)
     given = {"repository": str(repository), "revision": "main", **options}
     with pytest.raises(SourceError, match=match) as caught:
-        _fetch(given.pop("repository"), given.pop("revision"), tmp_path, **given)
+        fetch(given.pop("repository"), given.pop("revision"), **given)
     assert "\n" not in str(caught.value)
     assert not list(tmp_path.glob("**/evil"))
     assert file_tree(tmp_path / "raw") == {}
 
 
-def test_fetch_git_error_hides_the_password(tmp_path: Path) -> None:
+def test_fetch_git_error_hides_the_password(fetch):
     # Port 9 (discard) of this machine: nobody listens.
     with pytest.raises(SourceError) as caught:
-        _fetch("http://me:secret@127.0.0.1:9/fish.git", "main", tmp_path)
+        fetch("http://me:secret@127.0.0.1:9/fish.git", "main")
     assert "git says: fatal:" in str(caught.value)
     assert "secret" not in str(caught.value)
 
 
-def test_fetch_git_lfs_pointer_is_an_error(repository: Path, tmp_path: Path) -> None:
+def test_fetch_git_lfs_pointer_is_an_error(fetch, repository):
     pointer = "version https://git-lfs.github.com/spec/v1\noid sha256:00\nsize 3\n"
     (repository / "top.png").write_text(pointer)
     _git(repository, "commit", "--quiet", "-am", "three")
     with pytest.raises(SourceError, match=r"'top.png' is a Git LFS pointer"):
-        _fetch(repository, "main", tmp_path)
+        fetch(repository, "main")
 
 
-def test_fetch_git_runs_no_filter_or_hook(
-    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fetch_git_runs_no_filter_or_hook(fetch, repository, tmp_path, monkeypatch):
     # What a user's own settings say is not to be run on somebody else's files either.
     hooks = tmp_path / "hooks"
     hooks.mkdir()
@@ -175,36 +160,34 @@ def test_fetch_git_runs_no_filter_or_hook(
         f"[core]\n hooksPath = {hooks}\n fsmonitor = touch {tmp_path}/evil\n"
     )
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
-    _fetch(repository.as_uri(), "v1", tmp_path, subfolder="data/raw")
+    fetch(repository.as_uri(), "v1", subfolder="data/raw")
     assert not (tmp_path / "evil").exists()
     assert len(file_tree(tmp_path / "raw")) == 3
 
 
 def test_fetch_git_inside_a_git_hook_stays_in_its_own_repository(
-    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+    fetch, repository, tmp_path, monkeypatch
+):
     other = tmp_path / "other"
     other.mkdir()
     _git(other, "init", "--quiet")
     monkeypatch.setenv("GIT_DIR", str(other / ".git"))
     monkeypatch.setenv("GIT_INDEX_FILE", str(other / ".git/index"))
-    facts = _fetch(repository, "v1", tmp_path)
+    facts = fetch(repository, "v1")
     monkeypatch.delenv("GIT_DIR")
     monkeypatch.delenv("GIT_INDEX_FILE")
     assert facts["commit"] == _git(repository, "rev-parse", "v1")
     assert not (other / ".git/FETCH_HEAD").exists()
 
 
-def test_fetch_git_twice_at_once_is_busy(repository: Path, tmp_path: Path) -> None:
-    _fetch(repository, "v1", tmp_path)
+def test_fetch_git_twice_at_once_is_busy(fetch, repository, tmp_path):
+    fetch(repository, "v1")
     lock = next((tmp_path / "downloads").glob("*.lock"))
     with hold(lock, "another fetch"), pytest.raises(BusyError):
-        _fetch(repository, "v1", tmp_path)
+        fetch(repository, "v1")
 
 
-def test_fetch_git_without_git_says_so(
-    repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_fetch_git_without_git_says_so(fetch, repository, tmp_path, monkeypatch):
     monkeypatch.setenv("PATH", str(tmp_path))
     with pytest.raises(SourceError, match="git is not installed"):
-        _fetch(repository, "v1", tmp_path)
+        fetch(repository, "v1")

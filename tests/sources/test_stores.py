@@ -5,7 +5,7 @@ import os
 import subprocess
 import sys
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +15,10 @@ from moto.server import ThreadedMotoServer
 
 from pipelines.card import ArchiveSource, StoreSource
 from pipelines.errors import SourceError
-from pipelines.sources import stores as store_access
+from pipelines.sources import stores
 from pipelines.sources.archive import fetch_archive
 from pipelines.sources.intake import Facts, Intake
-from pipelines.sources.stores import fetch_store, is_store, open_store, pull
+from pipelines.sources.stores import fetch_store, is_store, open_store, pull_file
 from tests.file_tree import file_tree
 from tests.hub import COMMIT, Hub, serving_hub
 
@@ -66,6 +66,7 @@ def s3(endpoint: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Any:
     for key, data in FILES.items():
         client.put_object(Bucket=bucket, Key=key, Body=data)
     client.bucket = bucket
+    client.url = f"s3://{bucket}"
     return client
 
 
@@ -78,75 +79,81 @@ def hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Iterator[Hub]:
         yield hub
 
 
-def _intake(tmp_path: Path, max_bytes: int = 100_000, max_files: int = 1000) -> Intake:
-    raw_dir = tmp_path / "raw"
-    raw_dir.mkdir(exist_ok=True)
-    return Intake(raw_dir, "plants", max_bytes=max_bytes, max_files=max_files)
+Fetch = Callable[..., tuple[Facts, Intake]]
 
 
-def _fetch(location: str, tmp_path: Path, **options: Any) -> tuple[Facts, Intake]:
-    bounds = {key: options.pop(key) for key in ("max_bytes", "max_files") if key in options}
-    intake = _intake(tmp_path, **bounds)
-    source = StoreSource(kind="store", location=location, **options)
-    return fetch_store(source, intake, tmp_path / "downloads"), intake
+@pytest.fixture
+def fetch(tmp_path: Path, intake: Callable[..., Intake]) -> Fetch:
+    """Fetches a folder of a store."""
+
+    def run(location: str, *, anonymous: bool = False, **bounds: int) -> tuple[Facts, Intake]:
+        made = intake(**bounds)
+        source = StoreSource(kind="store", location=location, anonymous=anonymous)
+        return fetch_store(source, made, tmp_path / "downloads"), made
+
+    return run
 
 
-def test_s3_folder_of_class_folders(s3: Any, tmp_path: Path) -> None:
-    facts, intake = _fetch(f"s3://{s3.bucket}/plants/", tmp_path)
+@pytest.fixture
+def fetch_zip(tmp_path: Path, intake: Callable[..., Intake]) -> Callable[..., Facts]:
+    """Fetches the folder ``set`` of an archive in a store."""
+
+    def run(location: str, **options: Any) -> Facts:
+        source = ArchiveSource(kind="archive", location=location, subfolder="set", **options)
+        return fetch_archive(source, intake(), tmp_path, tmp_path / "downloads")
+
+    return run
+
+
+def test_s3_folder_of_class_folders(s3, tmp_path, fetch):
+    # Empty objects that stand for folders are no files.
+    for key in ("plants/", "plants/healthy/", "plants/empty/"):
+        s3.put_object(Bucket=s3.bucket, Key=key, Body=b"")
+    facts, intake = fetch(f"{s3.url}/plants/")
     assert file_tree(tmp_path / "raw") == TAKEN
-    assert facts == {"store": f"s3://{s3.bucket}/plants/"}
+    assert facts == {"store": f"{s3.url}/plants/"}
     assert intake.skipped == {"hidden": 1, "other": 1}
     assert intake.account.n_files == 7
 
 
-def test_s3_second_fetch_brings_only_what_changed(s3: Any, tmp_path: Path) -> None:
-    _fetch(f"s3://{s3.bucket}/plants", tmp_path)
+def test_s3_second_fetch_brings_only_what_changed(s3, tmp_path, fetch):
+    fetch(f"{s3.url}/plants")
     kept = {path: path.stat().st_mtime_ns for path in (tmp_path / "downloads").rglob("*")}
     s3.put_object(Bucket=s3.bucket, Key="plants/rust/c.JPG", Body=b"changed")
     (tmp_path / "raw").rename(tmp_path / "first")
-    _fetch(f"s3://{s3.bucket}/plants", tmp_path)
+    fetch(f"{s3.url}/plants")
     assert file_tree(tmp_path / "raw") == {**TAKEN, "rust/c.JPG": b"changed"}
     new = {path for path in (tmp_path / "downloads").rglob("*") if path not in kept}
     assert len(new) == 1
 
 
-def test_s3_public_bucket_without_credentials(
-    s3: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_s3_public_bucket_without_credentials(s3, tmp_path, monkeypatch, fetch):
     s3.put_bucket_acl(Bucket=s3.bucket, ACL="public-read")
     for key in FILES:
         s3.put_object_acl(Bucket=s3.bucket, Key=key, ACL="public-read")
     monkeypatch.delenv("AWS_ACCESS_KEY_ID")
     monkeypatch.delenv("AWS_SECRET_ACCESS_KEY")
     with pytest.raises(SourceError, match=r"NoCredentials.*`anonymous: true`"):
-        _fetch(f"s3://{s3.bucket}/plants", tmp_path)
-    _fetch(f"s3://{s3.bucket}/plants", tmp_path, anonymous=True)
+        fetch(f"{s3.url}/plants")
+    fetch(f"{s3.url}/plants", anonymous=True)
     assert file_tree(tmp_path / "raw") == TAKEN
 
 
-def test_s3_bounds_hold_before_a_byte_is_written(s3: Any, tmp_path: Path) -> None:
+def test_s3_bounds_hold_before_a_byte_is_written(s3, tmp_path, fetch):
     with pytest.raises(SourceError, match="more than 5,000 bytes"):
-        _fetch(f"s3://{s3.bucket}/plants", tmp_path, max_bytes=5_000)
+        fetch(f"{s3.url}/plants", max_bytes=5_000)
     with pytest.raises(SourceError, match="more than 3 files"):
-        _fetch(f"s3://{s3.bucket}/plants", tmp_path, max_files=3)
+        fetch(f"{s3.url}/plants", max_files=3)
     assert not (tmp_path / "downloads").exists()
     assert file_tree(tmp_path / "raw") == {}
 
 
 @pytest.mark.parametrize("key", ["plants/../../evil.jpg", "plants/C:/evil.jpg"])
-def test_s3_key_that_leads_elsewhere_is_refused(s3: Any, tmp_path: Path, key: str) -> None:
+def test_s3_key_that_leads_elsewhere_is_refused(s3, tmp_path, key, fetch):
     s3.put_object(Bucket=s3.bucket, Key=key, Body=b"evil")
     with pytest.raises(SourceError, match="the file name"):
-        _fetch(f"s3://{s3.bucket}/plants", tmp_path)
+        fetch(f"{s3.url}/plants")
     assert not list(tmp_path.rglob("evil*"))
-
-
-def test_s3_empty_objects_that_stand_for_folders_are_no_files(s3: Any, tmp_path: Path) -> None:
-    for key in ("plants/", "plants/healthy/", "plants/empty/"):
-        s3.put_object(Bucket=s3.bucket, Key=key, Body=b"")
-    _, intake = _fetch(f"s3://{s3.bucket}/plants", tmp_path)
-    assert file_tree(tmp_path / "raw") == TAKEN
-    assert intake.account.n_files == 7
 
 
 def _zip_bytes() -> bytes:
@@ -157,52 +164,36 @@ def _zip_bytes() -> bytes:
     return buffer.getvalue()
 
 
-def _archive(location: str, **options: Any) -> ArchiveSource:
-    return ArchiveSource(kind="archive", location=location, subfolder="set", **options)
-
-
-def test_s3_archive_is_taken_up_where_it_broke_off(s3: Any, tmp_path: Path) -> None:
+def test_s3_archive_is_taken_up_where_it_broke_off(s3, tmp_path, fetch_zip):
     data = _zip_bytes()
     s3.put_object(Bucket=s3.bucket, Key="set.zip", Body=data)
-    source = _archive(f"s3://{s3.bucket}/set.zip")
-    fetch_archive(source, _intake(tmp_path, 10**6), tmp_path, tmp_path / "downloads")
+    fetch_zip(f"{s3.url}/set.zip")
     whole = next(path for path in (tmp_path / "downloads").rglob("*") if len(path.name) == 64)
     # As a killed process leaves it; what is there is not fetched again, so its first byte tells.
     whole.rename(whole.with_suffix(".part"))
-    part = whole.with_suffix(".part")
-    part.write_bytes(b"?" + data[1:150_000])
-    store = open_store(source.location, "fish", anonymous=False)
-    info = store.fs.info(store.path)
-    assert pull(store, info, whole.parent, "fish", 10**6) == whole
+    whole.with_suffix(".part").write_bytes(b"?" + data[1:150_000])
+    store = open_store(f"{s3.url}/set.zip", "fish", anonymous=False)
+    assert pull_file(store, whole.parent, "fish", 10**6) == whole
     assert whole.read_bytes() == b"?" + data[1:]
 
 
-def test_s3_archive_hash_size_and_kind_are_checked(s3: Any, tmp_path: Path) -> None:
-    data = _zip_bytes()
-    s3.put_object(Bucket=s3.bucket, Key="set.zip", Body=data)
-    location = f"s3://{s3.bucket}/set.zip"
-    for options, match in (
-        ({"sha256": "0" * 64}, "expected sha256 0000"),
-        ({"max_bytes": 1000}, r"has 200,\d+ bytes, more than 1,000"),
-    ):
-        with pytest.raises(SourceError, match=match):
-            fetch_archive(
-                _archive(location, **options), _intake(tmp_path, 10**6), tmp_path, tmp_path / "d"
-            )
-    with pytest.raises(SourceError, match=r"is a folder.*`kind: store`"):
-        fetch_archive(
-            _archive(f"s3://{s3.bucket}/plants"), _intake(tmp_path), tmp_path, tmp_path / "d"
-        )
+@pytest.mark.parametrize(
+    ("key", "options", "match"),
+    [
+        ("set.zip", {"sha256": "0" * 64}, "expected sha256 0000"),
+        ("set.zip", {"max_bytes": 1000}, r"has 200,\d+ bytes, more than 1,000"),
+        ("plants", {}, r"is a folder.*`kind: store`"),
+    ],
+)
+def test_s3_archive_hash_size_and_kind_are_checked(s3, fetch_zip, key, options, match):
+    s3.put_object(Bucket=s3.bucket, Key="set.zip", Body=_zip_bytes())
+    with pytest.raises(SourceError, match=match):
+        fetch_zip(f"{s3.url}/{key}", **options)
+
+
+def test_s3_file_is_no_folder(s3, fetch):
     with pytest.raises(SourceError, match=r"is a file.*`kind: archive`"):
-        _fetch(location, tmp_path)
-
-
-@pytest.mark.parametrize("location", ["s3://{bucket}/absent", "s3://no-such-bucket-here/x"])
-def test_s3_nothing_there_is_one_line(s3: Any, tmp_path: Path, location: str) -> None:
-    with pytest.raises(SourceError, match=r"source.location") as caught:
-        _fetch(location.format(bucket=s3.bucket), tmp_path)
-    assert "\n" not in str(caught.value)
-    assert "verysecret" not in str(caught.value)
+        fetch(f"{s3.url}/other/d.jpg")
 
 
 @pytest.mark.parametrize(
@@ -216,9 +207,9 @@ def test_s3_nothing_there_is_one_line(s3: Any, tmp_path: Path, location: str) ->
         "/etc",
     ],
 )
-def test_store_other_addresses_are_refused(tmp_path: Path, location: str) -> None:
+def test_store_other_addresses_are_refused(location, fetch):
     with pytest.raises(SourceError) as caught:
-        _fetch(location, tmp_path)
+        fetch(location)
     assert "secret" not in str(caught.value)
 
 
@@ -231,9 +222,7 @@ def test_store_other_addresses_are_refused(tmp_path: Path, location: str) -> Non
         ("sftp", "paramiko", "pip install paramiko"),
     ],
 )
-def test_store_without_its_package_says_what_to_install(
-    scheme: str, package: str, step: str
-) -> None:
+def test_store_without_its_package_says_what_to_install(scheme, package, step):
     code = f"""
 import sys
 sys.modules[{package!r}] = None
@@ -249,8 +238,8 @@ except SourceError as err:
     assert "\n" not in done.stdout
 
 
-def test_hub_folder_is_pinned_to_a_commit(hub: Hub, tmp_path: Path) -> None:
-    facts, intake = _fetch("hf://datasets/owner/plants/plants", tmp_path)
+def test_hub_folder_is_pinned_to_a_commit(hub, tmp_path, fetch):
+    facts, intake = fetch("hf://datasets/owner/plants/plants")
     assert file_tree(tmp_path / "raw") == TAKEN
     assert facts == {
         "store": "hf://datasets/owner/plants/plants",
@@ -263,43 +252,45 @@ def test_hub_folder_is_pinned_to_a_commit(hub: Hub, tmp_path: Path) -> None:
     assert all(f"/resolve/{COMMIT}/" in line for line in fetched)
 
 
-def test_hub_revision_and_archive(hub: Hub, tmp_path: Path) -> None:
+def test_hub_revision_and_archive(hub, tmp_path, fetch_zip):
     hub.files["data/set.zip"] = _zip_bytes()
-    source = _archive("hf://datasets/owner/plants@v1/data/set.zip")
-    facts = fetch_archive(source, _intake(tmp_path, 10**6), tmp_path, tmp_path / "downloads")
+    facts = fetch_zip("hf://datasets/owner/plants@v1/data/set.zip")
     assert sorted(file_tree(tmp_path / "raw")) == ["cats/a.jpg", "dogs/b.jpg"]
-    assert facts["commit"] == COMMIT
-    assert facts["revision"] == "v1"
+    assert (facts["commit"], facts["revision"]) == (COMMIT, "v1")
 
 
 @pytest.mark.parametrize(
     "location",
-    ["hf://datasets/owner/absent", "hf://datasets/owner/plants@v9", "hf://datasets/owner/plants/x"],
+    [
+        "{s3.url}/absent",
+        "s3://no-such-bucket-here/x",
+        "hf://datasets/owner/absent",
+        "hf://datasets/owner/plants@v9",
+        "hf://datasets/owner/plants/x",
+    ],
 )
-def test_hub_nothing_there_is_one_line(hub: Hub, tmp_path: Path, location: str) -> None:
-    with pytest.raises(SourceError) as caught:
-        _fetch(location, tmp_path)
+def test_store_with_nothing_there_is_one_line(s3, hub, fetch, location):
+    with pytest.raises(SourceError, match="location") as caught:
+        fetch(location.format(s3=s3))
     assert "\n" not in str(caught.value)
     assert "verysecret" not in str(caught.value)
 
 
-def test_hub_answer_of_other_length_is_never_a_file(
-    hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_hub_answer_of_other_length_is_never_a_file(hub, tmp_path, monkeypatch, fetch):
     hub.cut = 100
     monkeypatch.setattr("huggingface_hub.utils._http.time.sleep", lambda _: None)
     with pytest.raises(SourceError, match="cannot be fetched"):
-        _fetch("hf://datasets/owner/plants/plants", tmp_path)
+        fetch("hf://datasets/owner/plants/plants")
     assert file_tree(tmp_path / "raw") == {}
     hub.cut = None
-    _fetch("hf://datasets/owner/plants/plants", tmp_path)
+    fetch("hf://datasets/owner/plants/plants")
     assert file_tree(tmp_path / "raw") == TAKEN
 
 
-def test_hub_client_follows_no_redirect_from_https_to_http() -> None:
+def test_hub_client_follows_no_redirect_from_https_to_http():
     from huggingface_hub import get_session
 
-    store_access._guard_hub()
+    stores._guard_hub()
     session = get_session()
     response_type = __import__(type(session).__module__.partition(".")[0]).Response
     request = session.build_request("GET", "https://hub.example/file?token=secret")
@@ -314,11 +305,7 @@ def test_hub_client_follows_no_redirect_from_https_to_http() -> None:
             refuse(response)
 
 
-def test_is_store_knows_the_five() -> None:
-    assert [
-        name
-        for name in ("s3", "gs", "az", "sftp", "hf", "http", "file")
-        if is_store(f"{name}://a/b")
-    ] == [
-        *("s3", "gs", "az", "sftp", "hf"),
-    ]
+def test_is_store_knows_the_five():
+    schemes = ("s3", "gs", "az", "sftp", "hf", "http", "file")
+    known = [name for name in schemes if is_store(f"{name}://a/b")]
+    assert known == ["s3", "gs", "az", "sftp", "hf"]

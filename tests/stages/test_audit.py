@@ -16,11 +16,11 @@ from onnx import TensorProto, helper
 from PIL import Image
 
 from pipelines.atomic import file_sha256
-from pipelines.audit import shortcuts
 from pipelines.config.audit import AuditParams
 from pipelines.config.train import TrainParams
 from pipelines.data.manifest import Entry, write_manifest
 from pipelines.errors import CorruptImageError, MissingDataError
+from pipelines.kinds import blind
 from pipelines.paths import Paths
 from pipelines.serving.trust import AuditReport
 from pipelines.stages import audit
@@ -39,7 +39,7 @@ Plant = Callable[[np.ndarray, str, np.random.Generator], str]
 @pytest.fixture(autouse=True)
 def _few_trees(monkeypatch: pytest.MonkeyPatch) -> None:
     """A few do for what is planted here, in a third of the time."""
-    monkeypatch.setattr(shortcuts, "_N_TREES", 25)
+    monkeypatch.setattr(blind, "_N_TREES", 25)
 
 
 def train_params() -> TrainParams:

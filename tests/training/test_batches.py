@@ -76,12 +76,12 @@ def test_two_splits_together_are_the_images_of_both_augmented_as_the_first(split
     val = replace(val, pictures=replace(val.pictures, augment=None))
     both = train + val
     assert list(both.pictures.entries) == [*train.pictures.entries, *val.pictures.entries]
-    assert both.class_index.tolist() == [*train.class_index, *val.class_index]
+    assert both.truth.tolist() == [*train.truth, *val.truth]
     last = both.pictures.entries[-1]
     assert len(both.pictures.views(last, [1, 2], plain=False)) == 2
     assert np.array_equal(both.pictures.plain(last), val.pictures.plain(last))
     # Neither is changed.
-    assert len(train.class_index) == len(train.pictures.entries) == 12
+    assert len(train.truth) == len(train.pictures.entries) == 12
 
 
 # -- how often an image is drawn ------------------------------------------------------------------

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from pipelines.errors import ConfigError, CorruptImageError
+from pipelines.kinds.classification.train import CrossEntropy, TrainedClassification
 from pipelines.training.cached import (
     Slot,
     cached_activations,
@@ -36,8 +37,7 @@ def stored(splits, trunk, tmp_path):
     def make(**changes):
         train = splits[0]
         settings = {
-            "pictures": train.pictures,
-            "class_index": train.class_index,
+            "split": replace(train, pictures=changes.pop("pictures", train.pictures)),
             "slots": SLOTS,
             "trunks": {"fp32": trunk},
             "cache_dir": tmp_path / "cache",
@@ -233,8 +233,8 @@ def run(phases_of, splits, tmp_path):
             net,
             phases_of(strategy, net, params),
             params,
-            train_class_index=splits[0].class_index,
-            n_classes=3,
+            criterion=CrossEntropy(3),
+            values=TrainedClassification.values,
             seed=5,
             checkpoint_dir=tmp_path / folder,
             key="key",
@@ -270,7 +270,7 @@ def test_balance_by_source_draws_each_label_as_often(
     drawn = [np.concatenate([batch[1].numpy() for batch in head.batches(i)]) for i in range(2)]
     assert all(len(epoch) == len(entries) for epoch in drawn)
     # With replacement: hardly ever each image once.
-    assert any(sorted(epoch) != sorted(train.class_index) for epoch in drawn)
+    assert any(sorted(epoch) != sorted(train.truth) for epoch in drawn)
 
 
 @pytest.mark.parametrize("strategy", ["cached", "full"])
@@ -289,12 +289,12 @@ def test_phases_keep_the_contract(strategy, phases_of, net, train_params, splits
             assert len(inputs) == len(class_index)
             assert phase.forward(inputs).shape == (len(inputs), 3)
             seen += class_index.tolist()
-        assert sorted(seen) == sorted(splits[0].class_index.tolist())
+        assert sorted(seen) == sorted(splits[0].truth.tolist())
         again = list(phase.batches(0))
         assert all(torch.equal(a[0], b[0]) for a, b in zip(batches, again, strict=True))
         other = list(phase.batches(1))
         assert not all(torch.equal(a[0], b[0]) for a, b in zip(batches, other, strict=True))
-        assert phase.val_logits().shape == (len(phase.val_class_index), 3)
+        assert phase.val_outputs().shape == (len(phase.val_truth), 3)
         trained = {id(p) for module, _ in phase.modules for p in module.parameters()}
         assert trained == {id(p) for p in net.parameters() if p.requires_grad}
 
@@ -308,8 +308,8 @@ def test_without_val_the_same_is_trained_and_nothing_is_asked(
     # Activations of the train split are the only ones that were made.
     assert len(list(tmp_path.glob("cache/*/values.npy"))) == (strategy == "cached")
     for without, phase in zip(alone, phases_of(strategy, net, params), strict=True):
-        assert without.val_logits is None
-        assert len(without.val_class_index) == 0
+        assert without.val_outputs is None
+        assert len(without.val_truth) == 0
         for one, other in zip(without.batches(1), phase.batches(1), strict=True):
             assert torch.equal(one[0], other[0])
             assert torch.equal(one[1], other[1])
@@ -320,7 +320,7 @@ def test_strategy_learns_three_colours(strategy, run, net, train_params):
     phase = {"epochs": 10, "learning_rate": 0.02}
     params = train_params(strategy=strategy, head_phase=phase, tail_phase=phase)
     history = run(strategy, net, params)
-    assert max(log.val_accuracy for log in history) >= 0.9
+    assert max(log.val["val_accuracy"] for log in history) >= 0.9
 
 
 @pytest.mark.parametrize("strategy", ["cached", "full"])
@@ -369,7 +369,7 @@ def test_cached_logits_are_those_of_the_whole_network(
     with torch.inference_mode():
         expected, _ = net(normalise(pixels))
         for phase in (head, tail):
-            assert torch.allclose(phase.val_logits(), expected, atol=2e-2)
+            assert torch.allclose(phase.val_outputs(), expected, atol=2e-2)
     assert float(expected.std(dim=0).min()) > 0.05
 
 
@@ -425,11 +425,11 @@ def test_both_precisions_count_on_val(phases_of, net, train_params, splits, trun
     params = train_params(int8_views=0.5)
     both = {"fp32": trunk, "int8": trunk}
     for phase in phases_of("cached", net, params, both):
-        assert len(phase.val_class_index) == 2 * len(splits[1].class_index)
-        logits = phase.val_logits()
+        assert len(phase.val_truth) == 2 * len(splits[1].truth)
+        logits = phase.val_outputs()
         # Rows of a picture stand side by side, and here both trunks are the same.
         assert torch.allclose(logits[::2], logits[1::2], atol=1e-5)
-        assert np.array_equal(phase.val_class_index[::2], splits[1].class_index)
+        assert np.array_equal(phase.val_truth[::2], splits[1].truth)
 
 
 @pytest.mark.parametrize("strategy", ["cached", "full"])

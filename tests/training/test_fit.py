@@ -17,12 +17,11 @@ from torch import nn
 from torch.nn import functional
 
 from pipelines.errors import ConfigError
+from pipelines.kinds.classification.train import class_weights
 from pipelines.training.fit import (
     OPTIMIZERS,
-    VAL_VALUES,
     EpochLog,
     best_values,
-    class_weights,
     history_csv,
     make_optimizer,
     mixed,
@@ -181,11 +180,15 @@ def test_average_of_a_short_phase_forgets_where_it_started():
 
 
 # -- history ---------------------------------------------------------------------------------------
+def values(*numbers: float) -> dict[str, float]:
+    return dict(zip(("val_loss", "val_accuracy", "val_macro_f1"), numbers, strict=True))
+
+
 ROWS = [
-    EpochLog(1, "head", 0.01, 1.5, 1.25, 0.5, 0.4),
-    EpochLog(2, "head", 0.005, 1.0, 1.0, 0.75, 0.7),
-    EpochLog(3, "tail", 1e-5, 0.5, 0.9, 0.75, 0.7),
-    EpochLog(4, "tail", 1e-9, 0.25, 0.8, 0.7, 0.6),
+    EpochLog(1, "head", 0.01, 1.5, values(1.25, 0.5, 0.4)),
+    EpochLog(2, "head", 0.005, 1.0, values(1.0, 0.75, 0.7)),
+    EpochLog(3, "tail", 1e-5, 0.5, values(0.9, 0.75, 0.7)),
+    EpochLog(4, "tail", 1e-9, 0.25, values(0.8, 0.7, 0.6)),
 ]
 
 
@@ -195,17 +198,14 @@ ROWS = [
     [("val_accuracy", 3), ("val_macro_f1", 3), ("val_loss", 4)],
 )
 def test_best_values_are_those_of_the_epoch_that_was_kept(monitor, epoch):
-    row = ROWS[epoch - 1]
-    expected = dict(
-        zip(VAL_VALUES, (row.val_loss, row.val_accuracy, row.val_macro_f1), strict=True)
-    )
-    assert best_values(ROWS, monitor) == expected
+    assert best_values(ROWS, monitor) == ROWS[epoch - 1].val
 
 
 def test_history_is_a_table_with_a_row_an_epoch_and_six_digits():
-    text = history_csv([*ROWS, EpochLog(5, "tail", 1 / 3, 2 / 3, 1e9 / 7, 1.0, 0.0)])
+    text = history_csv([*ROWS, EpochLog(5, "tail", 1 / 3, 2 / 3, values(1e9 / 7, 1.0, 0.0))])
     heading, *rows = text.split("\n")
-    assert heading.split(",") == list(EpochLog.__dataclass_fields__)
+    assert heading.split(",") == list(ROWS[0].row())
+    assert heading.split(",")[4:] == list(ROWS[0].val)
     assert rows[:3] == [
         "1,head,0.01,1.5,1.25,0.5,0.4",
         "2,head,0.005,1,1,0.75,0.7",
@@ -216,10 +216,10 @@ def test_history_is_a_table_with_a_row_an_epoch_and_six_digits():
 
 def test_a_terminal_shows_of_an_epoch_what_is_known():
     assert str(ROWS[1]) == (
-        "epoch 2 (head): train loss 1.000, val loss 1.000, accuracy 0.750, macro-F1 0.700"
+        "epoch 2 (head): train_loss 1.000, val_loss 1.000, val_accuracy 0.750, val_macro_f1 0.700"
     )
-    alone = EpochLog(3, "tail", 1e-5, 0.5, math.nan, math.nan, math.nan)
-    assert str(alone) == "epoch 3 (tail): train loss 0.500"
+    alone = EpochLog(3, "tail", 1e-5, 0.5, values(math.nan, math.nan, math.nan))
+    assert str(alone) == "epoch 3 (tail): train_loss 0.500"
 
 
 # -- the loop --------------------------------------------------------------------------------------
@@ -238,7 +238,7 @@ def test_fit_learns_a_separable_problem(train_params, tmp_path):
     _, history = toy.run(params, tmp_path)
     assert [log.epoch for log in history] == list(range(1, 11))
     assert [log.phase for log in history] == ["head"] * 4 + ["tail"] * 6
-    assert max(log.val_accuracy for log in history) >= 0.9
+    assert max(log.val["val_accuracy"] for log in history) >= 0.9
     assert history[-1].train_loss < history[0].train_loss / 2
 
 
@@ -281,7 +281,7 @@ def test_patience_ends_a_phase_and_the_best_epoch_is_kept(train_params, tmp_path
         optimizer="sgd",
     )
     model, history = toy.run(params, tmp_path)
-    losses = [log.val_loss for log in history]
+    losses = [log.val["val_loss"] for log in history]
     best = int(np.argmin(losses))
     assert len(history) < 40
     assert len(history) == best + 1 + 3
@@ -302,9 +302,11 @@ def test_without_a_val_split_the_last_epoch_is_kept_and_nothing_ends_early(
     caplog.set_level("INFO")
     model, history = toy.run(params, tmp_path / "a", has_val=False)
     assert [log.phase for log in history] == ["head"] * 2 + ["tail"] * 8
-    assert all(math.isnan(log.val_loss) and math.isnan(log.val_accuracy) for log in history)
+    assert all(
+        math.isnan(log.val["val_loss"]) and math.isnan(log.val["val_accuracy"]) for log in history
+    )
     assert all(math.isfinite(log.train_loss) for log in history)
-    assert "epoch 10 (tail): train loss" in caplog.text
+    assert "epoch 10 (tail): train_loss" in caplog.text
     assert "val" not in caplog.text
 
     # The average of the weights, as after each epoch of any training.
@@ -344,9 +346,9 @@ def test_monitor_picks_the_epoch(monitor, train_params, tmp_path):
     )
     model, history = toy.run(params, tmp_path)
     sign = -1 if monitor == "val_loss" else 1
-    best = max(history, key=lambda log: (sign * getattr(log, monitor), -log.val_loss))
+    best = max(history, key=lambda log: (sign * log.val[monitor], -log.val["val_loss"]))
     # Logs and model belong together: the best epoch is what is left in the model.
-    assert val_loss(model) == pytest.approx(best.val_loss, rel=1e-5)
+    assert val_loss(model) == pytest.approx(best.val["val_loss"], rel=1e-5)
 
 
 @pytest.mark.parametrize(
@@ -392,7 +394,7 @@ def test_moving_average_is_what_is_measured_and_kept(train_params, tmp_path):
     moved = float((raw.head.weight - start.head.weight).detach().norm())
     lagged = float((averaged.head.weight - start.head.weight).detach().norm())
     assert 0 < lagged < moved
-    assert history[0].val_loss == pytest.approx(val_loss(averaged), rel=1e-5)
+    assert history[0].val["val_loss"] == pytest.approx(val_loss(averaged), rel=1e-5)
 
 
 def test_learning_rate_in_the_log_follows_the_schedule(train_params, tmp_path):

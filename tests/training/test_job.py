@@ -104,7 +104,7 @@ def test_folder_holds_the_model_of_the_result_and_no_folder_is_written_to_withou
     assert silent.before is None
     assert watch.logs == silent.history
     assert [log.phase for log in silent.history] == ["head", "tail"]
-    assert silent.val_logits.shape == (12, 3)
+    assert silent.val_outputs.shape == (12, 3)
     assert not silent.model.training
 
     paths = Paths(tmp_path / "elsewhere")
@@ -143,7 +143,7 @@ def test_a_refit_is_trained_through_all_epochs_on_the_images_of_both(
     refitted = run(job_of(strategy=strategy, refit=True), data, observer=watch)
     assert trained == paths_of["train"] | paths_of["val"]
     assert [log.phase for log in watch.refit] == ["head", "tail"]
-    assert all(math.isnan(log.val_loss) for log in watch.refit)
+    assert all(math.isnan(log.val["val_loss"]) for log in watch.refit)
     assert not refitted.model.training
     # What val said is of the first.
     assert refitted.history == chosen.history
@@ -221,7 +221,7 @@ def test_each_strategy_normalises_as_the_backbones_entry_says(
     full = toy_params.model_copy(update={"strategy": "full"})
     phase = phases_of("tiny", model, full, split, split, 1, Paths(tmp_path))[0]
     with torch.inference_mode():
-        torch.testing.assert_close(phase.val_logits(), logits, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(phase.val_outputs(), logits, atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize(("crop_fraction", "resize_px"), [(1.0, 32), (0.875, 37), (0.8, 40)])
@@ -258,7 +258,7 @@ def test_views_that_cannot_be_are_refused(view, train_params):
 def test_labels_become_numbers_in_the_order_of_the_logits(data, train_params):
     entries, labels = in_split(data.entries, "train"), LABELS[::-1]
     split = open_split(entries, labels, train_params(), 1, data.files)
-    assert [labels[i] for i in split.class_index] == [entry.label for entry in entries]
+    assert [labels[i] for i in split.truth] == [entry.label for entry in entries]
 
 
 def test_kept_trunk_is_used_only_for_the_same_weights_side_and_exporter(

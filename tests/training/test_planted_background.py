@@ -17,6 +17,7 @@ from pipelines.backbones.spec import IMAGENET_MEAN, IMAGENET_STD
 from pipelines.config.params import load_params
 from pipelines.config.train import TrainParams
 from pipelines.data.manifest import Entry
+from pipelines.kinds.classification.train import CrossEntropy, TrainedClassification
 from pipelines.metrics.classification import accuracy
 from pipelines.paths import Paths
 from pipelines.training.batches import Split
@@ -73,8 +74,8 @@ def trained(paths: Paths, train: list[Entry], val: list[Entry], params: TrainPar
         model,
         phases_of("shapes", model, params, *splits, SEED, paths),
         params,
-        train_class_index=splits[0].class_index,
-        n_classes=len(LABELS),
+        criterion=CrossEntropy(len(LABELS)),
+        values=TrainedClassification.values,
         seed=SEED,
         checkpoint_dir=paths.task("shapes").checkpoint_dir,
         key=str(params.augment.background),
@@ -89,7 +90,7 @@ def accuracy_on(model: Classifier, split: Split) -> float:
     pixels = torch.from_numpy(np.concatenate(list(split.pictures.batches(64))))
     with torch.inference_mode():
         logits, _ = model(normalise(pixels, IMAGENET_MEAN, IMAGENET_STD))
-    return accuracy(split.class_index, logits.argmax(dim=1).numpy())
+    return accuracy(split.truth, logits.argmax(dim=1).numpy())
 
 
 def test_painting_backgrounds_over_takes_a_planted_one_away(tmp_path):

@@ -17,11 +17,13 @@ import torch
 from torch import Tensor, nn
 
 from pipelines.config.train import TrainParams
+from pipelines.kinds.train import KINDS
 from pipelines.training.batches import class_draw_weights, epoch_order
 from pipelines.training.fit import EpochLog, Phase, fit
 from pipelines.training.runtime import Runtime
 
 N_CLASSES = 3
+KIND = KINDS["classification"]
 
 
 class Toy(nn.Module):
@@ -88,8 +90,8 @@ def phases(
     shared = {
         "n_batches": -(-len(truth) // size),
         "forward": model.forward,
-        "val_logits": (lambda: model(val_inputs)) if has_val else None,
-        "val_class_index": val_truth.numpy(),
+        "val_outputs": (lambda: model(val_inputs)) if has_val else None,
+        "val_truth": val_truth.numpy(),
     }
     head = [(model.head, 1.0)]
     whole = [(model.head, 1.0), (model.body, 0.5)]
@@ -117,8 +119,8 @@ def run(
         model,
         phases(model, params, train, trained if trained is not None else [], has_val=has_val),
         params,
-        train_class_index=train[1].numpy(),
-        n_classes=N_CLASSES,
+        criterion=KIND.criterion(train[1].numpy(), N_CLASSES, params),
+        values=KIND.values,
         seed=seed,
         checkpoint_dir=folder,
         key=key,

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import override
 
 from pipelines.config.evaluate import EvaluateParams
 from pipelines.data.manifest import Entry, class_index_of
-from pipelines.kinds.questions import Answers, TestedKind
 from pipelines.metrics.certainty import (
     Certainty,
     metric_intervals,
@@ -27,19 +25,25 @@ from pipelines.serving.bundle import Bundle
 from pipelines.serving.classification import LOGITS_NAME, softmax
 from pipelines.serving.sessions import Precision
 
+if TYPE_CHECKING:
+    from pipelines.kinds.evaluate import Answers
 
-class TestedClassification(TestedKind):
+
+class TestedClassification:
     """Labels and probabilities against the true classes."""
 
-    @override
+    #: Or pytest would look for tests in it.
+    __test__ = False
+
     def unknown(self, entries: Sequence[Entry], bundle: Bundle) -> str | None:
+        """Labels that the model does not know."""
         labels = sorted({entry.label for entry in entries} - set(bundle.labels))
         if not labels:
             return None
         return f"the model knows no label {', '.join(labels)}; expected {', '.join(bundle.labels)}"
 
-    @override
     def metrics(self, answers: Answers, params: EvaluateParams) -> dict[str, Any]:
+        """As `classification_metrics` has them."""
         true, labels = _truth(answers), answers.bundle.labels
         by_precision: dict[str, dict[str, Any]] = {
             precision: classification_metrics(true, found, labels, params.calibration_bins)
@@ -53,8 +57,8 @@ class TestedClassification(TestedKind):
             "max_recall_drop": max_recall_drop(fp32, int8),
         }
 
-    @override
     def trust(self, answers: Answers, params: EvaluateParams) -> dict[str, Any]:
+        """Calibration, operating points and abstention."""
         return served_metrics(
             answers.bundle,
             _truth(answers),
@@ -63,8 +67,8 @@ class TestedClassification(TestedKind):
             params.calibration_bins,
         )
 
-    @override
     def certainty(self, answers: Answers, draws: Draws, params: EvaluateParams) -> Certainty:
+        """Of each metric, of each label, and of what int8 costs."""
         true, bundle, probabilities = _truth(answers), answers.bundle, _probabilities(answers)
         intervals = {
             key: metric_intervals(draws, true, found, bundle.labels, params.calibration_bins)
@@ -77,8 +81,8 @@ class TestedClassification(TestedKind):
         fp32, int8 = (_logits(answers, key).argmax(axis=1) for key in ("fp32", "int8"))
         return Certainty(intervals, paired_intervals(draws, true, fp32, int8, len(bundle.labels)))
 
-    @override
     def tables(self, answers: Answers) -> tuple[str, str]:
+        """A row an image."""
         labels, probabilities = answers.bundle.labels, _probabilities(answers)
         predicted = probabilities[answers.bundle.served.precision].argmax(axis=1)
         return (
@@ -86,15 +90,15 @@ class TestedClassification(TestedKind):
             confusion_csv(labels, answers.entries, predicted),
         )
 
-    @override
     def figures(self, answers: Answers, params: EvaluateParams) -> dict[str, bytes]:
+        """As `served_figures` draws them."""
         served = answers.bundle.served.precision
         return served_figures(
             answers.bundle, _truth(answers), _logits(answers, served), params.calibration_bins
         )
 
-    @override
     def summary(self, metrics: Mapping[str, Any], certainty: Certainty) -> str:
+        """Accuracy, macro-F1 and agreement."""
         served = metrics["served"]
         accuracy = certainty.intervals[served]["accuracy"]
         return (

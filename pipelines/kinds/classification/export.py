@@ -4,80 +4,70 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from typing_extensions import override
 
 from pipelines.card import DatasetCard
 from pipelines.config.export import ExportParams
-from pipelines.data.manifest import Entry, class_index_of
 from pipelines.export.attempts import Judge, Judgement
-from pipelines.kinds.questions import ExportedKind
 from pipelines.metrics.calibration import fit_temperature, operating_point
 from pipelines.metrics.classification import accuracy, agreement, macro_f1
 from pipelines.serving.answer import EMBEDDING_NAME
-from pipelines.serving.bundle import TensorSpec
 from pipelines.serving.classification import LOGITS_NAME, softmax
 
 _LOG = logging.getLogger(__name__)
 
 
-class ExportedClassification(ExportedKind):
+class ExportedClassification:
     """Classes as numbers, in the order of the logits."""
 
-    @override
-    def truth(self, entries: Sequence[Entry], labels: Sequence[str]) -> NDArray[np.int64]:
-        return class_index_of(entries, labels)
+    meanings: Mapping[str, str] = MappingProxyType(
+        {
+            LOGITS_NAME: "one a label; softmax after division by the temperature gives "
+            "probabilities",
+            EMBEDDING_NAME: "pooled features of the last block, then those that its last depthwise "
+            "convolution reads; tells pictures out of distribution",
+        }
+    )
 
-    @override
-    def outputs(self, labels: Sequence[str], n_features: int) -> tuple[TensorSpec, ...]:
-        return (
-            TensorSpec(
-                name=LOGITS_NAME,
-                shape=(-1, len(labels)),
-                dtype="float32",
-                meaning="one a label; softmax after division by the temperature gives "
-                "probabilities",
-            ),
-            TensorSpec(
-                name=EMBEDDING_NAME,
-                shape=(-1, n_features),
-                dtype="float32",
-                meaning="pooled features of the last block, then those that its last depthwise "
-                "convolution reads; tells pictures out of distribution",
-            ),
-        )
+    def finished(self, model: bytes) -> bytes:
+        """As it is: what logits mean, the serving half says."""
+        return model
 
-    @override
+    def compared(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Probabilities."""
+        return softmax(outputs)
+
     def judge(
         self, reference: NDArray[np.float32], truth: NDArray[np.int64], params: ExportParams
     ) -> Judge:
+        """By the bounds of params on agreement, accuracy and macro-F1."""
         of_fp32 = _measured(reference, truth)
 
         def judged(logits: NDArray[np.float32]) -> Judgement:
             same = round(agreement(reference, logits), 6)
             metrics = {name: round(value, 6) for name, value in _measured(logits, truth).items()}
-            drops = {name: of_fp32[name] - metrics[name] for name in metrics}
             asked = {
                 f"agreement with fp32 {same:.1%} (bound {params.min_agreement:.1%})": (
                     same >= params.min_agreement
                 ),
-                f"drop of accuracy {drops['accuracy']:.4f} (bound {params.max_accuracy_drop:g})": (
-                    drops["accuracy"] <= params.max_accuracy_drop
-                ),
-                f"drop of macro-F1 {drops['macro_f1']:.4f} (bound {params.max_macro_f1_drop:g})": (
-                    drops["macro_f1"] <= params.max_macro_f1_drop
-                ),
             }
+            for name, words, bound in (
+                ("accuracy", "accuracy", params.max_accuracy_drop),
+                ("macro_f1", "macro-F1", params.max_macro_f1_drop),
+            ):
+                drop = of_fp32[name] - metrics[name]
+                if bound is not None:
+                    asked[f"drop of {words} {drop:.4f} (bound {bound:g})"] = drop <= bound
             return Judgement(
                 same, metrics, tuple(words for words, holds in asked.items() if not holds)
             )
 
         return judged
 
-    @override
     def fitted(
         self,
         outputs: Mapping[str, NDArray[np.float32]],
@@ -86,6 +76,7 @@ class ExportedClassification(ExportedKind):
         labels: Sequence[str],
         params: ExportParams,
     ) -> dict[str, Any]:
+        """Temperature, and operating points of the alarms where they are asked for."""
         logits = outputs[LOGITS_NAME]
         temperature = fit_temperature(logits, truth)
         points = {}

@@ -1,30 +1,30 @@
-"""The bounds of a classification, from their names in params.yaml."""
+"""The bounds of a classification, by their names in params.yaml."""
 
 from __future__ import annotations
 
-from pipelines.config.gate import Demand, GateParams
-from pipelines.serving.bundle import Bundle
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
 
 
-def demands(bundle: Bundle, params: GateParams) -> list[Demand]:
-    """The floors of the served file and, while int8 is served, the bounds on what int8 costs.
+class NamedBound(NamedTuple):
+    """What a name of params.yaml asks.
 
-    Where fp32 is served these do not count: `export` found that int8 is not worth its loss and kept
-    it only as a second file, and nobody would be harmed by it.
-
-    Args:
-        bundle: says which file is served.
-        params: the task's ``gate`` section.
+    Attributes:
+        metric: as of `Demand`.
+        sense: on which side of the bound it must be.
+        is_of_int8: whether it is asked only where int8 is served. Where fp32 is, `export` found
+            that int8 is not worth its loss and kept it as a second file, and nobody is harmed.
     """
-    floors = [
-        Demand(metric="served.accuracy", at_least=params.min_accuracy),
-        Demand(metric="served.macro_f1", at_least=params.min_macro_f1),
-    ]
-    if bundle.served.precision != "int8":
-        return floors
-    return [
-        *floors,
-        Demand(metric="agreement", at_least=params.min_agreement),
-        Demand(metric="accuracy_drop", at_most=params.max_accuracy_drop),
-        Demand(metric="max_recall_drop", at_most=params.max_recall_drop),
-    ]
+
+    metric: str
+    sense: Literal["at_least", "at_most"]
+    is_of_int8: bool = False
+
+
+NAMED: Mapping[str, NamedBound] = {
+    "min_accuracy": NamedBound("served.accuracy", "at_least"),
+    "min_macro_f1": NamedBound("served.macro_f1", "at_least"),
+    "min_agreement": NamedBound("agreement", "at_least", is_of_int8=True),
+    "max_accuracy_drop": NamedBound("accuracy_drop", "at_most", is_of_int8=True),
+    "max_recall_drop": NamedBound("max_recall_drop", "at_most", is_of_int8=True),
+}

@@ -1,0 +1,20 @@
+"""What `train` draws of the val split, and who draws it; no other stage depends on it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.data.loaders import Pictures
+from pipelines.kinds.classification.figures import val_figures
+
+#: From the head's outputs and the truth of n pictures, and the labels, PNG files by name; those
+#: that show pictures have ``samples`` in their name.
+Draw: TypeAlias = Callable[
+    [NDArray[np.float32], NDArray[Any], Pictures, Sequence[str]], dict[str, bytes]
+]
+
+KINDS: Mapping[str, Draw] = {"classification": val_figures}

@@ -1,0 +1,36 @@
+"""What `prepare` asks of a kind, and who answers: what is true of an image, and how it is filed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Protocol
+
+from pipelines.card import DatasetCard
+from pipelines.data.manifest import Record
+from pipelines.kinds.classification.prepare import PreparedClassification
+
+
+class PreparedKind(Protocol):
+    """A kind, as far as `prepare` must know it."""
+
+    def records(self, raw_dir: Path, card: DatasetCard) -> list[Record]:
+        """The images of a raw folder with their truth, for a task without a reader of its own.
+
+        Raises:
+            MissingDataError: if the folder is not there.
+            DataError: if the folder cannot be read, or says what cannot be true.
+        """
+
+    def names(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """What images may be filed under (`Record.label`), none of which may stay empty.
+
+        Args:
+            labels: that the model will know.
+        """
+
+    def strata(self, record: Record) -> Sequence[str]:
+        """By what a split is balanced: the class of an image, or each of those that it shows."""
+
+
+KINDS: dict[str, PreparedKind] = {"classification": PreparedClassification()}

@@ -1,0 +1,104 @@
+"""What training asks of a kind, and who answers: truth, head, loss, and values of an epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol
+
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pipelines.backbones.heads import Classifier
+from pipelines.data.manifest import Entry
+from pipelines.kinds.classification.train import TrainedClassification
+
+if TYPE_CHECKING:
+    from pipelines.config.train import TrainParams
+
+
+class Criterion(Protocol):
+    """What a training strives for."""
+
+    def targets(self, truth: Tensor) -> Tensor:
+        """A batch's truth as `loss` takes it; mixup blends it.
+
+        Args:
+            truth: (n, ...) as `TrainedKind.truth`, or `TrainedKind.in_view` of it.
+        """
+
+    def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
+        """A mean over the batch, () float32.
+
+        Args:
+            outputs: (n, ...) of the head, float32; targets lie on their device.
+        """
+
+    def measured(self, outputs: Tensor, truth: NDArray[Any]) -> dict[str, float]:
+        """The val split's values, under the names of `TrainedKind.values`.
+
+        Args:
+            outputs: (n, ...) of the head, float32, on the CPU.
+            truth: of the same plain views.
+        """
+
+
+class TrainedKind(Protocol):
+    """A kind, as far as training must know it."""
+
+    #: Columns of history.csv that val fills: `val_loss`, and others that are better when higher.
+    values: tuple[str, ...]
+    #: Whether the truth has a place in the picture, so that a view moves it.
+    has_place: bool
+
+    def network(
+        self,
+        backbone: str,
+        width: float,
+        n_labels: int,
+        hidden: Sequence[int],
+        dropout: float,
+        cut: int | None,
+        seed: int,
+    ) -> Classifier:
+        """The network, untrained; a head on maps says on which taps it stands.
+
+        Args:
+            width: multiplier of the backbone's channels.
+            hidden: widths of the head's hidden layers.
+            dropout: of the head, in [0, 1).
+            cut: first block of the tail; None for the kind's default.
+            seed: draws the weights; the global generator is left as it was.
+        """
+
+    def truth(self, entries: Sequence[Entry], labels: Sequence[str], raw_dir: Path) -> NDArray[Any]:
+        """(n, ...) what is true of each image; where it has a place, in px of the upright picture.
+
+        Args:
+            labels: in the order of the model's outputs.
+        """
+
+    def in_view(self, truth: NDArray[Any], geometry: NDArray[Any], side_px: int) -> NDArray[Any]:
+        """One image's truth as a view shows it; not asked where `has_place` is false.
+
+        Args:
+            truth: of one image.
+            geometry: (3, 3), from px of the upright picture to px of the view.
+            side_px: of the view.
+        """
+
+    def untaught(self, truth: NDArray[Any], labels: Sequence[str]) -> list[str]:
+        """Labels of which the train split shows nothing: a model would answer with another."""
+
+    def criterion(self, truth: NDArray[Any], n_labels: int, params: TrainParams) -> Criterion:
+        """The loss.
+
+        Args:
+            truth: of the train split.
+
+        Raises:
+            ConfigError: if params ask for what this kind has not.
+        """
+
+
+KINDS: Mapping[str, TrainedKind] = {"classification": TrainedClassification()}
