@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import io
 from _pickle import UnpicklingError
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -54,20 +53,25 @@ class _Layout:
     def block_names(self) -> list[str]:
         return list(self.shapes)[: self.n_blocks]
 
-    def faults(self, state: dict[str, Tensor]) -> Iterator[str]:
-        """What speaks against a file, the plainest first."""
-        wrong = [n for n, t in state.items() if n in self.shapes and t.shape != self.shapes[n]]
+    def fault(self, state: dict[str, Tensor]) -> str | None:
+        """What speaks against a file: that which concerns most of its tensors."""
         blocks = set(self.block_names)
-        for name in sorted(wrong, key=lambda name: name not in blocks):
-            got, expected = tuple(state[name].shape), self.shapes[name]
-            part = "" if name in blocks else "its classifier is another's: "
-            yield f"{part}{name} has the shape {got}; expected {expected}"
+        wrong = [n for n, t in state.items() if n in self.shapes and t.shape != self.shapes[n]]
         unknown = [name for name in state if name not in self.shapes]
-        if unknown:
-            yield f"{len(unknown)} of its tensors are not in {self.of}, e.g. {unknown[0]}"
         absent = [n for n in self.block_names if n not in state and not n.endswith(_COUNTER)]
-        if absent:
-            yield f"it lacks {len(absent)} tensors of {self.of}, e.g. {absent[0]}"
+        most = max(wrong, unknown, absent, key=len)
+        if not most:
+            return None
+        name = most[0]
+        if most is unknown:
+            return f"{len(unknown)} of its tensors are not in {self.of}, e.g. {name}"
+        if most is absent:
+            return f"it lacks {len(absent)} tensors of {self.of}, e.g. {name}"
+        part = "" if blocks.intersection(wrong) else "its classifier is another's: "
+        name = next((each for each in wrong if each in blocks), name)
+        return (
+            f"{part}{name} has the shape {tuple(state[name].shape)}; expected {self.shapes[name]}"
+        )
 
 
 def import_file(network: Backbone, file: Path, weights_dir: Path, licence: str) -> Provider:
@@ -136,16 +140,16 @@ def _as_blocks(network: Backbone, state: dict[str, Tensor], file: Path) -> dict[
     """The tensors of the blocks under the names of ours."""
     import torch
 
-    layouts = list(_layouts(network))
+    layouts = _layouts(network)
     closest = max(layouts, key=lambda layout: len(layout.shapes.keys() & state.keys()))
-    fault = next(closest.faults(state), None)
+    fault = closest.fault(state)
     if fault is not None:
         fitting = (
             width
             for width in network.spec.widths
             if width != network.width
             for layout in _layouts(network.spec.at(width))
-            if next(layout.faults(state), None) is None
+            if layout.fault(state) is None
         )
         width = next(fitting, None)
         step = "Name the network that it is of" if width is None else f"Say --width {width:g}"
@@ -158,23 +162,27 @@ def _as_blocks(network: Backbone, state: dict[str, Tensor], file: Path) -> dict[
     }
 
 
-def _layouts(network: Backbone) -> Iterator[_Layout]:
+def _layouts(network: Backbone) -> list[_Layout]:
     """Our own names, then those of the networks that the providers' files are of."""
     import torch
     from torch import nn
 
+    # A list: a generator would leave its caller on that device.
     with torch.device("meta"):
         own = _shapes(nn.ModuleList(network.build()))
-        n_blocks = len(own)
-        yield _Layout(network.title, own, n_blocks)
+        layouts = [_Layout(network.title, own, len(own))]
         for provider in network.weights:
             whole: nn.Module
             if isinstance(provider, TorchHub):
                 whole = getattr(torchvision_models(), provider.builder)()
-                yield _Layout(f"torchvision's {provider.builder}", _shapes(whole), n_blocks)
+                of = f"torchvision's {provider.builder}"
             elif isinstance(provider, TimmFile | TimmHub):
                 whole = cast("nn.Module", timm().create_model(provider.model))
-                yield _Layout(f"timm's {provider.model}", _shapes(whole), n_blocks)
+                of = f"timm's {provider.model}"
+            else:
+                continue
+            layouts.append(_Layout(of, _shapes(whole), len(own)))
+    return layouts
 
 
 def _shapes(network: nn.Module) -> dict[str, tuple[int, ...]]:

@@ -9,6 +9,7 @@ import hashlib
 import os
 import tarfile
 import tempfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def npm_members(package: str, members: Mapping[str, str]) -> dict[str, bytes]:
         try:
             with tarfile.open(file) as archive:
                 return {member: _checked(archive, member, members[member]) for member in members}
-        except (tarfile.TarError, EOFError, OSError) as err:
+        except (tarfile.TarError, zlib.error, EOFError, OSError) as err:
             raise SourceError(f"{package} is no package of npm ({err})") from err
 
 

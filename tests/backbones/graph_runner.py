@@ -10,6 +10,25 @@ import torch
 from torch import Tensor, nn
 
 
+def node(op: str, name: str, *inputs: str, stride: int = 1, relu: bool = False) -> dict[str, Any]:
+    """A convolution with its bias, as a graph writes it down."""
+
+    def text(words: str) -> str:
+        return base64.b64encode(words.encode()).decode()
+
+    fused = ["BiasAdd", *(["Relu"] if relu else [])]
+    return {
+        "op": op,
+        "name": name,
+        "input": list(inputs),
+        "attr": {
+            "padding": {"s": text("SAME")},
+            "strides": {"list": {"i": ["1", str(stride), str(stride), "1"]}},
+            "fused_ops": {"list": {"s": [text(each) for each in fused]}},
+        },
+    }
+
+
 def run_graph(model: dict[str, Any], weights: bytes, image: Tensor, output: str) -> Tensor:
     """What an operation of a graph gives for a picture.
 
@@ -33,9 +52,9 @@ def run_graph(model: dict[str, Any], weights: bytes, image: Tensor, output: str)
     known = arrays | {n: image for n, node in nodes.items() if node["op"] == "Placeholder"}
 
     def value(name: str) -> Tensor:
+        name = name.partition(":")[0]
         if name not in known:
-            node = nodes[name]
-            known[name] = _run(node, *map(value, node["input"]))
+            known[name] = _run(nodes[name], *map(value, nodes[name]["input"]))
         return known[name]
 
     return value(output)
