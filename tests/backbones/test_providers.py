@@ -109,7 +109,7 @@ def timm_file(model: str, data: bytes, folder: Path) -> Path:
 
 
 @pytest.mark.parametrize(
-    ("ours", "theirs"), [("mobilenet_v2", "mobilenetv2_100"), ("mnasnet1_0", "mnasnet_100")]
+    ("ours", "theirs"), [("mobilenet_v2", "mobilenetv2_100"), ("mnasnet_b1", "mnasnet_100")]
 )
 def test_timm_weights_give_timms_features_in_our_blocks(ours, theirs, tmp_path):
     torch.manual_seed(5)
@@ -131,7 +131,10 @@ def test_timm_weights_give_timms_features_in_our_blocks(ours, theirs, tmp_path):
 
 # -- torchvision's download, from a loopback server -----------------------------------------------
 def point_to(url: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    table = SimpleNamespace(Weights={"V1": SimpleNamespace(url=url)})
+    def net() -> nn.Module:
+        return nn.ModuleDict({"features": nn.ModuleList([nn.PReLU(4)])})
+
+    table = SimpleNamespace(Weights={"V1": SimpleNamespace(url=url)}, net=net)
     monkeypatch.setattr(providers, "torchvision_models", lambda: table)
 
 
@@ -145,7 +148,7 @@ def published(tmp_path: Path) -> tuple[Path, str]:
 
 def test_torch_hub_fetches_checks_and_finds_again(published, tmp_path, monkeypatch):
     folder, sha256 = published
-    provider = TorchHub("Weights", "V1", sha256[:8], "features")
+    provider = TorchHub("Weights", "V1", sha256[:8], "net")
     with serving(folder) as url:
         point_to(f"{url}/net.pth", monkeypatch)
         assert provider.find([tmp_path / "kept"]) is None
@@ -158,7 +161,7 @@ def test_torch_hub_fetches_checks_and_finds_again(published, tmp_path, monkeypat
 
 def test_torch_hub_refuses_another_file_and_keeps_nothing(published, tmp_path, monkeypatch):
     folder, _ = published
-    provider = TorchHub("Weights", "V1", "00000000", "features")
+    provider = TorchHub("Weights", "V1", "00000000", "net")
     with serving(folder) as url:
         point_to(f"{url}/net.pth", monkeypatch)
         with pytest.raises(Miss, match=r"net\.pth could not be downloaded .*hash"):
@@ -167,7 +170,7 @@ def test_torch_hub_refuses_another_file_and_keeps_nothing(published, tmp_path, m
 
 
 def test_torch_hub_misses_what_the_server_does_not_have(tmp_path, monkeypatch):
-    provider = TorchHub("Weights", "V1", "ab", "features")
+    provider = TorchHub("Weights", "V1", "ab", "net")
     with serving(tmp_path) as url:
         point_to(f"{url}/absent.pth", monkeypatch)
         with pytest.raises(Miss, match="404"):
@@ -180,7 +183,7 @@ def test_torch_hub_misses_where_nobody_listens(tmp_path, monkeypatch):
         port = free.getsockname()[1]
     point_to(f"http://127.0.0.1:{port}/net.pth", monkeypatch)
     with pytest.raises(Miss, match="could not be downloaded"):
-        TorchHub("Weights", "V1", "ab", "features").fetch(tmp_path / "kept")
+        TorchHub("Weights", "V1", "ab", "net").fetch(tmp_path / "kept")
 
 
 def test_torch_hub_misses_where_something_else_than_a_web_server_listens(tmp_path, monkeypatch):
@@ -196,14 +199,14 @@ def test_torch_hub_misses_where_something_else_than_a_web_server_listens(tmp_pat
         thread = threading.Thread(target=answer)
         thread.start()
         with pytest.raises(Miss, match="could not be downloaded"):
-            TorchHub("Weights", "V1", "ab", "features").fetch(tmp_path / "kept")
+            TorchHub("Weights", "V1", "ab", "net").fetch(tmp_path / "kept")
         thread.join()
 
 
 def test_torch_file_that_would_run_code_is_not_loaded(tmp_path):
     # What `weights_only` refuses: an object of a class, not tensors.
     torch.save({"features.0.weight": SimpleNamespace(x=1)}, tmp_path / "net.pth")
-    provider = TorchHub("Weights", "V1", "", "features")
+    provider = TorchHub("Weights", "V1", "", "mobilenet_v2")
     with pytest.raises(Exception, match=r"weights_only|Unsupported"):
         provider.tensors(tmp_path / "net.pth", ["0.weight"])
 

@@ -1,9 +1,10 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from torch import nn
 
-from pipelines.backbones.spec import backbone, backbones, torchvision_models
+from pipelines.backbones.spec import all_widths, backbone, backbones, torchvision_models
 from pipelines.backbones.weights import TorchHub
 from pipelines.errors import ConfigError
 
@@ -12,7 +13,7 @@ N_PARAMETERS = {
     "mobilenet_v2": 2_223_872,
     "mobilenet_v3_small": 2_542_856 - (576 * 1024 + 1024) - (1024 * 1000 + 1000),
     "mobilenet_v3_large": 5_483_032 - (960 * 1280 + 1280) - (1280 * 1000 + 1000),
-    "mnasnet1_0": 4_383_312 - (1280 * 1000 + 1000),
+    "mnasnet_b1": 4_383_312 - (1280 * 1000 + 1000),
 }
 
 
@@ -23,21 +24,25 @@ def test_backbone_has_the_published_parameters(name):
 
 
 FROM_TORCHVISION = [
-    (name, provider.prefix)
-    for name, spec in backbones().items()
-    for provider in spec.weights
+    pytest.param(network, provider.builder, id=network.title)
+    for network in all_widths()
+    for provider in network.weights
     if isinstance(provider, TorchHub)
 ]
 
 
-@pytest.mark.parametrize(("name", "prefix"), FROM_TORCHVISION)
-def test_names_are_those_of_torchvisions_state_dict(name, prefix):
-    whole = getattr(torchvision_models(), name)().state_dict()
-    names = nn.ModuleList(backbone(name).build()).state_dict()
-    assert all(whole[f"{prefix}.{key}"].shape == value.shape for key, value in names.items())
+@pytest.mark.parametrize(("network", "builder"), FROM_TORCHVISION)
+def test_tensors_stand_in_the_order_of_torchvisions_network(network, builder):
+    with torch.device("meta"):
+        whole = getattr(torchvision_models(), builder)().state_dict()
+        ours = nn.ModuleList(network.build()).state_dict()
+    # Shapes alone would let two of one kind change places.
+    kinds = [(tensor.shape, name.rpartition(".")[2]) for name, tensor in ours.items()]
+    theirs = [(tensor.shape, name.rpartition(".")[2]) for name, tensor in whole.items()]
+    assert kinds == theirs[: len(kinds)]
 
 
-@pytest.mark.parametrize("name", ["", "MobileNet_V2", "resnet50", "mobilenet_v2 "])
+@pytest.mark.parametrize("name", ["", "MobileNet_V2", "resnet101", "mobilenet_v2 "])
 def test_unknown_backbone_is_refused_with_those_there_are(name):
     with pytest.raises(ConfigError, match=r"train\.backbone: there is no backbone") as caught:
         backbone(name)

@@ -1,44 +1,69 @@
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
 from torch import nn
 
-from pipelines.backbones.spec import backbone, backbones, timm
+from pipelines.backbones.spec import Backbone, backbone, backbones, timm
 from tests.backbones.toy_family import toy
 
-#: By ours, the same network of timm.
+#: By ours, the same network of timm, and strides that only timm sees: before a stem's pool, at the
+#: input, behind the last pool.
 TIMM = {
-    "mobilenet_v2": "mobilenetv2_100",
-    "mobilenet_v3_small": "mobilenetv3_small_100",
-    "mobilenet_v3_large": "mobilenetv3_large_100",
-    "mnasnet1_0": "mnasnet_100",
+    ("efficientnet_lite0", 1.0): ("tf_efficientnet_lite0", set()),
+    ("mnasnet_a1", 0.5): ("semnasnet_050", set()),
+    ("mnasnet_a1", 0.75): ("semnasnet_075", set()),
+    ("mnasnet_a1", 1.0): ("semnasnet_100", set()),
+    ("mnasnet_a1", 1.4): ("semnasnet_140", set()),
+    ("mnasnet_b1", 0.5): ("mnasnet_050", set()),
+    ("mnasnet_b1", 0.75): ("mnasnet_075", set()),
+    ("mnasnet_b1", 1.0): ("mnasnet_100", set()),
+    ("mobilenet_v1", 1.0): ("mobilenetv1_100", set()),
+    ("mobilenet_v2", 0.35): ("mobilenetv2_035", set()),
+    ("mobilenet_v2", 0.5): ("mobilenetv2_050", set()),
+    ("mobilenet_v2", 0.75): ("mobilenetv2_075", set()),
+    ("mobilenet_v2", 1.0): ("mobilenetv2_100", set()),
+    ("mobilenet_v2", 1.4): ("mobilenetv2_140", set()),
+    ("mobilenet_v3_large", 0.75): ("mobilenetv3_large_075", set()),
+    ("mobilenet_v3_large", 1.0): ("mobilenetv3_large_100", set()),
+    ("mobilenet_v3_large_minimal", 1.0): ("tf_mobilenetv3_large_minimal_100", set()),
+    ("mobilenet_v3_small", 0.75): ("mobilenetv3_small_075", set()),
+    ("mobilenet_v3_small", 1.0): ("mobilenetv3_small_100", set()),
+    ("mobilenet_v4_conv_medium", 1.0): ("mobilenetv4_conv_medium", set()),
+    ("mobilenet_v4_conv_small", 1.0): ("mobilenetv4_conv_small", set()),
+    ("resnet18", 1.0): ("resnet18", {2}),
+    ("resnet50", 1.0): ("resnet50", {2}),
+    ("vgg16", 1.0): ("vgg16", {1, 32}),
+    ("vgg19", 1.0): ("vgg19", {1, 32}),
+    ("xception", 1.0): ("legacy_xception", set()),
 }
 
 
-@pytest.mark.parametrize("name", TIMM)
-def test_taps_are_those_of_timms_feature_info(name):
-    info = timm().create_model(TIMM[name], features_only=True, pretrained=False).feature_info
+@pytest.mark.parametrize(("name", "width"), TIMM)
+def test_taps_are_those_of_timms_feature_info(name, width):
+    model, only_timms = TIMM[name, width]
+    info = timm().create_model(model, features_only=True, pretrained=False).feature_info
     expected = dict(zip(info.reduction(), info.channels(), strict=True))
-    spec = backbone(name)
-    got = {stride: tap.channels for stride, tap in spec.taps.items()}
-    if name.startswith("mobilenet_v3"):
-        # timm counts the 1x1 convolution before the pool.
-        assert expected.pop(32) == spec.n_features == 6 * got.pop(32)
-    assert got == expected
+    network = backbone(name, width)
+    got = {stride: tap.channels for stride, tap in network.taps.items()}
+    if name.startswith(("mobilenet_v3", "mobilenet_v4")):
+        # timm counts the 1x1 convolution before the pool, the block behind our last tap.
+        behind = network.shapes(network.input.px)[network.taps[32].block + 1][1]
+        assert expected.pop(32) == behind > got.pop(32)
+    assert expected.keys() - got.keys() == only_timms
+    assert got == {stride: expected[stride] for stride in got}
 
 
 @pytest.mark.parametrize("name", backbones())
 def test_a_tap_is_the_last_block_of_its_stride_that_has_a_kernel(name):
     spec = backbone(name)
-    blocks = spec.build()
-    behind = blocks[spec.taps[32].block + 1 :]
-    assert behind
-    for block in behind:
-        kernels = [m.kernel_size for m in block.modules() if isinstance(m, nn.Conv2d)]
-        assert set(kernels) <= {(1, 1)}
+    last = spec.taps[max(spec.taps)].block
+    kernels = [
+        {m.kernel_size for m in block.modules() if isinstance(m, nn.Conv2d)}
+        for block in spec.build()[last:]
+    ]
+    assert kernels[0] - {(1, 1)}
+    assert set().union(*kernels[1:]) <= {(1, 1)}
 
 
 def test_default_cuts_and_widths_are_those_of_the_released_models():
@@ -46,14 +71,14 @@ def test_default_cuts_and_widths_are_those_of_the_released_models():
         "mobilenet_v2": (14, 1280),
         "mobilenet_v3_small": (9, 576),
         "mobilenet_v3_large": (13, 960),
-        "mnasnet1_0": (12, 1280),
+        "mnasnet_b1": (12, 1280),
     }
     got = {name: (backbone(name).default_cut, backbone(name).n_features) for name in released}
     assert got == released
 
 
 def test_what_stands_behind_the_pool_is_no_tap_and_gives_the_width(tmp_path):
-    spec = toy(tmp_path)
+    spec = toy(tmp_path).at(1.0)
     assert {s: (t.block, t.channels) for s, t in spec.taps.items()} == {
         2: (0, 8),
         4: (1, 8),
@@ -66,7 +91,7 @@ def test_what_stands_behind_the_pool_is_no_tap_and_gives_the_width(tmp_path):
 
 
 def test_asking_draws_nothing():
-    spec = replace(backbone("mobilenet_v3_small"))
+    spec = Backbone(backbones()["mobilenet_v3_small"], 1.0)
     torch.manual_seed(99)
     expected = torch.rand(3)
     torch.manual_seed(99)

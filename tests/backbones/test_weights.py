@@ -14,7 +14,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from pipelines.backbones import spec, weights
-from pipelines.backbones.spec import backbone, backbones
+from pipelines.backbones.spec import all_widths, backbone, backbones
 from pipelines.backbones.weights import LocalFile, Miss, Provider, load_imagenet, status
 from pipelines.errors import ConfigError, WeightsError
 
@@ -54,7 +54,9 @@ def given(folder: Path, blocks: nn.ModuleList) -> LocalFile:
 
 def giving(monkeypatch: pytest.MonkeyPatch, name: str, *providers: Provider) -> None:
     """Let a backbone's weights come from these alone."""
-    monkeypatch.setitem(backbones(), name, replace(backbone(name), weights=providers))
+    spec = backbones()[name]
+    widths = {**spec.widths, 1.0: replace(spec.widths[1.0], weights=providers)}
+    monkeypatch.setitem(backbones(), name, replace(spec, widths=widths))
 
 
 @pytest.fixture
@@ -63,8 +65,19 @@ def blocks() -> nn.ModuleList:
     return nn.ModuleList(backbone(NAME).build())
 
 
-def test_every_backbone_has_providers():
-    assert all(each.weights for each in backbones().values())
+def test_every_backbone_but_the_papers_ablations_has_providers():
+    without = {each.spec.name for each in all_widths()} - {
+        each.spec.name for each in all_widths() if each.weights
+    }
+    assert without == {
+        "mobilenet_v1_full_convolutions",
+        "mobilenet_v2_expanded_shortcuts",
+        "mobilenet_v2_no_shortcuts",
+        "mobilenet_v2_relu6_bottlenecks",
+        "mobilenet_v3_large_no_squeeze",
+        "mobilenet_v3_large_relu",
+        "nasnet_mobile",
+    }
 
 
 def test_first_provider_that_has_it_gives_it(blocks, tmp_path, monkeypatch):
@@ -125,7 +138,7 @@ def test_status_fetches_nothing_and_has_a_row_a_provider(tmp_path, blocks, monke
     provider = given(tmp_path, blocks)
     giving(monkeypatch, NAME, provider, Refusing("the moon"))
     rows = {(row[0], row[1]): row[2:] for row in status(tmp_path)}
-    assert len(rows) == sum(len(each.weights) for each in backbones().values())
+    assert len(rows) == sum(len(each.weights) for each in all_widths())
     assert rows[NAME, provider.title] == (True, str(tmp_path / "v3.safetensors"))
     assert rows[NAME, "the moon"] == (False, "not fetched")
     (tmp_path / "v3.safetensors").write_bytes(b"something else")
