@@ -14,11 +14,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from sklearn.linear_model import LogisticRegression
+from sklearn.model_selection import cross_val_score
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
 from torch import Tensor, nn
 
 from pipelines.backbones.folding import batch_norms_of, fold_batch_norms
 from pipelines.backbones.spec import Backbone, backbone, timm, torchvision_models
 from pipelines.backbones.weights import load_imagenet
+from pipelines.data.images import open_image
+from pipelines.data.preprocess import Preprocess
 from tests.backbones.graph_runner import run_graph
 from tests.processes import ROOT
 
@@ -158,3 +164,36 @@ def test_trunk_of_the_detector_gives_what_its_graph_gives(tmp_path, monkeypatch)
     assert got.shape == (1, 480, 7, 7)
     assert float(expected.std()) > 1e-2
     assert float((got - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
+
+
+def cats_and_dogs(n_each: int) -> tuple[list[Path], list[str]]:
+    """Photographs and their labels."""
+    folder = Path(os.environ.get("FIELDLENS_REAL_DATA", ROOT.parent / "shared/data")) / "cats_dogs"
+    if not folder.is_dir():
+        pytest.skip(f"{folder} is not there; FIELDLENS_REAL_DATA names a folder with cats_dogs")
+    files = [
+        file for kind in ("cats", "dogs") for file in sorted((folder / kind).iterdir())[:n_each]
+    ]
+    return files, [file.parent.name for file in files]
+
+
+@pytest.mark.slow
+@pytest.mark.real
+def test_features_of_the_detectors_trunk_separate_cats_from_dogs(tmp_path, monkeypatch):
+    """Far better than those of the same network with random weights, which are near chance."""
+    network = backbone(COCO)
+    file_of(network, monkeypatch)
+    files, labels = cats_and_dogs(100)
+    view = Preprocess(256, 224)
+    pixels = np.stack([view(open_image(file).rgb) for file in files])
+    values = normalised(network, torch.from_numpy(pixels).permute(0, 3, 1, 2).float())
+    torch.manual_seed(1)
+    untrained = nn.Sequential(*network.build()).eval()
+    found = {}
+    for name, blocks in (("trained", loaded(network, tmp_path)), ("random", untrained)):
+        with torch.inference_mode():
+            features = torch.cat([blocks(part).mean(dim=(2, 3)) for part in values.split(25)])
+        probe = make_pipeline(StandardScaler(), LogisticRegression(C=0.01, max_iter=2000))
+        found[name] = cross_val_score(probe, features.numpy(), labels, cv=5).mean()
+    assert found["trained"] > 0.88
+    assert found["random"] < 0.75
