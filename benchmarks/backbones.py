@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from report import header, make_parser, run, say, table
 
-from pipelines.errors import MissingDataError
+from pipelines.errors import ConfigError, MissingDataError
 from pipelines.paths import Paths
 
 if TYPE_CHECKING:
@@ -99,11 +99,16 @@ def drawn(folder: Path, n_images: int, seed: int) -> Images:
     """
     path = folder / "records.csv"
     if not path.is_file():
-        raise MissingDataError(f"{path}: expected a table with path, label and group; it is absent")
+        raise MissingDataError(f"{path}: expected a table of path, label and group; there is none.")
     with path.open(newline="", encoding="utf-8") as stream:
         rows = list(csv.DictReader(stream))
     random.Random(seed).shuffle(rows)
     labels = sorted({row["label"] for row in rows})
+    if n_images < _FOLDS * len(labels):
+        raise ConfigError(
+            f"--images {n_images}: {folder.name} has {len(labels)} classes; expected at least "
+            f"{_FOLDS} of each, {_FOLDS * len(labels)} in all."
+        )
     kept = [
         row
         for label in labels
