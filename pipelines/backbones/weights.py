@@ -20,7 +20,7 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol, TypeAlias
@@ -546,14 +546,15 @@ class Found:
     fault: str = ""
 
 
-def inspect(weights_dir: Path) -> list[Found]:
+def inspect(weights_dir: Path, networks: Iterable[Backbone] | None = None) -> list[Found]:
     """What is on this machine, an entry a provider, without fetching anything.
 
     Args:
         weights_dir: where fetched files are kept.
+        networks: whose weights are asked about; None for all.
     """
     found = []
-    for network in all_widths():
+    for network in all_widths() if networks is None else networks:
         for provider in providers_of(network, weights_dir):
             try:
                 path = provider.find(_folders(weights_dir))
@@ -561,23 +562,6 @@ def inspect(weights_dir: Path) -> list[Found]:
             except (Miss, WeightsError) as err:
                 found.append(Found(network, provider, None, str(err)))
     return found
-
-
-def status(weights_dir: Path) -> list[tuple[str, str, bool, str]]:
-    """As `inspect`: backbone, provider, whether its file is here and unchanged, where or why.
-
-    Args:
-        weights_dir: where fetched files are kept.
-    """
-    return [
-        (
-            each.network.title,
-            each.provider.title,
-            each.path is not None,
-            each.fault or str(each.path or "not fetched"),
-        )
-        for each in inspect(weights_dir)
-    ]
 
 
 def main() -> int:

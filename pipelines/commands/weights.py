@@ -94,6 +94,8 @@ def _verify(paths: Paths) -> Answer:
     faults = tuple(dict.fromkeys(each.fault for each in found if each.fault))
     lines = [f"{path}: {each.provider.title}" for path, each in here.items()]
     summary = f"{len(here)} files are as they should be, {len(faults)} are not."
+    if faults:
+        summary += " Remove those; `fieldlens weights fetch NAME` then brings another."
     return Answer("\n".join([*lines, summary]), faults, 2 if faults else 0)
 
 

