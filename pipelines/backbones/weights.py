@@ -465,12 +465,15 @@ def providers_of(network: Backbone, weights_dir: Path) -> list[Provider]:
     """Providers of a network's weights in the order in which they are tried.
 
     Args:
-        weights_dir: where imported files are kept.
+        weights_dir: where imported files are kept; ``FIELDLENS_WEIGHTS`` is looked at too.
     """
-    # A newer file takes the place of an older one, which an interrupted import leaves.
-    files = weights_dir.glob(imported_name(network, "*"))
-    imported = sorted(files, key=lambda path: path.stat().st_mtime_ns)
-    return [*map(Imported, imported[-1:]), *network.weights]
+    for folder in _folders(weights_dir):
+        # A newer file takes the place of an older one, which an interrupted import leaves.
+        files = folder.glob(imported_name(network, "*"))
+        newest = max(files, key=lambda path: path.stat().st_mtime_ns, default=None)
+        if newest is not None:
+            return [Imported(newest), *network.weights]
+    return list(network.weights)
 
 
 def load_imagenet(name: str, weights_dir: Path, width: float = 1.0) -> LoadedWeights:

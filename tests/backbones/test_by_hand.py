@@ -132,6 +132,16 @@ def test_imported_file_goes_before_all_others_and_a_newer_takes_its_place(toy_ne
     assert load_imagenet("toy", kept).provider == "local file toy.safetensors"
 
 
+def test_imported_file_is_found_in_the_folder_of_the_environment_too(
+    toy_network, tmp_path, monkeypatch
+):
+    """As a run in a copy of the project finds it."""
+    file = other_weights(toy_network, tmp_path, 1)
+    provider = import_file(toy_network, file, tmp_path / "kept", "MIT")
+    monkeypatch.setenv("FIELDLENS_WEIGHTS", str(tmp_path / "kept"))
+    assert load_imagenet("toy", tmp_path / "copy").provider == provider.title
+
+
 def test_the_same_file_is_kept_under_the_same_name(toy_network, tmp_path):
     file = other_weights(toy_network, tmp_path, 1)
     names = {import_file(toy_network, file, tmp_path / "kept", "MIT").path.name for _ in range(3)}

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import save_file
 
 from pipelines import cli
-from pipelines.backbones.spec import BackboneSpec, Pretrained, backbones
+from pipelines.backbones.spec import BackboneSpec, Pretrained
 from tests.backbones.toy_family import as_pretrained, build, toy
 
 
@@ -20,7 +20,6 @@ def root(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     )
     known = {"toy": toy(tmp_path / ".cache" / "weights"), "bare": bare}
     monkeypatch.setattr("pipelines.backbones.spec.backbones", lambda: known)
-    backbones.cache_clear()
     return tmp_path
 
 
