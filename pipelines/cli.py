@@ -74,6 +74,7 @@ VERBS = {
     "new": ("new", "a task for a folder of your own images: card, params, test"),
     "tasks": ("tasks", "the tasks, and how far each has come"),
     "cost": ("cost", "multiply-adds, parameters and memory of a backbone"),
+    "weights": ("weights", "who has weights of a backbone; fetches, checks and takes in files"),
     "doctor": ("doctor", "versions, weights, DVC, MLflow and bundles, and what to run next"),
     "workspace": ("workspace", "a second DVC workspace for folders of real images"),
 }

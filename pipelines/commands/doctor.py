@@ -58,7 +58,7 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     bundles, findings = _bundles(paths, params)
     findings = [
         *_versions(),
-        *_weights(paths),
+        *_weights(paths, params),
         *_dvc(paths),
         *findings,
         *_tracking(paths, params, bundles, fix=arguments.fix),
@@ -96,20 +96,24 @@ def _version(distribution: str) -> str | None:
         return None
 
 
-def _weights(paths: Paths) -> Iterable[Finding]:
+def _weights(paths: Paths, params: Params) -> Iterable[Finding]:
     if _version("torch") is None:
         return  # serving needs no initial weights
-    from pipelines.backbones import weights
+    from pipelines.backbones.spec import backbone
+    from pipelines.backbones.weights import inspect
 
-    rows = weights.status(paths.weights_dir)
-    for name in dict.fromkeys(row[0] for row in rows):
-        providers = [row for row in rows if row[0] == name]
-        found = next((row for row in providers if row[2]), None)
-        if found is not None:
-            yield Finding("ok", f"weights {name}", f"{found[1]}: {found[3]}")
+    trained = [section.train for section in params.tasks.values()]
+    for network in dict.fromkeys(backbone(each.backbone, each.width) for each in trained):
+        what, providers = f"weights {network.title}", inspect(paths.weights_dir, [network])
+        here = next((each for each in providers if each.path is not None), None)
+        changed = next((each for each in providers if each.fault), None)
+        if here is not None:
+            yield Finding("ok", what, f"{here.provider.title}: {here.path}")
+        elif changed is not None:
+            yield Finding("mend", what, changed.fault, "remove the file that changed")
         else:
-            tried = ", ".join(row[1] for row in providers)
-            yield Finding("note", f"weights {name}", f"not here yet; `train` will ask {tried}")
+            tried = ", ".join(each.provider.title for each in providers) or "nobody"
+            yield Finding("note", what, f"not here yet; `train` will ask {tried}")
 
 
 def _dvc(paths: Paths) -> Iterable[Finding]:

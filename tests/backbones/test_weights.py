@@ -19,7 +19,7 @@ from safetensors.torch import load, load_file, save, save_file
 from torch import nn
 
 from pipelines.backbones import spec, weights
-from pipelines.backbones.spec import Pretrained, all_widths, backbone, backbones, timm
+from pipelines.backbones.spec import all_widths, backbone, backbones, timm
 from pipelines.backbones.weights import (
     LocalFile,
     Miss,
@@ -27,10 +27,10 @@ from pipelines.backbones.weights import (
     TimmHub,
     TorchHub,
     WheelMember,
+    inspect,
     load_imagenet,
-    status,
 )
-from pipelines.errors import WeightsError
+from pipelines.errors import ConfigError, WeightsError
 from tests.backbones.toy_family import as_pretrained
 from tests.loopback import answering, serving
 
@@ -353,14 +353,30 @@ def given(folder: Path, blocks: nn.ModuleList) -> LocalFile:
 
 def giving(monkeypatch: pytest.MonkeyPatch, name: str, *providers: Provider) -> None:
     """Let a backbone's weights come from these alone."""
-    widths = {1.0: Pretrained(weights=providers)}
-    monkeypatch.setitem(backbones(), name, replace(backbones()[name], widths=widths))
+    spec = backbones()[name]
+    widths = {**spec.widths, 1.0: replace(spec.widths[1.0], weights=providers)}
+    monkeypatch.setitem(backbones(), name, replace(spec, widths=widths))
 
 
 @pytest.fixture
 def blocks() -> nn.ModuleList:
     torch.manual_seed(8)
     return nn.ModuleList(backbone(NAME).build())
+
+
+def test_every_backbone_but_the_papers_ablations_has_providers():
+    without = {each.spec.name for each in all_widths()} - {
+        each.spec.name for each in all_widths() if each.weights
+    }
+    assert without == {
+        "mobilenet_v1_full_convolutions",
+        "mobilenet_v2_expanded_shortcuts",
+        "mobilenet_v2_no_shortcuts",
+        "mobilenet_v2_relu6_bottlenecks",
+        "mobilenet_v3_large_no_squeeze",
+        "mobilenet_v3_large_relu",
+        "nasnet_mobile",
+    }
 
 
 def test_first_provider_that_has_it_gives_it(blocks, tmp_path, monkeypatch):
@@ -412,17 +428,23 @@ def test_file_of_another_network_is_not_taken(tmp_path, monkeypatch):
         load_imagenet(NAME, tmp_path)
 
 
-def test_status_fetches_nothing_and_has_a_row_a_provider(tmp_path, blocks, monkeypatch):
+def test_unknown_backbone_is_refused(tmp_path):
+    with pytest.raises(ConfigError, match="there is no backbone"):
+        load_imagenet("vgg", tmp_path)
+
+
+def test_looking_fetches_nothing_and_gives_an_entry_a_provider(tmp_path, blocks, monkeypatch):
     provider = given(tmp_path, blocks)
     giving(monkeypatch, NAME, provider, Refusing("the moon"))
-    rows = {(row[0], row[1]): row[2:] for row in status(tmp_path)}
-    assert len(rows) == sum(len(each.weights) for each in all_widths())
-    assert rows[NAME, provider.title] == (True, str(tmp_path / "net.safetensors"))
-    assert rows[NAME, "the moon"] == (False, "not fetched")
+    found = {(each.network.title, each.provider.title): each for each in inspect(tmp_path)}
+    assert len(found) == sum(len(each.weights) for each in all_widths())
+    assert found[NAME, provider.title].path == tmp_path / "net.safetensors"
+    moon = found[NAME, "the moon"]
+    assert (moon.path, moon.fault) == (None, "")
     (tmp_path / "net.safetensors").write_bytes(b"something else")
-    here, why = {row[1]: row[2:] for row in status(tmp_path)}[provider.title]
-    assert not here
-    assert "is not the expected file" in why
+    changed = inspect(tmp_path, [backbone(NAME)])[0]
+    assert changed.path is None
+    assert "is not the expected file" in changed.fault
     assert [file.name for file in tmp_path.iterdir()] == ["net.safetensors"]
 
 
@@ -440,7 +462,7 @@ def test_without_a_network_the_real_providers_end_in_one_clear_error(tmp_path):
     code = (
         "import sys; from pathlib import Path\n"
         "from pipelines.backbones.weights import load_imagenet\n"
-        "from pipelines.errors import WeightsError\n"
+        "from pipelines.errors import ConfigError, WeightsError\n"
         "for name in sys.argv[2:]:\n"
         "    try: load_imagenet(name, Path(sys.argv[1]))\n"
         "    except WeightsError as err: print(err)\n"

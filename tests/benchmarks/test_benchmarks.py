@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from pipelines.paths import Paths
 
@@ -84,6 +85,28 @@ def test_without_models_it_says_what_to_run(script, n_needed, tmp_path):
     assert done.stderr.count("\n") == 1
     assert f"expected at least {n_needed} models" in done.stderr
     assert "make repro" in done.stderr
+
+
+def test_backbones_probes_what_has_weights_and_a_random_network_beside(tmp_path):
+    rng = np.random.default_rng(3)
+    lines = ["path,label,group"]
+    for number in range(12):
+        label = ("dark", "light")[number % 2]
+        pixels = rng.integers(0, 60, (64, 64, 3), dtype=np.uint8) + 150 * (label == "light")
+        (tmp_path / "toy").mkdir(exist_ok=True)
+        Image.fromarray(pixels.astype(np.uint8)).save(tmp_path / "toy" / f"{number}.png")
+        lines.append(f"{number}.png,{label},g{number}")
+    (tmp_path / "toy/records.csv").write_text("\n".join(lines) + "\n")
+    where = ("--data", str(tmp_path), "--task", "toy", "--root", str(tmp_path))
+    few = run("backbones", *where, "--images", "9")
+    assert few.returncode == 2
+    assert "expected at least 5 of each, 10 in all" in few.stderr
+    done = run("backbones", *where, "--images", "12")
+    assert done.returncode == 0, done.stderr
+    assert "toy: 12 images, 2 classes, 12 groups" in done.stdout
+    row = done.stdout.strip().splitlines()[-1]
+    # So different that any features tell them apart.
+    assert row == "| mobilenet_v2 | none | 1,280 | 1.000 (1.000 to 1.000) |"
 
 
 def test_each_image_is_tested_once_and_no_group_straddles_splits():

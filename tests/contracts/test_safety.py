@@ -95,11 +95,11 @@ def test_sessions_are_made_in_one_place():
 
 
 def test_weights_are_known_by_their_hash_before_they_are_read():
-    from pipelines.backbones.spec import backbones
+    from pipelines.backbones.spec import all_widths
     from pipelines.backbones.weights import TimmHub
 
-    for spec in backbones().values():
-        for provider in spec.weights:
+    for network in all_widths():
+        for provider in network.weights:
             # timm's hub names no hash; the first fetch puts it into the file's name.
             if not isinstance(provider, TimmHub):
                 # PyTorch's hub publishes the first digits only.

@@ -50,9 +50,9 @@ def test_file_is_another_one_with_its_backbones_weights(params, paths, monkeypat
     # A file that is not what it should be is none.
     assert kept_at(params, 1, paths) == absent
     assert before != absent
-    monkeypatch.setitem(
-        backbones(), "toy", replace(backbone("toy"), weights=(replace(provider, sha256=""),))
-    )
+    spec = backbones()["toy"]
+    known = replace(spec.widths[1.0], weights=(replace(provider, sha256=""),))
+    monkeypatch.setitem(backbones(), "toy", replace(spec, widths={1.0: known}))
     assert kept_at(params, 1, paths) not in {before, absent}
 
 
@@ -82,7 +82,7 @@ def test_asking_where_it_is_kept_loads_no_torch(tmp_path):
         "from pipelines.backbones.spec import backbone\n"
         "from pipelines.backbones.weights import found_sha256\n"
         "from pipelines.training import embedder\n"
-        "assert backbone('mobilenet_v3_small').family == 'mobilenet_v3'\n"
+        "assert backbone('mobilenet_v3_small').spec.family == 'mobilenet_v3'\n"
         "assert list(embedder._code('mobilenet_v3'))\n"
         "assert 'torch' not in sys.modules\n"
     )

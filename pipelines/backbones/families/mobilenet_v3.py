@@ -13,10 +13,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from pipelines.backbones.spec import BackboneSpec, Input, Padding, Pretrained
-from pipelines.backbones.weights import LocalFile, TimmFile, TorchHub
+from pipelines.backbones.weights import LocalFile, NpmMember, TimmFile, TorchHub
 
 if TYPE_CHECKING:
     from torch import nn
+
+_TENSORFLOW_EPS = 1e-3
 
 
 def _small(width: float, _: Padding) -> list[nn.Module]:
@@ -37,6 +39,21 @@ def _large_minimal(_: float, __: Padding) -> list[nn.Module]:
     return timm_row("tf_mobilenetv3_large_minimal_100")
 
 
+def _large_coco(_: float, __: Padding) -> list[nn.Module]:
+    from torch import nn
+
+    from pipelines.backbones.layers import timm_row
+
+    # timm's channels are TensorFlow's; torchvision rounds some of them differently.
+    *blocks, _last, _behind = timm_row("tf_mobilenetv3_large_075")
+    last = nn.Sequential(
+        nn.Conv2d(120, 480, 1, bias=False),
+        nn.BatchNorm2d(480, _TENSORFLOW_EPS),
+        nn.Hardswish(inplace=True),
+    )
+    return [*blocks, last]
+
+
 def _with_relu(width: float, padding: Padding) -> list[nn.Module]:
     from torch import nn
 
@@ -47,11 +64,14 @@ def _with_relu(width: float, padding: Padding) -> list[nn.Module]:
 
 def _without_squeeze(width: float, padding: Padding) -> list[nn.Module]:
     from torch import nn
-    from torchvision.ops.misc import SqueezeExcitation
 
     from pipelines.backbones.layers import replaced
 
-    return replaced(_large(width, padding), SqueezeExcitation, lambda _: nn.Identity())
+    blocks = _large(width, padding)
+    # torchvision cannot be imported before `torchvision_models` has been called.
+    from torchvision.ops.misc import SqueezeExcitation
+
+    return replaced(blocks, SqueezeExcitation, lambda _: nn.Identity())
 
 
 mobilenet_v3_small = BackboneSpec(
@@ -108,6 +128,34 @@ mobilenet_v3_large_minimal = BackboneSpec(
                     "b5c951c4c6aed9b1dcb9933cc95d0319b27ae64c7e2346ef8ce41d9c99c19203",
                     "tf_mobilenetv3_large_minimal_100",
                     "Apache-2.0",
+                ),
+            ),
+        )
+    },
+)
+
+# The trunk of a detector. Its last convolution gives 480 channels in the place of the paper's 720,
+# which is why it is no width of the entry above. The package is under MIT, and so are its author's
+# models; he took this one from github.com/610265158/mobilenetv3_centernet, whose author states no
+# licence. It began as Google's v3-large_224_0.75_float (Apache-2.0), and was trained on COCO.
+mobilenet_v3_large_075_coco = BackboneSpec(
+    name="mobilenet_v3_large_075_coco",
+    family="mobilenet_v3",
+    build=_large_coco,
+    licence="Apache-2.0",
+    widths={
+        1.0: Pretrained(
+            # Pixels in [0, 255], as they are.
+            input=Input(mean=(0.0, 0.0, 0.0), std=(1 / 255,) * 3, padding="same"),
+            weights=(
+                NpmMember(
+                    "@vladmandic/human@3.3.6",
+                    "models/centernet.bin",
+                    "1b635a15009071f506f9f2b3519b31c072c534888989f30d269ffd44734ef7ef",
+                    "bfb942eaacc5becf738d536663bc4580a0ae9e560722306e6d4dd7fe4a09de05",
+                    scopes=("tower_0/MobilenetV3/", "tower_0/extern1/"),
+                    eps=_TENSORFLOW_EPS,
+                    licence="NOASSERTION",
                 ),
             ),
         )
