@@ -135,6 +135,30 @@ class TaskPaths:
         return self.reports_dir / "external"
 
     @property
+    def board_dir(self) -> Path:
+        """What `board` writes: the tables and the figure; below ``cells`` a file a network."""
+        return self.reports_dir / "board"
+
+    def board_cell(self, name: str) -> Path:
+        """What one network of the board has come to."""
+        return self.board_dir / "cells" / f"{name}.json"
+
+    @property
+    def board(self) -> Path:
+        """One row a network and precision."""
+        return self.board_dir / "board.csv"
+
+    @property
+    def board_front(self) -> Path:
+        """The rows of `board` that no other row is better than."""
+        return self.board_dir / "front.csv"
+
+    @property
+    def board_figure(self) -> Path:
+        """Accuracy against latency, and latency against multiply-adds."""
+        return self.board_dir / "board.png"
+
+    @property
     def quantization(self) -> Path:
         """One row a quantisation candidate that `export` tried, with what it reached."""
         return self.reports_dir / "quantization.csv"
@@ -201,6 +225,11 @@ class Paths:
     def dvc_yaml(self) -> Path:
         """The pipeline."""
         return self.root / "dvc.yaml"
+
+    @property
+    def boards_dvc_yaml(self) -> Path:
+        """The pipeline of the boards, which runs when it is named."""
+        return self.root / "boards" / "dvc.yaml"
 
     @property
     def dvc_lock(self) -> Path:
@@ -278,6 +307,11 @@ class Paths:
         return self.cache_dir / "activations"
 
     @property
+    def references_dir(self) -> Path:
+        """Untrained networks as ONNX, beside which others are timed."""
+        return self.cache_dir / "references"
+
+    @property
     def mlflow_db(self) -> Path:
         """MLflow's default store."""
         return self.root / "mlflow.db"
@@ -294,3 +328,18 @@ class Paths:
             task: slug, as in params.yaml.
         """
         return TaskPaths(self.root, task)
+
+
+@dataclass(frozen=True, slots=True)
+class CellPaths(Paths):
+    """A project as a training of one cell of a board sees it: its checkpoints are its own."""
+
+    cell: str
+
+    def task(self, task: str) -> TaskPaths:
+        """Files below a folder of the cell's own.
+
+        Args:
+            task: slug, as in params.yaml.
+        """
+        return TaskPaths(self.cache_dir / "boards" / task / self.cell, task)

@@ -31,6 +31,11 @@ TRAINING_KEY_TAG = "fieldlens.training_key"
 #: Of a run that is written after the fact, until it is whole: whose weights it will tell of.
 RECORDING_TAG = "fieldlens.recording_of"
 BUNDLE_TAG = "fieldlens.bundle_sha256"
+#: Of a board, and of one of its cells below it.
+BOARD_TAG = "fieldlens.board_key"
+CELL_TAG = "fieldlens.cell_key"
+#: By which MLflow nests runs.
+PARENT_TAG = "mlflow.parentRunId"
 #: What MLflow shows as a run's description, and the hash of what we wrote there.
 DESCRIPTION_TAG = "mlflow.note.content"
 OWN_DESCRIPTION_TAG = "fieldlens.description_sha256"

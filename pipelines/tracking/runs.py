@@ -22,8 +22,11 @@ from typing import Any, Literal, NamedTuple
 
 from pipelines.paths import Paths
 from pipelines.tracking.mlflow_store import (
+    BOARD_TAG,
+    CELL_TAG,
     DESCRIPTION_TAG,
     OWN_DESCRIPTION_TAG,
+    PARENT_TAG,
     RECORDING_TAG,
     TRAINING_KEY_TAG,
     WEIGHTS_TAG,
@@ -57,16 +60,16 @@ class Run:
         self._is_new = is_new
         #: What the run has been told by metric; of a run that was there before.
         self._said: dict[str, list[Said]] = {}
-        self._tracker = tracker
+        self.tracker = tracker
         self._name = name
 
     def _do(self, action: Callable[[Any], object]) -> None:
         if self.run_id is not None:
-            self._tracker.call(action)
+            self.tracker.call(action)
 
     def _log(self, kind: Kind, rows: Sequence[tuple[Any, ...]]) -> None:
         if self.run_id is not None:
-            self._tracker.log(self.run_id, kind, rows)
+            self.tracker.log(self.run_id, kind, rows)
 
     def params(self, values: Mapping[str, object]) -> None:
         """Record what was asked for.
@@ -118,7 +121,7 @@ class Run:
                 if key in known
             }
 
-        found = self._tracker.call(look) or {}
+        found = self.tracker.call(look) or {}
         self._said |= {key: found.get(key, []) for key in unknown}
 
     def tags(self, values: Mapping[str, str]) -> None:
@@ -144,7 +147,7 @@ class Run:
             there = tags.get(DESCRIPTION_TAG, "")
             return not there or _sha256(there) == tags.get(OWN_DESCRIPTION_TAG)
 
-        if self.run_id is not None and self._tracker.call(look):
+        if self.run_id is not None and self.tracker.call(look):
             self._log("tags", [(DESCRIPTION_TAG, text), (OWN_DESCRIPTION_TAG, _sha256(text))])
 
     def figure(self, name: str, png: bytes) -> None:
@@ -184,7 +187,7 @@ class Run:
         """
         ended = None
         if self.run_id is not None:
-            found = self._tracker.call(lambda client: client.get_run(self.run_id))
+            found = self.tracker.call(lambda client: client.get_run(self.run_id))
             ended = found.info.end_time if found is not None else None
         self._do(lambda client: client.update_run(self.run_id, status="RUNNING"))
         yield
@@ -199,10 +202,12 @@ def _sha256(text: str) -> str:
 __all__ = [
     "Run",
     "Tracker",
+    "board",
     "champion_version",
     "find_or_record",
     "find_run",
     "log_test",
+    "record_cell",
     "record_training",
     "release",
     "start",
@@ -389,3 +394,68 @@ def release(
     if version is not None:
         set_champion(tracker, task, version)
     return version if tracker.is_on else None
+
+
+# -- board ----------------------------------------------------------------------------------------
+@contextmanager
+def board(paths: Paths, task: str, domain: str, *, key: str) -> Iterator[Run]:
+    """The run of a board, whose cells are its children; one that was killed is gone on with.
+
+    Args:
+        key: hash of all that the board's cells depend on.
+
+    Yields:
+        The parent run. Its calls never raise because of MLflow.
+    """
+    tracker = Tracker(paths)
+    found = tracker.newest_run(task, BOARD_TAG, key)
+    if found is not None:
+        run = Run(tracker, found.info.run_id, "board", is_new=False)
+        tracker.call(lambda client: client.update_run(run.run_id, status="RUNNING"))
+    else:
+        tags = {"task": task, "domain": domain, BOARD_TAG: key}
+        run = Run(tracker, tracker.new_run(task, "board", tags), "board", is_new=True)
+    try:
+        yield run
+    except BaseException as err:
+        run.close("FAILED" if isinstance(err, Exception) else "KILLED")
+        raise
+    run.close("FINISHED")
+
+
+def record_cell(
+    parent: Run,
+    task: str,
+    *,
+    name: str,
+    key: str,
+    params: Mapping[str, object],
+    metrics: Mapping[str, object],
+    error: str | None,
+) -> None:
+    """A child run of a board, unless it has been recorded before.
+
+    Args:
+        parent: of `board`.
+        task: slug; the experiment's name.
+        name: of the cell.
+        key: hash of all that is recorded.
+        params: what the cell is.
+        metrics: nested mappings become dotted names.
+        error: why there are none; ends the run as failed.
+    """
+    if parent.run_id is None:
+        return
+    tracker, own = parent.tracker, f"{parent.run_id}/{key}"
+    found = tracker.newest_run(task, CELL_TAG, own)
+    if found is not None and found.info.status != "RUNNING":
+        return
+    tags = {"task": task, PARENT_TAG: parent.run_id, CELL_TAG: own}
+    if error is not None:
+        tags["fieldlens.error"] = error
+    is_new = found is None
+    run_id = tracker.new_run(task, name, tags) if found is None else found.info.run_id
+    run = Run(tracker, run_id, name, is_new=is_new)
+    run.params(params)
+    run.epoch(0, metrics)
+    run.close("FINISHED" if error is None else "FAILED")
