@@ -82,7 +82,7 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     asked = []
     # All tasks before the first training.
     for task in dict.fromkeys(arguments.tasks):
-        objective = _objective(task, params, paths)
+        objective = objective_of(task, params, paths)
         _check_labels(task, wishes, objective.data.summary.labels)
         chosen = restricted(
             cells_of(objective.board),
@@ -103,7 +103,13 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     )
 
 
-def _objective(task: str, params: Params, paths: Paths) -> Objective:
+def objective_of(task: str, params: Params, paths: Paths) -> Objective:
+    """What trains and measures a cell of a task.
+
+    Raises:
+        ConfigError: if there is no such task, or it is of another kind.
+        MissingDataError: if `prepare` has not run.
+    """
     from pipelines.card import load_card
     from pipelines.search.objective import Objective
     from pipelines.training.job import Data
