@@ -132,7 +132,7 @@ dist: $(READY)  ## build the wheel and the sdist into dist/; the wheel serves wi
 
 clean:  ## remove caches and build folders; keeps .venv, data, models and reports
 	rm -rf build dist apps/phone/dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	rm -rf .cache/activations .cache/trunks .cache/checkpoints .cache/locks
+	rm -rf .cache/activations .cache/trunks .cache/checkpoints .cache/boards .cache/references .cache/locks
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 # The stamp goes first and comes last: an interrupted set-up is done again.

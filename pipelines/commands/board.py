@@ -190,8 +190,8 @@ def _head(objective: Objective, rows: Sequence[Row]) -> str:
     cells = len({row.result.cell for row in rows})
     n_test = len(rows[0].variant.answers)
     return (
-        f"{objective.task}: {cells} networks in {len(rows)} files, {n_test} test images. Latency "
-        f"of one picture on one thread of {rows[0].result.processor}, beside {asked.backbone} "
+        f"{objective.task}: {cells} network{'s' if cells > 1 else ''} in {len(rows)} files, "
+        f"{n_test} test images. Latency of one picture on one thread of {rows[0].result.processor}, beside {asked.backbone} "
         f"x{asked.width:g} at {asked.image_px} px in float32."
     )
 

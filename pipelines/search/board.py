@@ -82,7 +82,7 @@ def run_board(
 
         found = run_cells(cells, objective, key, file, retry=retry, told=told)
         _write(files, known())
-        parent.artifact(files.board_dir, "board")
+        parent.artifact(files.board_dir)
     return found
 
 
