@@ -191,8 +191,9 @@ def _head(objective: Objective, rows: Sequence[Row]) -> str:
     n_test = len(rows[0].variant.answers)
     return (
         f"{objective.task}: {cells} network{'s' if cells > 1 else ''} in {len(rows)} files, "
-        f"{n_test} test images. Latency of one picture on one thread of {rows[0].result.processor}, beside {asked.backbone} "
-        f"x{asked.width:g} at {asked.image_px} px in float32."
+        f"{n_test} test images. Latency of one picture on one thread of "
+        f"{rows[0].result.processor}, beside {asked.backbone} x{asked.width:g} at "
+        f"{asked.image_px} px in float32."
     )
 
 
