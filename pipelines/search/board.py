@@ -77,7 +77,8 @@ def run_board(
     with runs.board(objective.paths, objective.task, objective.domain, key=board_key) as parent:
 
         def told(record: Record) -> None:
-            objective.forget(record.cell)
+            if is_sound(record):
+                objective.forget(record.cell)
             _tell(parent, objective.task, record)
 
         found = run_cells(cells, objective, key, file, retry=retry, told=told)

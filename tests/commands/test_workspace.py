@@ -54,6 +54,9 @@ def test_workspace_has_the_tasks_that_the_data_have(made, toy_project, data, cap
     assert main.task("toy").train.views != 7
     assert section.train.backbone == main.task("toy").train.backbone
     assert params.real == {}
+    # Its boards are asked for by name, as the project's.
+    boards = [Paths(root).boards_dvc_yaml.read_bytes() for root in (made, toy_project)]
+    assert boards[0] == boards[1]
 
 
 def test_workspace_says_what_is_left_out(toy_project, data, capsys):
