@@ -246,12 +246,23 @@ def _advice(objective: Objective, choice: Choice, wishes: Wishes) -> list[str]:
         lines.append("No runner-up: nothing else that holds is quicker or smaller.")
     else:
         lines.append(_runner_up(objective, best, other))
-    cell = best.result.cell
-    lines.append(
-        f"In params.yaml, tasks.{objective.task}.train: backbone: {cell.backbone}, width: "
-        f"{cell.width:g}, image_px: {cell.image_px}; then `dvc repro gate@{objective.task}`."
+    return [*lines, _next_step(objective, best)]
+
+
+def _next_step(objective: Objective, best: Row) -> str:
+    """What to write into params.yaml, the bounds on int8 included where the file is larger."""
+    from pipelines.export.attempts import max_bytes
+
+    cell, labels = best.result.cell, objective.data.summary.labels
+    written = f"train.backbone: {cell.backbone}, train.width: {cell.width:g}, "
+    written += f"train.image_px: {cell.image_px}"
+    int8 = best.result.variants["int8"].size_bytes
+    if int8 > max_bytes(objective.export.max_int8_bytes, len(labels)):
+        written += f", export.max_int8_bytes and gate.max_int8_bytes: at least {int8}"
+    return (
+        f"In params.yaml, below tasks.{objective.task}: {written}; then `dvc repro "
+        f"gate@{objective.task}`, which serves int8 where it holds its bounds and is not slower."
     )
-    return lines
 
 
 def _runner_up(objective: Objective, best: Row, other: Row) -> str:

@@ -85,16 +85,19 @@ def against_reference(
     calls: Mapping[str, Callable[[], object]],
     reference: Callable[[], object],
     n_runs: int = 30,
-    clock: Callable[[], float] = time.perf_counter,
+    clock: Callable[[], float] = time.thread_time,
 ) -> dict[str, Latency]:
     """Each call's latency beside a reference that is run in turn with all of them.
 
     A search that trusts one pass finds the clock's noise (its best networks were artefacts). So two
     successive passes must agree; until they do, passes are added, and where none do the last two
-    are told as what they are.
+    are told as what they are. That does not see a machine that is busy all the time: there a run of
+    4 ms waits for its turn in the middle, and one of 1 ms does not, so that ratios of wall times
+    were ten times too small and agreed within 2 % (docs/experiments/board.md). So time counts only
+    while the thread runs: on an idle machine both are the same.
 
     Args:
-        calls: by name.
+        calls: by name; each does its work in the thread that calls it.
         reference: what all are compared with.
         n_runs: of each call in a pass.
         clock: in seconds.

@@ -74,7 +74,10 @@ def test_which_to_ship(arguments, best, runner_up, board):
     assert f"Ship {best}: the most accurate with " in out
     assert (f"Runner-up {runner_up}: accuracy" in out) if runner_up else "No runner-up" in out
     width = "0.5" if best.startswith("toy x0.5") else "1"
-    assert f"train: backbone: toy, width: {width}, image_px: 32; then `dvc repro gate@tiny`" in out
+    assert f"tiny: train.backbone: toy, train.width: {width}, train.image_px: 32" in out
+    # The task's own bound is a byte.
+    size = 1_000_000 if width == "0.5" else 2_000_000
+    assert f"export.max_int8_bytes and gate.max_int8_bytes: at least {size}; then `dvc repro" in out
 
 
 def test_runner_up_is_compared_in_pairs(board):

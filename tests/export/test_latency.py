@@ -115,3 +115,17 @@ def test_a_few_slow_runs_in_each_pass_change_nothing():
     assert found.ratio == pytest.approx(2)
     assert found.ms == pytest.approx(2)
     assert found.reference_ms == pytest.approx(1)
+
+
+def test_waiting_for_a_turn_does_not_count():
+    def work() -> None:
+        end = time.thread_time() + 0.001
+        while time.thread_time() < end:
+            pass
+
+    def preempted() -> None:
+        work()
+        time.sleep(0.005)
+
+    found = against_reference({"a": preempted}, work, N_RUNS)["a"]
+    assert found.ratio < 2, "of wall times it is six"
