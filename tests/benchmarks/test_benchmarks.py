@@ -20,6 +20,7 @@ ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "benchmarks"
 SCRIPTS = (
     "abstention",
+    "clocks",
     "first_answer",
     "folds",
     "latency",
