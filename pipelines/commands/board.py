@@ -266,7 +266,7 @@ def _next_step(objective: Objective, best: Row) -> str:
 
 
 def _runner_up(objective: Objective, best: Row, other: Row) -> str:
-    from pipelines.search.objective import gain
+    from pipelines.search.board import gain
 
     assert best.ms is not None
     assert other.ms is not None

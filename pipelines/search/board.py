@@ -13,8 +13,12 @@ import logging
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
+
 from pipelines.atomic import write_bytes, write_text
+from pipelines.data.manifest import class_index_of, in_split
 from pipelines.errors import PipelineError
+from pipelines.metrics.intervals import accuracies, draw, paired
 from pipelines.paths import TaskPaths
 from pipelines.plots.board import Point, board_figure
 from pipelines.search.cells import (
@@ -29,6 +33,7 @@ from pipelines.search.cells import (
 )
 from pipelines.search.choice import Row, front_of, rank_correlation, rows_of
 from pipelines.search.objective import Objective
+from pipelines.serving.trust import Interval
 from pipelines.tracking import runs
 
 _LOG = logging.getLogger(__name__)
@@ -163,6 +168,16 @@ def _tell(parent: runs.Run, task: str, record: Record) -> None:
         metrics=metrics,
         error=record.error,
     )
+
+
+def gain(objective: Objective, one: Row, other: Row) -> Interval:
+    """By how much one row is more accurate than another, on the same test images, in pairs."""
+    entries, labels = in_split(objective.data.entries, "test"), objective.data.summary.labels
+    draws = draw([entry.group for entry in entries], objective.board.resamples, objective.seed)
+    a, b = (np.array(row.variant.answers) for row in (one, other))
+    found = paired(draws, class_index_of(entries, labels), a, b, len(labels), accuracies)
+    assert found is not None  # every image has an answer
+    return found
 
 
 # -- tables and figure ----------------------------------------------------------------------------

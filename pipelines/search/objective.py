@@ -41,17 +41,14 @@ from pipelines.metrics.intervals import (
     draw,
     macro_f1s,
     of_counts,
-    paired,
     recalls,
     resampled,
 )
 from pipelines.paths import CellPaths, Paths
 from pipelines.search.cells import PRECISIONS, Cell, CellResult, Timed, Variant, key_of
-from pipelines.search.choice import Row
 from pipelines.serving.classification import LOGITS_NAME
 from pipelines.serving.predictor import processor_name
 from pipelines.serving.sessions import Precision, make_session
-from pipelines.serving.trust import Interval
 from pipelines.training.job import Data, Job, TrainResult, train
 
 _LOG = logging.getLogger(__name__)
@@ -217,16 +214,6 @@ class Objective:
             lambda: reference.run(None, feed),
         )
         return {precision: found[precision] for precision in sessions}
-
-
-def gain(objective: Objective, one: Row, other: Row) -> Interval:
-    """By how much one row is more accurate than another, on the same test images, in pairs."""
-    entries, labels = in_split(objective.data.entries, "test"), objective.data.summary.labels
-    draws = draw([entry.group for entry in entries], objective.board.resamples, objective.seed)
-    a, b = (np.array(row.variant.answers) for row in (one, other))
-    found = paired(draws, class_index_of(entries, labels), a, b, len(labels), accuracies)
-    assert found is not None  # every image has an answer
-    return found
 
 
 def reference_onnx(asked: ReferenceParams, folder: Path) -> bytes:

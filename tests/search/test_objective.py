@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from multiprocessing.reduction import ForkingPickler
 
 import numpy as np
 import pytest
@@ -15,9 +16,10 @@ from pipelines.data.manifest import class_index_of, in_split
 from pipelines.errors import ConfigError
 from pipelines.paths import Paths
 from pipelines.search import objective as module
+from pipelines.search.board import gain
 from pipelines.search.cells import Cell
 from pipelines.search.choice import rows_of
-from pipelines.search.objective import Objective, gain
+from pipelines.search.objective import Objective
 from pipelines.training.job import train
 from tests.file_tree import file_tree
 from tests.tiny_board import LABELS
@@ -97,6 +99,13 @@ def test_key_changes_with_what_the_result_depends_on_alone(objective, project):
         ('"image_px": 64', '"image_px": 96'),
     ):
         assert changed(old, new) != key, new
+
+
+def test_objective_may_cross_to_another_process(objective):
+    # As multiprocessing and Ray hand it over.
+    there = ForkingPickler.loads(ForkingPickler.dumps(objective))
+    assert there == objective
+    assert there.key(CELL, "code") == objective.key(CELL, "code")
 
 
 def test_what_belongs_to_the_tasks_own_network_is_left_out(objective):
