@@ -40,7 +40,7 @@ export ORT_DISABLE_TELEMETRY := 1
 
 .PHONY: help setup repro test test-slow test-all check fix ui real dist clean
 .PHONY: app shots phone phone-site phone-test docs
-.PHONY: bench bench-prepare bench-latency bench-first_answer bench-abstention bench-training
+.PHONY: bench bench-prepare bench-latency bench-clocks bench-first_answer bench-abstention bench-training
 .PHONY: bench-folds bench-repro
 
 help:  ## show this help
@@ -95,13 +95,16 @@ docs: $(DOCS_READY)  ## build the documentation site into build/docs; fetches Sp
 	python -m sphinx -q -E -W --keep-going -b html -d build/doctrees docs build/docs
 	@echo "build/docs/index.html"
 
-bench: bench-prepare bench-latency bench-first_answer bench-abstention bench-training bench-folds bench-repro  ## measure again the figures of docs/experiments; takes two hours (DATA=folder, ROOT=.real)
+bench: bench-prepare bench-latency bench-clocks bench-first_answer bench-abstention bench-training bench-folds bench-repro  ## measure again the figures of docs/experiments; takes two hours (DATA=folder, ROOT=.real)
 
 bench-prepare: $(READY)
 	python benchmarks/prepare.py $(if $(DATA),--folder "$(DATA)",--images 1000 5000 50000)
 
 bench-latency: $(READY)
 	python benchmarks/latency.py --root "$(ROOT)"
+
+bench-clocks: $(READY)
+	python benchmarks/clocks.py
 
 bench-first_answer: $(READY)
 	python benchmarks/first_answer.py --root "$(ROOT)"
@@ -132,7 +135,7 @@ dist: $(READY)  ## build the wheel and the sdist into dist/; the wheel serves wi
 
 clean:  ## remove caches and build folders; keeps .venv, data, models and reports
 	rm -rf build dist apps/phone/dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
-	rm -rf .cache/activations .cache/trunks .cache/checkpoints .cache/locks
+	rm -rf .cache/activations .cache/trunks .cache/checkpoints .cache/boards .cache/references .cache/locks
 	find . -name __pycache__ -not -path './.venv/*' -prune -exec rm -rf {} +
 
 # The stamp goes first and comes last: an interrupted set-up is done again.

@@ -77,6 +77,14 @@ class TaskPaths:
     training_figures_dir = _Place("reports/{task}/training")
     #: What `validate` writes: a folder a set of images from elsewhere.
     external_dir = _Place("reports/{task}/external")
+    #: What `board` writes: the tables and the figure; below ``cells`` a file a network.
+    board_dir = _Place("reports/{task}/board")
+    #: One row a network and precision.
+    board = _Place("reports/{task}/board/board.csv")
+    #: The rows of `board` that no other row is better than.
+    board_front = _Place("reports/{task}/board/front.csv")
+    #: Accuracy against latency, and latency against multiply-adds.
+    board_figure = _Place("reports/{task}/board/board.png")
     #: One row a quantisation candidate that `export` tried, with what it reached.
     quantization = _Place("reports/{task}/quantization.csv")
     #: Metrics of the test split, in Git.
@@ -96,6 +104,10 @@ class TaskPaths:
     #: The checkpoint of the training on train and val together; goes with the other.
     refit_checkpoint_dir = _Place(".cache/checkpoints/{task}/refit")
 
+    def board_cell(self, name: str) -> Path:
+        """What one network of the board has come to."""
+        return self.board_dir / "cells" / f"{name}.json"
+
 
 @dataclass(frozen=True, slots=True)
 class Paths:
@@ -111,6 +123,8 @@ class Paths:
     pyproject = _Place("pyproject.toml")
     #: The pipeline.
     dvc_yaml = _Place("dvc.yaml")
+    #: The pipeline of the boards, which runs when it is named.
+    boards_dvc_yaml = _Place("boards/dvc.yaml")
     #: One folder a task: its card, and DVC's data.
     datasets_dir = _Place("datasets")
     #: One folder a task.
@@ -135,6 +149,8 @@ class Paths:
     trunks_dir = _Place(".cache/trunks")
     #: Activations of frozen trunks.
     activations_dir = _Place(".cache/activations")
+    #: Untrained networks as ONNX, beside which others are timed.
+    references_dir = _Place(".cache/references")
     #: MLflow's default store.
     mlflow_db = _Place("mlflow.db")
     #: MLflow's default artifact root.
@@ -148,3 +164,14 @@ class Paths:
     def task(self, task: str) -> TaskPaths:
         """The files of one task, by its slug."""
         return TaskPaths(self.root, task)
+
+
+@dataclass(frozen=True, slots=True)
+class CellPaths(Paths):
+    """A project as a training of one cell of a board sees it: its checkpoints are its own."""
+
+    cell: str
+
+    def task(self, task: str) -> TaskPaths:
+        """Files below a folder of the cell's own."""
+        return TaskPaths(self.cache_dir / "boards" / task / self.cell, task)

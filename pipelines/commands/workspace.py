@@ -256,7 +256,7 @@ def _dump(document: Mapping[str, Any]) -> str:
 
 def _mirror(paths: Paths, own: Paths, present: Iterable[str], *, watches_folders: bool) -> None:
     """Copy what DVC watches; a file that is the same is not touched, one that went goes."""
-    wanted = [*_watched(paths.root), paths.root / ".dvcignore"]
+    wanted = [*_watched(paths.root), paths.root / ".dvcignore", paths.boards_dvc_yaml]
     wanted += [paths.task(task).card for task in present]
     kept = {path.relative_to(paths.root) for path in wanted}
     for relative in sorted(kept):

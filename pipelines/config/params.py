@@ -14,6 +14,7 @@ from pydantic import Field, model_validator
 
 from pipelines.card import Domain, Slug
 from pipelines.config.audit import AuditParams
+from pipelines.config.board import BoardParams
 from pipelines.config.evaluate import EvaluateParams
 from pipelines.config.export import ExportParams
 from pipelines.config.fetch import FetchParams
@@ -38,6 +39,7 @@ class RealParams(Strict):
     export: dict[str, Any] = Field(default_factory=dict)
     evaluate: dict[str, Any] = Field(default_factory=dict)
     gate: dict[str, Any] = Field(default_factory=dict)
+    board: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def sections(self) -> dict[str, dict[str, Any]]:
@@ -56,6 +58,8 @@ class TaskParams(Strict):
     export: ExportParams
     evaluate: EvaluateParams
     gate: GateParams
+    #: Of `fieldlens board`; no stage of the pipeline takes it.
+    board: BoardParams = BoardParams()
 
 
 class Params(Strict):

@@ -47,6 +47,8 @@ FINDING = ("fetch", "prepare")
 #: Holds the entries of backbones, and what a list of theirs leaves out: it stands in the stages'.
 _FAMILIES, _KNOWN = "pipelines/backbones/families", "pipelines/backbones/weights.py"
 _ENTRY = "BackboneSpec"
+#: Makes the cells of a board; what reads and shows them alters none.
+_OBJECTIVE = "pipelines/search/objective.py"
 #: Stages whose output is made by another stage's file too: the page shows what `evaluate` draws.
 _ALSO = {"report": ("evaluate",)}
 #: The list of a plain task; DVC warns of an empty file.
@@ -74,11 +76,33 @@ def run(paths: Paths) -> None:
             own = own_code(stage, task, section.domain, paths.root)
             write_text(paths.code_list(stage, task), _lines(own, paths.root) or _NOTHING)
     with new_folder(paths.backbone_code_dir) as folder:
-        for name, family in backbone_files(paths.root).items():
-            found = closure([family], paths.root) - closure([_KNOWN], paths.root)
-            hashes = {file: code_sha256(paths.root / file) for file in sorted(found - {family})}
-            hashes[family] = code_sha256(paths.root / family, entry=name)
-            write_text(folder / f"{name}.txt", _text(hashes))
+        for name in backbone_files(paths.root):
+            write_text(folder / f"{name}.txt", backbone_code(name, paths.root))
+
+
+def board_code(backbone: str, root: Path) -> str:
+    """The code that a cell of a board is made by, a line a file.
+
+    Args:
+        backbone: of the cell.
+        root: holds ``pipelines``; where it does not, there is no line.
+    """
+    own = backbone_code(backbone, root) if backbone in backbone_files(root) else ""
+    return _lines(sorted(closure([_OBJECTIVE], root)), root) + own
+
+
+def backbone_code(name: str, root: Path) -> str:
+    """The code of a backbone that no stage's list has, a line a file.
+
+    Args:
+        name: of its entry.
+        root: holds ``pipelines``.
+    """
+    family = backbone_files(root)[name]
+    found = closure([family], root) - closure([_KNOWN], root)
+    hashes = {file: code_sha256(root / file) for file in sorted(found - {family})}
+    hashes[family] = code_sha256(root / family, entry=name)
+    return _text(hashes)
 
 
 def _lines(files: Iterable[str], root: Path) -> str:

@@ -30,6 +30,11 @@ _WEIGHTS_TAG = "fieldlens.weights_sha256"
 _TRAINING_KEY_TAG = "fieldlens.training_key"
 #: Of a run that is written after the fact, until it is whole: whose weights it will tell of.
 _RECORDING_TAG = "fieldlens.recording_of"
+#: Of a board, and of one of its cells below it.
+_BOARD_TAG = "fieldlens.board_key"
+_CELL_TAG = "fieldlens.cell_key"
+#: By which MLflow nests runs.
+_PARENT_TAG = "mlflow.parentRunId"
 #: What MLflow shows as a run's description, and the hash of what we wrote there.
 _DESCRIPTION_TAG = "mlflow.note.content"
 _OWN_DESCRIPTION_TAG = "fieldlens.description_sha256"
@@ -54,16 +59,16 @@ class Run:
         self._is_new = is_new
         #: What the run has been told by metric; of a run that was there before.
         self._said: dict[str, list[_Said]] = {}
-        self._tracker = tracker
+        self.tracker = tracker
         self._name = name
 
     def _do(self, action: Callable[[Any], object]) -> None:
         if self.run_id is not None:
-            self._tracker.call(action)
+            self.tracker.call(action)
 
     def _log(self, kind: Kind, rows: Sequence[tuple[Any, ...]]) -> None:
         if self.run_id is not None:
-            self._tracker.log(self.run_id, kind, rows)
+            self.tracker.log(self.run_id, kind, rows)
 
     def params(self, values: Mapping[str, object]) -> None:
         """Record what was asked for; here and below, nested mappings become dotted names."""
@@ -107,7 +112,7 @@ class Run:
                 if key in known
             }
 
-        found = self._tracker.call(look) or {}
+        found = self.tracker.call(look) or {}
         self._said |= {key: found.get(key, []) for key in unknown}
 
     def tags(self, values: Mapping[str, str]) -> None:
@@ -125,7 +130,7 @@ class Run:
             there = tags.get(_DESCRIPTION_TAG, "")
             return not there or _sha256(there) == tags.get(_OWN_DESCRIPTION_TAG)
 
-        if self.run_id is not None and self._tracker.call(look):
+        if self.run_id is not None and self.tracker.call(look):
             self._log("tags", [(_DESCRIPTION_TAG, text), (_OWN_DESCRIPTION_TAG, _sha256(text))])
 
     def figure(self, name: str, png: bytes) -> None:
@@ -155,7 +160,7 @@ class Run:
         """
         ended = None
         if self.run_id is not None:
-            found = self._tracker.call(lambda client: client.get_run(self.run_id))
+            found = self.tracker.call(lambda client: client.get_run(self.run_id))
             ended = found.info.end_time if found is not None else None
         self._do(lambda client: client.update_run(self.run_id, status="RUNNING"))
         yield
@@ -358,3 +363,68 @@ def release(
         tags=tags,
         description=description,
     )
+
+
+# -- board ----------------------------------------------------------------------------------------
+@contextmanager
+def board(paths: Paths, task: str, domain: str, *, key: str) -> Iterator[Run]:
+    """The run of a board, whose cells are its children; one that was killed is gone on with.
+
+    Args:
+        key: hash of all that the board's cells depend on.
+
+    Yields:
+        The parent run. Its calls never raise because of MLflow.
+    """
+    tracker = Tracker(paths)
+    found = tracker.newest_run(task, _BOARD_TAG, key)
+    if found is not None:
+        run = Run(tracker, found.info.run_id, "board", is_new=False)
+        tracker.call(lambda client: client.update_run(run.run_id, status="RUNNING"))
+    else:
+        tags = {"task": task, "domain": domain, _BOARD_TAG: key}
+        run = Run(tracker, tracker.new_run(task, "board", tags), "board", is_new=True)
+    try:
+        yield run
+    except BaseException as err:
+        run.close("FAILED" if isinstance(err, Exception) else "KILLED")
+        raise
+    run.close("FINISHED")
+
+
+def record_cell(
+    parent: Run,
+    task: str,
+    *,
+    name: str,
+    key: str,
+    params: Mapping[str, object],
+    metrics: Mapping[str, object],
+    error: str | None,
+) -> None:
+    """A child run of a board, unless it has been recorded before.
+
+    Args:
+        parent: of `board`.
+        task: slug; the experiment's name.
+        name: of the cell.
+        key: hash of all that is recorded.
+        params: what the cell is.
+        metrics: nested mappings become dotted names.
+        error: why there are none; ends the run as failed.
+    """
+    if parent.run_id is None:
+        return
+    tracker, own = parent.tracker, f"{parent.run_id}/{key}"
+    found = tracker.newest_run(task, _CELL_TAG, own)
+    if found is not None and found.info.status != "RUNNING":
+        return
+    tags = {"task": task, _PARENT_TAG: parent.run_id, _CELL_TAG: own}
+    if error is not None:
+        tags["fieldlens.error"] = error
+    is_new = found is None
+    run_id = tracker.new_run(task, name, tags) if found is None else found.info.run_id
+    run = Run(tracker, run_id, name, is_new=is_new)
+    run.params(params)
+    run.epoch(0, metrics)
+    run.close("FINISHED" if error is None else "FAILED")

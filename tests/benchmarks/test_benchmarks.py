@@ -19,8 +19,16 @@ from pipelines.paths import Paths
 
 ROOT = Path(__file__).resolve().parents[2]
 FOLDER = ROOT / "benchmarks"
-#: Those of `make bench`.
-SCRIPTS = ("abstention", "first_answer", "folds", "latency", "prepare", "repro", "training")
+SCRIPTS = (
+    "abstention",
+    "clocks",
+    "first_answer",
+    "folds",
+    "latency",
+    "prepare",
+    "repro",
+    "training",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -282,7 +290,7 @@ SMALL = {
 #: Parts of other scripts, and one that makes a clone (it has its test above).
 ELSEWHERE = {"memory", "report", "timed_fit", "repro"}
 #: Without a model, or with one that is copied; tested one by one below, and `prepare` above.
-MODELLESS = {"near_duplicates", "prepare"}
+MODELLESS = {"clocks", "near_duplicates", "prepare"}
 
 
 def test_every_script_is_run_by_a_test():
@@ -298,6 +306,17 @@ def test_each_script_runs_small(script, models_root):
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.startswith("### ")
     assert table_rows(done.stdout)
+
+
+@pytest.mark.slow
+def test_clocks_have_a_row_a_load_clock_and_network():
+    done = run("clocks", "--busy", "0", "1")
+    assert done.returncode == 0, done.stderr
+    rows = [[cell.strip() for cell in row.split("|")[1:4]] for row in table_rows(done.stdout)]
+    assert len(rows) == 12
+    assert {tuple(row[:2]) for row in rows} == {
+        (busy, clock) for busy in ("0", "1") for clock in ("wall", "thread")
+    }
 
 
 def test_near_duplicates_counts_pairs_and_copies(tmp_path):

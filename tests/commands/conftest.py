@@ -33,7 +33,8 @@ def toy_project(tmp_path: Path) -> Path:
         folder = root / "datasets" / task
         folder.mkdir(parents=True)
         (folder / "card.yaml").write_text(CARD.format(task=task, title=f"{task.title()} colours"))
-    for name in ("dvc.yaml", ".dvcignore"):
+    (root / "boards").mkdir()
+    for name in ("dvc.yaml", ".dvcignore", "boards/dvc.yaml"):
         shutil.copy(ROOT / name, root / name)
     (root / "pipelines/stages").mkdir(parents=True)
     (root / "pipelines/stages/fetch.py").write_text("stage = 'fetch'\n")

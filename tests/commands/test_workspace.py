@@ -65,6 +65,9 @@ def test_workspace_has_the_tasks_that_the_data_have(toy_project, data, capsys):
     assert main.task("toy").train.views != 7
     assert section.train.backbone == main.task("toy").train.backbone
     assert params.real == {}
+    # Its boards are asked for by name, as the project's.
+    boards = [Paths(root).boards_dvc_yaml.read_bytes() for root in (made, toy_project)]
+    assert boards[0] == boards[1]
 
 
 def test_workspace_all_classes_present_leaves_classes_open(toy_project, data):

@@ -161,3 +161,24 @@ def test_lock_holds_no_orphan_stage():
     # By hand of DVC, and longer than what pipelines.strict_yaml takes from a person.
     stages = YAML(typ="safe", pure=True).load(lock.read_text(encoding="utf-8"))["stages"]
     assert set(stages) <= expected
+
+
+# -- boards/dvc.yaml ------------------------------------------------------------------------------
+def test_board_is_asked_for_by_name_and_keeps_its_cells_while_it_runs():
+    assert "board" not in read_yaml(ROOT / "dvc.yaml")["stages"]
+    document = read_yaml(Paths(ROOT).boards_dvc_yaml)
+    # Relative to the file; the tasks are those of the project.
+    assert document["vars"] == ["../params.yaml"]
+    [(name, entry)] = document["stages"].items()
+    assert (name, entry["foreach"]) == ("board", "${tasks}")
+    stage, task = entry["do"], Paths(Path()).task("${key}")
+    assert (stage["cmd"], stage["wdir"]) == ("fieldlens board ${key}", "..")
+    # DVC would remove what a killed board has done.
+    assert stage["outs"] == [{task.board_dir.as_posix(): {"persist": True}}]
+    read = {task.card, task.raw_dir, task.prepared_dir, Path("params.yaml"), Path("pipelines")}
+    assert set(stage["deps"]) == {path.as_posix() for path in read}
+
+
+def test_field_of_the_boards_section_concerns_no_stage():
+    reached = {file for stage in STAGES if stage != "report" for file in code_of(stage, ROOT)}
+    assert not {file for file in reached if "board" in file or "/search/" in file}

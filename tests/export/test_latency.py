@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from pipelines.export.latency import paired_ms, speedup
+from pipelines.export.latency import Latency, against_reference, paired_ms, speedup
 
 
 @pytest.mark.parametrize(("n_in_a_row", "turns"), [(1, "ababababab"), (2, "aabbaabbab")])
@@ -36,3 +36,90 @@ def test_times_are_milliseconds():
 )
 def test_speedup_is_the_median_of_pairs(slow, fast, expected):
     assert speedup(slow, fast) == expected
+
+
+# -- against a reference --------------------------------------------------------------------------
+N_RUNS = 10
+#: Runs of one call before a pass counts.
+N_WARM_UP = 5
+
+
+class Machine:
+    """A clock that moves by what each run is said to take, by name and pass."""
+
+    def __init__(self, **ms: list[float]) -> None:
+        self.seconds, self._ms, self._runs = 0.0, ms, dict.fromkeys(ms, 0)
+
+    def call(self, name: str):
+        def run() -> None:
+            n_pass = self._runs[name] // (N_RUNS + N_WARM_UP)
+            self._runs[name] += 1
+            of_pass = self._ms[name]
+            self.seconds += of_pass[min(n_pass, len(of_pass) - 1)] / 1000
+
+        return run
+
+    def measure(self) -> dict[str, Latency]:
+        names = [name for name in self._ms if name != "reference"]
+        calls = {name: self.call(name) for name in names}
+        return against_reference(calls, self.call("reference"), N_RUNS, lambda: self.seconds)
+
+
+@pytest.mark.parametrize(
+    ("ms", "reference", "ratio", "n_passes", "is_steady"),
+    [
+        ([2], [1], 2, 2, True),
+        # The machine as a whole may be slower in one pass.
+        ([2, 10], [1, 5], 2, 2, True),
+        # Noise of one pass is not believed: two that agree come later.
+        ([1, 2], [1], 2, 3, True),
+        ([2.0, 2.19], [1], 2.095, 2, True),
+        ([2.0, 2.21, 2.0, 2.21, 2.0, 2.21], [1], 2.105, 6, False),
+        ([1, 2, 3, 4, 5, 6], [1], 5.5, 6, False),
+    ],
+)
+def test_ratio_is_of_two_passes_that_agree(ms, reference, ratio, n_passes, is_steady):
+    found = Machine(a=ms, reference=reference).measure()["a"]
+    assert found.ratio == pytest.approx(ratio)
+    assert (found.n_passes, found.is_steady) == (n_passes, is_steady)
+    assert (found.gap <= 0.10) == is_steady
+
+
+def test_call_that_is_steady_first_keeps_its_passes():
+    found = Machine(a=[2], b=[1, 2, 4], reference=[1]).measure()
+    assert (found["a"].n_passes, found["b"].n_passes) == (2, 4)
+    assert (found["a"].ratio, found["b"].ratio) == (pytest.approx(2), pytest.approx(4))
+
+
+def test_a_few_slow_runs_in_each_pass_change_nothing():
+    machine = Machine(a=[2], reference=[1])
+    runs = 0
+    plain = machine.call("a")
+
+    def disturbed() -> None:
+        nonlocal runs
+        runs += 1
+        plain()
+        # Most of them: a 20th percentile bears it, a median would not.
+        machine.seconds += 0.05 if runs % 10 > 3 else 0
+
+    found = against_reference(
+        {"a": disturbed}, machine.call("reference"), N_RUNS, lambda: machine.seconds
+    )["a"]
+    assert found.ratio == pytest.approx(2)
+    assert found.ms == pytest.approx(2)
+    assert found.reference_ms == pytest.approx(1)
+
+
+def test_waiting_for_a_turn_does_not_count():
+    def work() -> None:
+        end = time.thread_time() + 0.001
+        while time.thread_time() < end:
+            pass
+
+    def preempted() -> None:
+        work()
+        time.sleep(0.005)
+
+    found = against_reference({"a": preempted}, work, N_RUNS)["a"]
+    assert found.ratio < 2, "of wall times it is six"

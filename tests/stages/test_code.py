@@ -250,3 +250,20 @@ def test_real_stages_reach_what_they_are_known_to_need():
     assert "pipelines/samples/canvas.py" in code.own_code("fetch", "cats_dogs", "reference", ROOT)
     assert "pipelines/training/fit.py" not in reached["export"] | reached["evaluate"]
     assert not {file for files in reached.values() for file in files} & code.HARMLESS
+
+
+def test_cell_of_a_board_is_made_by_what_trains_exports_tests_and_times_it():
+    files = [line.split()[1] for line in code.board_code("mobilenet_v2", ROOT).splitlines()]
+    assert {
+        f"pipelines/{name}.py"
+        for name in ("search/objective", "training/fit", "export/remedies", "export/latency")
+    } <= set(files)
+    assert files[-1] == "pipelines/backbones/families/mobilenet_v2.py"
+    # What runs, shows and tells of cells alters none of them.
+    for name in ("search/board", "search/choice", "plots/board", "commands/board", "config/params"):
+        assert f"pipelines/{name}.py" not in files
+    assert code.board_code("mobilenet_v2", ROOT) != code.board_code("mobilenet_v1", ROOT)
+
+
+def test_cell_has_no_code_where_there_is_no_checkout(tmp_path):
+    assert code.board_code("mobilenet_v2", tmp_path) == ""
