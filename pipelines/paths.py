@@ -278,6 +278,11 @@ class Paths:
         return self.cache_dir / "activations"
 
     @property
+    def teachers_dir(self) -> Path:
+        """What teachers of a distillation answered."""
+        return self.cache_dir / "teachers"
+
+    @property
     def mlflow_db(self) -> Path:
         """MLflow's default store."""
         return self.root / "mlflow.db"

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from pipelines.backbones.heads import Classifier
 from pipelines.data.loaders import Pictures
@@ -23,13 +23,18 @@ EVAL_BATCH = 64
 
 @dataclass(frozen=True, slots=True)
 class Split:
-    """The images of a split and their labels as numbers, (n,)."""
+    """The images of a split and their labels as numbers, (n,).
+
+    Attributes:
+        soft_targets: a teacher's probabilities, (n, n_classes) float32; None without one.
+    """
 
     pictures: Pictures
     class_index: NDArray[np.int64]
+    soft_targets: Tensor | None = None
 
     def __add__(self, other: Split) -> Split:
-        """The images of both, those of ``other`` last and augmented as the first."""
+        """The images of both, those of ``other`` last and augmented as the first; not taught."""
         pictures = replace(self.pictures, entries=[*self.pictures.entries, *other.pictures.entries])
         return Split(pictures, np.concatenate([self.class_index, other.class_index]))
 

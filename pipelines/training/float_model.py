@@ -66,6 +66,8 @@ class FloatModel(BaseModel):
     n_images: dict[str, int]
     n_groups: dict[str, int]
     params_sha256: str
+    #: Hashes of the teachers that it learned from (`train.distill`): weights, or cached logits.
+    teachers_sha256: Annotated[tuple[str, ...], Field(exclude_if=lambda hashes: not hashes)] = ()
     #: Of the epoch that was kept; of a refitted model, the one before the refit.
     val: dict[str, float]
     #: Whether the weights were trained on train and val together (`train.refit`).

@@ -55,6 +55,7 @@ from pipelines.training.float_model import FloatModel, check_folder, save_float_
 from pipelines.training.full import full_phases
 from pipelines.training.runtime import Runtime, this_process
 from pipelines.training.start import start_model
+from pipelines.training.teachers import Teacher, read_teachers, taught
 
 if TYPE_CHECKING:
     from pipelines.config.params import Params
@@ -271,7 +272,8 @@ def train(
 
     Raises:
         DataError: if a label has no image to train on.
-        ConfigError: if the backbone or the optimiser is unknown, or the cache bound too small.
+        ConfigError: if the backbone or the optimiser is unknown, the cache bound too small, or a
+            teacher not there or of other labels.
         WeightsError: if pretrained weights cannot be had.
         CorruptImageError: if an image changed since `prepare`.
         StorageError: if the disk is full, or the folder holds anything but a float model.
@@ -302,8 +304,9 @@ def train(
         check_folder(out)
     files, what = paths.task(job.task), job.task
     train_split, val = data.split("train", job), data.split("val", job)
-    model, weights, phases = _begin(job, what, data, train_split, val, paths, runtime)
-    key = _training_key(job, data, weights)
+    teachers = _teachers(job, data)
+    model, weights, phases = _begin(job, what, data, train_split, val, paths, runtime, teachers)
+    key = _training_key(job, data, weights, teachers)
     observer.begun(key, model)
 
     def run(
@@ -329,9 +332,9 @@ def train(
     if job.params.refit:
         before, both, what = model, train_split + val, f"{job.task} refit"
         # Of the same seed, through all epochs: no image is left to choose one.
-        model, _, phases = _begin(job, what, data, both, None, paths, runtime)
+        model, _, phases = _begin(job, what, data, both, None, paths, runtime, teachers)
         run(what, model, phases, both, files.refit_checkpoint_dir)
-    meta = _meta(job, data, weights, model, history)
+    meta = _meta(job, data, weights, model, history, teachers)
     weights_sha256 = None
     if out is not None and runtime.is_primary:
         with new_folder(out) as folder:
@@ -351,13 +354,25 @@ def _begin(
     val: Split | None,
     paths: Paths,
     runtime: Runtime,
+    teachers: Sequence[Teacher],
 ) -> tuple[Classifier, LoadedWeights | None, list[Phase]]:
     """The network before its first step, and its phases; the primary fills the caches."""
     with runtime.primary_first():
         model, weights = start_model(job.params, len(data.summary.labels), job.seed, paths)
         model.to(runtime.device)
+        if job.params.distill is not None:
+            labels, temperature = data.summary.labels, job.params.distill.temperature
+            images = taught(images, labels, teachers, temperature, paths.teachers_dir, normalise)
         phases = phases_of(what, model, job.params, images, val, job.seed, paths)
     return model, weights, phases
+
+
+def _teachers(job: Job, data: Data) -> list[Teacher]:
+    distill = job.params.distill
+    if distill is None:
+        return []
+    data_sha256 = content_sha256(data.entries)
+    return read_teachers(distill, data.summary.labels, data_sha256, data.files.root)
 
 
 def _check_labels(data: Data) -> None:
@@ -378,7 +393,9 @@ def _params_sha256(job: Job) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _training_key(job: Job, data: Data, weights: LoadedWeights | None) -> str:
+def _training_key(
+    job: Job, data: Data, weights: LoadedWeights | None, teachers: Sequence[Teacher]
+) -> str:
     parts: tuple[str, ...] = (
         _params_sha256(job),
         content_sha256(data.entries),
@@ -386,6 +403,7 @@ def _training_key(job: Job, data: Data, weights: LoadedWeights | None) -> str:
     )
     if data.summary.reading != AS_IT_COMES:
         parts = (*parts, repr(data.summary.reading))
+    parts = (*parts, *(teacher.sha256 for teacher in teachers))
     return hashlib.sha256("/".join(parts).encode()).hexdigest()
 
 
@@ -405,6 +423,7 @@ def _meta(
     weights: LoadedWeights | None,
     model: Classifier,
     history: list[EpochLog],
+    teachers: Sequence[Teacher],
 ) -> FloatModel:
     params, summary = job.params, data.summary
     preprocess = preprocess_of(params, summary.reading)
@@ -439,6 +458,7 @@ def _meta(
         n_images={split: len(found) for split, found in entries.items()},
         n_groups={split: len({e.group for e in found}) for split, found in entries.items()},
         params_sha256=_params_sha256(job),
+        teachers_sha256=tuple(teacher.sha256 for teacher in teachers),
         val=best_values(history, params.monitor),
         is_refit=params.refit,
     )
