@@ -69,6 +69,11 @@ class TaskPaths:
         return self.float_dir / "model.json"
 
     @property
+    def recipes_dir(self) -> Path:
+        """What recipes made of the task's data, a folder a recipe; not in DVC."""
+        return self.root / "models" / self.task / "recipes"
+
+    @property
     def mobile_dir(self) -> Path:
         """The phone-sized model: what an app needs is here, and nothing else."""
         return self.root / "models" / self.task / "mobile"
@@ -174,6 +179,41 @@ class TaskPaths:
     def refit_checkpoint_dir(self) -> Path:
         """The checkpoint of the training on train and val together; goes with the other."""
         return self.checkpoint_dir / "refit"
+
+
+@dataclass(frozen=True, slots=True)
+class RecipePaths(TaskPaths):
+    """Of a training by a recipe: the task's for what is read, its own for what `train` writes."""
+
+    #: The recipe's name.
+    recipe: str
+    #: Holds all that is written.
+    folder: Path
+
+    @property
+    def float_dir(self) -> Path:
+        """The float model that the recipe made."""
+        return self.folder / "float"
+
+    @property
+    def history(self) -> Path:
+        """One row an epoch."""
+        return self.folder / "history.csv"
+
+    @property
+    def training_figures_dir(self) -> Path:
+        """As the task's."""
+        return self.folder / "training"
+
+    @property
+    def recipe_file(self) -> Path:
+        """The recipe, as it was when it was followed."""
+        return self.folder / "recipe.yaml"
+
+    @property
+    def checkpoint_dir(self) -> Path:
+        """Not the task's, whose own training may be half done."""
+        return self.root / ".cache" / "recipes" / self.task / self.recipe
 
 
 @dataclass(frozen=True, slots=True)

@@ -250,6 +250,7 @@ def train(
     paths: Paths | None = None,
     runtime: Runtime | None = None,
     observer: Observer | None = None,
+    checkpoint_dir: Path | None = None,
     keep_checkpoint: bool = False,
 ) -> TrainResult:
     """Train a float model; a call that was killed goes on from its last epoch to the same bytes.
@@ -265,6 +266,7 @@ def train(
         paths: of pretrained weights, activations and checkpoints; by default the data's project.
         runtime: which process this is; by default as torchrun says, on as many threads as workers.
         observer: sees the training as it goes.
+        checkpoint_dir: by default the task's; a refit's lies in it.
         keep_checkpoint: leave it where it is: for a caller who has more to write, and drops it.
 
     Returns:
@@ -302,7 +304,8 @@ def train(
     if out is not None:
         out = out.absolute()
         check_folder(out)
-    files, what = paths.task(job.task), job.task
+    what = job.task
+    checkpoint_dir = checkpoint_dir or paths.task(what).checkpoint_dir
     train_split, val = data.split("train", job), data.split("val", job)
     teachers = _teachers(job, data)
     model, weights, phases = _begin(job, what, data, train_split, val, paths, runtime, teachers)
@@ -326,14 +329,14 @@ def train(
             runtime=runtime,
         )
 
-    history = run(what, model, phases, train_split, files.checkpoint_dir)
+    history = run(what, model, phases, train_split, checkpoint_dir)
     val_logits = _val_logits(phases[-1], len(val.class_index))
     before = None
     if job.params.refit:
         before, both, what = model, train_split + val, f"{job.task} refit"
         # Of the same seed, through all epochs: no image is left to choose one.
         model, _, phases = _begin(job, what, data, both, None, paths, runtime, teachers)
-        run(what, model, phases, both, files.refit_checkpoint_dir)
+        run(what, model, phases, both, checkpoint_dir / "refit")
     meta = _meta(job, data, weights, model, history, teachers)
     weights_sha256 = None
     if out is not None and runtime.is_primary:
@@ -342,7 +345,7 @@ def train(
     # No process returns before the primary has written.
     runtime.barrier()
     if runtime.is_primary and not keep_checkpoint:
-        drop_checkpoint(files.checkpoint_dir)
+        drop_checkpoint(checkpoint_dir)
     return TrainResult(model, meta, history, val_logits, before, weights_sha256)
 
 
