@@ -251,8 +251,7 @@ def table_rows(shown: str) -> list[str]:
 SMALL = {
     "abstention": ("--task", "weld_defect", "mask_detection"),
     # At full width: narrower weights are in no package.
-    "distillation": ("--task", "weld_defect", "--images", "40", "--width", "1")
-    + ("--seeds", "1", "--weights", "0.5", "--epochs", "1"),
+    "distillation": tuple("--task weld_defect --images 40 --width 1 --seeds 1 --epochs 1".split()),
     "first_answer": ("--task", "weld_defect", "--runs", "2"),
     "folds": ("--task", "weld_defect", "--folds", "2"),
     "latency": ("--task", "weld_defect", "--runs", "2"),
