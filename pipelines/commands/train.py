@@ -49,7 +49,10 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
 def _by_recipe(task: str, recipe: Path, out: Path | None, paths: Paths) -> Answer:
     document = load_params(paths.params)
     section = document.task(task)
+    if not recipe.is_file():
+        raise ConfigError(f"--recipe: there is no file {recipe}. recipes/ has some; name one.")
     params = laid_over(section.train, recipe)
+    followed = recipe.read_bytes()
     name = re.sub(r"[^A-Za-z0-9._-]+", "_", recipe.stem)
     target = paths.task(task).recipes_dir / name if out is None else out
     _check_place(target)
@@ -65,7 +68,7 @@ def _by_recipe(task: str, recipe: Path, out: Path | None, paths: Paths) -> Answe
             except ConfigError as err:
                 raise ConfigError(f"{recipe}, laid over {task}: {err}") from err
             if is_primary:
-                write_bytes(files.recipe_file, recipe.read_bytes())
+                write_bytes(files.recipe_file, followed)
     if not is_primary:
         return Answer()
     return Answer(_compared(task, RecipePaths(paths.root, task, name, target), recipe, paths))

@@ -251,7 +251,10 @@ def table_rows(shown: str) -> list[str]:
 SMALL = {
     "abstention": ("--task", "weld_defect", "mask_detection"),
     # At full width: narrower weights are in no package.
-    "distillation": tuple("--task weld_defect --images 40 --width 1 --seeds 1 --epochs 1".split()),
+    "distillation": (
+        *("--task", "weld_defect", "--images", "40", "--width", "1"),
+        *("--seeds", "1", "--epochs", "1"),
+    ),
     "first_answer": ("--task", "weld_defect", "--runs", "2"),
     "folds": ("--task", "weld_defect", "--folds", "2"),
     "latency": ("--task", "weld_defect", "--runs", "2"),

@@ -185,7 +185,9 @@ def test_what_is_not_a_recipes_folder_is_not_replaced(train, recipe, project, pr
         assert code == 2
         assert "is no folder of a recipe's, and would be replaced" in complaint
         assert complaint.count("\n") == 1
-    assert train("--recipe", project / "none.yaml")[0] == 2
+    code, _, complaint = train("--recipe", project / "none.yaml")
+    assert code == 2
+    assert "--recipe: there is no file" in complaint
     code, _, complaint = train("--out", project / "new")
     assert code == 2
     assert "--out: goes with --recipe alone" in complaint

@@ -312,6 +312,7 @@ def test_a_file_without_a_picture_says_which(data, job_of):
 def test_a_teacher_of_another_split_is_told_of(data, job_of, caplog):
     root = data.files.root
     run(job_of(), data, root / "big")
+    assert "teacher" not in (root / "big/model.json").read_text(), "as before there were any"
     params = job_of(distill=distill("big")).params.distill
     read_teachers(params, LABELS, content_sha256(data.entries), root)
     assert "teacher" not in caplog.text
