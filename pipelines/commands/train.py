@@ -90,11 +90,7 @@ def _compared(task: str, files: RecipePaths, recipe: Path, paths: Paths) -> str:
     from pipelines.training.float_model import FloatModel, read_meta
 
     def figures(meta: FloatModel) -> str:
-        val = meta.val
-        return (
-            f"val accuracy {val['val_accuracy']:.3f}, macro-F1 {val['val_macro_f1']:.3f}, "
-            f"loss {val['val_loss']:.3f}"
-        )
+        return ", ".join(f"{name} {value:.3f}" for name, value in meta.val.items())
 
     made = read_meta(files.float_dir)
     n_images = made.n_images["val"]

@@ -62,7 +62,7 @@ def test_a_recipes_model_stands_beside_the_tasks_own(train, recipe, project, pre
     code, said, _ = train("--recipe", recipe)
     assert code == 0
     made = files.recipes_dir / "my_own"
-    figures = r"val accuracy [01]\.\d{3}, macro-F1 [01]\.\d{3}, loss \d\.\d{3}"
+    figures = r"val_loss \d\.\d{3}, val_accuracy [01]\.\d{3}, val_macro_f1 [01]\.\d{3}"
     assert re.search(rf"^{prepared_task} by .*my own\.yaml: {figures} \(\d+ images\)", said)
     assert "The task has no model of its own to compare with." in said
     meta, _, _ = load_float_model(made / "float")
