@@ -49,6 +49,8 @@ class TaskPaths:
     float_weights = _Place("models/{task}/float/weights.safetensors")
     #: All that is needed to rebuild the float model and to say where it comes from.
     float_meta = _Place("models/{task}/float/model.json")
+    #: What recipes made of the task's data, a folder a recipe; not in DVC.
+    recipes_dir = _Place("models/{task}/recipes")
     #: The phone-sized model: what an app needs is here, and nothing else.
     mobile_dir = _Place("models/{task}/mobile")
     #: The bundle as `export` wrote it: everything but the metrics of the test split.
@@ -110,6 +112,41 @@ class TaskPaths:
 
 
 @dataclass(frozen=True, slots=True)
+class RecipePaths(TaskPaths):
+    """Of a training by a recipe: the task's for what is read, its own for what `train` writes."""
+
+    #: The recipe's name.
+    recipe: str
+    #: Holds all that is written.
+    folder: Path
+
+    @property
+    def float_dir(self) -> Path:  # type: ignore[override]
+        """The float model that the recipe made."""
+        return self.folder / "float"
+
+    @property
+    def history(self) -> Path:  # type: ignore[override]
+        """One row an epoch."""
+        return self.folder / "history.csv"
+
+    @property
+    def training_figures_dir(self) -> Path:  # type: ignore[override]
+        """As the task's."""
+        return self.folder / "training"
+
+    @property
+    def recipe_file(self) -> Path:
+        """The recipe, as it was when it was followed."""
+        return self.folder / "recipe.yaml"
+
+    @property
+    def checkpoint_dir(self) -> Path:  # type: ignore[override]
+        """Not the task's, whose own training may be half done."""
+        return self.root / ".cache" / "recipes" / self.task / self.recipe
+
+
+@dataclass(frozen=True, slots=True)
 class Paths:
     """The files of a project root."""
 
@@ -149,6 +186,8 @@ class Paths:
     trunks_dir = _Place(".cache/trunks")
     #: Activations of frozen trunks.
     activations_dir = _Place(".cache/activations")
+    #: What teachers of a distillation answered.
+    teachers_dir = _Place(".cache/teachers")
     #: Untrained networks as ONNX, beside which others are timed.
     references_dir = _Place(".cache/references")
     #: MLflow's default store.

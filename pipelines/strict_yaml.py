@@ -8,6 +8,7 @@ the same types.
 from __future__ import annotations
 
 import reprlib
+from collections.abc import Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -108,8 +109,26 @@ def _weight(node: Node, known: dict[int, int]) -> int:
     return known[id(node)]
 
 
-def validate(model: type[M], document: object, path: Path, prefix: str = "") -> M:
+def _line(path: Path, keys: Sequence[str]) -> str:
+    """``:`` and the line of the deepest of some keys that a file of YAML has; empty without any."""
+    node = YAML(typ="safe", pure=True).compose(_read_text(path))
+    line = ""
+    for wanted in keys:
+        pairs = node.value if isinstance(node, MappingNode) else ()
+        found = next((pair for pair in pairs if pair[0].value == wanted), None)
+        if found is None:
+            break
+        line, node = f":{found[0].start_mark.line + 1}", found[1]
+    return line
+
+
+def validate(
+    model: type[M], document: object, path: Path, prefix: str = "", *, has_lines: bool = False
+) -> M:
     """A document, or its part below the keys ``prefix`` (``tasks.fish``), as a ``model``.
+
+    Args:
+        has_lines: name the fault's line, too, where the file has it.
 
     Raises:
         ConfigError: names the file, the key, the rule and the value of the first fault, and says
@@ -125,13 +144,26 @@ def validate(model: type[M], document: object, path: Path, prefix: str = "") -> 
             err.errors(include_url=False), key=lambda fault: told.get(fault["type"], len(told))
         )
         first = faults[0]
-        key = ".".join([*([prefix] if prefix else []), *(str(part) for part in first["loc"])])
+        keys = [*(prefix.split(".") if prefix else []), *(str(part) for part in first["loc"])]
+        key = ".".join(keys)
+        line = _line(path, keys) if has_lines else ""
         # Not by repr alone, which writes out what an alias stands for.
         got = _SHORT.repr(first["input"])
         got = got if len(got) <= 60 else got[:57] + "..."
         more = f" ({len(faults) - 1} more faults)" if len(faults) > 1 else ""
         message = first["msg"].removeprefix("Value error, ")
-        raise ConfigError(f"{path}: {key or '(top level)'}: {message} (got {got}).{more}") from err
+        where = f"{path}{line}: {key or '(top level)'}"
+        raise ConfigError(f"{where}: {message} (got {got}).{more}") from err
+
+
+def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """One mapping laid over another: mappings are joined, anything else is replaced."""
+    joined = dict(below)
+    for key, value in above.items():
+        under = joined.get(key)
+        both_map = isinstance(value, Mapping) and isinstance(under, Mapping)
+        joined[key] = overlay(under, value) if both_map else value  # type: ignore[arg-type]
+    return joined
 
 
 # -- number types ---------------------------------------------------------------------------------

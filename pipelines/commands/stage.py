@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import argparse
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from pipelines import locks
@@ -25,16 +26,27 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     params, verb, task = load_params(paths.params), arguments.verb, arguments.task
     # Before the lock, so that a misspelt task leaves no lock file behind.
     section = params.task(task)
+    with at_work(verb, task, section, paths):
+        _run(verb, task, section, params.seed, paths)
+    return Answer()
+
+
+@contextmanager
+def at_work(verb: str, task: str, section: TaskParams, paths: Paths) -> Iterator[None]:
+    """Work on a task of a kind that is known; nobody else does meanwhile.
+
+    Raises:
+        BusyError: if somebody does.
+        ConfigError: if its card names another kind.
+    """
     card = paths.task(task).card
     # One that is not there is told by the stage that needs it.
     if card.is_file():
         _check_kind(card, section)
     # One training may be several processes: its primary alone holds the lock, and alone writes.
     is_primary = verb != "train" or rank_and_world()[0] == 0
-    lock = paths.task(task).lock
-    with locks.hold(lock, f"{verb} {task}") if is_primary else nullcontext():
-        _run(verb, task, section, params.seed, paths)
-    return Answer()
+    with locks.hold(paths.task(task).lock, f"{verb} {task}") if is_primary else nullcontext():
+        yield
 
 
 def _check_kind(card: Path, section: TaskParams) -> None:

@@ -28,7 +28,7 @@ from pipelines.errors import ConfigError, DataError, MissingDataError, PipelineE
 from pipelines.paths import Paths
 from pipelines.sources.download import public_name
 from pipelines.sources.git import check_reach
-from pipelines.strict_yaml import read_yaml, validate
+from pipelines.strict_yaml import overlay, read_yaml, validate
 
 _HEADER = (
     "# Written by `fieldlens workspace` from the project's params.yaml: the tasks that the data\n"
@@ -231,16 +231,6 @@ def _params(
             block["prepare"]["classes"] = list(found)
         tasks[task] = block
     return {"seed": source["seed"], "tasks": tasks}
-
-
-def overlay(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
-    """One mapping laid over another: mappings are joined, anything else is replaced."""
-    joined = dict(below)
-    for key, value in above.items():
-        under = joined.get(key)
-        both_map = isinstance(value, Mapping) and isinstance(under, Mapping)
-        joined[key] = overlay(under, value) if both_map else value  # type: ignore[arg-type]
-    return joined
 
 
 def _dump(document: Mapping[str, Any]) -> str:

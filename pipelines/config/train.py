@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 
 from pipelines.config.view import AugmentParams, ViewParams
 from pipelines.strict_yaml import NotNegative, Positive, Share, Strict
@@ -29,6 +29,23 @@ class PhaseParams(Strict):
     warmup_fraction: Annotated[float, Field(ge=0, lt=1, strict=False)]
     #: Epochs without a better `monitor` after which the phase ends; 0 never ends it.
     patience: Annotated[int, Field(ge=0)]
+
+
+class DistillParams(Strict):
+    """What a teacher's answers count for in the loss of the network that is trained."""
+
+    #: A folder of a float model (model.json and weights.safetensors), or an .npz of logits by image
+    #: path, relative to the project; or a list of such, whose softened probabilities are averaged.
+    #: It knows the same labels.
+    teacher: Annotated[
+        tuple[Annotated[str, Field(min_length=1)], ...],
+        BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
+        Field(min_length=1, strict=False),
+    ]
+    #: By which the logits of both are divided.
+    temperature: Annotated[float, Field(ge=1, le=100, strict=False)]
+    #: Of the teacher's part of the loss; the task's own has the rest. 0 is to train without one.
+    weight: Share
 
 
 class TrainParams(Strict):
@@ -84,6 +101,10 @@ class TrainParams(Strict):
     refit: bool
     augment: AugmentParams
     view: ViewParams = ViewParams()
+    #: A teacher to learn from, besides the labels; null for none.
+    distill: Annotated[DistillParams | None, Field(exclude_if=lambda distill: distill is None)] = (
+        None
+    )
 
     @model_validator(mode="after")
     def _trains_at_all(self) -> TrainParams:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import logging
 from contextlib import ExitStack
+from functools import partial
 
 from pipelines.atomic import new_folder, write_bytes, write_text
 from pipelines.backbones.heads import Classifier
 from pipelines.config.train import TrainParams
 from pipelines.data.workers import n_workers
 from pipelines.kinds.figures import KINDS
-from pipelines.paths import Paths, TaskPaths
+from pipelines.paths import Paths, RecipePaths, TaskPaths
 from pipelines.plots.figures import training_curves
 from pipelines.tracking import runs
 from pipelines.training.batches import Split
@@ -29,12 +30,15 @@ def run(
     seed: int,
     paths: Paths,
     runtime: Runtime | None = None,
+    *,
+    recipe: RecipePaths | None = None,
 ) -> None:
     """Train the float model of a task.
 
     Args:
         params: the task's ``train`` section.
         runtime: which process this is; by default as torchrun says.
+        recipe: where what a recipe makes goes; None for the task's own model.
 
     Raises:
         MissingDataError: if `prepare` has not run.
@@ -44,22 +48,23 @@ def run(
         StorageError: if the disk is full.
     """
     runtime = runtime or this_process(n_workers())
-    files = paths.task(task)
+    files = recipe or paths.task(task)
     job, data = Job(task, domain, params, seed), Data.read(files)
+    begin = partial(
+        train,
+        job,
+        data,
+        files.float_dir,
+        paths=paths,
+        runtime=runtime,
+        checkpoint_dir=files.checkpoint_dir,
+    )
     if not runtime.is_primary:
-        train(job, data, files.float_dir, paths=paths, runtime=runtime)
+        begin()
         return
     with ExitStack() as stack:
-        tracked = _Tracked(job, paths, stack)
-        result = train(
-            job,
-            data,
-            files.float_dir,
-            paths=paths,
-            runtime=runtime,
-            observer=tracked,
-            keep_checkpoint=True,
-        )
+        tracked = _Tracked(job, paths, stack, recipe.recipe if recipe else None)
+        result = begin(observer=tracked, keep_checkpoint=True)
         _write(files, result, data.split("val", job))
         tracked.done(result, files)
         drop_checkpoint(files.checkpoint_dir)
@@ -70,12 +75,13 @@ def run(
 class _Tracked(Observer):
     """Tells MLflow of a training; the run ends with the stack, well or not."""
 
-    def __init__(self, job: Job, paths: Paths, stack: ExitStack) -> None:
-        self._job, self._paths, self._stack = job, paths, stack
+    def __init__(self, job: Job, paths: Paths, stack: ExitStack, recipe: str | None) -> None:
+        self._job, self._paths, self._stack, self._recipe = job, paths, stack, recipe
 
     def begun(self, key: str, model: Classifier) -> None:
         job = self._job
-        name = f"{job.params.backbone}-{job.params.strategy}"
+        parts = (job.params.backbone, job.params.strategy, self._recipe)
+        name = "-".join(part for part in parts if part)
         self._run = self._stack.enter_context(
             runs.start(self._paths, job.task, job.domain, name=name, training_key=key)
         )

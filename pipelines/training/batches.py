@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import nn
+from torch import Tensor, nn
 
 from pipelines.backbones.heads import Classifier
 from pipelines.data.loaders import Pictures
@@ -33,14 +33,16 @@ class Split:
         truth: (n, ...) of the kind.
         in_view: of a kind whose truth has a place: as `TrainedKind.in_view`. None: no view moves
             it.
+        soft_targets: a teacher's probabilities, (n, n_classes) float32; None without one.
     """
 
     pictures: Pictures
     truth: NDArray[Any]
     in_view: Callable[[NDArray[Any], NDArray[np.float64], int], NDArray[Any]] | None = None
+    soft_targets: Tensor | None = None
 
     def __add__(self, other: Split) -> Split:
-        """The images of both, those of ``other`` last and augmented as the first."""
+        """The images of both, those of ``other`` last and augmented as the first; not taught."""
         pictures = replace(self.pictures, entries=[*self.pictures.entries, *other.pictures.entries])
         return Split(pictures, np.concatenate([self.truth, other.truth]), self.in_view)
 

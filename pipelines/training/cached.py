@@ -242,7 +242,7 @@ def cached_phases(
     # A plain view shows the background that the others are to hide.
     has_plain = params.augment.background == 0
     slots = train_slots(params.views, params.int8_views, has_plain=has_plain)
-    shown = _Train(model, params, stored(train, slots, "train"), weights, seed)
+    shown = _Train(model, params, stored(train, slots, "train"), weights, seed, train.soft_targets)
     asked = _NO_VAL
     if val is not None:
         asked = _val_of(model, stored(val, plain_slots(params.int8_views), "val"))
@@ -259,6 +259,7 @@ def cached_phases(
             val_outputs=asked.of_head if is_pooled else asked.of_tail,
             val_truth=asked.truth,
             train_mode=partial(train_from, model, len(model.blocks), train_norms=False),
+            soft_targets=shown.soft_targets_of(0),
         ),
         Phase(
             name="tail",
@@ -270,6 +271,7 @@ def cached_phases(
             val_outputs=asked.of_tail,
             val_truth=asked.truth,
             train_mode=partial(train_from, model, model.cut, train_norms=params.weights == "none"),
+            soft_targets=shown.soft_targets_of(1),
         ),
     ]
 
@@ -284,8 +286,10 @@ class _Train:
         stored: Activations,
         weights: NDArray[np.float64] | None,
         seed: int,
+        soft_targets: Tensor | None,
     ) -> None:
         self._model, self._stored, self._weights, self._seed = model, stored, weights, seed
+        self._soft_targets = soft_targets
         self._batch_size = params.batch_size
         self._truth = torch.from_numpy(stored.truth)
         self._n_images, self._n_slots = stored.values.shape[:2]
@@ -313,6 +317,12 @@ class _Train:
         for rows in self._rows(epoch, 1):
             slots = self._turn(epoch, rows, self._n_slots)
             yield self._stored.take(rows, slots), self._truth[rows, slots]
+
+    def soft_targets_of(self, phase: int) -> Callable[[int], Iterator[Tensor]] | None:
+        soft = self._soft_targets
+        if soft is None:
+            return None
+        return lambda epoch: (soft[rows] for rows in self._rows(epoch, phase))
 
     def _rows(self, epoch: int, phase: int) -> list[NDArray[np.int64]]:
         generator = np.random.default_rng([self._seed, phase, epoch, 2])

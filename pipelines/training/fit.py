@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn import functional
 
-from pipelines.config.train import PhaseParams, TrainParams
+from pipelines.config.train import DistillParams, PhaseParams, TrainParams
 from pipelines.errors import ConfigError
 from pipelines.kinds.train import Criterion
 from pipelines.progress import track
@@ -141,6 +143,25 @@ def mixed(
     )
 
 
+def distilled(loss: Tensor, logits: Tensor, soft_targets: Tensor, params: DistillParams) -> Tensor:
+    """A task's own loss and what a teacher says, weighted: (1 - w) loss + w T² KL(teacher | own).
+
+    T² keeps the teacher's part as large when T changes, since its gradients shrink by 1 / T².
+
+    Args:
+        loss: the task's own, of the same batch.
+        logits: (n, n_classes) of the network that is trained.
+        soft_targets: (n, n_classes) the teacher's probabilities at the temperature T.
+
+    References:
+        Hinton, Vinyals and Dean 2015, "Distilling the knowledge in a neural network", section 2.
+    """
+    own = functional.log_softmax(logits / params.temperature, dim=1)
+    divergence = functional.kl_div(own, soft_targets, reduction="batchmean")
+    taught = params.temperature**2 * divergence
+    return (1 - params.weight) * loss + params.weight * taught
+
+
 def update_average(model: nn.Module, average: dict[str, Tensor], decay: float, step: int) -> None:
     """Move an exponential moving average of the trained parameters one step on.
 
@@ -172,7 +193,7 @@ class EpochLog:
     Attributes:
         epoch: from 1, through all phases.
         learning_rate: the head's, at the end of the epoch.
-        train_loss: with all that params add to it, e.g. label smoothing and mixup.
+        train_loss: with all that params add to it, e.g. label smoothing, mixup and a teacher.
         val: what the val split says of it, by the names of the kind; NaN without a val split.
     """
 
@@ -228,6 +249,8 @@ class Phase:
         val_outputs: (n, ...) for the val split; None without one: the last epoch is kept.
         val_truth: (n, ...) to go with them.
         train_mode: puts the network into the state in which this phase trains it.
+        soft_targets: of an epoch: for each of its batches a teacher's probabilities, (n,
+            n_classes); None without a teacher.
     """
 
     name: str
@@ -239,6 +262,7 @@ class Phase:
     val_outputs: Callable[[], Tensor] | None
     val_truth: NDArray[Any]
     train_mode: Callable[[], None]
+    soft_targets: Callable[[int], Iterator[Tensor]] | None = None
 
 
 @dataclass(slots=True)
@@ -356,18 +380,27 @@ def _train_epoch(
     n_steps = phase.n_batches * phase.params.epochs
     total, n_images = 0.0, 0
     batches = phase.batches(state.epoch)
+    soft = repeat(None) if phase.soft_targets is None else phase.soft_targets(state.epoch)
     title = f"{what}: {phase.name} {state.epoch + 1}/{phase.params.epochs}"
-    for i, (inputs, truth) in enumerate(track(batches, title, phase.n_batches)):
+    told = zip(track(batches, title, phase.n_batches), soft, strict=False)
+    for i, ((inputs, truth), soft_targets) in enumerate(told):
         step = state.epoch * phase.n_batches + i
         factor = rate_factor(step, n_steps, phase.params.schedule, phase.params.warmup_fraction)
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
         targets = criterion.targets(truth)
+        n_own = targets.shape[1] if soft_targets is not None else None
+        if soft_targets is not None:
+            # Beside the labels, so that mixup blends both alike.
+            targets = torch.cat([targets, soft_targets], dim=1)
         if params.mixup_alpha > 0:
             inputs, targets = mixed(inputs, targets, params.mixup_alpha, generator)
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=runtime.device.type == "cuda"):
             outputs = phase.forward(inputs.to(runtime.device))
-        loss = criterion.loss(outputs.float(), targets.to(runtime.device))
+        targets = targets.to(runtime.device)
+        loss = criterion.loss(outputs.float(), targets[:, :n_own] if n_own else targets)
+        if params.distill is not None:
+            loss = distilled(loss, outputs.float(), targets[:, n_own:], params.distill)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(

@@ -69,6 +69,8 @@ class FloatModel(BaseModel):
     n_images: dict[str, int]
     n_groups: dict[str, int]
     params_sha256: str
+    #: Hashes of the teachers that it learned from (`train.distill`): weights, or cached logits.
+    teachers_sha256: Annotated[tuple[str, ...], Field(exclude_if=lambda hashes: not hashes)] = ()
     #: Of the epoch that was kept; of a refitted model, the one before the refit.
     val: dict[str, float]
     #: Whether the weights were trained on train and val together (`train.refit`).
@@ -130,12 +132,12 @@ def _tensors(model: Classifier) -> bytes:
     return data
 
 
-def load_float_model(folder: Path) -> tuple[FloatModel, Classifier, str]:
-    """model.json of a task, its network in inference mode, and the sha256 of the weights file.
+def read_meta(folder: Path) -> FloatModel:
+    """model.json of a float model, without its weights.
 
     Raises:
         MissingDataError: if training has not run.
-        BundleError: if the files are damaged, or not of this version.
+        BundleError: if the file is damaged, or not of this version.
     """
     path = folder / _META
     if not path.is_file():
@@ -144,7 +146,20 @@ def load_float_model(folder: Path) -> tuple[FloatModel, Classifier, str]:
         )
     try:
         document: Any = json.loads(path.read_text(encoding="utf-8"))
-        meta = FloatModel.model_validate(document)
+        return FloatModel.model_validate(document)
+    except _DAMAGES as err:
+        raise _damaged(folder, "the float model", err) from err
+
+
+def load_float_model(folder: Path) -> tuple[FloatModel, Classifier, str]:
+    """model.json of a task, its network in inference mode, and the sha256 of the weights file.
+
+    Raises:
+        MissingDataError: if training has not run.
+        BundleError: if the files are damaged, or not of this version.
+    """
+    meta = read_meta(folder)
+    try:
         model = _loaded(meta, folder / _WEIGHTS)
     except _DAMAGES as err:
         raise _damaged(folder, "the float model", err) from err

@@ -46,10 +46,21 @@ def full_phases(
     """
     weights = draw_weights(train, params.balance, what)
 
+    def order_of(phase: int, epoch: int) -> NDArray[np.int64]:
+        generator = np.random.default_rng([seed, phase, epoch, 2])
+        return epoch_order(len(train.truth), generator, weights)
+
+    def soft_targets_of(phase: int) -> Callable[[int], Iterator[Tensor]] | None:
+        soft = train.soft_targets
+        if soft is None:
+            return None
+        return lambda epoch: (
+            soft[rows] for rows in chunks(order_of(phase, epoch), params.batch_size)
+        )
+
     def batches_of(phase: int) -> Callable[[int], Iterator[tuple[Tensor, Tensor]]]:
         def batches(epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-            generator = np.random.default_rng([seed, phase, epoch, 2])
-            order = epoch_order(len(train.truth), generator, weights)
+            order = order_of(phase, epoch)
             # No view is shown twice: those of the second phase follow on those of the first.
             number = 1 + phase * params.head_phase.epochs + epoch
             return _batches(train, order, number, params.batch_size, normalise)
@@ -74,6 +85,7 @@ def full_phases(
             val_outputs=val_outputs,
             val_truth=val_truth,
             train_mode=partial(train_from, model, len(model.blocks), train_norms=False),
+            soft_targets=soft_targets_of(0),
         ),
         Phase(
             name="tail",
@@ -85,6 +97,7 @@ def full_phases(
             val_outputs=val_outputs,
             val_truth=val_truth,
             train_mode=partial(train_from, model, 0, train_norms=params.weights == "none"),
+            soft_targets=soft_targets_of(1),
         ),
     ]
 

@@ -42,7 +42,7 @@ from pipelines.data.manifest import Split as SplitName
 from pipelines.data.pixel_range import AS_IT_COMES, Reading
 from pipelines.data.preprocess import Preprocess
 from pipelines.data.workers import n_workers
-from pipelines.errors import DataError
+from pipelines.errors import ConfigError, DataError
 from pipelines.export import onnx_export as export
 from pipelines.export.quantize import quantized_trunk
 from pipelines.kinds.train import KINDS
@@ -56,6 +56,7 @@ from pipelines.training.float_model import FloatModel, check_folder, save_float_
 from pipelines.training.full import full_phases
 from pipelines.training.runtime import Runtime, this_process
 from pipelines.training.start import start_model
+from pipelines.training.teachers import Teacher, read_teachers, taught
 
 if TYPE_CHECKING:
     from pipelines.config.params import Params
@@ -253,6 +254,7 @@ def train(
     paths: Paths | None = None,
     runtime: Runtime | None = None,
     observer: Observer | None = None,
+    checkpoint_dir: Path | None = None,
     keep_checkpoint: bool = False,
 ) -> TrainResult:
     """Train a float model; a call that was killed goes on from its last epoch to the same bytes.
@@ -268,6 +270,7 @@ def train(
         paths: of pretrained weights, activations and checkpoints; by default the data's project.
         runtime: which process this is; by default as torchrun says, on as many threads as workers.
         observer: sees the training as it goes.
+        checkpoint_dir: by default the task's; a refit's lies in it.
         keep_checkpoint: leave it where it is: for a caller who has more to write, and drops it.
 
     Returns:
@@ -275,7 +278,8 @@ def train(
 
     Raises:
         DataError: if a label has no image to train on.
-        ConfigError: if the backbone or the optimiser is unknown, or the cache bound too small.
+        ConfigError: if the backbone or the optimiser is unknown, the cache bound too small, or a
+            teacher not there or of other labels.
         WeightsError: if pretrained weights cannot be had.
         CorruptImageError: if an image changed since `prepare`.
         StorageError: if the disk is full, or the folder holds anything but a float model.
@@ -303,12 +307,14 @@ def train(
     if out is not None:
         out = out.absolute()
         check_folder(out)
-    files, what = paths.task(job.task), job.task
+    what = job.task
+    checkpoint_dir = checkpoint_dir or paths.task(what).checkpoint_dir
     train_split, val = data.split("train", job), data.split("val", job)
     kind, labels = KINDS[data.summary.kind], data.summary.labels
     _check_taught(kind.untaught(train_split.truth, labels), data)
-    model, weights, phases = _begin(job, what, data, train_split, val, paths, runtime)
-    key = _training_key(job, data, weights)
+    teachers = _teachers(job, data)
+    model, weights, phases = _begin(job, what, data, train_split, val, paths, runtime, teachers)
+    key = _training_key(job, data, weights, teachers)
     observer.begun(key, model)
 
     def run(
@@ -328,15 +334,15 @@ def train(
             runtime=runtime,
         )
 
-    history = run(what, model, phases, train_split, files.checkpoint_dir)
+    history = run(what, model, phases, train_split, checkpoint_dir)
     val_outputs = _val_outputs(phases[-1], len(val.truth))
     before = None
     if job.params.refit:
         before, both, what = model, train_split + val, f"{job.task} refit"
         # Of the same seed, through all epochs: no image is left to choose one.
-        model, _, phases = _begin(job, what, data, both, None, paths, runtime)
-        run(what, model, phases, both, files.refit_checkpoint_dir)
-    meta = _meta(job, data, weights, model, history)
+        model, _, phases = _begin(job, what, data, both, None, paths, runtime, teachers)
+        run(what, model, phases, both, checkpoint_dir / "refit")
+    meta = _meta(job, data, weights, model, history, teachers)
     weights_sha256 = None
     if out is not None and runtime.is_primary:
         with new_folder(out) as folder:
@@ -344,7 +350,7 @@ def train(
     # No process returns before the primary has written.
     runtime.barrier()
     if runtime.is_primary and not keep_checkpoint:
-        drop_checkpoint(files.checkpoint_dir)
+        drop_checkpoint(checkpoint_dir)
     return TrainResult(model, meta, history, val_outputs, before, weights_sha256)
 
 
@@ -356,14 +362,31 @@ def _begin(
     val: Split | None,
     paths: Paths,
     runtime: Runtime,
+    teachers: Sequence[Teacher],
 ) -> tuple[Classifier, LoadedWeights | None, list[Phase]]:
     """The network before its first step, and its phases; the primary fills the caches."""
     with runtime.primary_first():
         made = data.summary
         model, weights = start_model(job.params, len(made.labels), job.seed, paths, made.kind)
         model.to(runtime.device)
+        if job.params.distill is not None:
+            labels, temperature = data.summary.labels, job.params.distill.temperature
+            images = taught(images, labels, teachers, temperature, paths.teachers_dir, normalise)
         phases = phases_of(what, model, job.params, images, val, job.seed, paths)
     return model, weights, phases
+
+
+def _teachers(job: Job, data: Data) -> list[Teacher]:
+    distill = job.params.distill
+    if distill is None:
+        return []
+    if data.summary.kind != DEFAULT_KIND:
+        raise ConfigError(
+            f"params.yaml: train.distill: a teacher's probabilities teach a classification; "
+            f"{job.task} is of kind {data.summary.kind!r}. Leave distill out."
+        )
+    data_sha256 = content_sha256(data.entries)
+    return read_teachers(distill, data.summary.labels, data_sha256, data.files.root)
 
 
 def _check_taught(missing: Sequence[str], data: Data) -> None:
@@ -382,7 +405,9 @@ def _params_sha256(job: Job) -> str:
     return hashlib.sha256(text.encode()).hexdigest()
 
 
-def _training_key(job: Job, data: Data, weights: LoadedWeights | None) -> str:
+def _training_key(
+    job: Job, data: Data, weights: LoadedWeights | None, teachers: Sequence[Teacher]
+) -> str:
     parts: tuple[str, ...] = (
         _params_sha256(job),
         content_sha256(data.entries),
@@ -390,6 +415,7 @@ def _training_key(job: Job, data: Data, weights: LoadedWeights | None) -> str:
     )
     if data.summary.reading != AS_IT_COMES:
         parts = (*parts, repr(data.summary.reading))
+    parts = (*parts, *(teacher.sha256 for teacher in teachers))
     return hashlib.sha256("/".join(parts).encode()).hexdigest()
 
 
@@ -409,6 +435,7 @@ def _meta(
     weights: LoadedWeights | None,
     model: Classifier,
     history: list[EpochLog],
+    teachers: Sequence[Teacher],
 ) -> FloatModel:
     params, summary = job.params, data.summary
     preprocess = preprocess_of(params, summary.reading)
@@ -444,6 +471,7 @@ def _meta(
         n_images={split: len(found) for split, found in entries.items()},
         n_groups={split: len({e.group for e in found}) for split, found in entries.items()},
         params_sha256=_params_sha256(job),
+        teachers_sha256=tuple(teacher.sha256 for teacher in teachers),
         val=best_values(history, params.monitor),
         is_refit=params.refit,
     )

@@ -281,6 +281,11 @@ def table_rows(shown: str) -> list[str]:
 #: What each script is asked, with the models of the synthetic samples.
 SMALL = {
     "abstention": ("--task", "weld_defect", "mask_detection"),
+    # At full width: narrower weights are in no package.
+    "distillation": (
+        *("--task", "weld_defect", "--images", "40", "--width", "1"),
+        *("--seeds", "1", "--epochs", "1"),
+    ),
     "first_answer": ("--task", "weld_defect", "--runs", "2"),
     "folds": ("--task", "weld_defect", "--folds", "2"),
     "latency": ("--task", "weld_defect", "--runs", "2"),

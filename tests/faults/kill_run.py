@@ -32,11 +32,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from pipelines import cli
-from pipelines.commands.workspace import overlay
 from pipelines.paths import Paths
 from pipelines.quiet import go_quiet
 from pipelines.stages.code import STAGES
-from pipelines.strict_yaml import read_yaml
+from pipelines.strict_yaml import overlay, read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 TASK = "cats_dogs"

@@ -16,12 +16,14 @@ from sklearn.utils.class_weight import compute_class_weight
 from torch import nn
 from torch.nn import functional
 
+from pipelines.config.train import DistillParams
 from pipelines.errors import ConfigError
 from pipelines.kinds.classification.train import class_weights
 from pipelines.training.fit import (
     OPTIMIZERS,
     EpochLog,
     best_values,
+    distilled,
     history_csv,
     make_optimizer,
     mixed,
@@ -152,6 +154,56 @@ def test_mixed_is_a_blend_of_two_examples(n, alpha, seed):
     assert int((soft > 1e-9).sum(dim=1).max()) <= 2
     # Every example is somebody's partner once.
     assert torch.allclose(soft.sum(dim=0), torch.ones(n), atol=1e-5)
+
+
+def distill(**changes) -> DistillParams:
+    return DistillParams.model_validate(
+        {"teacher": "t", "temperature": 2.0, "weight": 0.25} | changes
+    )
+
+
+def test_distilled_loss_by_hand():
+    # Odds of 3 to 1 by the teacher; the student's logits 2 ln 2 and 0 are, halved, 2 to 1.
+    teacher, student = torch.tensor([[0.75, 0.25]]), torch.tensor([[2 * math.log(2), 0.0]])
+    divergence = 0.75 * math.log(0.75 / (2 / 3)) + 0.25 * math.log(0.25 / (1 / 3))
+    got = distilled(torch.tensor(5.0), student, teacher, distill())
+    assert got.item() == pytest.approx(0.75 * 5.0 + 0.25 * 4 * divergence, rel=1e-6)
+
+
+@settings(deadline=None)
+@given(st.integers(1, 6), st.integers(2, 5), st.floats(1, 20), st.floats(0, 1), st.integers(0, 99))
+def test_distilled_loss_is_the_formula(n, n_classes, temperature, weight, seed):
+    rng = np.random.default_rng(seed)
+    ours, theirs = rng.normal(0, 3, (2, n, n_classes))
+
+    def softened(logits):
+        powers = np.exp(logits / temperature)
+        return powers / powers.sum(axis=1, keepdims=True)
+
+    p, q = softened(theirs), softened(ours)
+    divergence = (p * np.log(p / q)).sum(axis=1).mean()
+    params = distill(temperature=temperature, weight=weight)
+    got = distilled(torch.tensor(1.5), torch.tensor(ours), torch.tensor(p), params).item()
+    expected = (1 - weight) * 1.5 + weight * temperature**2 * divergence
+    assert got == pytest.approx(expected, rel=1e-5, abs=1e-6)
+
+
+def test_its_gradient_leads_to_the_teacher_and_is_as_large_at_any_temperature():
+    student = torch.zeros(1, 3, requires_grad=True)
+    teacher = torch.tensor([[1.0, 0.0, -1.0]])
+    sizes = []
+    for temperature in (10.0, 20.0):
+        soft = torch.softmax(teacher / temperature, dim=1)
+        params = distill(temperature=temperature, weight=1.0)
+        loss = distilled(torch.tensor(0.0), student, soft, params)
+        (gradient,) = torch.autograd.grad(loss, student)
+        # Of each logit, T (own - teacher's probability).
+        expected = temperature * (torch.full((1, 3), 1 / 3) - soft)
+        torch.testing.assert_close(gradient, expected)
+        assert (gradient * teacher).sum() < 0, "a step down moves towards the teacher"
+        sizes.append(gradient.norm().item())
+    # At high temperatures (own - teacher's logit) / n_classes.
+    assert sizes == pytest.approx([math.sqrt(2) / 3] * 2, rel=0.01)
 
 
 def test_average_by_hand():
