@@ -32,6 +32,10 @@ def name(request, tmp_path, monkeypatch) -> str:
     return request.param
 
 
+#: Norms behind a concatenation, which no one convolution can take.
+UNFOLDED = {"nasnet_mobile": 4}
+
+
 def classifier(name: str) -> Classifier:
     model = make_classifier(name, n_classes=4, hidden=(), dropout=0.1, cut=None, seed=1)
     nn.init.normal_(model.head[-1].weight, generator=torch.Generator().manual_seed(2))
@@ -73,8 +77,8 @@ def test_taps_cut_and_embedding_are_those_of_the_blocks(name):
     assert last >= 16
     for stride, tap in spec.taps.items():
         assert seen[tap.block][1] == tap.channels
-        # Networks that do not pad give a pixel or two less.
-        assert PX / stride - 2 <= seen[tap.block][2] == seen[tap.block][3] <= PX / stride
+        # Networks that do not pad give up to three pixels less.
+        assert PX / stride - 3 <= seen[tap.block][2] == seen[tap.block][3] <= PX / stride
     # At the cut, activations are small, and the tail has the last stride to itself.
     assert model.cut == spec.taps[last_but_one].block + 1
     assert seen[model.cut][2] < seen[model.cut - 1][2]
@@ -83,13 +87,13 @@ def test_taps_cut_and_embedding_are_those_of_the_blocks(name):
     assert logits.shape == (2, 4)
 
 
-def test_folding_keeps_the_function_and_leaves_no_batch_norm(name):
+def test_folding_keeps_the_function_and_leaves_norms_behind_concatenations_alone(name):
     model = classifier(name)
     as_pretrained(list(model.blocks))
     n_norms = len(batch_norms_of(model))
     folded = fold_batch_norms(model)
     assert isinstance(folded, Classifier)
-    assert batch_norms_of(folded) == ()
+    assert len(batch_norms_of(folded)) == UNFOLDED.get(name, 0)
     assert len(batch_norms_of(model)) == n_norms
     values = torch.randn(2, 3, PX, PX, generator=torch.Generator().manual_seed(3))
     with torch.inference_mode():

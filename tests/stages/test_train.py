@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from pipelines.atomic import file_sha256
-from pipelines.backbones.spec import backbone, backbones
+from pipelines.backbones.spec import Pretrained, backbones
 from pipelines.config.train import TrainParams
 from pipelines.data.images import open_image
 from pipelines.data.manifest import content_sha256, in_split, read_manifest
@@ -205,7 +205,8 @@ def test_wrong_params_are_refused_and_nothing_is_written(changes, message, proje
 
 def test_weights_that_cannot_be_had_are_no_random_ones(project, files, monkeypatch):
     name = "mobilenet_v3_small"
-    monkeypatch.setitem(backbones(), name, replace(backbone(name), weights=()))
+    without = replace(backbones()[name], widths={1.0: Pretrained()})
+    monkeypatch.setitem(backbones(), name, without)
     with pytest.raises(WeightsError):
         train.run("tiny", "reference", params(weights="imagenet"), 7, project)
     assert not files.float_dir.exists()

@@ -195,7 +195,7 @@ def test_mixup_blends_a_teacher_as_it_blends_the_labels(data, job_of, file_of, m
 def test_a_student_of_a_teacher_that_errs_leans_to_its_error(data, file_of, job_of):
     file_of(scale=8.0)
     phases = {"head_phase": {"epochs": 8}, "tail_phase": {"epochs": 0}}
-    is_red = data.split("val", job_of()).class_index == 0
+    is_red = data.split("val", job_of()).truth == 0
 
     def to_green(**changes) -> float:
         logits = run(job_of(**phases, **changes), data).val_outputs[is_red]
