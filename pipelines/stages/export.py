@@ -12,17 +12,14 @@ from functools import partial
 import numpy as np
 
 from pipelines.atomic import write_bytes, write_text
-from pipelines.backbones.heads import Classifier
 from pipelines.card import DatasetCard, load_card
 from pipelines.config.export import ExportParams
-from pipelines.data.loaders import Pictures, calibration_batches, stratified_sample
-from pipelines.data.manifest import Entry, content_sha256, in_split, read_manifest
+from pipelines.data.loaders import stratified_sample
+from pipelines.data.manifest import content_sha256, in_split, read_manifest
 from pipelines.errors import LeakageError
 from pipelines.export.attempts import Attempt
-from pipelines.export.graphs import with_inner_features
 from pipelines.export.latency import paired_ms, speedup
-from pipelines.export.onnx_export import INPUT_NAME, check_parity, classifier_onnx
-from pipelines.export.remedies import search_int8
+from pipelines.export.onnx_export import INPUT_NAME
 from pipelines.export.trusted import trusted
 from pipelines.kinds.export import KINDS, ExportedKind
 from pipelines.paths import Paths, TaskPaths
@@ -36,18 +33,13 @@ from pipelines.serving.bundle import (
     TensorSpec,
 )
 from pipelines.serving.sessions import make_session
-from pipelines.training.batches import split_of
+from pipelines.training.exported import exported, float_onnx, pictures
 from pipelines.training.float_model import FloatModel, load_before, load_float_model
 
 _LOG = logging.getLogger(__name__)
 
-#: Val pictures on which the ONNX file must agree with torch.
-_PARITY_IMAGES = 32
-#: Val pictures on which int8 is measured; bounds the memory, not the honesty: a stratified sample.
-_MAX_VAL_IMAGES = 1000
 #: Train pictures that say what the model knows; a stratified sample, which bounds the time.
 _MAX_KNOWN_IMAGES = 2000
-_BATCH = 16
 
 
 def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
@@ -71,36 +63,21 @@ def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
             f"val and test images may have been trained on. Run `dvc repro train@{task}`."
         )
     _LOG.info("%s: exporting", task)
-    plain, fp32 = _exported(model, meta)
-    val = stratified_sample(in_split(entries, "val"), _MAX_VAL_IMAGES, seed)
-    shown = split_of(_pictures(val, meta, seed, files), meta.labels, meta.kind)
-    val_pixels, truth = np.concatenate(list(shown.pictures.batches(_BATCH))), shown.plain_truth()
-    gap = check_parity(
-        *(model, fp32, val_pixels[:_PARITY_IMAGES], meta.mean, meta.std), compared=kind.compared
-    )
-    _LOG.info("%s: ONNX agrees with torch within %.1e", task, gap)
-    chosen = stratified_sample(in_split(entries, "train"), params.calibration_images, seed)
-    calibration = calibration_batches(_pictures(chosen, meta, seed, files))
-    attempts = search_int8(
-        plain,
-        calibration,
-        val_pixels,
-        lambda reference: kind.judge(reference, truth, params),
-        params,
-    )
-    best = next(attempt for attempt in attempts if attempt.candidate.is_chosen)
-    served = _serving(fp32, best, meta, params)
+    made = exported(model, meta, entries, files.raw_dir, params, seed)
+    attempts, best = made.attempts, made.best
+    _LOG.info("%s: ONNX agrees with torch within %.1e", task, made.gap)
+    served = _serving(made.fp32, best, meta, params)
     _LOG.info("%s: serves %s: %s", task, served.precision, served.reason)
-    fp32, int8 = kind.finished(fp32), kind.finished(best.model)
+    fp32, int8 = kind.finished(made.fp32), kind.finished(best.model)
     bundle = _bundle(kind, meta, card, float_sha256, fp32, attempts, int8, served, files)
     known = stratified_sample(in_split(entries, "train"), _MAX_KNOWN_IMAGES, seed)
     bundle = trusted(
         bundle,
-        lambda outputs: kind.fitted(outputs, truth, card, meta.labels, params),
+        lambda outputs: kind.fitted(outputs, made.truth, card, meta.labels, params),
         {"fp32": fp32, "int8": int8}[served.precision],
-        _pictures(known, meta, seed, files),
-        val_pixels,
-        kind.finished(_exported(load_before(files.float_dir, meta), meta)[1])
+        pictures(known, meta, seed, files.raw_dir),
+        made.val_pixels,
+        kind.finished(float_onnx(load_before(files.float_dir, meta), meta)[1])
         if meta.is_refit
         else None,
         params,
@@ -110,16 +87,6 @@ def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
     write_text(files.quantization, _table([attempt.candidate for attempt in attempts]))
     # Last: it names the files above, and a reader checks them.
     write_text(files.candidate, bundle.to_json())
-
-
-def _exported(model: Classifier, meta: FloatModel) -> tuple[bytes, bytes]:
-    """ONNX in float32, to be quantised, and the same with both levels of the embedding."""
-    plain = classifier_onnx(model, meta.image_px, meta.mean, meta.std)
-    return plain, with_inner_features(plain)
-
-
-def _pictures(entries: Sequence[Entry], meta: FloatModel, seed: int, files: TaskPaths) -> Pictures:
-    return Pictures(files.raw_dir, entries, meta.preprocess, None, seed)
 
 
 def _serving(fp32: bytes, best: Attempt, meta: FloatModel, params: ExportParams) -> Serving:

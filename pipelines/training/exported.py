@@ -1,0 +1,103 @@
+"""A trained network as the files that a bundle may hold: float32, and int8 by a search.
+
+The stage `export` and the cells of a board make them here, so that a board tells of the files that
+`dvc repro` would write.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.backbones.heads import Classifier
+from pipelines.config.export import ExportParams
+from pipelines.data.loaders import Pictures, calibration_batches, stratified_sample
+from pipelines.data.manifest import Entry, in_split
+from pipelines.export.attempts import Attempt
+from pipelines.export.graphs import with_inner_features
+from pipelines.export.onnx_export import check_parity, classifier_onnx
+from pipelines.export.remedies import search_int8
+from pipelines.kinds.export import KINDS
+from pipelines.training.batches import split_of
+from pipelines.training.float_model import FloatModel
+
+#: Val pictures on which the ONNX file must agree with torch.
+_PARITY_IMAGES = 32
+#: Val pictures on which int8 is measured; bounds the memory, not the honesty: a stratified sample.
+_MAX_VAL_IMAGES = 1000
+_BATCH = 16
+
+
+@dataclass(frozen=True, slots=True)
+class Exported:
+    """What a network was made into, before its kind has finished the files.
+
+    Attributes:
+        fp32: ONNX, with both levels of the embedding.
+        attempts: at int8.
+        best: of these, the one that was chosen.
+        gap: between torch and ONNX, see `check_parity`.
+        val_pixels: (n, h, w, 3) plain views of val, on which int8 was judged.
+        truth: (n, ...) of the same.
+    """
+
+    fp32: bytes
+    attempts: list[Attempt]
+    best: Attempt
+    gap: float
+    val_pixels: NDArray[np.uint8]
+    truth: NDArray[Any]
+
+
+def exported(
+    model: Classifier,
+    meta: FloatModel,
+    entries: Sequence[Entry],
+    raw_dir: Path,
+    params: ExportParams,
+    seed: int,
+) -> Exported:
+    """The files of a network.
+
+    Args:
+        entries: of the manifest that it was trained with.
+        params: what int8 must hold, and how it is tried.
+        seed: of the samples of train and val.
+
+    Raises:
+        ParityError: if the ONNX file disagrees with the float model.
+    """
+    kind = KINDS[meta.kind]
+    plain, fp32 = float_onnx(model, meta)
+    val = stratified_sample(in_split(entries, "val"), _MAX_VAL_IMAGES, seed)
+    shown = split_of(pictures(val, meta, seed, raw_dir), meta.labels, meta.kind)
+    val_pixels, truth = np.concatenate(list(shown.pictures.batches(_BATCH))), shown.plain_truth()
+    gap = check_parity(
+        *(model, fp32, val_pixels[:_PARITY_IMAGES], meta.mean, meta.std), compared=kind.compared
+    )
+    chosen = stratified_sample(in_split(entries, "train"), params.calibration_images, seed)
+    attempts = search_int8(
+        plain,
+        calibration_batches(pictures(chosen, meta, seed, raw_dir)),
+        val_pixels,
+        lambda reference: kind.judge(reference, truth, params),
+        params,
+    )
+    best = next(attempt for attempt in attempts if attempt.candidate.is_chosen)
+    return Exported(fp32, attempts, best, gap, val_pixels, truth)
+
+
+def float_onnx(model: Classifier, meta: FloatModel) -> tuple[bytes, bytes]:
+    """ONNX in float32, to be quantised, and the same with both levels of the embedding."""
+    plain = classifier_onnx(model, meta.image_px, meta.mean, meta.std)
+    return plain, with_inner_features(plain)
+
+
+def pictures(entries: Sequence[Entry], meta: FloatModel, seed: int, raw_dir: Path) -> Pictures:
+    """Images as a network sees them, without random views."""
+    return Pictures(raw_dir, entries, meta.preprocess, None, seed)
