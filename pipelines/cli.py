@@ -43,6 +43,7 @@ examples:
   fieldlens predict leaf.jpg --task tomato_leaf      labels, probabilities, latency
   fieldlens predict *.jpg --task tomato_leaf --json  the same for a program
   fieldlens predict photos --task tomato_leaf --csv  a folder with all below it, a row a file
+  fieldlens score tomato_leaf photos --out answers.parquet    very many pictures
   fieldlens explain leaf.jpg --task tomato_leaf      where the answer comes from, as a PNG file
   fieldlens compare reports/a reports/b              two models on the same test images
   fieldlens validate tomato_leaf ~/farm              a released model on images of another place
@@ -67,6 +68,7 @@ VERBS = {
     "report": ("report", "reports/RESULTS.md and reports/index.html, over all tasks"),
     "code": ("code", "what code each stage is made of; `dvc repro` asks first of all"),
     "predict": ("predict", "labels and probabilities of pictures, and the latency"),
+    "score": ("score", "answers to very many pictures, as Parquet or CSV; goes on where it was"),
     "explain": ("explain", "which places of a picture speak for a label, as PNG files"),
     "stress": ("stress", "the share of answers that small harmless changes of a picture turn"),
     "licences": ("licences", "the licence of every dependency, weight file and data set"),

@@ -21,7 +21,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from pipelines.columns import shown
+from pipelines.columns import shown, uncalculated
 from pipelines.commands.answer import Answer
 from pipelines.data.pixel_range import outside_words
 from pipelines.data.tree import Kind, files_of, kind_of
@@ -39,8 +39,6 @@ _Outcome = tuple[Path, Said | str]
 _MANY = 20
 #: Ten kilobytes a picture that nobody looks at here.
 _NO_EMBEDDING = np.empty(0, dtype=np.float32)
-#: A spreadsheet takes a cell that begins with one of these for a formula (OWASP, "CSV injection").
-_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 OOD_WARNING = "I do not know this kind of picture: do not believe what stands here."
 SAMPLE_WARNING = (
     "This model has seen synthetic sample images only: its answers mean nothing for real pictures."
@@ -189,8 +187,7 @@ def _as_csv(predictor: Predictor[Said], outcomes: Sequence[_Outcome]) -> str:
     columns = kind.columns(bundle)
     writer.writerow(["path", *columns, "is_ood", "error"])
     for path, said in outcomes:
-        # The same file under a name that no spreadsheet calculates.
-        name = f"./{path}" if str(path).startswith(_FORMULA_SIGNS) else str(path)
+        name = uncalculated(str(path))
         if isinstance(said, str):
             writer.writerow([name, *("" for _ in columns), "", said])
         else:

@@ -98,6 +98,10 @@ class ServedKind(ABC, Generic[A]):
     def cells(self, answer: A, bundle: Bundle) -> list[str]:
         """An answer in the row of a table."""
 
+    def numbers(self, bundle: Bundle) -> list[str]:
+        """Those of `columns` whose cells are numbers; by default none."""
+        return []
+
     @abstractmethod
     def document(self, answer: A, bundle: Bundle) -> dict[str, Any]:
         """An answer as JSON has it, without what every kind says."""
