@@ -9,10 +9,14 @@ from typing import Protocol
 from pipelines.card import DatasetCard
 from pipelines.data.manifest import Record
 from pipelines.kinds.classification.prepare import PreparedClassification
+from pipelines.kinds.segmentation.prepare import PreparedSegmentation
 
 
 class PreparedKind(Protocol):
     """A kind, as far as `prepare` must know it."""
+
+    #: Names of which a data set need have no image.
+    optional: frozenset[str]
 
     def records(self, raw_dir: Path, card: DatasetCard) -> list[Record]:
         """The images of a raw folder with their truth, for a task without a reader of its own.
@@ -23,7 +27,7 @@ class PreparedKind(Protocol):
         """
 
     def names(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """What images may be filed under (`Record.label`), none of which may stay empty.
+        """What images may be filed under (`Record.label`); all but the optional must have some.
 
         Args:
             labels: that the model will know.
@@ -33,4 +37,7 @@ class PreparedKind(Protocol):
         """By what a split is balanced: the class of an image, or each of those that it shows."""
 
 
-KINDS: dict[str, PreparedKind] = {"classification": PreparedClassification()}
+KINDS: dict[str, PreparedKind] = {
+    "classification": PreparedClassification(),
+    "segmentation": PreparedSegmentation(),
+}

@@ -59,8 +59,10 @@ def run(task: str, domain: str, params: PrepareParams, seed: int, paths: Paths) 
     files = paths.task(task)
     card = load_card(files.card)
     labels = _labels(params, card, files)
-    names = KINDS[card.kind].names(labels)
+    kind = KINDS[card.kind]
     listed = load_task(domain, task).records(files.raw_dir, card)
+    absent = kind.optional - {record.label for record in listed}
+    names = tuple(name for name in kind.names(labels) if name not in absent)
     _check_records([record for record in listed if record.label in names], names, files)
     reading = reading_of(card)
     findings = _examine(card, names, listed, params, seed, files, reading)
