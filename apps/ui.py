@@ -16,7 +16,7 @@ from pathlib import Path
 import streamlit as st
 from PIL import Image, ImageDraw
 
-from apps import answers, banners, batch, compare, explain, frame, history
+from apps import answers, banners, batch, compare, explain, frame, history, masks
 from apps.answers import Tones
 from apps.inference import FindScene, answer_picture
 from apps.models import Model, load_model
@@ -27,6 +27,8 @@ from pipelines.errors import CorruptImageError, PipelineError
 
 _STYLE = Path(__file__).with_name("style.css")
 
+#: By kind of the task, the phone and its controls, where those of classes do not fit.
+_OWN = {"segmentation": masks.panel}
 #: Draws what was found in a picture into it, as JPEG.
 DrawScene = Callable[[Shot, Tones], bytes]
 
@@ -115,13 +117,18 @@ def _page(t: Texts, app: TaskApp) -> None:
     with right:
         shots = _answer_all(t, app, model, kept, incoming)
         shown = kept.shots.get(kept.shown or "")
-        if shown is None and len(shots) > 1:
-            with several:
-                shown = _choose_one(t, model, incoming, shots)
-        elif shown is None and shots:
-            shown = shots[0]
-        together = shown is None and len(shots) > 1
-        _phone(t, app, model, shown, shots if together else ())
+        own = _OWN.get(model.bundle.kind)
+        if own is not None:
+            own(t, app.icon, model, shots if shown is None else [shown])
+            _reading(t, app.task)
+        else:
+            if shown is None and len(shots) > 1:
+                with several:
+                    shown = _choose_one(t, model, incoming, shots)
+            elif shown is None and shots:
+                shown = shots[0]
+            together = shown is None and len(shots) > 1
+            _phone(t, app, model, shown, shots if together else ())
     with more:
         history.panel(t, model, kept)
         banners.about(t, model)
@@ -203,7 +210,11 @@ def _phone(
     if not has_faces:
         compare.panel(t, model, shot)
         explain.points(t, model)
-    reading = t.task(app.task, "reading", "")
+    _reading(t, app.task)
+
+
+def _reading(t: Texts, task: str) -> None:
+    reading = t.task(task, "reading", "")
     if reading:
         st.html(
             f'<h2 class="fl-sub">{escape(t("answer.reading"))}</h2>'

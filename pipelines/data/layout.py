@@ -235,7 +235,13 @@ def listed_files(folder: Path) -> list[Labelled]:
     files = files_of(folder)
     found: list[Labelled] = []
     for path in _tables(files):
-        rows, _ = _read_table(folder / path, needs_label=False)
+        try:
+            rows, _ = _read_table(folder / path, needs_label=False)
+        except _NoLabelsError:
+            # As in `read_folder`: another table may be about something else.
+            if path.name.casefold() == TABLES[0]:
+                raise
+            continue
         places = _find_files(rows, files, path.parent)
         found += [replace(row, path=file) for row, file in zip(rows, places, strict=True)]
     check_once([row.path for row in found], folder)

@@ -27,4 +27,6 @@ def test_phone_page_knows_them_with_the_same_outputs():
     found = re.findall(r'^  \["(\w+)", \{ outputs: \[(.+?)\]', text, re.MULTILINE)
     assert found
     outputs = {name: tuple(re.findall(r"\w+", listed.lower())) for name, listed in found}
-    assert outputs == {name: kind.outputs for name, kind in KINDS.items()}
+    # It may know fewer: it says so of a bundle of another kind.
+    assert outputs.items() <= {name: kind.outputs for name, kind in KINDS.items()}.items()
+    assert "classification" in outputs
