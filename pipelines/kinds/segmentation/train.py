@@ -82,6 +82,11 @@ class TrainedSegmentation:
                     f"params.yaml: train.{key}: a segmentation has none; expected {off}, got "
                     f"{given}."
                 )
+        if params.augment.background > 0:
+            raise ConfigError(
+                "params.yaml: train.augment.background: would paint over what a mask shows; "
+                "expected 0."
+            )
         return DiceAndCrossEntropy()
 
 

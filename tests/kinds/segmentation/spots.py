@@ -33,7 +33,7 @@ SECTION: dict[str, Any] = {
         **PARAMS,
         **{"image_px": 64, "crop_fraction": 1.0, "batch_size": 8, "views": 1},
         # Brightness is told by a head on features that were never trained.
-        "head_phase": {**PHASE, "epochs": 30, "learning_rate": 0.05},
+        "head_phase": {**PHASE, "epochs": 30, "learning_rate": 1.5},
         "tail_phase": {**PHASE, "epochs": 1, "learning_rate": 0.00001},
         "monitor": "val_dice",
     },

@@ -149,6 +149,22 @@ def test_splits_hold_each_size_and_copies_are_left_out(tmp_path):
     assert len({(entry.group, entry.split) for entry in entries}) == 20
 
 
+def test_a_set_may_lack_pictures_that_show_nothing(tmp_path):
+    paths = project(tmp_path / "project", 40)
+    files = paths.task("spots")
+    table = files.raw_dir / "records.csv"
+    lines = table.read_text(encoding="utf-8").splitlines()
+    for number in range(0, 40, 6):
+        for folder in ("images", "masks"):
+            (files.raw_dir / folder / f"{number:02d}.png").unlink()
+    gone = tuple(f"images/{number:02d}.png" for number in range(0, 40, 6))
+    kept = [line for line in lines if not line.startswith(gone)]
+    table.write_text("\n".join(kept) + "\n", encoding="utf-8")
+    assert cli.main(["prepare", "spots", "--root", str(paths.root)]) == 0
+    assert {entry.label for entry in read_manifest(files.manifest)} == {"shown"}
+    assert [sheet.stem for sheet in files.contact_dir.iterdir()] == ["shown"]
+
+
 def test_labels_are_those_of_the_card():
     assert KIND.names(LABELS) == ("shown", "nothing")
     assert KIND.optional == {"nothing"}

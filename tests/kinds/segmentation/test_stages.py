@@ -23,6 +23,7 @@ from pipelines.serving.bundle import read_bundle
 from pipelines.serving.predictor import Predictor
 from pipelines.serving.segmentation import Mask
 from tests.kinds.segmentation import spots
+from tests.tiny_params import PARAMS
 
 pytestmark = pytest.mark.slow
 
@@ -181,8 +182,8 @@ def test_a_training_through_every_layer_takes_the_same_masks(made, tmp_path):
     document = json.loads(paths.params.read_text(encoding="utf-8"))
     train = document["tasks"][spots.TASK]["train"]
     train |= {"strategy": "full", "cut": 0}
-    train["head_phase"] |= {"epochs": 1}
-    train["tail_phase"] |= {"epochs": 2}
+    train["head_phase"] |= {"epochs": 1, "learning_rate": 0.01}
+    train["tail_phase"] |= {"epochs": 2, "learning_rate": 0.01}
     paths.params.write_text(json.dumps(document), encoding="utf-8")
     assert run(paths, "train", spots.TASK) == 0
     text = paths.task(spots.TASK).history.read_text(encoding="utf-8")
@@ -198,6 +199,10 @@ def test_a_training_through_every_layer_takes_the_same_masks(made, tmp_path):
         ({"head": {"hidden": [8, 8], "dropout": 0.0}}, "hidden: a head of masks has one width"),
         ({"monitor": "val_macro_f1"}, "monitor: expected one of val_loss, val_dice"),
         ({"cut": 12}, "expected a cut from 0 to"),
+        (
+            {"augment": {**PARAMS["augment"], "background": 0.3}},
+            "background: would paint over what a mask shows",
+        ),
     ],
 )
 def test_params_that_no_mask_has_are_refused(made, tmp_path, changes, message, capsys):
