@@ -83,11 +83,6 @@ def regions(t: Texts, model: Model, said: Mask, tones: Tones) -> str:
     return "".join([*parts, seen, *(_next_step(t, model, label) for label in said.regions)])
 
 
-def safe_name(name: str) -> str:
-    """A picture's name that no spreadsheet takes for a formula (OWASP, "CSV injection")."""
-    return f"'{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name
-
-
 #: By kind of the task, what the phone shows of a picture's answer.
 PANELS: Mapping[str, Callable[[Texts, Model, Any, Tones], str]] = {
     "classification": answer,

@@ -39,16 +39,19 @@ def waiting(t: Texts, icon: str) -> str:
     )
 
 
-def picture(t: Texts, shot: Shot, drawn: bytes | None = None, words: str | None = None) -> str:
+def picture(t: Texts, shot: Shot, drawn: bytes | None = None) -> str:
     """The picture on the phone.
 
     Args:
-        drawn: the picture with what was found in it; None: as it came.
-        words: what is drawn; by default a box around each face.
+        drawn: the picture with a box around each face; None: as it came.
     """
-    found = words or t("faces.alt", name=shot.name)
-    words = t("answer.alt", name=shot.name) if drawn is None else found
+    words = t("answer.alt" if drawn is None else "faces.alt", name=shot.name)
     return _image(shot.view if drawn is None else drawn, words)
+
+
+def masks(t: Texts, name: str, drawn: bytes) -> str:
+    """A picture with a mask laid over it."""
+    return _image(drawn, t("masks.alt", name=name))
 
 
 def heat_map(t: Texts, bundle: Bundle, label: str, drawn: bytes) -> str:

@@ -11,7 +11,6 @@ from apps.frame import data_url, thumb_html
 from apps.models import Model
 from apps.session import MAX_SHOTS, Shot, Store
 from apps.texts import Texts
-from pipelines.card import DEFAULT_KIND
 
 _STRIP = 6
 
@@ -25,9 +24,7 @@ def panel(t: Texts, model: Model, kept: Store) -> None:
     st.html(f'<h2 class="fl-sub">{escape(t("history.title"))}</h2>')
     with st.container(horizontal=True, gap="small"):
         for number, shot in enumerate(list(kept.shots.values())[::-1][:MAX_SHOTS]):
-            # A mask has no name.
-            is_named = model.bundle.kind == DEFAULT_KIND
-            label = t.label(model.task, shot.main.label, model.names) if is_named else shot.name
+            label = t.label(model.task, shot.main.label, model.names)
             if len(shot.answers) > 1:
                 label = t("faces.many", n=len(shot.answers))
             is_ood = len(shot.answers) == 1 and shot.main.is_ood

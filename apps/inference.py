@@ -43,8 +43,7 @@ def answer_picture(
     opened = predictor.opened(source, name=name, least_side_px=least_side_px)
     image = opened.rgb
     pixels = predictor.pixels(image, name=name)
-    geometry = predictor.geometry(opened)
-    prediction = predictor.answer(pixels, outside=opened.outside, geometry=geometry)
+    prediction = predictor.answer(pixels, outside=opened.outside)
     scene = find(model, image) if find is not None else None
     elapsed_ms = (time.perf_counter() - start) * 1000
     view = fitted(image)
@@ -58,5 +57,4 @@ def answer_picture(
         prediction=prediction,
         elapsed_ms=elapsed_ms,
         scene=scene,
-        size=opened.size,
     )

@@ -9,7 +9,6 @@ from __future__ import annotations
 import io
 from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import cast
 
 import numpy as np
 import streamlit as st
@@ -17,7 +16,6 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines.serving.predictor import Prediction
-from pipelines.serving.segmentation import Mask
 
 #: Pictures that a session keeps beside those that are looked at; the oldest go first.
 MAX_SHOTS = 12
@@ -65,7 +63,6 @@ class Shot:
         pixels: (crop_px, crop_px, 3) as the model saw it.
         elapsed_ms: decoding, preprocessing and model.
         scene: faces, where the task looks for them.
-        size: width and height of the upright picture, in px.
     """
 
     key: str
@@ -77,12 +74,6 @@ class Shot:
     prediction: Prediction
     elapsed_ms: float
     scene: Scene | None = None
-    size: tuple[int, int] = (0, 0)
-
-    @property
-    def mask(self) -> Mask:
-        """The answer, where the task asks for masks."""
-        return cast("Mask", self.prediction)
 
     @property
     def answers(self) -> tuple[Prediction, ...]:

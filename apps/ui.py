@@ -7,7 +7,7 @@ sentence on the page. Anything else is a bug: the log has its traceback, the pag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from html import escape
@@ -27,8 +27,9 @@ from pipelines.errors import CorruptImageError, PipelineError
 
 _STYLE = Path(__file__).with_name("style.css")
 
-#: By kind of the task, the phone and its controls, where those of classes do not fit.
-_OWN = {"segmentation": masks.panel}
+#: Answers of a kind that has a page of its own, beside the pictures that were chosen.
+Page = Callable[[Texts, str, Model, Sequence[Incoming], Tones], None]
+PAGES: Mapping[str, Page] = {"segmentation": masks.page}
 #: Draws what was found in a picture into it, as JPEG.
 DrawScene = Callable[[Shot, Tones], bytes]
 
@@ -111,24 +112,26 @@ def _page(t: Texts, app: TaskApp) -> None:
         with st.container(key="input"):
             incoming = choose(t, model, kept)
         more = st.container(key="more")
+    if (own_page := PAGES.get(model.bundle.kind)) is not None:
+        with right:
+            own_page(t, app.icon, model, incoming, app.tones)
+        with more:
+            _how(t, app.task)
+            banners.about(t, model)
+        return
     with more:
         several = st.container()
         _how(t, app.task)
     with right:
         shots = _answer_all(t, app, model, kept, incoming)
         shown = kept.shots.get(kept.shown or "")
-        own = _OWN.get(model.bundle.kind)
-        if own is not None:
-            own(t, app.icon, model, shots if shown is None else [shown])
-            _reading(t, app.task)
-        else:
-            if shown is None and len(shots) > 1:
-                with several:
-                    shown = _choose_one(t, model, incoming, shots)
-            elif shown is None and shots:
-                shown = shots[0]
-            together = shown is None and len(shots) > 1
-            _phone(t, app, model, shown, shots if together else ())
+        if shown is None and len(shots) > 1:
+            with several:
+                shown = _choose_one(t, model, incoming, shots)
+        elif shown is None and shots:
+            shown = shots[0]
+        together = shown is None and len(shots) > 1
+        _phone(t, app, model, shown, shots if together else ())
     with more:
         history.panel(t, model, kept)
         banners.about(t, model)
@@ -210,11 +213,7 @@ def _phone(
     if not has_faces:
         compare.panel(t, model, shot)
         explain.points(t, model)
-    _reading(t, app.task)
-
-
-def _reading(t: Texts, task: str) -> None:
-    reading = t.task(task, "reading", "")
+    reading = t.task(app.task, "reading", "")
     if reading:
         st.html(
             f'<h2 class="fl-sub">{escape(t("answer.reading"))}</h2>'

@@ -15,9 +15,6 @@ from pipelines.kinds.segmentation.prepare import PreparedSegmentation
 class PreparedKind(Protocol):
     """A kind, as far as `prepare` must know it."""
 
-    #: Names of which a data set need have no image.
-    optional: frozenset[str]
-
     def records(self, raw_dir: Path, card: DatasetCard) -> list[Record]:
         """The images of a raw folder with their truth, for a task without a reader of its own.
 
@@ -27,7 +24,7 @@ class PreparedKind(Protocol):
         """
 
     def names(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """What images may be filed under (`Record.label`); all but the optional must have some.
+        """What images may be filed under (`Record.label`); labels alone must not stay empty.
 
         Args:
             labels: that the model will know.

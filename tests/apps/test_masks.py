@@ -14,9 +14,9 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from apps.inference import answer_picture
-from apps.masks import as_csv, as_zip, overlay
+from apps.masks import Masked, answered, as_csv, as_zip, overlay
 from apps.models import Model, load_model
+from apps.pictures import Incoming
 from apps.texts import LANGUAGES, load_texts
 from pipelines.card import load_card
 from pipelines.paths import Paths
@@ -47,6 +47,10 @@ def picture(size: tuple[int, int] = (120, 90)) -> Image.Image:
     left, top = (size[0] - side) // 2, (size[1] - side) // 2
     image.paste((230, 60, 60), (left, top, left + side, top + side))
     return image
+
+
+def masked(model: Model, image: Image.Image, name: str = "a.png") -> Masked:
+    return answered(model, Incoming("key", name, encoded(image)))
 
 
 def start(language: str = "en", script: str = "polyp") -> AppTest:
@@ -110,16 +114,23 @@ def test_nothing_is_said_to_be_nothing(model):
     assert EN("masks.nothing") in page(app.run())
 
 
-def test_several_pictures_are_chosen_from_and_deleted(model):
+def test_several_pictures_are_chosen_from(model):
     app = start()
     for name in ("a.png", "b.png"):
         app.get("file_uploader")[0].upload(name, encoded(picture()), "image/png")
     app.run()
     chosen = next(one for one in app.selectbox if one.key == f"one-{TASK}")
-    assert chosen.options == ["1. a.png", "2. b.png"]
-    assert EN("history.lead") in page(app)
-    next(one for one in app.button if one.key == f"delete-{TASK}").click().run()
-    assert EN("answer.waiting") in page(app)
+    assert chosen.options == ["a.png", "b.png"]
+    assert not app.exception
+
+
+def test_what_is_no_picture_is_refused_and_the_others_answered(model):
+    app = start()
+    for name, data in (("a.png", encoded(picture())), ("b.png", b"none")):
+        app.get("file_uploader")[0].upload(name, data, "image/png")
+    shown = page(app.run())
+    assert "b.png" in shown
+    assert re.search(r"1[01]\.\d%", shown)
 
 
 def test_hub_says_dice_and_not_accuracy(model):
@@ -131,8 +142,7 @@ def test_hub_says_dice_and_not_accuracy(model):
 
 @pytest.mark.parametrize("size", [(120, 90), (90, 120), (1600, 1200)])
 def test_files_have_the_pictures_px(model, size):
-    data = encoded(picture(size))
-    shots = [answer_picture(model, data, key=key, name="a.png") for key in "ab"]
+    shots = [masked(model, picture(size)) for _ in range(2)]
     rows = list(csv.DictReader(io.StringIO(as_csv(model, shots))))
     assert [row["picture"] for row in rows] == ["a.png", "a.png"]
     assert float(rows[0]["area_share_polyp"]) == pytest.approx(1 / 9, abs=0.02)
@@ -154,12 +164,11 @@ def test_files_have_the_pictures_px(model, size):
 
 
 def test_formula_in_a_name_is_no_formula(model):
-    shot = answer_picture(model, encoded(picture()), key="a", name="=1+1.png")
+    shot = masked(model, picture(), "=1+1.png")
     assert as_csv(model, [shot]).splitlines()[1].startswith("'=1+1.png")
 
 
 def test_outline_stays_where_the_mask_is_weak(model):
-    shot = answer_picture(model, encoded(picture()), key="a", name="a.png")
-    weak = np.asarray(Image.open(io.BytesIO(overlay(shot, shot.mask, 0.0)))).astype(int)
+    weak = np.asarray(overlay(masked(model, picture()), 0.0)).astype(int)
     changed = np.abs(weak - np.asarray(picture()).astype(int)).sum(axis=2) > 150
     assert 0.01 < changed.mean() < 0.06

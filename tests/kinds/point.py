@@ -78,8 +78,6 @@ class ServedPoint(ServedKind[Point]):
 
 # -- prepare --------------------------------------------------------------------------------------
 class PreparedPoint:
-    optional = frozenset()
-
     def records(self, raw_dir, card):
         with (raw_dir / "points.csv").open(encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))

@@ -12,8 +12,6 @@ from pipelines.data.manifest import Record, read_raw
 class PreparedClassification:
     """A folder a class, or a table with a class a row; the class is all that is true."""
 
-    optional: frozenset[str] = frozenset()
-
     def records(self, raw_dir: Path, card: DatasetCard) -> list[Record]:
         """As `read_raw`."""
         return read_raw(raw_dir, card)

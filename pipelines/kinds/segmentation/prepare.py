@@ -40,8 +40,6 @@ _GLANCE_PX = 64
 class PreparedSegmentation:
     """A picture and its mask; filed under whether anything is shown."""
 
-    optional: frozenset[str] = frozenset({NOTHING})
-
     def records(self, raw_dir: Path, card: DatasetCard) -> list[Record]:
         """The pictures with their masks; groups, sources and splits stand in records.csv."""
         if not raw_dir.is_dir():

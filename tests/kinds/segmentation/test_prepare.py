@@ -165,6 +165,5 @@ def test_a_set_may_lack_pictures_that_show_nothing(tmp_path):
     assert [sheet.stem for sheet in files.contact_dir.iterdir()] == ["shown"]
 
 
-def test_labels_are_those_of_the_card():
+def test_pictures_are_filed_under_whether_anything_is_shown():
     assert KIND.names(LABELS) == ("shown", "nothing")
-    assert KIND.optional == {"nothing"}
