@@ -76,7 +76,7 @@ def regions(t: Texts, model: Model, said: Mask, tones: Tones) -> str:
         colour = "#{:02x}{:02x}{:02x}".format(*colour_of(number))
         parts.append(
             f'<div class="fl-say {tone}"><h2><span aria-hidden="true" style="color:{colour}">■'
-            f'</span> {name}</h2><span class="fl-pct">{share}</span></div>'
+            f'</span>&nbsp;{name}</h2><span class="fl-pct">{share}</span></div>'
             + _means(t, model, label)
         )
     seen = f'<p class="fl-small">{escape(t("masks.seen"))}</p>'

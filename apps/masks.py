@@ -112,10 +112,15 @@ def as_csv(model: Model, found: Sequence[Masked]) -> str:
 
 
 def as_zip(found: Sequence[Masked]) -> bytes:
-    """The masks as indexed PNG files, in px of the pictures; numbered, since names may repeat."""
+    """The masks as indexed PNG files, in px of the pictures; numbered, since names may repeat.
+
+    A picture of an unknown kind has none.
+    """
     buffer = io.BytesIO()
     with zipfile.ZipFile(buffer, "w") as archive:
         for number, one in enumerate(found, start=1):
+            if one.said.is_ood:
+                continue
             png = io.BytesIO()
             _KIND.drawing(one.said, one.size).save(png, "PNG")
             stem = "".join(c if c.isalnum() else "_" for c in one.name.rpartition(".")[0])
