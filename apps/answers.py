@@ -14,6 +14,7 @@ from apps.models import N_THREADS, Model, processor
 from apps.session import Face, Scene, Shot
 from apps.texts import Texts
 from pipelines.serving.predictor import Prediction
+from pipelines.serving.segmentation import Mask, colour_of
 
 Tone = Literal["plain", "ok", "warn", "alarm"]
 #: By label; a label without one is plain.
@@ -56,8 +57,37 @@ def answer(t: Texts, model: Model, said: Prediction, tones: Tones) -> str:
     )
 
 
+def regions(t: Texts, model: Model, said: Mask, tones: Tones) -> str:
+    """How much of the picture shows each label, what it means, next step; or that it is unknown."""
+    if said.is_ood:
+        return (
+            f'<div class="fl-ood"><h2>{escape(t("answer.ood"))}</h2>'
+            f"<p>{escape(t('masks.ood_hint'))}</p></div>"
+        )
+    parts = []
+    for number, (label, region) in enumerate(said.regions.items()):
+        name = escape(t.label(model.task, label, model.names))
+        tone = tones.get(label, "plain")
+        if region.box_px is None:
+            words = escape(t("masks.nothing"))
+            parts.append(f'<div class="fl-say {tone}"><h2>{name}</h2><span>{words}</span></div>')
+            continue
+        share = escape(t("masks.area", share=region.area_share))
+        colour = "#{:02x}{:02x}{:02x}".format(*colour_of(number))
+        parts.append(
+            f'<div class="fl-say {tone}"><h2><span aria-hidden="true" style="color:{colour}">■'
+            f'</span>&nbsp;{name}</h2><span class="fl-pct">{share}</span></div>'
+            + _means(t, model, label)
+        )
+    seen = f'<p class="fl-small">{escape(t("masks.seen"))}</p>'
+    return "".join([*parts, seen, *(_next_step(t, model, label) for label in said.regions)])
+
+
 #: By kind of the task, what the phone shows of a picture's answer.
-PANELS: Mapping[str, Callable[[Texts, Model, Any, Tones], str]] = {"classification": answer}
+PANELS: Mapping[str, Callable[[Texts, Model, Any, Tones], str]] = {
+    "classification": answer,
+    "segmentation": regions,
+}
 
 
 def _headline(t: Texts, model: Model, said: Prediction, tones: Tones) -> str:

@@ -149,6 +149,10 @@ class PhoneSite:
         return _packed_file(file, file.stat().st_mtime_ns, "gzip" in codings)
 
 
+#: Kinds of tasks that the page can show (apps/phone/src/kinds.ts); others it does not offer.
+KINDS = frozenset({"classification"})
+
+
 def _tasks(paths: Paths) -> list[str]:
     """Slugs of the tasks that have a bundle."""
     found = sorted(paths.models_dir.glob("*/mobile/bundle.json"))
@@ -163,6 +167,8 @@ def _index(paths: Paths) -> list[dict[str, object]]:
             bundle = read_bundle(paths.task(task).bundle, verify=False)
         except BundleError as err:
             logger.warning("%s", err)
+            continue
+        if bundle.kind not in KINDS:
             continue
         try:
             card = load_card(paths.task(task).card)

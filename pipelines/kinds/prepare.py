@@ -9,6 +9,7 @@ from typing import Protocol
 from pipelines.card import DatasetCard
 from pipelines.data.manifest import Record
 from pipelines.kinds.classification.prepare import PreparedClassification
+from pipelines.kinds.segmentation.prepare import PreparedSegmentation
 
 
 class PreparedKind(Protocol):
@@ -23,7 +24,7 @@ class PreparedKind(Protocol):
         """
 
     def names(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """What images may be filed under (`Record.label`), none of which may stay empty.
+        """What images may be filed under (`Record.label`); labels alone must not stay empty.
 
         Args:
             labels: that the model will know.
@@ -33,4 +34,7 @@ class PreparedKind(Protocol):
         """By what a split is balanced: the class of an image, or each of those that it shows."""
 
 
-KINDS: dict[str, PreparedKind] = {"classification": PreparedClassification()}
+KINDS: dict[str, PreparedKind] = {
+    "classification": PreparedClassification(),
+    "segmentation": PreparedSegmentation(),
+}

@@ -12,6 +12,7 @@ from torch import Tensor
 from pipelines.backbones.heads import Classifier
 from pipelines.data.manifest import Entry
 from pipelines.kinds.classification.train import TrainedClassification
+from pipelines.kinds.segmentation.train import TrainedSegmentation
 
 if TYPE_CHECKING:
     from pipelines.config.train import TrainParams
@@ -101,4 +102,7 @@ class TrainedKind(Protocol):
         """
 
 
-KINDS: Mapping[str, TrainedKind] = {"classification": TrainedClassification()}
+KINDS: Mapping[str, TrainedKind] = {
+    "classification": TrainedClassification(),
+    "segmentation": TrainedSegmentation(),
+}

@@ -45,6 +45,8 @@ IN_PLACE: tuple[Form, ...] = ("wrong_suffix", "exif_rotated", "cmyk", "grey")
 #: Lists what was planted, so that a test can check that `prepare` finds it.
 PLANTED_FILE = "planted.json"
 
+#: Where masks lie, each with the path of its picture.
+MASKS_FOLDER = "masks"
 #: A smaller class stays clean: faults would be more than a tenth of it.
 MIN_IMAGES_FOR_FAULTS = 20
 _SOURCES = ("camera_a", "camera_b")
@@ -89,6 +91,14 @@ class Fault:
     fault: str
     path: str
     of: str = ""
+
+
+def load_mask_painter(task: str) -> Painter | None:
+    """``mask`` of the same module: what is true of a picture of the same draws, mode L.
+
+    255 where it is shown and 0 elsewhere; None where the truth is no mask.
+    """
+    return getattr(importlib.import_module(f"pipelines.samples.{task}"), "mask", None)
 
 
 def load_painter(task: str) -> Painter:
@@ -145,6 +155,13 @@ def write_sample(
     for sheet in sheets:
         if sheet.copy_of:
             write_bytes(folder / sheet.path, (folder / sheet.copy_of).read_bytes())
+    if (paint_mask := load_mask_painter(card.task)) is not None:
+        mask_one = partial(
+            _render_mask, paint_mask, task=card.task, seed=seed, side_px=source.side_px
+        )
+        for sheet, data in zip(sheets, ordered_map(mask_one, sheets, window=_WINDOW), strict=True):
+            stem = sheet.path.rpartition(".")[0]
+            write_bytes(folder / f"{MASKS_FOLDER}/{stem}.png", data)
     write_text(folder / TABLES[0], _records_csv(sheets))
     listed = json.dumps([asdict(fault) for fault in faults], indent=2)
     write_text(folder / PLANTED_FILE, listed + "\n")
@@ -289,6 +306,18 @@ def _render(paint: Painter, sheet: Sheet, *, task: str, seed: int, side_px: int)
     return encode(picture, sheet.form, quality=int(facts.integers(90, 96)))
 
 
+def _render_mask(paint_mask: Painter, sheet: Sheet, *, task: str, seed: int, side_px: int) -> bytes:
+    """The bytes of the mask of one painted file, framed as that is."""
+    of = (sheet.label, sheet.subject)
+    subject = _rng(seed, task, "subject", *of)
+    shot = _rng(seed, task, "shot", *of, sheet.shot)
+    facts = _rng(seed, task, "file", *of, sheet.shot)
+    framed = frame(paint_mask(sheet.label, subject, shot, side_px), facts, side_px)
+    if sheet.form == "near_duplicate":
+        framed = _shrunk(framed)
+    return _bytes(framed.point(lambda value: 255 * (value >= 128)), "PNG")
+
+
 def _rng(seed: int, *key: str | int) -> np.random.Generator:
     words = [zlib.crc32(part.encode()) if isinstance(part, str) else part for part in key]
     return np.random.default_rng([seed, *words])
@@ -325,10 +354,15 @@ def encode(picture: Image.Image, form: Form, *, quality: int) -> bytes:
         turned = picture.transpose(Image.Transpose.ROTATE_90)
         return _bytes(turned, "JPEG", quality=quality, exif=exif)
     if form == "near_duplicate":
-        size = (round(picture.width * 0.92), round(picture.height * 0.92))
-        return _bytes(picture.resize(size, Image.Resampling.BICUBIC), "JPEG", quality=85)
+        return _bytes(_shrunk(picture), "JPEG", quality=85)
     data = _bytes(picture, "JPEG", quality=quality)
     return data[: len(data) * 3 // 5] if form == "truncated" else data
+
+
+def _shrunk(picture: Image.Image) -> Image.Image:
+    """A near duplicate of it."""
+    size = (round(picture.width * 0.92), round(picture.height * 0.92))
+    return picture.resize(size, Image.Resampling.BICUBIC)
 
 
 def _bytes(picture: Image.Image, file_format: str, **options: object) -> bytes:

@@ -16,6 +16,8 @@ from numpy.typing import NDArray
 from typing_extensions import TypeVar
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from pipelines.data.preprocess import Geometry
     from pipelines.serving.bundle import Bundle
 
@@ -105,3 +107,12 @@ class ServedKind(ABC, Generic[A]):
     @abstractmethod
     def document(self, answer: A, bundle: Bundle) -> dict[str, Any]:
         """An answer as JSON has it, without what every kind says."""
+
+    def drawing(self, answer: A, size: tuple[int, int]) -> Image.Image | None:
+        """An answer as a picture to be kept beside the other, e.g. a mask; by default none.
+
+        Args:
+            answer: of one picture.
+            size: width and height of the upright picture.
+        """
+        return None

@@ -6,8 +6,12 @@ from typing import Any
 
 from pipelines.serving.answer import ServedKind
 from pipelines.serving.classification import ServedClassification
+from pipelines.serving.segmentation import ServedSegmentation
 
-KINDS: dict[str, ServedKind[Any]] = {"classification": ServedClassification()}
+KINDS: dict[str, ServedKind[Any]] = {
+    "classification": ServedClassification(),
+    "segmentation": ServedSegmentation(),
+}
 
 
 def served_kind(name: str) -> ServedKind[Any]:

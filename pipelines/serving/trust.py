@@ -23,6 +23,9 @@ METRIC_NAMES = {
     "macro_f1": "macro-F1",
     "ece": "expected calibration error",
     "brier": "Brier score",
+    "dice": "Dice",
+    "iou": "IoU",
+    "boundary_f1": "boundary F1",
 }
 Verdict = Literal["clean", "suspicious", "shortcut"]
 #: Bytes of one element of a `PackedArray`.
