@@ -9,6 +9,7 @@ from typing import Protocol
 from pipelines.card import DatasetCard
 from pipelines.data.manifest import Record
 from pipelines.kinds.classification.prepare import PreparedClassification
+from pipelines.kinds.embedding.prepare import PreparedEmbedding
 
 
 class PreparedKind(Protocol):
@@ -33,4 +34,7 @@ class PreparedKind(Protocol):
         """By what a split is balanced: the class of an image, or each of those that it shows."""
 
 
-KINDS: dict[str, PreparedKind] = {"classification": PreparedClassification()}
+KINDS: dict[str, PreparedKind] = {
+    "classification": PreparedClassification(),
+    "embedding": PreparedEmbedding(),
+}

@@ -7,5 +7,6 @@ from collections.abc import Mapping
 #: Headings, and metrics of the served file by their keys in metrics.json. The last is what the
 #: audit is measured in; ``paired`` has ``<metric>_drop`` of each.
 KINDS: Mapping[str, Mapping[str, str]] = {
-    "classification": {"Accuracy": "accuracy", "Macro-F1": "macro_f1"}
+    "classification": {"Accuracy": "accuracy", "Macro-F1": "macro_f1"},
+    "embedding": {"EER": "eer", "MAP@R": "map_at_r", "Recall@1": "recall_at_1"},
 }

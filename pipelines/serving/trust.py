@@ -23,6 +23,9 @@ METRIC_NAMES = {
     "macro_f1": "macro-F1",
     "ece": "expected calibration error",
     "brier": "Brier score",
+    "recall_at_1": "recall@1",
+    "map_at_r": "MAP@R",
+    "eer": "EER",
 }
 Verdict = Literal["clean", "suspicious", "shortcut"]
 #: Bytes of one element of a `PackedArray`.
