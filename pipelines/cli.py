@@ -67,6 +67,7 @@ VERBS = {
     "report": ("report", "reports/RESULTS.md and reports/index.html, over all tasks"),
     "code": ("code", "what code each stage is made of; `dvc repro` asks first of all"),
     "predict": ("predict", "labels and probabilities of pictures, and the latency"),
+    "gallery": ("gallery", "known pictures beside a model, that others are compared with"),
     "explain": ("explain", "which places of a picture speak for a label, as PNG files"),
     "stress": ("stress", "the share of answers that small harmless changes of a picture turn"),
     "licences": ("licences", "the licence of every dependency, weight file and data set"),

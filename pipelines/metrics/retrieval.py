@@ -38,12 +38,14 @@ _STREAM = 0x9A12
 
 def may_count(known: Known) -> NDArray[np.bool_]:
     """(n, n) whether a picture (row) may be compared with another (column)."""
-    return np.not_equal.outer(known[:, 1], known[:, 1])
+    differ: NDArray[np.bool_] = known[:, np.newaxis, 1] != known[:, 1]
+    return differ
 
 
 def of_one(known: Known) -> NDArray[np.bool_]:
     """(n, n) whether both are of one identity."""
-    return np.equal.outer(known[:, 0], known[:, 0])
+    same: NDArray[np.bool_] = known[:, np.newaxis, 0] == known[:, 0]
+    return same
 
 
 def ranked(distance: NDArray[Any], known: Known, k: int) -> NDArray[np.int64]:
@@ -83,14 +85,14 @@ def expected_recall(distance: NDArray[Any], known: Known) -> Floats:
     """
     counts = may_count(known)
     far = np.where(counts, distance, np.inf)
-    nearest = far <= far.min(axis=1, keepdims=True) + _TIED
-    right = (nearest & counts & of_one(known)).sum(axis=1)
-    return np.where(_is_asked(known), right / np.maximum((nearest & counts).sum(axis=1), 1), np.nan)
+    nearest = counts & (far <= far.min(axis=1, keepdims=True) + _TIED)
+    right = (nearest & of_one(known)).sum(axis=1)
+    return np.where(_is_asked(known), right / np.maximum(nearest.sum(axis=1), 1), np.nan)
 
 
 def _is_asked(known: Known) -> NDArray[np.bool_]:
-    asked: NDArray[np.bool_] = (may_count(known) & of_one(known)).any(axis=1)
-    return asked
+    asked = (may_count(known) & of_one(known)).sum(axis=1)
+    return asked > 0
 
 
 def check_asked(known: Known, what: str) -> None:

@@ -64,7 +64,7 @@ def verification(pairs: Pairs, bound: float) -> bytes:
 
 
 def neighbour_sheet(rows: Sequence[Row]) -> bytes:
-    """A row a query: it, then its nearest with their distances; a frame and a sign say which fit."""
+    """A row a query: it, then its nearest with distances; frame and sign say which fit."""
     n_columns = 1 + max(len(near) for _, _, near in rows)
     with style():
         figure = Figure(figsize=(_INCHES * n_columns, (_INCHES + 0.25) * len(rows)))

@@ -131,8 +131,8 @@ def _star(pen: Pen, label: str, colour: Colour, subject: np.random.Generator) ->
             place = _along(2 * np.pi * stamen / 16, star.centre + 0.07)
             pen.oval(place, (0.022, 0.022), mix(_DARK, _GOLD, 0.0 if star.is_dark else 0.7))
     if star.marks == "trumpet":
-        for share, tone in ((0.34, 0.25), (0.3, 0.0), (0.2, 0.45)):
-            pen.oval((0, 0), (share * stretch,) * 2, mix(_GOLD, _DARK, tone))
+        for share, dark in ((0.34, 0.25), (0.3, 0.0), (0.2, 0.45)):
+            pen.oval((0, 0), (share * stretch,) * 2, mix(_GOLD, _DARK, dark))
 
 
 def _mark(pen: Pen, star: _Star, angle: float, length: float, half: float, colour: Colour) -> None:

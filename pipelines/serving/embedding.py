@@ -128,7 +128,7 @@ class ServedEmbedding(ServedKind[Embedding]):
         if not answer.neighbours:
             return [
                 f"There is no gallery beside the model, so nothing is near. "
-                f"`fieldlens gallery {bundle.task}` makes one."
+                f"`fieldlens gallery --task {bundle.task}` makes one."
             ]
         rows = [
             (each.identity, f"{each.distance:.3f}", _word(each.is_same), shown(each.path))

@@ -97,7 +97,7 @@ def read_gallery(path: Path, bundle: Bundle) -> Gallery:
     Raises:
         BundleError: if it is another model's, damaged or too large.
     """
-    again = f"Make it again with `fieldlens gallery {bundle.task}`."
+    again = f"Make it again with `fieldlens gallery --task {bundle.task}`."
     try:
         if path.stat().st_size > _MAX_BYTES:
             raise BundleError(f"{path}: has more than {_MAX_BYTES:,} bytes. {again}")

@@ -69,10 +69,13 @@ class BlindVectors:
         """
         values = np.asarray(features, np.float64)
         if by == "probe":
-            return values / np.maximum(np.linalg.norm(values, axis=1, keepdims=True), 1e-12)
+            lengths = np.linalg.norm(values, axis=1, keepdims=True)
+            directions: NDArray[np.float64] = values / np.maximum(lengths, 1e-12)
+            return directions
         spread = values.std(axis=0)
         scaled: NDArray[np.float64] = (values - values.mean(axis=0)) / np.where(spread, spread, 1.0)
-        return scaled / np.sqrt(max(1, scaled.shape[1]))
+        scaled /= np.sqrt(max(1, scaled.shape[1]))
+        return scaled
 
     def interval(self, answers: NDArray[Any]) -> Interval:
         """Recall at 1 among train and val."""
