@@ -266,6 +266,12 @@ def by_shares(draws: Draws, part: NDArray[Any], whole: NDArray[Any]) -> list[Int
     return [interval_of(draws, column) for column in shares.T]
 
 
+def mean_of_shares(draws: Draws, part: NDArray[Any], whole: NDArray[Any]) -> Interval | None:
+    """The mean of the shares that `by_shares` gives, on the same resamples."""
+    shares = _ratio(_rows_summed(draws, part & whole), _rows_summed(draws, whole))
+    return interval_of(draws, shares.mean(axis=1))
+
+
 def ece(
     draws: Draws, class_index: Integers, probabilities: NDArray[np.floating[Any]], bins: int
 ) -> Interval | None:

@@ -91,8 +91,7 @@ def expected_recall(distance: NDArray[Any], known: Known) -> Floats:
 
 
 def _is_asked(known: Known) -> NDArray[np.bool_]:
-    asked = (may_count(known) & of_one(known)).sum(axis=1)
-    return asked > 0
+    return np.asarray((may_count(known) & of_one(known)).sum(axis=1) > 0)
 
 
 def check_asked(known: Known, what: str) -> None:
