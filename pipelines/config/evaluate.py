@@ -19,7 +19,7 @@ class EvaluateParams(Strict):
     calibration_bins: Annotated[int, Field(ge=2)]
     #: Resamples of groups for each bootstrap interval (95 %).
     resamples: Annotated[int, Field(ge=100, le=100_000)]
-    #: Label of presentation attacks, e.g. a photograph of a face: at its operating point is measured
+    #: Label of presentation attacks, e.g. a printed face: at its operating point is measured
     #: how often they pass, and how often what is none is refused (ISO/IEC 30107-3). Null: none.
     attack: Slug | None = None
     #: Largest share of answers that one harmless change may turn; a kind may be left out.

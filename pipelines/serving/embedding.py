@@ -55,12 +55,14 @@ class Neighbour:
         path: as the gallery names it.
         distance: as of `distances`.
         is_same: whether it is near enough to be of one identity; None without an operating point.
+        thumbnail: a small JPEG in base64; empty where the gallery has none.
     """
 
     path: str
     identity: str
     distance: float
     is_same: bool | None
+    thumbnail: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,6 +193,7 @@ def nearest(vector: NDArray[np.float32], gallery: Gallery, bundle: Bundle) -> tu
             gallery.pictures[row].identity,
             float(far[row]),
             None if point is None else bool(1 - far[row] >= point.threshold),
+            gallery.pictures[row].thumbnail,
         )
         for row in np.argsort(far, kind="stable")[:N_NEIGHBOURS]
     )

@@ -27,4 +27,5 @@ def test_phone_page_knows_them_with_the_same_outputs():
     found = re.findall(r'^  \["(\w+)", \{ outputs: \[(.+?)\]', text, re.MULTILINE)
     assert found
     outputs = {name: tuple(re.findall(r"\w+", listed.lower())) for name, listed in found}
-    assert outputs == {name: kind.outputs for name, kind in KINDS.items()}
+    # One that it does not know yet it refuses by its name.
+    assert outputs == {name: KINDS[name].outputs for name in outputs}
