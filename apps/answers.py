@@ -103,6 +103,14 @@ PANELS: Mapping[str, Callable[[Texts, Model, Any, Tones], str]] = {
 }
 
 
+def short(t: Texts, model: Model, said: Any) -> str:
+    """An answer of any kind in a word, for a button; a sign where there is none."""
+    if isinstance(said, Prediction):
+        return t.label(model.task, said.label, model.names)
+    near = said.neighbours if isinstance(said, Embedding) else ()
+    return near[0].identity if near else "·"
+
+
 def _headline(t: Texts, model: Model, said: Prediction, tones: Tones) -> str:
     """The label in words and its probability."""
     name = escape(t.label(model.task, said.label, model.names))

@@ -41,6 +41,9 @@ def pick(files: TaskPaths, labels: Sequence[str], *, n: int, turn: int) -> list[
         entries = in_split(read_manifest(files.manifest), "test")
     except DataError:
         return []
+    if not labels:
+        # Of a kind without labels, by what they are filed under.
+        labels = sorted({entry.label for entry in entries})
     known = [entry for entry in entries if entry.label in labels]
     rng = np.random.default_rng([20261122, turn])
     by_label = [
