@@ -24,6 +24,7 @@ _SHOWN_LABELS = 5
 #: Up to so many operating points, each gets its line.
 _FEW_POINTS = 3
 _ALARM_KEYS = {True: "answer.above", False: "answer.below"}
+_SAME_KEYS = {True: "neighbours.same", False: "neighbours.other"}
 #: Tone and sign of what is said beside a true label.
 _OUTCOMES: Mapping[str, tuple[Tone, str]] = {
     "right": ("ok", "✓"),
@@ -81,7 +82,7 @@ def neighbours(t: Texts, model: Model, said: Embedding, tones: Tones) -> str:
 
 
 def _neighbour(t: Texts, near: Neighbour) -> str:
-    words = "" if near.is_same is None else t(f"neighbours.{'same' if near.is_same else 'other'}")
+    said = "" if near.is_same is None else t(_SAME_KEYS[near.is_same])
     picture = ""
     if near.thumbnail:
         alt = escape(t("neighbours.alt", identity=near.identity))
@@ -92,7 +93,7 @@ def _neighbour(t: Texts, near: Neighbour) -> str:
     distance = escape(t("neighbours.distance", value=near.distance))
     return (
         f'<li class="{"ok" if near.is_same else "plain"}">{picture}<b>{escape(near.identity)}</b>'
-        f"<span>{distance} {escape(words)}</span></li>"
+        f"<span>{distance} {escape(said)}</span></li>"
     )
 
 
