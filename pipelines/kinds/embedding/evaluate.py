@@ -198,6 +198,9 @@ def _intervals(draws: Draws, found: _Found, rates: PairRates) -> dict[str, Inter
             "eer": rate_interval(draws, rates.eer),
             "false_match": rate_interval(draws, rates.false_match),
             "false_non_match": rate_interval(draws, rates.false_non_match),
+            # The same as pages on operating points ask for them.
+            f"point.sensitivity.{SAME}": rate_interval(draws, 1 - rates.false_non_match),
+            f"point.specificity.{SAME}": rate_interval(draws, 1 - rates.false_match),
         }
     )
 
