@@ -13,6 +13,7 @@ from typing import Any, Literal
 from apps.models import N_THREADS, Model, processor
 from apps.session import Face, Scene, Shot
 from apps.texts import Texts
+from pipelines.serving.embedding import Embedding, Neighbour
 from pipelines.serving.predictor import Prediction
 from pipelines.serving.segmentation import Mask, colour_of
 
@@ -24,6 +25,7 @@ _SHOWN_LABELS = 5
 #: Up to so many operating points, each gets its line.
 _FEW_POINTS = 3
 _ALARM_KEYS = {True: "answer.above", False: "answer.below"}
+_SAME_KEYS = {True: "neighbours.same", False: "neighbours.other"}
 #: Tone and sign of what is said beside a true label.
 _OUTCOMES: Mapping[str, tuple[Tone, str]] = {
     "right": ("ok", "✓"),
@@ -83,11 +85,59 @@ def regions(t: Texts, model: Model, said: Mask, tones: Tones) -> str:
     return "".join([*parts, seen, *(_next_step(t, model, label) for label in said.regions)])
 
 
+def neighbours(t: Texts, model: Model, said: Embedding, tones: Tones) -> str:
+    """The nearest pictures of the gallery with their distances, and which are called the same."""
+    if said.is_ood:
+        return (
+            f'<div class="fl-ood"><h2>{escape(t("answer.ood"))}</h2>'
+            f"<p>{escape(t('answer.ood_hint'))}</p></div>"
+        )
+    if not said.neighbours:
+        return f'<p class="fl-means">{escape(t("neighbours.no_gallery"))}</p>'
+    first = said.neighbours[0]
+    is_known = first.is_same is not False
+    title = escape(t("neighbours.title", identity=first.identity))
+    distance = escape(t("neighbours.distance", value=first.distance))
+    head = (
+        f'<div class="fl-say {"plain" if is_known else "warn"}"><h2>{title}</h2>'
+        f'<span class="fl-pct">{distance}</span></div>'
+    )
+    if not is_known:
+        head += f'<p class="fl-means">{escape(t("neighbours.none"))}</p>'
+    rows = "".join(_neighbour(t, each) for each in said.neighbours)
+    return f'{head}<ol class="fl-faces" aria-label="{escape(t("neighbours.list"))}">{rows}</ol>'
+
+
+def _neighbour(t: Texts, near: Neighbour) -> str:
+    said = "" if near.is_same is None else t(_SAME_KEYS[near.is_same])
+    picture = ""
+    if near.thumbnail:
+        alt = escape(t("neighbours.alt", identity=near.identity))
+        picture = (
+            f'<img class="fl-thumb" src="data:image/jpeg;base64,{escape(near.thumbnail)}" '
+            f'alt="{alt}" style="width:56px">'
+        )
+    distance = escape(t("neighbours.distance", value=near.distance))
+    return (
+        f'<li class="{"ok" if near.is_same else "plain"}">{picture}<b>{escape(near.identity)}</b>'
+        f"<span>{distance} {escape(said)}</span></li>"
+    )
+
+
 #: By kind of the task, what the phone shows of a picture's answer.
 PANELS: Mapping[str, Callable[[Texts, Model, Any, Tones], str]] = {
     "classification": answer,
     "segmentation": regions,
+    "embedding": neighbours,
 }
+
+
+def short(t: Texts, model: Model, said: Any) -> str:
+    """An answer of any kind in a word, for a button; a sign where there is none."""
+    if isinstance(said, Prediction):
+        return t.label(model.task, said.label, model.names)
+    near = said.neighbours if isinstance(said, Embedding) else ()
+    return near[0].identity if near else "·"
 
 
 def _headline(t: Texts, model: Model, said: Prediction, tones: Tones) -> str:

@@ -42,7 +42,7 @@ def pick(files: TaskPaths, labels: Sequence[str] | None, *, n: int, turn: int) -
         entries = in_split(read_manifest(files.manifest), "test")
     except DataError:
         return []
-    if labels is None:
+    if not labels:
         labels = sorted({entry.label for entry in entries}, reverse=True)
     known = [entry for entry in entries if entry.label in labels]
     rng = np.random.default_rng([20261122, turn])

@@ -172,14 +172,15 @@ def _choose_one(
 ) -> Shot | None:
     """The one of several pictures that the phone shows; None: all of them as one answer."""
     st.html(f'<h2 class="fl-sub">{escape(t("batch.title", n=len(shots)))}</h2>')
-    is_one_thing = st.toggle(
+    is_one_thing = model.has_classes and st.toggle(
         t.task(model.task, "combine", t("answer.combined", n=len(shots))),
         key=f"together-{model.task}",
         help=f"{t('batch.combine_hint')} {t('batch.combine_few')}",
     )
     answered = [one for one in incoming if one.key in {shot.key for shot in shots}]
     by_name = dict(zip(names(answered), shots, strict=True))
-    batch.table(t, model, shots)
+    if model.has_classes:
+        batch.table(t, model, shots)
     if is_one_thing:
         return None
     chosen = st.selectbox(t("batch.choose"), list(by_name), key=f"one-{model.task}")
@@ -207,10 +208,11 @@ def _phone(
         return
     place = st.empty()
     has_faces = shot.scene is not None and bool(shot.scene.faces)
-    heat = None if has_faces else explain.toggle(t, model, shot)
+    is_whole = model.has_classes and not has_faces
+    heat = explain.toggle(t, model, shot) if is_whole else None
     with place.container():
         st.html(frame.phone(t, model, app.icon, _inside(t, app, model, shot, heat)))
-    if not has_faces:
+    if is_whole:
         compare.panel(t, model, shot)
         explain.points(t, model)
     reading = t.task(app.task, "reading", "")
@@ -237,7 +239,8 @@ def _inside(t: Texts, app: TaskApp, model: Model, shot: Shot, heat: explain.Heat
             why = t("faces.none" if scene.has_detector else "faces.missing")
             body += f'<p class="fl-small">{escape(why)}</p>'
         body += answers.PANELS[model.bundle.kind](t, model, shot.prediction, app.tones)
-    tail = answers.truth(t, model.task, shot, model.names) + answers.latency(t, shot.elapsed_ms)
+    tail = answers.truth(t, model.task, shot, model.names) if model.has_classes else ""
+    tail += answers.latency(t, shot.elapsed_ms)
     beyond = banners.beyond_range(t, model, shot.prediction.outside)
     return f'{top}<div class="fl-body">{beyond}{body}{tail}</div>'
 

@@ -69,6 +69,7 @@ VERBS = {
     "code": ("code", "what code each stage is made of; `dvc repro` asks first of all"),
     "predict": ("predict", "labels and probabilities of pictures, and the latency"),
     "score": ("score", "answers to very many pictures, as Parquet or CSV; goes on where it was"),
+    "gallery": ("gallery", "known pictures beside a model, that others are compared with"),
     "explain": ("explain", "which places of a picture speak for a label, as PNG files"),
     "stress": ("stress", "the share of answers that small harmless changes of a picture turn"),
     "licences": ("licences", "the licence of every dependency, weight file and data set"),

@@ -13,6 +13,7 @@ from pipelines.data.manifest import Entry
 from pipelines.kinds.blind import Features, Fold
 from pipelines.kinds.classification.audit import AuditedClassification
 from pipelines.kinds.segmentation.audit import AuditedSegmentation
+from pipelines.kinds.embedding.audit import AuditedEmbedding
 from pipelines.serving.trust import Interval
 
 
@@ -77,4 +78,5 @@ class AuditedKind(Protocol):
 KINDS: Mapping[str, AuditedKind] = {
     "classification": AuditedClassification(),
     "segmentation": AuditedSegmentation(),
+    "embedding": AuditedEmbedding(),
 }

@@ -14,6 +14,7 @@ from pipelines.config.evaluate import EvaluateParams
 from pipelines.data.manifest import Entry
 from pipelines.kinds.classification.evaluate import TestedClassification
 from pipelines.kinds.segmentation.evaluate import TestedSegmentation
+from pipelines.kinds.embedding.evaluate import TestedEmbedding
 from pipelines.metrics.certainty import Certainty
 from pipelines.metrics.intervals import Draws
 from pipelines.serving.bundle import Bundle
@@ -78,4 +79,5 @@ class TestedKind(Protocol):
 KINDS: Mapping[str, TestedKind] = {
     "classification": TestedClassification(),
     "segmentation": TestedSegmentation(),
+    "embedding": TestedEmbedding(),
 }

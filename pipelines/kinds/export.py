@@ -13,6 +13,7 @@ from pipelines.config.export import ExportParams
 from pipelines.export.attempts import Judge
 from pipelines.kinds.classification.export import ExportedClassification
 from pipelines.kinds.segmentation.export import ExportedSegmentation
+from pipelines.kinds.embedding.export import ExportedEmbedding
 
 
 class ExportedKind(Protocol):
@@ -70,4 +71,5 @@ class ExportedKind(Protocol):
 KINDS: Mapping[str, ExportedKind] = {
     "classification": ExportedClassification(),
     "segmentation": ExportedSegmentation(),
+    "embedding": ExportedEmbedding(),
 }

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from pipelines.data.loaders import Pictures
 from pipelines.kinds.classification.figures import val_figures
 from pipelines.kinds.segmentation.figures import val_masks
+from pipelines.kinds.embedding.figures import val_figures as val_neighbours
 
 #: From the head's outputs and the truth of n pictures, and the labels, PNG files by name; those
 #: that show pictures have ``samples`` in their name.
@@ -18,4 +19,8 @@ Draw: TypeAlias = Callable[
     [NDArray[np.float32], NDArray[Any], Pictures, Sequence[str]], dict[str, bytes]
 ]
 
-KINDS: Mapping[str, Draw] = {"classification": val_figures, "segmentation": val_masks}
+KINDS: Mapping[str, Draw] = {
+    "classification": val_figures,
+    "segmentation": val_masks,
+    "embedding": val_neighbours,
+}

@@ -10,6 +10,7 @@ from pipelines.card import DatasetCard
 from pipelines.data.manifest import Record
 from pipelines.kinds.classification.prepare import PreparedClassification
 from pipelines.kinds.segmentation.prepare import PreparedSegmentation
+from pipelines.kinds.embedding.prepare import PreparedEmbedding
 
 
 class PreparedKind(Protocol):
@@ -37,4 +38,5 @@ class PreparedKind(Protocol):
 KINDS: dict[str, PreparedKind] = {
     "classification": PreparedClassification(),
     "segmentation": PreparedSegmentation(),
+    "embedding": PreparedEmbedding(),
 }

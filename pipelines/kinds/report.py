@@ -9,4 +9,5 @@ from collections.abc import Mapping
 KINDS: Mapping[str, Mapping[str, str]] = {
     "classification": {"Accuracy": "accuracy", "Macro-F1": "macro_f1"},
     "segmentation": {"IoU": "iou", "Boundary F1": "boundary_f1", "Dice": "dice"},
+    "embedding": {"EER": "eer", "MAP@R": "map_at_r", "Recall@1": "recall_at_1"},
 }

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+import numpy as np
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -13,6 +14,7 @@ from pipelines.backbones.heads import Classifier
 from pipelines.data.manifest import Entry
 from pipelines.kinds.classification.train import TrainedClassification
 from pipelines.kinds.segmentation.train import TrainedSegmentation
+from pipelines.kinds.embedding.train import TrainedEmbedding
 
 if TYPE_CHECKING:
     from pipelines.config.train import TrainParams
@@ -88,6 +90,13 @@ class TrainedKind(Protocol):
             side_px: of the view.
         """
 
+    def mates(self, truth: NDArray[Any]) -> NDArray[np.int64] | None:
+        """(n,) images with one number are drawn into one batch, some at a time; None: any are.
+
+        Args:
+            truth: of the train split.
+        """
+
     def untaught(self, truth: NDArray[Any], labels: Sequence[str]) -> list[str]:
         """Labels of which the train split shows nothing: a model would answer with another."""
 
@@ -105,4 +114,5 @@ class TrainedKind(Protocol):
 KINDS: Mapping[str, TrainedKind] = {
     "classification": TrainedClassification(),
     "segmentation": TrainedSegmentation(),
+    "embedding": TrainedEmbedding(),
 }

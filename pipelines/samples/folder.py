@@ -14,6 +14,7 @@ import io
 import json
 import logging
 import re
+import sys
 import zlib
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -124,6 +125,24 @@ def load_painter(task: str) -> Painter:
     return cast("Painter", paint)
 
 
+def painted_names(card: DatasetCard) -> tuple[str, ...]:
+    """What is painted: a card's labels, or the painter's ``IDENTITIES`` where a card has none.
+
+    Raises:
+        ConfigError: if there is no painter, or it names none either.
+    """
+    if card.labels:
+        return card.labels
+    painter = load_painter(card.task)
+    names = getattr(sys.modules[painter.__module__], "IDENTITIES", ())
+    if not names:
+        raise ConfigError(
+            f"pipelines/samples/{card.task}.py: expected IDENTITIES, names of what it paints, "
+            f"since the card has no classes (found none)."
+        )
+    return tuple(names)
+
+
 def write_sample(
     folder: Path,
     paint: Painter,
@@ -141,11 +160,12 @@ def write_sample(
         DataError: if the painter has no picture for a label.
         StorageError: if the disk is full or forbids it.
     """
-    unknown = sorted(set(labels) - set(card.labels))
+    known = painted_names(card)
+    unknown = sorted(set(labels) - set(known))
     if unknown:
         raise ConfigError(
             f"{card.task}: the card has no class {', '.join(unknown)} to paint. "
-            f"Expected some of {', '.join(card.labels)}."
+            f"Expected some of {', '.join(known)}."
         )
     sheets, faults = plan(card, source, seed, labels)
     painted = [sheet for sheet in sheets if not sheet.copy_of]
@@ -273,7 +293,8 @@ def _n_subjects(source: SampleSource) -> int:
 def group_id(card: DatasetCard, label: str, subject: int) -> str:
     """A group's name, e.g. ``patient007``: unique over all labels, and the same for any choice."""
     stem = re.sub(r"[^a-z0-9]+", "", card.group_key.lower()) or "group"
-    return f"{stem}{subject * len(card.labels) + card.labels.index(label):03d}"
+    names = painted_names(card)
+    return f"{stem}{subject * len(names) + names.index(label):03d}"
 
 
 # -- a painted picture as a file ------------------------------------------------------------------

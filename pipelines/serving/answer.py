@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
@@ -60,6 +61,10 @@ class ServedKind(ABC, Generic[A]):
     #: Whether the first output is a score a label, of which `explain` tells which places speak for
     #: it.
     is_explained: bool = False
+
+    def beside(self, folder: Path) -> ServedKind[A]:
+        """The same for a bundle in a folder, where decoding needs what lies there; or as it is."""
+        return self
 
     def check_labels(self, labels: Sequence[str]) -> None:
         """Nothing, if a model of this kind can have these labels; by default any.

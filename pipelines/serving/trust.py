@@ -26,6 +26,9 @@ METRIC_NAMES = {
     "dice": "Dice",
     "iou": "IoU",
     "boundary_f1": "boundary F1",
+    "recall_at_1": "recall@1",
+    "map_at_r": "MAP@R",
+    "eer": "EER",
 }
 Verdict = Literal["clean", "suspicious", "shortcut"]
 #: Bytes of one element of a `PackedArray`.

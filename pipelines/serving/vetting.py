@@ -26,7 +26,7 @@ import numpy as np
 
 from pipelines.errors import BundleError
 
-#: What backbones and heads of segmentation export to, in float32 and as int8 QDQ.
+#: What backbones and heads of other kinds export to, in float32 and as int8 QDQ.
 OPERATORS = frozenset(
     {
         *("Conv", "Gemm", "MatMul", "Add", "Sub", "Mul", "Div"),
@@ -35,6 +35,8 @@ OPERATORS = frozenset(
         *("Cast", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"),
         *("Shape", "Gather", "Range", "Concat", "Split", "Slice", "Pad", "Resize"),
         *("QuantizeLinear", "DequantizeLinear"),
+        # Unit length, of embeddings: a value for each that goes in.
+        "LpNormalization",
     }
 )
 #: Two spellings of ONNX's own domain; others are custom operators.

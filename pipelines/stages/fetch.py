@@ -31,7 +31,7 @@ from pipelines.data.account import Account, account
 from pipelines.data.tree import IMAGE_SUFFIXES, SOURCE_FILE, files_of
 from pipelines.errors import DataError, SourceError
 from pipelines.paths import Paths
-from pipelines.samples.folder import load_painter, write_sample
+from pipelines.samples.folder import load_painter, painted_names, write_sample
 from pipelines.sources.archive import fetch_archive
 from pipelines.sources.folder import MAX_BYTES, fetch_folder
 from pipelines.sources.git import fetch_git
@@ -90,7 +90,8 @@ def _fill(
 ) -> tuple[Facts, Intake | None]:
     """What a source tells of itself, after its images were taken; of paintings no intake."""
     if isinstance(source, SampleSource):
-        write_sample(folder, load_painter(card.task), card, source, seed, card.labels)
+        names = painted_names(card)
+        write_sample(folder, load_painter(card.task), card, source, seed, names)
         return {**source.model_dump(exclude={"kind"}), "seed": seed}, None
     picked = source if isinstance(source, Picked) else None
     max_bytes = getattr(source, "max_bytes", MAX_BYTES)

@@ -12,11 +12,11 @@ from PIL import Image
 
 from pipelines.card import load_card
 from pipelines.paths import Paths
-from pipelines.samples.folder import load_painter
+from pipelines.samples.folder import load_painter, painted_names
 from tests.shipped import SHIPPED
 
 PATHS = Paths(Path(__file__).resolve().parents[2])
-LABELS = {task: load_card(PATHS.task(task).card).labels for task in SHIPPED}
+LABELS = {task: painted_names(load_card(PATHS.task(task).card)) for task in SHIPPED}
 CLASSES = [(task, label) for task in SHIPPED for label in LABELS[task]]
 
 

@@ -10,8 +10,8 @@ from apps.phone_site import KINDS as PAGE_KINDS
 from pipelines.serving.kinds import KINDS
 from tests.kinds.point import TABLES
 
-#: The page offers no task of these; tests/golden/segmentation.json says what it must decode.
-NOT_ON_PHONE = {"segmentation"}
+#: The page offers no task of these; tests/golden/ says what it must decode.
+NOT_ON_PHONE = {"segmentation", "embedding"}
 ROOT = Path(__file__).resolve().parents[2]
 
 

@@ -54,6 +54,9 @@ class TrainedClassification:
         """The same class in every view."""
         return truth
 
+    def mates(self, truth: NDArray[np.int64]) -> None:
+        """Each image counts for itself."""
+
     def untaught(self, truth: NDArray[np.int64], labels: Sequence[str]) -> list[str]:
         """Classes without an image."""
         return [label for index, label in enumerate(labels) if index not in truth]
