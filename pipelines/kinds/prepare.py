@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from pipelines.card import DatasetCard
 from pipelines.data.manifest import Record
 from pipelines.kinds.classification.prepare import PreparedClassification
+from pipelines.kinds.detection.formats import SUFFIXES as BOX_FILES
+from pipelines.kinds.detection.prepare import PreparedDetection
 
 
 class PreparedKind(Protocol):
@@ -23,7 +25,7 @@ class PreparedKind(Protocol):
         """
 
     def names(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """What images may be filed under (`Record.label`), none of which may stay empty.
+        """What images may be filed under (`Record.label`); where it is the labels, none stays empty.
 
         Args:
             labels: that the model will know.
@@ -33,4 +35,9 @@ class PreparedKind(Protocol):
         """By what a split is balanced: the class of an image, or each of those that it shows."""
 
 
-KINDS: dict[str, PreparedKind] = {"classification": PreparedClassification()}
+KINDS: dict[str, PreparedKind] = {
+    "classification": PreparedClassification(),
+    "detection": PreparedDetection(),
+}
+#: By kind, suffixes of files that hold truth and are neither images nor a table; `fetch` takes them.
+TRUTH_SUFFIXES: Mapping[str, frozenset[str]] = {"detection": BOX_FILES}

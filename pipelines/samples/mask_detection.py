@@ -40,7 +40,7 @@ _SEATS: dict[str, tuple[_Seat | None, ...]] = {
 
 
 @dataclass(frozen=True, slots=True)
-class _Person:
+class Person:
     """What a person keeps from picture to picture; lengths in half sides."""
 
     skin: Colour
@@ -57,13 +57,13 @@ class _Person:
     has_glasses: bool
 
 
-def _person(subject: np.random.Generator) -> _Person:
+def make_person(subject: np.random.Generator) -> Person:
     jitter = subject.uniform(-0.03, 0.03)
-    return _Person(
-        skin=mix(_pick(subject, _SKINS), (1, 0.75, 0.6), 0.03 + jitter),
-        hair=_pick(subject, _HAIRS),
-        clothes=mix(_pick(subject, _CLOTHS), (0.5, 0.5, 0.5), subject.uniform(0, 0.4)),
-        eyes=_pick(subject, _EYES),
+    return Person(
+        skin=mix(pick(subject, _SKINS), (1, 0.75, 0.6), 0.03 + jitter),
+        hair=pick(subject, _HAIRS),
+        clothes=mix(pick(subject, _CLOTHS), (0.5, 0.5, 0.5), subject.uniform(0, 0.4)),
+        eyes=pick(subject, _EYES),
         half_width=subject.uniform(0.36, 0.42),
         brow=subject.uniform(0.018, 0.035),
         nose=subject.uniform(0.055, 0.085),
@@ -75,7 +75,7 @@ def _person(subject: np.random.Generator) -> _Person:
     )
 
 
-def _pick(rng: np.random.Generator, palette: Sequence[str]) -> Colour:
+def pick(rng: np.random.Generator, palette: Sequence[str]) -> Colour:
     red, green, blue = bytes.fromhex(palette[int(rng.integers(len(palette)))])
     return (red / 255, green / 255, blue / 255)
 
@@ -88,18 +88,18 @@ def paint(
     The subject draws the person; the shot draws background, pose, light, mask, scarf, hand and
     noise. Where there is no mask, the hand is before the mouth.
     """
-    person = _person(subject)
+    person = make_person(subject)
     turn_deg, zoom = shot.uniform(-12, 12), shot.uniform(0.85, 1.2)
     shift = (shot.uniform(-0.15, 0.15), shot.uniform(-0.02, 0.12))
     pen = Pen(_background(shot, side_px), turn_deg, zoom, shift)
     yaw, side = shot.uniform(-0.05, 0.05), int(shot.choice((-1, 1)))
     _draw_body(pen, person, shot)
-    _draw_head(pen, person)
-    _draw_features(pen, person, yaw, shot)
-    _draw_hair(pen, person)
+    draw_head(pen, person)
+    draw_features(pen, person, yaw, shot)
+    draw_hair(pen, person)
     seats = _SEATS[label]
     seat = seats[int(shot.integers(len(seats)))]
-    cloth, style = _pick(shot, _CLOTHS), int(shot.integers(3))
+    cloth, style = pick(shot, _CLOTHS), int(shot.integers(3))
     if seat is _ONE_EAR:
         _draw_hanging_mask(pen, person, side, cloth)
     elif seat is not None:
@@ -127,7 +127,7 @@ def _background(shot: np.random.Generator, side_px: int) -> Image.Image:
     return image.resize((2 * side_px, 2 * side_px), Image.Resampling.BILINEAR)
 
 
-def _draw_body(pen: Pen, person: _Person, shot: np.random.Generator) -> None:
+def _draw_body(pen: Pen, person: Person, shot: np.random.Generator) -> None:
     """Shoulders, hair behind, neck, and now and then a scarf."""
     w, end = person.half_width, person.hair_length
     pen.shape(mirrored([(0.3, 0.74), (1.05, 1.0), (1.5, 2.4)]), person.clothes)
@@ -135,7 +135,7 @@ def _draw_body(pen: Pen, person: _Person, shot: np.random.Generator) -> None:
         fall = [(0.12, -0.7), (w - 0.06, -0.56), (w + 0.12, 0.0), (w + 0.1, end), (0.2, end + 0.08)]
         pen.shape(mirrored(fall), mix(person.hair, (0, 0, 0), 0.3))
     pen.shape(mirrored([(0.21, 0.3), (0.27, 0.78), (0.1, 0.92)]), mix(person.skin, _DARK, 0.25))
-    scarf = _pick(shot, _CLOTHS)
+    scarf = pick(shot, _CLOTHS)
     if shot.random() < 0.3:
         pen.shape(mirrored([(0.12, 0.73), (0.34, 0.66), (0.46, 0.9), (0.15, 1.06)]), scarf)
         for y in (0.82, 0.92):
@@ -143,7 +143,7 @@ def _draw_body(pen: Pen, person: _Person, shot: np.random.Generator) -> None:
             pen.line(fold, 0.015, mix(scarf, (0, 0, 0), 0.35))
 
 
-def _draw_head(pen: Pen, person: _Person) -> None:
+def draw_head(pen: Pen, person: Person) -> None:
     w, skin = person.half_width, person.skin
     pen.shade((0, 0.6), (0.2, 0.08), 0.72)
     for side in (-1, 1):
@@ -156,7 +156,7 @@ def _draw_head(pen: Pen, person: _Person) -> None:
         pen.shape(mirrored([*edge, (0.77 * w, 0.37), (0.35 * w, 0.53)]), person.hair, 0.82)
 
 
-def _draw_features(pen: Pen, person: _Person, yaw: float, shot: np.random.Generator) -> None:
+def draw_features(pen: Pen, person: Person, yaw: float, shot: np.random.Generator) -> None:
     """Eyes, brows, nose and mouth."""
     gaze, smile, opening = shot.uniform((-0.02, -0.015, -0.03), (0.02, 0.035, 0.03))
     dark, tip, n, m = mix(person.skin, _DARK, 0.45), 1.4 * yaw, person.nose, person.mouth
@@ -178,7 +178,7 @@ def _draw_features(pen: Pen, person: _Person, yaw: float, shot: np.random.Genera
     pen.line([(yaw - m, corner), (yaw, 0.295), (yaw + m, corner)], 0.012 + low - 0.335, dark)
 
 
-def _draw_hair(pen: Pen, person: _Person) -> None:
+def draw_hair(pen: Pen, person: Person) -> None:
     w, line = person.half_width, person.hairline
     rim = [(0.3 * w, line), (0.6 * w, line), (0.9 * w, -0.2), (w + 0.02, -0.02), (w + 0.05, -0.35)]
     # From the fringe outwards and back over the crown.
@@ -209,7 +209,7 @@ def _draw_mask(pen: Pen, w: float, yaw: float, seat: _Seat, cloth: Colour, style
             pen.oval((yaw + (step + 0.5 * (row % 2)) * 0.3 * h, centre), (0.022, 0.022), mark)
 
 
-def _draw_hanging_mask(pen: Pen, person: _Person, side: int, cloth: Colour) -> None:
+def _draw_hanging_mask(pen: Pen, person: Person, side: int, cloth: Colour) -> None:
     """A folded mask that hangs from one ear, its second loop free."""
     x, mark = side * (person.half_width - 0.02), mix(cloth, (0.45, 0.45, 0.48), 0.45)
     inner, outer = x - side * 0.13, x + side * 0.11
@@ -230,7 +230,7 @@ def _draw_glasses(pen: Pen, yaw: float) -> None:
     pen.line([(yaw - 0.045, -0.08), (yaw + 0.045, -0.08)], 0.016, frame)
 
 
-def _draw_hand(pen: Pen, person: _Person, side: int, *, is_before_mouth: bool) -> None:
+def _draw_hand(pen: Pen, person: Person, side: int, *, is_before_mouth: bool) -> None:
     """A hand before the mouth, or beside the cheek where it hides nothing that tells."""
     palm, tips = ((0.36, 0.44), (-0.16, 0.25)) if is_before_mouth else ((0.5, 0.56), (0.42, 0.08))
     skin, gap = mix(person.skin, (1, 0.85, 0.75), 0.12), mix(person.skin, _DARK, 0.4)

@@ -6,8 +6,12 @@ from typing import Any
 
 from pipelines.serving.answer import ServedKind
 from pipelines.serving.classification import ServedClassification
+from pipelines.serving.detection import ServedDetection
 
-KINDS: dict[str, ServedKind[Any]] = {"classification": ServedClassification()}
+KINDS: dict[str, ServedKind[Any]] = {
+    "classification": ServedClassification(),
+    "detection": ServedDetection(),
+}
 
 
 def served_kind(name: str) -> ServedKind[Any]:
