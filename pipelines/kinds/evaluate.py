@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipelines.config.evaluate import EvaluateParams
 from pipelines.data.manifest import Entry
 from pipelines.kinds.classification.evaluate import TestedClassification
+from pipelines.kinds.detection.evaluate import TestedDetection
 from pipelines.metrics.certainty import Certainty
 from pipelines.metrics.intervals import Draws
 from pipelines.serving.bundle import Bundle
@@ -72,4 +73,7 @@ class TestedKind(Protocol):
         """The served file in one line, for the log."""
 
 
-KINDS: Mapping[str, TestedKind] = {"classification": TestedClassification()}
+KINDS: Mapping[str, TestedKind] = {
+    "classification": TestedClassification(),
+    "detection": TestedDetection(),
+}

@@ -12,6 +12,7 @@ from pipelines.card import DatasetCard
 from pipelines.config.export import ExportParams
 from pipelines.export.attempts import Judge
 from pipelines.kinds.classification.export import ExportedClassification
+from pipelines.kinds.detection.export import ExportedDetection
 
 
 class ExportedKind(Protocol):
@@ -66,4 +67,7 @@ class ExportedKind(Protocol):
         """
 
 
-KINDS: Mapping[str, ExportedKind] = {"classification": ExportedClassification()}
+KINDS: Mapping[str, ExportedKind] = {
+    "classification": ExportedClassification(),
+    "detection": ExportedDetection(),
+}

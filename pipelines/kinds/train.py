@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 from numpy.typing import NDArray
 from torch import Tensor
@@ -12,6 +12,7 @@ from torch import Tensor
 from pipelines.backbones.heads import Classifier
 from pipelines.data.manifest import Entry
 from pipelines.kinds.classification.train import TrainedClassification
+from pipelines.kinds.detection.train import TrainedDetection
 
 if TYPE_CHECKING:
     from pipelines.config.train import TrainParams
@@ -40,6 +41,18 @@ class Criterion(Protocol):
         Args:
             outputs: (n, ...) of the head, float32, on the CPU.
             truth: of the same plain views.
+        """
+
+
+@runtime_checkable
+class BeginsWithData(Protocol):
+    """A criterion that fits the head to the train split before its first step."""
+
+    def begin(self, model: Classifier, truth: NDArray[Any]) -> None:
+        """Change what of the head is no weight.
+
+        Args:
+            truth: (n, ...) of the train split in plain views.
         """
 
 
@@ -101,4 +114,7 @@ class TrainedKind(Protocol):
         """
 
 
-KINDS: Mapping[str, TrainedKind] = {"classification": TrainedClassification()}
+KINDS: Mapping[str, TrainedKind] = {
+    "classification": TrainedClassification(),
+    "detection": TrainedDetection(),
+}
