@@ -25,7 +25,7 @@ class PreparedKind(Protocol):
         """
 
     def names(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """What images may be filed under (`Record.label`); where it is the labels, none stays empty.
+        """What images may be filed under (`Record.label`); labels alone must not stay empty.
 
         Args:
             labels: that the model will know.
@@ -39,5 +39,5 @@ KINDS: dict[str, PreparedKind] = {
     "classification": PreparedClassification(),
     "detection": PreparedDetection(),
 }
-#: By kind, suffixes of files that hold truth and are neither images nor a table; `fetch` takes them.
+#: By kind, suffixes of files of truth that are neither images nor a table; `fetch` takes them.
 TRUTH_SUFFIXES: Mapping[str, frozenset[str]] = {"detection": BOX_FILES}

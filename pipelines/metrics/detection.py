@@ -1,13 +1,13 @@
 """How well boxes are found: average precision, what it is worth at one threshold, and counts.
 
-Boxes are matched as COCO does: the most certain first, each with the truest box of its label that is
-free and overlaps enough. Average precision is the mean over 101 levels of recall of the best
+Boxes are matched as COCO does: the most certain first, each with the true box of its label that is
+free and overlaps it most. Average precision is the mean over 101 levels of recall of the best
 precision at that recall or beyond. ``found`` is (n, k, 6) with corners, score and number of the
 label, and rows of score 0 are none; ``truth`` is (n, t, 5) with corners and number, NaN where there
 is none. Units are any that both share.
 
-A resample of groups (`pipelines.metrics.intervals`) changes how often an image counts and never which
-box matches which, so that all resamples are a product of matrices.
+A resample of groups (`pipelines.metrics.intervals`) changes how often an image counts and never
+which box matches which, so that all resamples are a product of matrices.
 
 References:
     Lin et al. 2014, "Microsoft COCO: common objects in context", and cocoapi's COCOeval: areas of
@@ -221,7 +221,10 @@ def true_counts(truth: NDArray[np.floating], n_labels: int) -> NDArray[np.int64]
 
 def best_scores(found: NDArray[np.floating], n_labels: int) -> Floats:
     """(n, n_labels) score of each image's most certain box of a label; 0 where there is none."""
-    each = [np.where(found[:, :, 5] == label, found[:, :, 4], 0).max(axis=1) for label in range(n_labels)]
+    each = [
+        np.where(found[:, :, 5] == label, found[:, :, 4], 0).max(axis=1)
+        for label in range(n_labels)
+    ]
     return np.stack(each, axis=1).astype(np.float64)
 
 

@@ -105,7 +105,9 @@ def _groups_summed(draws: Draws, by_group: Floats) -> Floats:
     return found
 
 
-def interval_of(draws: Draws, values: Floats, bounds: tuple[float, float] = SHARE) -> Interval | None:
+def interval_of(
+    draws: Draws, values: Floats, bounds: tuple[float, float] = SHARE
+) -> Interval | None:
     """The middle 95 % of a metric's resamples; None where the images themselves do not define it.
 
     Args:
@@ -310,7 +312,9 @@ def roc_auc(draws: Draws, class_index: NDArray[Any], probabilities: NDArray[Any]
     else:
         columns = [areas(draws, class_index == k, probabilities[:, k]) for k in range(c)]
         table = np.stack(columns, axis=1)  # (1 + r, c), the images themselves first
-    return interval_of(draws, table.mean(axis=1)), [interval_of(draws, column) for column in table.T]
+    return interval_of(draws, table.mean(axis=1)), [
+        interval_of(draws, column) for column in table.T
+    ]
 
 
 def _all_areas(draws: Draws, class_index: NDArray[Any], probabilities: NDArray[Any]) -> Floats:

@@ -37,9 +37,7 @@ _LOG = logging.getLogger(__name__)
 Painter = Callable[[str, np.random.Generator, np.random.Generator, int], Image.Image]
 #: The same picture with what is marked in it: name of a class and corners, as shares of its side.
 Marks = list[tuple[str, tuple[float, ...]]]
-Marker = Callable[
-    [str, np.random.Generator, np.random.Generator, int], tuple[Image.Image, Marks]
-]
+Marker = Callable[[str, np.random.Generator, np.random.Generator, int], tuple[Image.Image, Marks]]
 #: How a painted picture becomes a file.
 Form = Literal[
     "jpeg", "png", "wrong_suffix", "exif_rotated", "cmyk", "grey", "near_duplicate", "truncated"

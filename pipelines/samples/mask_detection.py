@@ -58,6 +58,7 @@ class Person:
 
 
 def make_person(subject: np.random.Generator) -> Person:
+    """Somebody, drawn by lot."""
     jitter = subject.uniform(-0.03, 0.03)
     return Person(
         skin=mix(pick(subject, _SKINS), (1, 0.75, 0.6), 0.03 + jitter),
@@ -76,6 +77,7 @@ def make_person(subject: np.random.Generator) -> Person:
 
 
 def pick(rng: np.random.Generator, palette: Sequence[str]) -> Colour:
+    """One of some colours, each in six hexadecimal digits."""
     red, green, blue = bytes.fromhex(palette[int(rng.integers(len(palette)))])
     return (red / 255, green / 255, blue / 255)
 
@@ -144,6 +146,7 @@ def _draw_body(pen: Pen, person: Person, shot: np.random.Generator) -> None:
 
 
 def draw_head(pen: Pen, person: Person) -> None:
+    """Head and ears, and a beard where there is one."""
     w, skin = person.half_width, person.skin
     pen.shade((0, 0.6), (0.2, 0.08), 0.72)
     for side in (-1, 1):
@@ -179,6 +182,7 @@ def draw_features(pen: Pen, person: Person, yaw: float, shot: np.random.Generato
 
 
 def draw_hair(pen: Pen, person: Person) -> None:
+    """Hair of the crown, around the face."""
     w, line = person.half_width, person.hairline
     rim = [(0.3 * w, line), (0.6 * w, line), (0.9 * w, -0.2), (w + 0.02, -0.02), (w + 0.05, -0.35)]
     # From the fringe outwards and back over the crown.

@@ -182,9 +182,13 @@ def in_picture(
     """
     # Margins are alike at both ends, to a pixel.
     margin = np.maximum(geometry[:2, 2], 0)
-    placed = np.clip(shares.astype(np.float64) * side_px, [*margin, *margin], side_px - np.tile(margin, 2))
+    placed = np.clip(
+        shares.astype(np.float64) * side_px, [*margin, *margin], side_px - np.tile(margin, 2)
+    )
     inverse = np.linalg.inv(geometry)
-    found: NDArray[np.float64] = placed * np.tile(np.diag(inverse)[:2], 2) + np.tile(inverse[:2, 2], 2)
+    found: NDArray[np.float64] = placed * np.tile(np.diag(inverse)[:2], 2) + np.tile(
+        inverse[:2, 2], 2
+    )
     return found
 
 

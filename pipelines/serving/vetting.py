@@ -6,9 +6,9 @@ Serving has no `onnx` and no `protobuf`: the fields of a message are read one le
 nothing copied, and stricter than a protobuf parser, so that whatever passes here means the same
 there: groups, field number 0 and varints that are too long are refused, where other parsers differ.
 Called by `sessions.make_session`. `Resize` and `Pad`, which make a picture larger by a number of
-their own, and `NonMaxSuppression` and `TopK`, which keep so many, must have it in the file and within
-a bound. Otherwise it does not bound how much a model
-computes: a bundle's hashes say who made it, not this.
+their own, and `NonMaxSuppression` and `TopK`, which keep so many, must have it in the file and
+within a bound. Otherwise it does not bound how much a model computes: a bundle's hashes say who
+made it, not this.
 
 References:
     onnx.proto of ONNX 1.23 (onnx/onnx, IR version 14) for the field numbers below.

@@ -1,4 +1,4 @@
-"""What the head says -> a fixed number of boxes, as nodes of ONNX behind the last that is quantised.
+"""What the head says -> a fixed number of boxes, as nodes of ONNX behind all that is quantised.
 
 Training, export and the phone decode by the same nodes: ONNX Runtime's non-maximum suppression is
 quick, and one in Python would take a fifth of a second a picture.
@@ -105,7 +105,7 @@ def _append(graph: GraphProto, n_places: int, n_values: int) -> int:
     half = node("Mul", [sides, constant("half", 0.5, np.float32)], "halves")
     edges = [node("Sub", [middle, half], "first"), node("Add", [middle, half], "last")]
     corners = node("Concat", edges, "corners", axis=2)
-    # (n, labels, places)
+    # Labels before places, as suppression wants them.
     scores = node("Transpose", [node("Sigmoid", [logits], "sigmoid")], "scores", perm=[0, 2, 1])
     bounds = [
         constant("most", [n_found], np.int64),

@@ -1,4 +1,4 @@
-"""The half of `detection` that `evaluate` asks; boxes are compared in px of the upright pictures."""
+"""The half of `detection` that `evaluate` asks; boxes are compared in px of upright pictures."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ class TestedDetection:
         """AP, AP50, presence, counting error; by label AP50, precision and recall."""
         tested, labels = _Tested.of(answers), answers.bundle.labels
         alone = draw([entry.group for entry in answers.entries], 1, 0)
-        found = {key: _metrics(tested, key, labels, alone) for key in tested.found}
+        found: dict[str, Any] = {key: _metrics(tested, key, labels, alone) for key in tested.found}
         same = agreement(tested.found["fp32"], tested.found["int8"], tested.thresholds)
         blind = _blind(answers, tested)
         return {
@@ -175,8 +175,8 @@ class TestedDetection:
         served = metrics["served"]
         of = certainty.intervals[served]["ap50"]
         return (
-            f"{served} AP50 {metrics[served]['ap50']:.3f} (95 %: {of.low:.3f} to {of.high:.3f}), AP "
-            f"{metrics[served]['ap']:.3f}, blind {metrics['blind']['ap50']:.3f}, counts off by "
+            f"{served} AP50 {metrics[served]['ap50']:.3f} (95 %: {of.low:.3f} to {of.high:.3f}), "
+            f"AP {metrics[served]['ap']:.3f}, blind {metrics['blind']['ap50']:.3f}, counts off by "
             f"{metrics[served]['counting_error']:.2f} a picture, agreement of int8 and fp32 "
             f"{metrics['agreement']:.3f}"
         )
@@ -194,9 +194,7 @@ def _in_px(answers: Answers, boxes: NDArray[np.float32]) -> NDArray[np.float64]:
 def _metrics(
     tested: _Tested, key: Precision, labels: Sequence[str], alone: Draws
 ) -> dict[str, Any]:
-    values = {
-        name: _number(of[0]) for name, of in _values(tested, key, labels, alone).items()
-    }
+    values = {name: _number(of[0]) for name, of in _values(tested, key, labels, alone).items()}
     by_label = {}
     for label, of, at in zip(labels, tested.matched[key], tested.thresholds, strict=True):
         point = reached(of, at)
@@ -230,7 +228,9 @@ def _values(
 
 
 def _defined(
-    draws: Draws, values: Mapping[str, NDArray[np.float64]], bounds: tuple[float, float] = (0.0, 1.0)
+    draws: Draws,
+    values: Mapping[str, NDArray[np.float64]],
+    bounds: tuple[float, float] = (0.0, 1.0),
 ) -> dict[str, Interval]:
     found = {name: interval_of(draws, of, bounds) for name, of in values.items()}
     return {name: rounded_interval(each) for name, each in found.items() if each is not None}
@@ -257,7 +257,8 @@ def _blind(answers: Answers, tested: _Tested) -> float | None:
 
 def _counted(boxes: NDArray[np.float64], thresholds: Sequence[float]) -> NDArray[np.float64]:
     at = np.asarray(thresholds)[boxes[:, 5].astype(int)]
-    return boxes[(boxes[:, 4] > 0) & (boxes[:, 4] >= at)]
+    counted: NDArray[np.float64] = boxes[(boxes[:, 4] > 0) & (boxes[:, 4] >= at)]
+    return counted
 
 
 def _pairs(

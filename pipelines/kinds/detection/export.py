@@ -28,8 +28,8 @@ class ExportedDetection:
 
     meanings: Mapping[str, str] = MappingProxyType(
         {
-            BOXES_NAME: "the most certain first: x0, y0, x1, y1 as shares of the input's side, score "
-            "in [0, 1] (0: none), number of the label",
+            BOXES_NAME: "the most certain first: x0, y0, x1, y1 as shares of the input's side, "
+            "score in [0, 1] (0: none), number of the label",
             EMBEDDING_NAME: "pooled features of the last block, then those that its last depthwise "
             "convolution reads; tells pictures out of distribution",
         }
@@ -56,7 +56,7 @@ class ExportedDetection:
         def judged(outputs: NDArray[np.float32]) -> Judgement:
             found = decoded(outputs)
             same = round(mean_agreement(agreement(of_fp32, found, thresholds)), 6)
-            missed = ()
+            missed: tuple[str, ...] = ()
             if same < params.min_agreement:
                 missed = (f"agreement with fp32 {same:.1%} (bound {params.min_agreement:.1%})",)
             return Judgement(same, {"ap50": round(ap50(found, truth, n_labels), 6)}, missed)

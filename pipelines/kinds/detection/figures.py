@@ -1,4 +1,4 @@
-"""What `train` draws of a detection: val pictures with their true boxes and those that were found."""
+"""What `train` draws of a detection: val pictures with true boxes and those that were found."""
 
 from __future__ import annotations
 

@@ -32,7 +32,7 @@ from pipelines.strict_yaml import read_yaml
 #: What truth stands in, besides records.csv.
 SUFFIXES = frozenset({".json", ".xml", ".txt", ".names", ".yaml"})
 _NAMED = 3
-#: Of the area of a box, the least that must lie in the picture: tools let a hand slip over the edge.
+#: Of a box, the least that must lie in the picture: tools let a hand slip over the edge.
 _LEAST_INSIDE = 0.5
 _MIN_SIDE_PX = 0.5
 #: EXIF tag of the orientation; from 5 on width and height change places.
@@ -134,8 +134,8 @@ def _of_coco(
         ids = sorted({str(each["image_id"]) for each in lost})
         raise DataError(
             f"{where}: {len(lost)} annotation(s) are of images that the file does not list "
-            f"(image_id {', '.join(ids[:_NAMED])}). Expected each image_id among images. Export the "
-            f"file again, or take these annotations out."
+            f"(image_id {', '.join(ids[:_NAMED])}). Expected each image_id among images. Export "
+            f"the file again, or take these annotations out."
         )
     for annotation in document["annotations"]:
         number = annotation["category_id"]
@@ -158,8 +158,8 @@ def _check_distinct(values: Sequence[Any], what: str, where: str) -> None:
     twice = [str(value) for value, n in Counter(values).items() if n > 1]
     if twice:
         raise DataError(
-            f"{where}: {what} {', '.join(twice[:_NAMED])} stands more than once. Expected each once. "
-            f"Mend the file."
+            f"{where}: {what} {', '.join(twice[:_NAMED])} stands more than once. Expected each "
+            f"once. Mend the file."
         )
 
 
@@ -170,7 +170,7 @@ def _json(path: Path) -> Any:
         return json.loads(path.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, RecursionError) as err:
         raise DataError(
-            f"{path}: cannot be read as JSON ({err}). Export it again, or take it out of the folder."
+            f"{path}: cannot be read as JSON ({err}). Export it again, or take it out."
         ) from err
 
 
@@ -201,9 +201,7 @@ def _voc(
     return _with_unmarked(found, images, str(folder)) if found else None
 
 
-def _of_voc(
-    root: ElementTree.Element, where: str, path: PurePosixPath, place: _Places
-) -> Picture:
+def _of_voc(root: ElementTree.Element, where: str, path: PurePosixPath, place: _Places) -> Picture:
     name = root.findtext("filename") or f"{path.stem}.jpg"
     size = None
     if (sides := root.find("size")) is not None:
@@ -226,8 +224,10 @@ def _xml(path: Path) -> ElementTree.Element:
         text = path.read_bytes()
         if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
             # Entities may grow without bound.
-            raise DataError(f"{path}: declares entities. Expected a plain XML file. Export it again.")
-        return ElementTree.fromstring(text)  # noqa: S314 - without entities
+            raise DataError(
+                f"{path}: declares entities. Expected a plain XML file. Export it again."
+            )
+        return ElementTree.fromstring(text)
     except (OSError, ElementTree.ParseError) as err:
         raise DataError(f"{path}: cannot be read as XML ({err}). Export it again.") from err
 
@@ -266,7 +266,9 @@ def _yolo(
 def _label_file(path: str, texts: Mapping[str, PurePosixPath]) -> str | None:
     """The text beside an image, or in ``labels`` where the image is in ``images``."""
     beside = PurePosixPath(path).with_suffix(".txt")
-    parts = ["labels" if part.casefold() in {"images", "jpegimages"} else part for part in beside.parts]
+    parts = [
+        "labels" if part.casefold() in {"images", "jpegimages"} else part for part in beside.parts
+    ]
     return next((each for each in (str(PurePosixPath(*parts)), str(beside)) if each in texts), None)
 
 
@@ -374,8 +376,8 @@ def checked(
         if label is None:
             raise DataError(
                 f"{picture.where}: {picture.path!r} has a box of the category {name!r}, which the "
-                f"card does not know. Expected one of {', '.join(expected)}, or a source_names entry "
-                f"in the card."
+                f"card does not know. Expected one of {', '.join(expected)}, or a source_names "
+                f"entry in the card."
             )
         placed = turn(corners)
         cut = _cut(placed, None if sizes is None else sizes[1])
@@ -384,8 +386,8 @@ def checked(
             size = "" if sizes is None else f" of {sizes[1][0]} x {sizes[1][1]} px"
             raise DataError(
                 f"{picture.where}: a box of {name!r} in {picture.path!r}{size} lies outside of it "
-                f"or has no area: from x, y to x, y it is {told} px. Expected px inside the picture. "
-                f"Mend or remove it."
+                f"or has no area: from x, y to x, y it is {told} px. Expected px inside the "
+                f"picture. Mend or remove it."
             )
         found[Marked(label, *(round(side, 2) for side in cut))] = None
     return list(found), len(picture.boxes) - len(found)
@@ -404,8 +406,8 @@ def _check_units(picture: Picture) -> None:
     if odd:
         which = "all" if len(odd) == len(largest) else f"{len(odd)} of {len(largest)}"
         raise DataError(
-            f"{picture.where}: {which} boxes of {picture.path!r} are in {other}. Expected {unit} in "
-            f"every box; mixed units cannot be told apart safely. Export the set again."
+            f"{picture.where}: {which} boxes of {picture.path!r} are in {other}. Expected {unit} "
+            f"in every box; mixed units cannot be told apart safely. Export the set again."
         )
 
 

@@ -71,10 +71,13 @@ class BoxHead(nn.Module):
         self.register_buffer("shapes", first.clone())
         for layer in self.modules():
             if isinstance(layer, nn.Conv2d):
-                nn.init.kaiming_normal_(layer.weight, mode="fan_out" if layer.groups == 1 else "fan_in")
+                nn.init.kaiming_normal_(
+                    layer.weight, mode="fan_out" if layer.groups == 1 else "fan_in"
+                )
                 nn.init.zeros_(layer.bias)  # type: ignore[arg-type]
         for layer in self.says:
-            assert isinstance(layer, nn.Conv2d) and layer.bias is not None
+            assert isinstance(layer, nn.Conv2d)
+            assert layer.bias is not None
             nn.init.normal_(layer.weight, std=0.01)
             with torch.no_grad():
                 of_shapes = layer.bias.view(N_SHAPES, self.n_values)

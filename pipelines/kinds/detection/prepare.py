@@ -1,4 +1,4 @@
-"""The half of `detection` that `prepare` asks: boxes read and checked, images filed and balanced."""
+"""The half of `detection` that `prepare` asks: boxes read and checked, images filed."""
 
 from __future__ import annotations
 

@@ -106,9 +106,7 @@ class TrainedDetection:
         """Classes without a box."""
         return [label for index, label in enumerate(labels) if not (truth[..., 4] == index).any()]
 
-    def criterion(
-        self, truth: NDArray[np.float32], n_labels: int, params: TrainParams
-    ) -> BoxLoss:
+    def criterion(self, truth: NDArray[np.float32], n_labels: int, params: TrainParams) -> BoxLoss:
         """Focal loss and smooth L1.
 
         Raises:
@@ -160,7 +158,7 @@ class BoxLoss:
         self.places = places_of(map_sizes(self.side_px), shapes)
 
     def targets(self, truth: Tensor) -> Tensor:
-        """(n, places, 5): the box of each place as corners, and its label, -1 of none, -2 unsaid."""
+        """(n, places, 5): the corners of each place's box, and its label: -1 none, -2 unsaid."""
         return torch.stack([self._targets(one) for one in truth])
 
     def _targets(self, truth: Tensor) -> Tensor:
@@ -244,11 +242,14 @@ def fitted_shapes(sides: NDArray[np.floating]) -> NDArray[np.float32]:
         outer = ordered.prod(axis=1)[:, None] + middles.prod(axis=1)[None] - inner
         nearest = (inner / outer).argmax(axis=1)
         moved = np.array(
-            [np.median(ordered[nearest == k], axis=0) if (nearest == k).any() else middles[k]
-             for k in range(n)]
+            [
+                np.median(ordered[nearest == k], axis=0) if (nearest == k).any() else middles[k]
+                for k in range(n)
+            ]
         )
         if np.allclose(moved, middles):
             break
         middles = moved
     by_area = middles[np.argsort(middles.prod(axis=1), kind="stable")]
-    return by_area.reshape(N_LEVELS, N_SHAPES, 2).astype(np.float32)
+    shapes: NDArray[np.float32] = by_area.reshape(N_LEVELS, N_SHAPES, 2).astype(np.float32)
+    return shapes
