@@ -7,7 +7,7 @@ sentence on the page. Anything else is a bug: the log has its traceback, the pag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from html import escape
@@ -16,7 +16,7 @@ from pathlib import Path
 import streamlit as st
 from PIL import Image, ImageDraw
 
-from apps import answers, banners, batch, compare, explain, frame, history
+from apps import answers, banners, batch, boxes, compare, explain, frame, history
 from apps.answers import Tones
 from apps.inference import FindScene, answer_picture
 from apps.models import Model, load_model
@@ -27,6 +27,9 @@ from pipelines.errors import CorruptImageError, PipelineError
 
 _STYLE = Path(__file__).with_name("style.css")
 
+#: Answers of a kind that has a page of its own, beside the pictures that were chosen.
+Page = Callable[[Texts, str, Model, Sequence[Incoming], Tones], None]
+PAGES: Mapping[str, Page] = {"detection": boxes.page}
 #: Draws what was found in a picture into it, as JPEG.
 DrawScene = Callable[[Shot, Tones], bytes]
 
@@ -109,6 +112,13 @@ def _page(t: Texts, app: TaskApp) -> None:
         with st.container(key="input"):
             incoming = choose(t, model, kept)
         more = st.container(key="more")
+    if (own_page := PAGES.get(model.bundle.kind)) is not None:
+        with right:
+            own_page(t, app.icon, model, incoming, app.tones)
+        with more:
+            _how(t, app.task)
+            banners.about(t, model)
+        return
     with more:
         several = st.container()
         _how(t, app.task)
