@@ -28,10 +28,8 @@ Floats = NDArray[np.float64]
 
 #: Overlaps from which on a box is right: AP is the mean over them, AP50 that of the first.
 OVERLAPS = np.linspace(0.5, 0.95, 10)
-#: Levels of recall: 0, 0.01, ... 1.
-_N_LEVELS = 101
-#: So that 29 of 100 is a recall of 0.29.
-_ROUNDING = 1e-9
+#: Of recall, to the last bit those of cocoapi: some recalls lie on one.
+_LEVELS = np.linspace(0, 1, 101)
 #: Cells of the tables of resamples that are held at a time: 32 MB each.
 _CELLS = 4_000_000
 
@@ -154,9 +152,9 @@ def _areas(
         precision = hits / np.maximum(hits + others, 1e-12)
         best = np.maximum.accumulate(precision[::-1], axis=0)[::-1]
         recall = hits / np.maximum(true[rows], 1e-12)
-        n_levels = np.floor((_N_LEVELS - 1) * recall + _ROUNDING) + 1
+        n_levels = np.searchsorted(_LEVELS, recall.ravel(), side="right").reshape(recall.shape)
         gained = np.diff(n_levels, axis=0, prepend=0)
-        found[rows] += (best * gained).sum(axis=0) / _N_LEVELS
+        found[rows] += (best * gained).sum(axis=0) / len(_LEVELS)
     return found
 
 
