@@ -29,14 +29,14 @@ from pipelines.card import DatasetCard, SampleSource
 from pipelines.data.tree import TABLES
 from pipelines.data.workers import ordered_map
 from pipelines.errors import ConfigError, DataError
+from pipelines.samples.pen import Marks
 
 _LOG = logging.getLogger(__name__)
 
 #: ``paint(label, subject, shot, side_px)``: a square of one of the card's labels, mode RGB. The
 #: subject draws what all pictures of one group share, the shot what differs among them.
 Painter = Callable[[str, np.random.Generator, np.random.Generator, int], Image.Image]
-#: The same picture with what is marked in it: name of a class and corners, as shares of its side.
-Marks = list[tuple[str, tuple[float, ...]]]
+#: The same picture with what is marked in it, corners as shares of its side.
 Marker = Callable[[str, np.random.Generator, np.random.Generator, int], tuple[Image.Image, Marks]]
 #: How a painted picture becomes a file.
 Form = Literal[

@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw
 
 from pipelines.samples import canvas
 from pipelines.samples.canvas import Colour
-from pipelines.samples.folder import Marks
-from pipelines.samples.mask_detection import (
+from pipelines.samples.pen import Marks, Pen, ink, mirrored, mix
+from pipelines.samples.people import (
     Person,
     draw_features,
     draw_hair,
@@ -20,7 +20,6 @@ from pipelines.samples.mask_detection import (
     make_person,
     pick,
 )
-from pipelines.samples.pen import Pen, ink, mirrored, mix
 
 _COVERS = ("f2c31b", "f4f4f2", "d9541e", "2f62b3", "c22a2a")
 _VESTS = ("e8e337", "f28a1c")

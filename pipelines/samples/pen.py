@@ -15,6 +15,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from pipelines.samples.canvas import Colour, Picture, Point
 
+#: What is marked in a picture: names of classes and corners, in a unit that the holder says.
+Marks = list[tuple[str, tuple[float, ...]]]
 #: The unit circle.
 _ANGLES = np.linspace(0, 2 * np.pi, 36, endpoint=False)
 _RING = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)

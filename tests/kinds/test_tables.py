@@ -9,6 +9,8 @@ from apps.answers import PANELS
 from pipelines.serving.kinds import KINDS
 from tests.kinds.point import TABLES
 
+#: The page refuses their bundles with a line; tests/golden/detection.json says what it must decode.
+NOT_ON_PHONE = {"detection"}
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -27,4 +29,5 @@ def test_phone_page_knows_them_with_the_same_outputs():
     found = re.findall(r'^  \["(\w+)", \{ outputs: \[(.+?)\]', text, re.MULTILINE)
     assert found
     outputs = {name: tuple(re.findall(r"\w+", listed.lower())) for name, listed in found}
-    assert outputs == {name: kind.outputs for name, kind in KINDS.items()}
+    on_phone = {name: kind.outputs for name, kind in KINDS.items() if name not in NOT_ON_PHONE}
+    assert outputs == on_phone

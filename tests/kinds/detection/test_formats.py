@@ -136,9 +136,7 @@ def test_a_box_that_stands_twice_counts_once(folder, card, caplog):
 
 
 def test_a_box_over_the_edge_is_cut_at_it(folder, card):
-    boxes = [
-        {"image_id": 0, "category_id": n, "bbox": [-4, 30, 20, 12]} for n in NUMBERS.values()
-    ]
+    boxes = [{"image_id": 0, "category_id": n, "bbox": [-4, 30, 20, 12]} for n in NUMBERS.values()]
     coco(folder, annotations=boxes)
     assert read(folder, card)["images/a.png"][0] == ("red", 0, 30, 16, 40)
 
@@ -189,7 +187,10 @@ def box(*corners: float, image: int = 0, category: int = 3) -> dict:
         ({"annotations": [box(1, 1, 5, 5)]}, "no box of green, blue"),
         ({"annotations": [{"image_id": 0}]}, "is no COCO file of boxes"),
         ({"annotations": [box(1, 1, 5, 5)] * (MAX_BOXES + 1)}, f"has {MAX_BOXES + 1} boxes"),
-        ({"images": [{"id": 0, "file_name": "images/a.png", "width": 61, "height": 40}]}, "61 x 40"),
+        (
+            {"images": [{"id": 0, "file_name": "images/a.png", "width": 61, "height": 40}]},
+            "61 x 40",
+        ),
     ],
 )
 def test_what_cannot_be_is_refused(changes, message, folder, card):
