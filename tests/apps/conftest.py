@@ -19,7 +19,7 @@ import pytest
 from PIL import Image
 
 from apps.phone_site import DIST_DIR
-from pipelines.card import DatasetCard, load_card
+from pipelines.card import DEFAULT_KIND, DatasetCard, load_card
 from pipelines.data.manifest import Entry, content_sha256, write_manifest
 from pipelines.paths import Paths
 from pipelines.serving.bundle import Artefact, Bundle

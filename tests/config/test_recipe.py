@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from pipelines.backbones.spec import backbone
+from pipelines.card import DEFAULT_KIND, load_card
 from pipelines.config.params import load_params
 from pipelines.config.recipe import laid_over
 from pipelines.errors import ConfigError

@@ -1,4 +1,4 @@
-"""Average precision against the definition, spelt out, and against pycocotools where it is there."""
+"""Average precision by its definition, spelt out, and by cocoapi where that is installed."""
 
 from __future__ import annotations
 

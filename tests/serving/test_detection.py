@@ -7,9 +7,8 @@ import json
 from pathlib import Path
 
 import numpy as np
-import onnx
+import onnx.parser
 import pytest
-from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
 from pipelines.errors import BundleError
@@ -51,76 +50,42 @@ def test_golden_boxes(case):
     assert said.counts(case["labels"]) == case["counts"]
 
 
-def spotting(side_px: int) -> bytes:
-    """A model that gives the box around the bright pixels of its input, and nothing else."""
-    graph, weights = [], []
+def colours(side_px: int) -> bytes:
+    """A model with the outputs of a detection of one box; they say nothing."""
+    text = f"""
+        <ir_version: 10, opset_import: ["": 20]>
+        colours (uint8[n, {side_px}, {side_px}, 3] pixels)
+        => (float[n, 1, 6] boxes, float[n, 3] embedding)
+        <int64[2] axes = {{1, 2}}, int64[1] second = {{1}}> {{
+            wide = Cast<to = 1>(pixels)
+            embedding = ReduceMean<keepdims = 0>(wide, axes)
+            six = Concat<axis = 1>(embedding, embedding)
+            boxes = Unsqueeze(six, second)
+        }}"""
+    return onnx.parser.parse_model(text).SerializeToString()
 
-    def constant(name: str, values: object, dtype: type) -> str:
-        weights.append(numpy_helper.from_array(np.array(values, dtype=dtype), name))
-        return name
 
-    def node(operator: str, inputs: list[str], output: str, **attributes: object) -> str:
-        graph.append(helper.make_node(operator, inputs, [output], **attributes))
-        return output
+class Spotting(Predictor[Boxes]):
+    """Its boxes are those around what is bright."""
 
-    red = node("Cast", ["image"], "wide", to=TensorProto.FLOAT)
-    red = node("Slice", [red, constant("s0", [0], np.int64), constant("s1", [1], np.int64),
-                         constant("channels", [3], np.int64)], "red")  # fmt: skip
-    bright = node("Clip", [node("Sub", [red, constant("t", 190, np.float32)], "above"),
-                           constant("zero", 0, np.float32), constant("one", 1, np.float32)], "on")  # fmt: skip
-    # Bright columns and rows as the sum over the other axis, then their first and last place.
-    edges = []
-    for name, axis in (("x", 1), ("y", 2)):
-        sums = node("ReduceMean", [bright, constant(f"a{name}", [axis, 3], np.int64)], f"m{name}",
-                    keepdims=0)  # fmt: skip
-        lit = node("Clip", [node("Mul", [sums, constant(f"k{name}", 1e4, np.float32)], f"u{name}"),
-                            "zero", "one"], f"l{name}")  # fmt: skip
-        places = np.arange(side_px) / side_px
-        for end, ramp in (("0", 1 - places), ("1", places + 1 / side_px)):
-            product = node(
-                "Mul", [lit, constant(f"r{name}{end}", ramp, np.float32)], f"p{name}{end}"
-            )
-            graph.append(
-                helper.make_node(
-                    "TopK",
-                    [product, constant(f"n{name}{end}", [1], np.int64)],
-                    [f"v{name}{end}", f"i{name}{end}"],
-                    axis=1,
-                )
-            )
-            value = f"v{name}{end}"
-            if end == "0":
-                value = node("Sub", ["one", value], f"w{name}")
-            edges.append(value)
-    x0, x1, y0, y1 = edges
-    ones = node("Add", [node("Mul", [x0, "zero"], "nothing"), "one"], "score")
-    row = node("Concat", [x0, y0, x1, y1, ones, "nothing"], "row", axis=1)
-    node("Unsqueeze", [row, constant("first", [1], np.int64)], "boxes")
-    node("ReduceMean", [red, constant("all", [1, 2], np.int64)], "embedding", keepdims=0)
-    image = helper.make_tensor_value_info("image", TensorProto.UINT8, ["n", side_px, side_px, 3])
-    outputs = [
-        helper.make_tensor_value_info("boxes", TensorProto.FLOAT, ["n", 1, 6]),
-        helper.make_tensor_value_info("embedding", TensorProto.FLOAT, ["n", 1]),
-    ]
-    proto = helper.make_model(
-        helper.make_graph(graph, "spotting", [image], outputs, weights),
-        opset_imports=[helper.make_opsetid("", 20)],
-        ir_version=10,
-    )
-    onnx.checker.check_model(proto)
-    return proto.SerializeToString()
+    def outputs(self, pixels):
+        found = super().outputs(pixels)
+        bright = pixels[0, :, :, 0] > 190
+        rows, columns = (np.flatnonzero(bright.any(axis=axis)) for axis in (1, 0))
+        corners = np.array([columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]) / SIDE
+        return found | {"boxes": np.float32([[[*corners, 1, 0]]])}
 
 
 @pytest.fixture(scope="module")
 def predictor() -> Predictor[Boxes]:
     bundle = bundle_of(["spot"], {"spot": 0.5}, n=1)
-    model = spotting(SIDE)
-    embedding = bundle.outputs[1].model_copy(update={"shape": (-1, 1)})
+    model = colours(SIDE)
+    embedding = bundle.outputs[1].model_copy(update={"shape": (-1, 3)})
     files = tuple(Artefact.of(f"{key}.onnx", key, model) for key in ("fp32", "int8"))
     bundle = bundle.model_copy(
         update={"outputs": (bundle.outputs[0], embedding), "artefacts": files}
     )
-    return Predictor(bundle, model, "fp32")
+    return Spotting(bundle, model, "fp32")
 
 
 def spotted(size: tuple[int, int], box: tuple[int, int, int, int]) -> Image.Image:
@@ -181,7 +146,7 @@ def test_bundle_is_held_to_its_rules(tmp_path):
         (
             {"outputs": [{**document["outputs"][0], "shape": [-1, 6]}, document["outputs"][1]]},
             "outputs.boxes.shape",
-        ),  # fmt: skip
+        ),
     ):
         path.write_text(json.dumps(document | changes), encoding="utf-8")
         with pytest.raises(BundleError, match=message.replace(".", r"\.")):
