@@ -13,6 +13,7 @@ from typing import Any, Literal
 from apps.models import N_THREADS, Model, processor
 from apps.session import Face, Scene, Shot
 from apps.texts import Texts
+from pipelines.serving.detection import Boxes
 from pipelines.serving.embedding import Embedding, Neighbour
 from pipelines.serving.predictor import Prediction
 from pipelines.serving.segmentation import Mask, colour_of
@@ -32,6 +33,8 @@ _OUTCOMES: Mapping[str, tuple[Tone, str]] = {
     "wrong": ("alarm", "✗"),
     "none": ("warn", "?"),
 }
+#: Tones, the gravest last.
+_GRAVITY: tuple[Tone, ...] = ("plain", "ok", "warn", "alarm")
 #: Of the boxes, on any picture: dark enough for white, bright enough for black.
 _BOX_COLOURS: Mapping[Tone, str] = {
     "plain": "#4aa3ff",
@@ -124,9 +127,37 @@ def _neighbour(t: Texts, near: Neighbour) -> str:
     )
 
 
+def boxes(t: Texts, model: Model, said: Boxes, tones: Tones) -> str:
+    """How many of each label were found, and the next step; or that the picture is unknown."""
+    if said.is_ood:
+        return (
+            f'<div class="fl-ood"><h2>{escape(t("answer.ood"))}</h2>'
+            f"<p>{escape(t('answer.ood_hint'))}</p></div>"
+        )
+    counts = said.counts(model.bundle.labels)
+    n_all = sum(counts.values())
+    title = t("boxes.none") if not n_all else t("boxes.found", n=n_all)
+    rows = "".join(
+        f'<li class="{tones.get(label, "plain")}"><span class="fl-n">{n}</span>'
+        f"<b>{escape(t.label(model.task, label, model.names))}</b></li>"
+        for label, n in counts.items()
+    )
+    gravest = max(
+        (label for label, n in counts.items() if n),
+        key=lambda label: _GRAVITY.index(tones.get(label, "plain")),
+        default=None,
+    )
+    step = _next_step(t, model, gravest) if gravest else ""
+    return (
+        f'<div class="fl-say"><h2>{escape(title)}</h2></div>'
+        f'<ol class="fl-faces" aria-label="{escape(t("boxes.counts"))}">{rows}</ol>{step}'
+    )
+
+
 #: By kind of the task, what the phone shows of a picture's answer.
 PANELS: Mapping[str, Callable[[Texts, Model, Any, Tones], str]] = {
     "classification": answer,
+    "detection": boxes,
     "segmentation": regions,
     "embedding": neighbours,
 }

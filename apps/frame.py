@@ -54,6 +54,11 @@ def masks(t: Texts, name: str, drawn: bytes) -> str:
     return _image(drawn, t("masks.alt", name=name))
 
 
+def boxes(t: Texts, name: str, drawn: bytes) -> str:
+    """A picture with boxes drawn into it."""
+    return _image(drawn, t("boxes.alt", name=name))
+
+
 def heat_map(t: Texts, bundle: Bundle, label: str, drawn: bytes) -> str:
     """The heat map in the picture's place."""
     return _image(

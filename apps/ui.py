@@ -16,7 +16,7 @@ from pathlib import Path
 import streamlit as st
 from PIL import Image, ImageDraw
 
-from apps import answers, banners, batch, compare, explain, frame, history, masks
+from apps import answers, banners, batch, boxes, compare, explain, frame, history, masks
 from apps.answers import Tones
 from apps.inference import FindScene, answer_picture
 from apps.models import Model, load_model
@@ -29,7 +29,7 @@ _STYLE = Path(__file__).with_name("style.css")
 
 #: Answers of a kind that has a page of its own, beside the pictures that were chosen.
 Page = Callable[[Texts, str, Model, Sequence[Incoming], Tones], None]
-PAGES: Mapping[str, Page] = {"segmentation": masks.page}
+PAGES: Mapping[str, Page] = {"detection": boxes.page, "segmentation": masks.page}
 #: Draws what was found in a picture into it, as JPEG.
 DrawScene = Callable[[Shot, Tones], bytes]
 

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from pipelines.config.evaluate import EvaluateParams
 from pipelines.data.manifest import Entry
 from pipelines.kinds.classification.evaluate import TestedClassification
-from pipelines.kinds.segmentation.evaluate import TestedSegmentation
+from pipelines.kinds.detection.evaluate import TestedDetection
 from pipelines.kinds.embedding.evaluate import TestedEmbedding
+from pipelines.kinds.segmentation.evaluate import TestedSegmentation
 from pipelines.metrics.certainty import Certainty
 from pipelines.metrics.intervals import Draws
 from pipelines.serving.bundle import Bundle
@@ -78,6 +79,7 @@ class TestedKind(Protocol):
 
 KINDS: Mapping[str, TestedKind] = {
     "classification": TestedClassification(),
+    "detection": TestedDetection(),
     "segmentation": TestedSegmentation(),
     "embedding": TestedEmbedding(),
 }

@@ -10,8 +10,9 @@ from numpy.typing import NDArray
 
 from pipelines.data.loaders import Pictures
 from pipelines.kinds.classification.figures import val_figures
-from pipelines.kinds.segmentation.figures import val_masks
+from pipelines.kinds.detection.figures import val_figures as val_boxes
 from pipelines.kinds.embedding.figures import val_figures as val_neighbours
+from pipelines.kinds.segmentation.figures import val_masks
 
 #: From the head's outputs and the truth of n pictures, and the labels, PNG files by name; those
 #: that show pictures have ``samples`` in their name.
@@ -21,6 +22,7 @@ Draw: TypeAlias = Callable[
 
 KINDS: Mapping[str, Draw] = {
     "classification": val_figures,
+    "detection": val_boxes,
     "segmentation": val_masks,
     "embedding": val_neighbours,
 }

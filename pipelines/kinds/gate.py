@@ -12,6 +12,7 @@ from pipelines.serving.bundle import Bundle
 #: The bounds that a kind has names for, each of which must be given; others are no bounds of it.
 KINDS: Mapping[str, Mapping[str, NamedBound]] = {
     "classification": NAMED,
+    "detection": {},
     "segmentation": {},
     "embedding": {},
 }

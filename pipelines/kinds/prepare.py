@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from pipelines.card import DatasetCard
 from pipelines.data.manifest import Record
 from pipelines.kinds.classification.prepare import PreparedClassification
-from pipelines.kinds.segmentation.prepare import PreparedSegmentation
+from pipelines.kinds.detection.formats import SUFFIXES as BOX_FILES
+from pipelines.kinds.detection.prepare import PreparedDetection
 from pipelines.kinds.embedding.prepare import PreparedEmbedding
+from pipelines.kinds.segmentation.prepare import PreparedSegmentation
 
 
 class PreparedKind(Protocol):
@@ -37,6 +39,9 @@ class PreparedKind(Protocol):
 
 KINDS: dict[str, PreparedKind] = {
     "classification": PreparedClassification(),
+    "detection": PreparedDetection(),
     "segmentation": PreparedSegmentation(),
     "embedding": PreparedEmbedding(),
 }
+#: By kind, suffixes of files of truth that are neither images nor a table; `fetch` takes them.
+TRUTH_SUFFIXES: Mapping[str, frozenset[str]] = {"detection": BOX_FILES}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,8 +13,9 @@ from torch import Tensor
 from pipelines.backbones.heads import Classifier
 from pipelines.data.manifest import Entry
 from pipelines.kinds.classification.train import TrainedClassification
-from pipelines.kinds.segmentation.train import TrainedSegmentation
+from pipelines.kinds.detection.train import TrainedDetection
 from pipelines.kinds.embedding.train import TrainedEmbedding
+from pipelines.kinds.segmentation.train import TrainedSegmentation
 
 if TYPE_CHECKING:
     from pipelines.config.train import TrainParams
@@ -43,6 +44,18 @@ class Criterion(Protocol):
         Args:
             outputs: (n, ...) of the head, float32, on the CPU.
             truth: of the same plain views.
+        """
+
+
+@runtime_checkable
+class BeginsWithData(Protocol):
+    """A criterion that fits the head to the train split before its first step."""
+
+    def begin(self, model: Classifier, truth: NDArray[Any]) -> None:
+        """Change what of the head is no weight.
+
+        Args:
+            truth: (n, ...) of the train split in plain views.
         """
 
 
@@ -113,6 +126,7 @@ class TrainedKind(Protocol):
 
 KINDS: Mapping[str, TrainedKind] = {
     "classification": TrainedClassification(),
+    "detection": TrainedDetection(),
     "segmentation": TrainedSegmentation(),
     "embedding": TrainedEmbedding(),
 }

@@ -316,7 +316,7 @@ def roc_auc(draws: Draws, class_index: NDArray[Any], probabilities: NDArray[Any]
     if draws.n_groups <= _GROUPS_A_CLASS * c:
         table = _all_areas(draws, class_index, probabilities)
     else:
-        columns = [_areas(draws, class_index == k, probabilities[:, k]) for k in range(c)]
+        columns = [areas(draws, class_index == k, probabilities[:, k]) for k in range(c)]
         table = np.stack(columns, axis=1)  # (1 + r, c), the images themselves first
     return interval_of(draws, table.mean(axis=1)), [
         interval_of(draws, column) for column in table.T
@@ -350,7 +350,7 @@ def _all_areas(draws: Draws, class_index: NDArray[Any], probabilities: NDArray[A
     return _ratio(in_order, yes * (yes.sum(axis=1, keepdims=True) - yes))
 
 
-def _areas(draws: Draws, is_positive: NDArray[np.bool_], scores: NDArray[Any]) -> Floats:
+def areas(draws: Draws, is_positive: NDArray[np.bool_], scores: NDArray[Any]) -> Floats:
     """(1 + r,) the area of the images themselves, then of each resample; NaN where undefined."""
     order = np.argsort(scores, kind="stable")
     positive = is_positive[order].astype(np.float64)

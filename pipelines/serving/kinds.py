@@ -6,11 +6,13 @@ from typing import Any
 
 from pipelines.serving.answer import ServedKind
 from pipelines.serving.classification import ServedClassification
+from pipelines.serving.detection import ServedDetection
 from pipelines.serving.embedding import ServedEmbedding
 from pipelines.serving.segmentation import ServedSegmentation
 
 KINDS: dict[str, ServedKind[Any]] = {
     "classification": ServedClassification(),
+    "detection": ServedDetection(),
     "segmentation": ServedSegmentation(),
     "embedding": ServedEmbedding(),
 }

@@ -45,7 +45,7 @@ from pipelines.data.workers import n_workers
 from pipelines.errors import ConfigError, DataError
 from pipelines.export import onnx_export as export
 from pipelines.export.quantize import quantized_trunk
-from pipelines.kinds.train import KINDS
+from pipelines.kinds.train import KINDS, BeginsWithData
 from pipelines.paths import Paths, TaskPaths
 from pipelines.serving.sessions import Precision
 from pipelines.training.batches import Split, split_of
@@ -320,11 +320,14 @@ def train(
     def run(
         what: str, model: Classifier, phases: list[Phase], images: Split, checkpoint_dir: Path
     ) -> list[EpochLog]:
+        criterion = kind.criterion(images.truth, len(labels), job.params)
+        if isinstance(criterion, BeginsWithData):
+            criterion.begin(model, images.plain_truth())
         return fit(
             model,
             phases,
             job.params,
-            criterion=kind.criterion(images.truth, len(labels), job.params),
+            criterion=criterion,
             values=kind.values,
             seed=job.seed,
             checkpoint_dir=checkpoint_dir,
