@@ -102,6 +102,9 @@ class TrainedDetection:
         """Corners as shares of the view's side."""
         return in_view(truth, geometry, side_px)
 
+    def mates(self, truth: NDArray[np.float32]) -> None:
+        return None
+
     def untaught(self, truth: NDArray[np.float32], labels: Sequence[str]) -> list[str]:
         """Classes without a box."""
         return [label for index, label in enumerate(labels) if not (truth[..., 4] == index).any()]

@@ -66,6 +66,9 @@ class TrainedSegmentation:
         drawn: Drawn = truth
         return covered(in_view(drawn.read(), geometry, side_px), len(drawn.labels))
 
+    def mates(self, truth: NDArray[Any]) -> None:
+        return None
+
     def untaught(self, truth: NDArray[Any], labels: Sequence[str]) -> list[str]:
         """Labels that no mask shows."""
         shares = np.array([drawn.file.shares for drawn in truth]).reshape(-1, len(labels))
