@@ -66,6 +66,7 @@ VERBS = {
     "gate": ("stage", "leave to release, or exit code 3 and what was missed"),
     "report": ("report", "reports/RESULTS.md and reports/index.html, over all tasks"),
     "code": ("code", "what code each stage is made of; `dvc repro` asks first of all"),
+    "pte": ("pte", "programs for ExecuTorch on a phone, fp32 and int8, and their bundle"),
     "predict": ("predict", "labels and probabilities of pictures, and the latency"),
     "explain": ("explain", "which places of a picture speak for a label, as PNG files"),
     "stress": ("stress", "the share of answers that small harmless changes of a picture turn"),

@@ -23,7 +23,7 @@ from pipelines.export.graphs import with_inner_features
 from pipelines.export.latency import paired_ms, speedup
 from pipelines.export.onnx_export import INPUT_NAME, check_parity, classifier_onnx
 from pipelines.export.remedies import search_int8
-from pipelines.export.trusted import trusted
+from pipelines.export.trusted import Ask, ask_onnx, trusted
 from pipelines.kinds.export import KINDS, ExportedKind
 from pipelines.paths import Paths, TaskPaths
 from pipelines.serving.bundle import (
@@ -44,9 +44,9 @@ _LOG = logging.getLogger(__name__)
 #: Val pictures on which the ONNX file must agree with torch.
 _PARITY_IMAGES = 32
 #: Val pictures on which int8 is measured; bounds the memory, not the honesty: a stratified sample.
-_MAX_VAL_IMAGES = 1000
+MAX_VAL_IMAGES = 1000
 #: Train pictures that say what the model knows; a stratified sample, which bounds the time.
-_MAX_KNOWN_IMAGES = 2000
+MAX_KNOWN_IMAGES = 2000
 _BATCH = 16
 
 
@@ -72,15 +72,15 @@ def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
         )
     _LOG.info("%s: exporting", task)
     plain, fp32 = _exported(model, meta)
-    val = stratified_sample(in_split(entries, "val"), _MAX_VAL_IMAGES, seed)
-    shown = split_of(_pictures(val, meta, seed, files), meta.labels, meta.kind)
+    val = stratified_sample(in_split(entries, "val"), MAX_VAL_IMAGES, seed)
+    shown = split_of(pictures(val, meta, seed, files), meta.labels, meta.kind)
     val_pixels, truth = np.concatenate(list(shown.pictures.batches(_BATCH))), shown.plain_truth()
     gap = check_parity(
         *(model, fp32, val_pixels[:_PARITY_IMAGES], meta.mean, meta.std), compared=kind.compared
     )
     _LOG.info("%s: ONNX agrees with torch within %.1e", task, gap)
     chosen = stratified_sample(in_split(entries, "train"), params.calibration_images, seed)
-    calibration = calibration_batches(_pictures(chosen, meta, seed, files))
+    calibration = calibration_batches(pictures(chosen, meta, seed, files))
     attempts = search_int8(
         plain,
         calibration,
@@ -93,16 +93,14 @@ def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
     _LOG.info("%s: serves %s: %s", task, served.precision, served.reason)
     fp32, int8 = kind.finished(fp32), kind.finished(best.model)
     bundle = _bundle(kind, meta, card, float_sha256, fp32, attempts, int8, served, files)
-    known = stratified_sample(in_split(entries, "train"), _MAX_KNOWN_IMAGES, seed)
+    known = stratified_sample(in_split(entries, "train"), MAX_KNOWN_IMAGES, seed)
     bundle = trusted(
         bundle,
         lambda outputs: kind.fitted(outputs, truth, card, meta.labels, params),
-        {"fp32": fp32, "int8": int8}[served.precision],
-        _pictures(known, meta, seed, files),
+        ask_onnx({"fp32": fp32, "int8": int8}[served.precision]),
+        pictures(known, meta, seed, files),
         val_pixels,
-        kind.finished(_exported(load_before(files.float_dir, meta), meta)[1])
-        if meta.is_refit
-        else None,
+        ask_before(kind, meta, files) if meta.is_refit else None,
         params,
     )
     write_bytes(files.onnx_fp32, fp32)
@@ -118,7 +116,28 @@ def _exported(model: Classifier, meta: FloatModel) -> tuple[bytes, bytes]:
     return plain, with_inner_features(plain)
 
 
-def _pictures(entries: Sequence[Entry], meta: FloatModel, seed: int, files: TaskPaths) -> Pictures:
+def ask_before(kind: ExportedKind, meta: FloatModel, files: TaskPaths) -> Ask:
+    """The network of a refitted model before the refit, in float32, as it answers.
+
+    Args:
+        meta: of the model.
+        files: of its task.
+
+    Raises:
+        BundleError: if its file is absent or damaged.
+    """
+    return ask_onnx(kind.finished(_exported(load_before(files.float_dir, meta), meta)[1]))
+
+
+def pictures(entries: Sequence[Entry], meta: FloatModel, seed: int, files: TaskPaths) -> Pictures:
+    """Images as the model sees them.
+
+    Args:
+        entries: which.
+        meta: of the model.
+        seed: of the run.
+        files: of the task.
+    """
     return Pictures(files.raw_dir, entries, meta.preprocess, None, seed)
 
 
