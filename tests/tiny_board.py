@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 
 from pipelines.backbones.spec import backbones
+from pipelines.export.latency import Latency
 from pipelines.paths import Paths
-from pipelines.search.cells import Cell, CellResult, Timed, Variant
+from pipelines.search.cells import Cell, CellResult, Variant
 from pipelines.serving.trust import Interval
 from tests.backbones.toy_family import toy
 from tests.tiny_params import PARAMS, PHASE
@@ -115,7 +116,7 @@ def variant(
     n_images: int = 36,
 ) -> Variant:
     """Made-up figures of one file; the first images are those that it knows."""
-    timed = Timed(
+    timed = Latency(
         ms=ratio * reference_ms,
         reference_ms=reference_ms,
         ratio=ratio,

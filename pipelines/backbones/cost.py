@@ -22,6 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from pipelines.backbones.folding import tensors_in
 from pipelines.backbones.spec import Backbone
 
 Kind = Literal["convolution", "1x1 convolution", "depthwise", "grouped", "linear"]
@@ -195,12 +196,12 @@ class _Steps(TorchDispatchMode):  # type: ignore[no-untyped-call]
     ) -> Any:
         result = func(*args, **(kwargs or {}))
         read = [
-            each for each in _tensors([*args, *(kwargs or {}).values()]) if not _is_weight(each)
+            each for each in tensors_in([*args, *(kwargs or {}).values()]) if not _is_weight(each)
         ]
-        # What a norm keeps for a backward pass is not held on a phone.
-        given = (
-            list(_tensors(result))[:1] if "batch_norm" in func.name() else list(_tensors(result))
-        )
+        given = list(tensors_in(result))
+        if "batch_norm" in func.name():
+            # What it keeps for a backward pass is not held on a phone.
+            given = given[:1]
         self._kept += [*read, *given]
         for each in [*read, *given]:
             self._sizes[id(each)] = each.numel()
@@ -232,14 +233,6 @@ class _Steps(TorchDispatchMode):  # type: ignore[no-untyped-call]
             if not is_fused:
                 yield sum(self._sizes[each] for each in live)
             live = {each for each in live if ends[each] > index}
-
-
-def _tensors(values: object) -> Iterator[Tensor]:
-    if isinstance(values, Tensor):
-        yield values
-    elif isinstance(values, list | tuple):
-        for value in values:
-            yield from _tensors(value)
 
 
 def _is_weight(tensor: Tensor) -> bool:

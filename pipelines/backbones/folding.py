@@ -53,14 +53,14 @@ def fold_batch_norms(module: Module, example: Tensor | None = None) -> Module:
     with torch.no_grad():
         with _Flow() as flow:
             before = folded(example)
-        flow.read(_tensors(before))
+        flow.read(tensors_in(before))
         modules = dict(folded.named_modules(remove_duplicate=False))
         for convolution, norm in flow.pairs(modules):
             fused = fuse_conv_bn_eval(modules[convolution], modules[norm])
             _replace(folded, convolution, fused)
             _replace(folded, norm, _without_norm(modules[norm]))
         after = folded(example)
-    for expected, got in zip(_tensors(before), _tensors(after), strict=True):
+    for expected, got in zip(tensors_in(before), tensors_in(after), strict=True):
         gap = float((got - expected).abs().max()) if expected.numel() else 0.0
         if gap > _TOLERANCE * float(expected.abs().max()):
             raise ParityError(
@@ -102,9 +102,9 @@ class _Flow(TorchFunctionMode):
         kwargs: Mapping[str, Any] | None = None,
     ) -> Any:
         kwargs = kwargs or {}
-        read = [*_tensors(args), *_tensors(kwargs)]
+        read = [*tensors_in(args), *tensors_in(kwargs)]
         result = func(*args, **kwargs)
-        made = list(_tensors(result))
+        made = list(tensors_in(result))
         # What gives no tensor asks for a shape or a type.
         if made:
             self.read(read)
@@ -166,12 +166,13 @@ def _replace(module: nn.Module, name: str, new: nn.Module | None) -> None:
     setattr(module.get_submodule(parent), child, new)
 
 
-def _tensors(values: object) -> Iterator[Tensor]:
+def tensors_in(values: object) -> Iterator[Tensor]:
+    """The tensors in nested mappings, lists and tuples, in their order."""
     if isinstance(values, Tensor):
         yield values
     elif isinstance(values, Mapping):
         for value in values.values():
-            yield from _tensors(value)
+            yield from tensors_in(value)
     elif isinstance(values, list | tuple):
         for value in values:
-            yield from _tensors(value)
+            yield from tensors_in(value)

@@ -13,11 +13,13 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterable
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 from torch import Tensor, nn
 
-from pipelines.backbones.spec import timm, torchvision_models
+from pipelines.backbones.spec import Padding, timm, torchvision_models
+
+Module = TypeVar("Module", bound=nn.Module)
 
 
 class BehindPool(nn.Sequential):
@@ -70,20 +72,49 @@ class SameConv2d(nn.Conv2d):
         return super().forward(values)
 
 
-def with_explicit_padding(network: nn.Module) -> nn.Module:
+def replaced(
+    network: Module,
+    is_wanted: Callable[[nn.Module], bool],
+    new: Callable[[Any], nn.Module],
+) -> Module:
+    """A network, which is changed: some of its layers have others in their place.
+
+    Args:
+        is_wanted: of a layer at any depth.
+        new: gives what stands in a layer's place.
+    """
+    for parent in network.modules():
+        for name, child in parent.named_children():
+            if is_wanted(child):
+                setattr(parent, name, new(child))
+    return network
+
+
+def with_explicit_padding(network: Module) -> Module:
     """A copy whose convolutions with padding "same" have it written down; names stay.
 
     Args:
         network: with timm's ``Conv2dSame``, or torch's ``padding="same"``.
     """
-    changed = copy.deepcopy(network)
-    for parent in changed.modules():
-        for name, child in parent.named_children():
-            if isinstance(child, nn.Conv2d) and (
-                child.padding == "same" or type(child).__name__ == "Conv2dSame"
-            ):
-                setattr(parent, name, _explicit(child))
-    return changed
+
+    def is_implicit(layer: nn.Module) -> bool:
+        return isinstance(layer, nn.Conv2d) and (
+            layer.padding == "same" or type(layer).__name__ == "Conv2dSame"
+        )
+
+    return replaced(copy.deepcopy(network), is_implicit, _explicit)
+
+
+def padded(blocks: list[nn.Module], padding: Padding) -> list[nn.Module]:
+    """Blocks, which are changed: their convolutions pad as TensorFlow's do where that is asked.
+
+    Args:
+        blocks: whose convolutions pad alike on both sides.
+    """
+    if padding == "same":
+        for block in blocks:
+            replaced(block, lambda layer: isinstance(layer, nn.Conv2d), _explicit)
+    return blocks
 
 
 def _explicit(convolution: nn.Conv2d) -> SameConv2d:
@@ -116,51 +147,19 @@ class Residual(nn.Sequential):
         return result + values if result.shape == values.shape else result
 
 
-def replaced(
-    blocks: list[nn.Module], kind: type[nn.Module], new: Callable[[nn.Module], nn.Module]
-) -> list[nn.Module]:
-    """Blocks with their layers of one kind replaced; they are changed.
-
-    Args:
-        blocks: whose layers are looked at, to any depth.
-        new: gives what stands in a layer's place.
-    """
-    for block in blocks:
-        for parent in block.modules():
-            for name, child in parent.named_children():
-                if isinstance(child, kind):
-                    setattr(parent, name, new(child))
-    return blocks
-
-
-def as_tensorflow(block: nn.Module) -> nn.Module:
-    """A block with its convolutions padded as TensorFlow pads, for weights that were trained there.
-
-    Args:
-        block: whose convolutions pad alike on both sides; it is changed.
-    """
-    for parent in block.modules():
-        for name, child in parent.named_children():
-            if isinstance(child, nn.Conv2d) and not isinstance(child, SameConv2d):
-                setattr(parent, name, _explicit(child))
-    return block
-
-
 # -- rows of blocks -------------------------------------------------------------------------------
-def row(
-    layers: Iterable[nn.Module], starts: Callable[[nn.Module], bool] | None = None
-) -> list[nn.Module]:
-    """Layers as a row of blocks.
+def row(layers: Iterable[nn.Module]) -> list[nn.Module]:
+    """A block a layer, with the pool before it and the activation behind it.
 
-    Args:
-        layers: in the order in which they run.
-        starts: whether a layer begins a block; None for a block a layer.
+    So a cut lies where pictures are small.
     """
     blocks: list[list[nn.Module]] = []
     for layer in layers:
-        if not blocks or starts is None or starts(layer):
-            blocks.append([])
-        blocks[-1].append(layer)
+        last = blocks[-1][-1] if blocks else None
+        if last is not None and (isinstance(layer, nn.ReLU) or isinstance(last, nn.MaxPool2d)):
+            blocks[-1].append(layer)
+        else:
+            blocks.append([layer])
     return [each[0] if len(each) == 1 else nn.Sequential(*each) for each in blocks]
 
 

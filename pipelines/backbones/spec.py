@@ -137,6 +137,11 @@ class BackboneSpec:
         return _at(self, width)
 
 
+def title_of(name: str, width: float) -> str:
+    """A backbone's name, and its width where that is not 1."""
+    return name + (f" x{width:g}" if width != 1 else "")
+
+
 @cache
 def _at(spec: BackboneSpec, width: float) -> Backbone:
     return Backbone(spec, width)
@@ -161,7 +166,7 @@ class Backbone:
     @property
     def title(self) -> str:
         """Its name, and its width where that is not 1."""
-        return self.spec.name + (f" x{self.width:g}" if self.width != 1 else "")
+        return title_of(self.spec.name, self.width)
 
     def build(self) -> list[nn.Module]:
         """The blocks, untrained, in order."""
@@ -175,7 +180,7 @@ class Backbone:
         """
         from torch import nn
 
-        blocks, shapes = self._blocks, self.shapes(self.input.px)
+        blocks, shapes = self._blocks, self._own_shapes
 
         def has_kernel(block: nn.Module) -> bool:
             convolutions = (m for m in block.modules() if isinstance(m, nn.Conv2d))
@@ -203,7 +208,11 @@ class Backbone:
     @property
     def n_features(self) -> int:
         """Width of the embedding."""
-        return self.shapes(self.input.px)[-1][1]
+        return self._own_shapes[-1][1]
+
+    @cached_property
+    def _own_shapes(self) -> list[tuple[int, ...]]:
+        return self.shapes(self.input.px)
 
     @cached_property
     def _blocks(self) -> list[nn.Module]:

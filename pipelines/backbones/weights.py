@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
-from pipelines.atomic import write_bytes
+from pipelines.atomic import file_sha256, write_bytes
 from pipelines.backbones.spec import Backbone, all_widths, backbone, timm, torchvision_models
 from pipelines.errors import SourceError, WeightsError
 from pipelines.sources.wheel import wheel_member
@@ -65,7 +65,7 @@ class Provider(Protocol):
 
 
 def _check(path: Path, sha256: str) -> Path:
-    got = hashlib.sha256(path.read_bytes()).hexdigest()
+    got = file_sha256(path)
     if not got.startswith(sha256):
         raise Miss(f"{path} is not the expected file: sha256 {sha256[:12]}…, got {got[:12]}…")
     return path
@@ -77,13 +77,11 @@ def _find(folders: list[Path], name: str, sha256: str) -> Path | None:
 
 
 @dataclass(frozen=True, slots=True)
-class LocalFile:
-    """A safetensors file put there by hand."""
+class _ByHand:
+    """A safetensors file that somebody has to put there."""
 
     name: str
     sha256: str
-    prefix: str
-    licence: str
 
     @property
     def title(self) -> str:
@@ -97,6 +95,14 @@ class LocalFile:
     def fetch(self, folder: Path) -> Path:
         """Never: somebody has to put it there."""
         raise Miss(f"{folder / self.name} is not there (sha256 {self.sha256[:12]}…)")
+
+
+@dataclass(frozen=True, slots=True)
+class LocalFile(_ByHand):
+    """One with the names of our blocks, behind a prefix."""
+
+    prefix: str
+    licence: str
 
     def tensors(self, path: Path, names: list[str]) -> dict[str, Tensor]:
         """The file's tensors; those outside the blocks are left."""
@@ -106,33 +112,16 @@ class LocalFile:
 
 
 @dataclass(frozen=True, slots=True)
-class TimmFile:
-    """A safetensors file put there by hand, with the names of one of timm's networks."""
+class TimmFile(_ByHand):
+    """One with the names of one of timm's networks."""
 
-    name: str
-    sha256: str
     #: timm's name of the network.
     model: str
     licence: str
 
-    @property
-    def title(self) -> str:
-        """What it is, in words."""
-        return f"local file {self.name}"
-
-    def find(self, folders: list[Path]) -> Path | None:
-        """The file, if it is in one of the folders and unchanged."""
-        return _find(folders, self.name, self.sha256)
-
-    def fetch(self, folder: Path) -> Path:
-        """Never: somebody has to put it there."""
-        raise Miss(f"{folder / self.name} is not there (sha256 {self.sha256[:12]}…)")
-
     def tensors(self, path: Path, names: list[str]) -> dict[str, Tensor]:
         """The file's tensors, which stand in the order of our blocks under other names."""
-        from safetensors.torch import load_file
-
-        return _as_network(load_file(path), timm().create_model(self.model), names)
+        return _of_timm(path, self.model, names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -329,9 +318,7 @@ class TimmHub:
 
     def tensors(self, path: Path, names: list[str]) -> dict[str, Tensor]:
         """The file's tensors, which stand in the order of our blocks under other names."""
-        from safetensors.torch import load_file
-
-        return _as_network(load_file(path), timm().create_model(self.model), names)
+        return _of_timm(path, self.model, names)
 
 
 @dataclass(frozen=True, slots=True)
@@ -426,6 +413,12 @@ def _as_network(state: State, network: nn.Module, names: list[str]) -> dict[str,
     return _by_order({name: state.get(name, torch.tensor(0)) for name in theirs}, names)
 
 
+def _of_timm(path: Path, model: str, names: list[str]) -> dict[str, Tensor]:
+    from safetensors.torch import load_file
+
+    return _as_network(load_file(path), timm().create_model(model), names)
+
+
 def _by_order(state: State, names: list[str]) -> dict[str, Tensor]:
     if len(state) < len(names):
         raise Miss(f"the file has {len(state)} tensors; expected at least {len(names)}")
@@ -495,8 +488,7 @@ def load_imagenet(name: str, weights_dir: Path, width: float = 1.0) -> LoadedWei
         except Miss as miss:
             tried.append(f"{provider.title}: {miss}")
             continue
-        sha256 = hashlib.sha256(path.read_bytes()).hexdigest()
-        return LoadedWeights(tensors, provider.title, sha256, provider.licence)
+        return LoadedWeights(tensors, provider.title, file_sha256(path), provider.licence)
     by_hand = f"Put one of these files into {weights_dir} or a folder named by FIELDLENS_WEIGHTS, "
     raise WeightsError(
         f"{spec.title}: no provider gave imagenet weights. Tried "
@@ -518,7 +510,7 @@ def found_sha256(name: str, weights_dir: Path, width: float = 1.0) -> str | None
         except Miss:
             continue
         if path is not None:
-            return hashlib.sha256(path.read_bytes()).hexdigest()
+            return file_sha256(path)
     return None
 
 

@@ -124,7 +124,8 @@ def _dvc(paths: Paths) -> Iterable[Finding]:
         return
     try:
         status = subprocess.run(
-            [sys.executable, "-m", "dvc", "status", "--json"],
+            # Without the boards, which run when they are asked for.
+            [sys.executable, "-m", "dvc", "status", "--json", paths.dvc_yaml.name],
             cwd=paths.root,
             capture_output=True,
             text=True,

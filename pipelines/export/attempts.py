@@ -1,14 +1,20 @@
-"""Int8 files that were tried: how each was made, what it reached, and which one is chosen."""
+"""Int8 files that were tried: what each reached, which one is chosen, and whether it is served."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import logging
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.serving.bundle import Candidate
+from pipelines.config.export import ExportParams
+from pipelines.export.latency import paired_ms, speedup
+from pipelines.metrics.classification import sqnr_db
+from pipelines.serving.bundle import Candidate, Serving
+
+_LOG = logging.getLogger(__name__)
 
 #: Classes that ``max_int8_bytes`` of params.yaml is meant for, and what each further one adds to a
 #: file: 1,280 int8 weights of the head, its bias and its scale (1,297 bytes from 2 classes to 10).
@@ -38,6 +44,44 @@ class Judgement:
 Judge = Callable[[NDArray[np.float32]], Judgement]
 #: Makes the judge of a model from the first output of fp32.
 JudgeMaker = Callable[[NDArray[np.float32]], Judge]
+
+
+def reached(
+    outputs: NDArray[np.float32],
+    size_bytes: int,
+    reference: NDArray[np.float32],
+    judge: Judge,
+    params: ExportParams,
+    *,
+    remedy: str,
+    calibrator: str,
+    float_nodes: tuple[str, ...],
+) -> tuple[Candidate, tuple[str, ...]]:
+    """What an int8 file reached on val, and the bounds that it missed, in words.
+
+    Args:
+        outputs: first of the file, (n, ...).
+        reference: the same of fp32.
+        judge: of the kind, for that reference.
+        params: with the bound on bytes.
+        remedy: how the file was made, as `Candidate` says it; likewise the rest.
+    """
+    judged, most = judge(outputs), max_bytes(params.max_int8_bytes, reference.shape[1])
+    missed = judged.missed
+    if size_bytes > most:
+        missed += (f"{size_bytes:,} bytes (bound {most:,})",)
+    candidate = Candidate(
+        remedy=remedy,
+        calibrator=calibrator,
+        float_nodes=float_nodes,
+        agreement=judged.agreement,
+        metrics=judged.metrics,
+        sqnr_db=round(sqnr_db(reference, outputs), 3),
+        size_bytes=size_bytes,
+        holds_bounds=not missed,
+        is_chosen=False,
+    )
+    return candidate, missed
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,3 +129,44 @@ def with_choice(attempts: Sequence[Attempt], chosen: Attempt) -> list[Attempt]:
         replace(a, candidate=a.candidate.model_copy(update={"is_chosen": a is chosen}))
         for a in attempts
     ]
+
+
+def serving(
+    best: Candidate,
+    missed: Sequence[str],
+    calls: Mapping[str, Callable[[], object]],
+    params: ExportParams,
+    *,
+    is_refit: bool,
+) -> Serving:
+    """int8 if it keeps its bounds and is not slower. No time is written: it is the machine's.
+
+    Args:
+        best: int8 file that there is.
+        missed: its bounds, in words.
+        calls: by precision, a file's answer to one picture, on one thread.
+        params: with the bound on time.
+        is_refit: whether the network was trained on val.
+    """
+    where = "the val split"
+    if is_refit:
+        where += ", which the refitted network was trained on"
+    if missed:
+        return Serving(
+            precision="fp32",
+            reason=f"no int8 file kept its bounds on {where}; the best missed: {'; '.join(missed)}",
+        )
+    times = paired_ms(calls)
+    ratio = speedup(times["fp32"], times["int8"])
+    _LOG.info("int8 is %.2f times as fast as fp32 on one thread here", ratio)
+    if ratio < params.min_speedup:
+        return Serving(
+            precision="fp32",
+            reason=f"int8 kept its bounds but was not {params.min_speedup:g} times as fast as fp32 "
+            f"on one thread of the machine that exported it",
+        )
+    return Serving(
+        precision="int8",
+        reason=f"it kept its bounds on {where} (agreement {best.agreement:.1%}) "
+        f"and was at least {params.min_speedup:g} times as fast as fp32 on one thread",
+    )

@@ -18,6 +18,7 @@ import importlib.util
 import logging
 import warnings
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -27,7 +28,9 @@ from torch import Tensor, nn
 from pipelines.backbones.folding import fold_batch_norms
 from pipelines.backbones.heads import Classifier
 from pipelines.errors import ConfigError, ParityError
-from pipelines.export.onnx_export import TakesBytes, checked_gap
+from pipelines.export.graphs import WeightGraph
+from pipelines.export.onnx_export import TakesBytes, checked_gap, classifier_onnx
+from pipelines.export.quantize import equalized, rounded, stem_nodes
 from pipelines.export.trusted import Outputs
 from pipelines.serving.answer import EMBEDDING_NAME
 from pipelines.serving.classification import LOGITS_NAME, softmax
@@ -35,6 +38,10 @@ from pipelines.serving.classification import LOGITS_NAME, softmax
 #: In the order in which a program gives them; it knows no names.
 OUTPUT_NAMES = (LOGITS_NAME, EMBEDDING_NAME)
 
+#: First blocks of a network that stay in float32, as in ONNX files (`quantize.stem_nodes`).
+_FLOAT_BLOCKS = 2
+#: What is float32 in a program in int8, by the names of a `Classifier`'s parts.
+FLOAT_PARTS = (*(f"blocks.{index}" for index in range(_FLOAT_BLOCKS)), "head")
 #: Side of the picture by which the last convolution with a kernel is found.
 _SIDE_PX = 64
 
@@ -53,43 +60,21 @@ def require_executorch() -> None:
         )
 
 
-class TwoLevels(nn.Module):
-    """A classifier whose embedding is that of the released ONNX file.
+class _Maps(nn.Module):
+    """The blocks of a classifier, and what its last convolution with a kernel reads."""
 
-    Attributes:
-        blocks: of the classifier, batch norms folded.
-        head: of the classifier.
-    """
-
-    def __init__(self, model: Classifier) -> None:
-        """Copy a classifier and tap it.
-
-        Args:
-            model: any; it is not changed.
-
-        Raises:
-            ValueError: if there is no convolution.
-        """
+    def __init__(self, blocks: Sequence[nn.Module], tapped: nn.Module) -> None:
         super().__init__()
-        network = fold_batch_norms(model)
-        for layer in network.modules():
-            # An operation that changes its input in place is none that the quantiser knows.
-            if getattr(layer, "inplace", False):
-                setattr(layer, "inplace", False)  # noqa: B010
-        self.blocks, self.head = network.blocks, network.head
-        tapped = _last_with_kernel(network)
+        self.blocks = nn.ModuleList(blocks)
         self._read: list[Tensor] = []
         tapped.register_forward_pre_hook(lambda _, values: self._read.append(values[0]))
 
-    def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Logits (n, n_classes) and levels (n, d), (n, e) of normalised (n, 3, h, w) pixels."""
+    def forward(self, maps: Tensor) -> tuple[Tensor, Tensor]:
+        """Maps, (n, d, h, w) and (n, e, h', w'), of what the first block reads."""
         self._read.clear()
-        maps = pixels
         for block in self.blocks:
             maps = block(maps)
-        head = _mean(maps)
-        inner = _mean(self._read.pop())
-        return self.head(head), head, inner
+        return maps, self._read.pop()
 
 
 class _TakesBytes(TakesBytes):
@@ -106,21 +91,24 @@ class _TakesBytes(TakesBytes):
         return result
 
 
-class _Joined(nn.Module):
-    """Logits and embedding of a network that gives the levels apart.
+class _Answers(nn.Module):
+    """Logits and embedding, from a network that gives maps.
 
-    Joined behind the quantised network: the quantiser would give both levels one scale of eight
-    bits, which leaves nothing of small values, whose roots then call every picture unknown.
+    Means and head are float32 in int8 programs, too: the quantiser gives a mean the scale of what
+    it reads, and both levels of an embedding one scale, which leaves nothing of small values, whose
+    roots then call every picture unknown.
     """
 
-    def __init__(self, network: nn.Module) -> None:
+    def __init__(self, network: nn.Module, head: nn.Module) -> None:
         super().__init__()
         self.network = network
+        self.head = head
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (n, n_classes) and embedding (n, d + e) of normalised (n, 3, h, w) pixels."""
-        logits, head, inner = self.network(pixels)
-        return logits, torch.cat([head, inner], dim=1)
+        maps, read = self.network(pixels)
+        embedding = _mean(maps)
+        return self.head(embedding), torch.cat([embedding, _mean(read)], dim=1)
 
 
 def _mean(maps: Tensor) -> Tensor:
@@ -152,8 +140,22 @@ def phone_network(model: Classifier, mean: Sequence[float], std: Sequence[float]
         model: a trained classifier; it is not changed.
         mean: RGB, of pixels in [0, 1].
         std: RGB, of pixels in [0, 1].
+
+    Raises:
+        ValueError: if there is no convolution.
     """
-    return _TakesBytes(_Joined(TwoLevels(model)), mean, std).eval()
+    network = _folded(model)
+    maps = _Maps(list(network.blocks), _last_with_kernel(network))
+    return _TakesBytes(_Answers(maps, network.head), mean, std).eval()
+
+
+def _folded(model: Classifier) -> Classifier:
+    network = fold_batch_norms(model)
+    for layer in network.modules():
+        # An operation that changes its input in place is none that the quantiser knows.
+        if getattr(layer, "inplace", False):
+            setattr(layer, "inplace", False)  # noqa: B010
+    return network
 
 
 def float_program(
@@ -194,23 +196,59 @@ def int8_program(
     Returns:
         The bytes of a .pte file, as `float_program` gives them.
     """
-    normalised = _TakesBytes(nn.Identity(), mean, std)
-    with _quiet():
-        from executorch.backends.xnnpack.quantizer import xnnpack_quantizer
+    network = _folded(model)
+    _remedy(network, classifier_onnx(model, image_px, mean, std), batches)
+    stem = _TakesBytes(nn.Sequential(*list(network.blocks)[:_FLOAT_BLOCKS]), mean, std).eval()
+    maps = _Maps(list(network.blocks)[_FLOAT_BLOCKS:], _last_with_kernel(network)).eval()
+    with _quiet(), torch.no_grad():
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-        config = xnnpack_quantizer.get_symmetric_quantization_config(is_per_channel=True)
-        quantizer = xnnpack_quantizer.XNNPACKQuantizer().set_global(config)
         # Calibrated in batches, lowered for one picture: a phone has one.
-        example = torch.zeros(2, 3, image_px, image_px)
+        example = stem(torch.zeros(2, image_px, image_px, 3, dtype=torch.uint8))
         dynamic = ({0: torch.export.Dim("batch")},)
-        network = TwoLevels(model).eval()
-        exported = torch.export.export(network, (example,), dynamic_shapes=dynamic).module()
-        prepared = prepare_pt2e(exported, quantizer)
-        with torch.no_grad():
-            for batch in batches:
-                prepared(normalised(torch.from_numpy(batch)))
-        return _lowered(_TakesBytes(_Joined(convert_pt2e(prepared)), mean, std), image_px)
+        exported = torch.export.export(maps, (example,), dynamic_shapes=dynamic).module()
+        prepared = prepare_pt2e(exported, _quantizer())
+        for batch in batches:
+            prepared(stem(torch.from_numpy(batch)))
+        quantised = nn.Sequential(stem.module, convert_pt2e(prepared))
+        return _lowered(_TakesBytes(_Answers(quantised, network.head), mean, std), image_px)
+
+
+def _remedy(network: Classifier, plain: bytes, batches: Sequence[NDArray[np.uint8]]) -> None:
+    """Give a network the weights that its ONNX file gets before it is quantised."""
+    before = WeightGraph(plain).weights
+    remedied = rounded(equalized(plain, batches), batches, stem_nodes(plain))
+    state = network.state_dict()
+    with torch.no_grad():
+        for name, weight in WeightGraph(remedied).weights.items():
+            if not np.array_equal(weight, before[name]):
+                # The exporter's name for the wrapped network; one that is absent is a bug.
+                state[name.removeprefix("module.")].copy_(torch.from_numpy(weight))
+
+
+def _quantizer() -> Any:
+    """XNNPACK's, which also knows a ReLU6 behind a convolution as a part of it.
+
+    executorch 1.5.1 knows ReLU alone, and gives what ReLU6 reads the range from before the clip:
+    most of the 256 steps for values that the clip takes away (docs/experiments/executorch.md).
+    XNNPACK itself computes either clip with the convolution.
+    """
+    from executorch.backends.xnnpack.quantizer import xnnpack_quantizer
+
+    relu, relu6 = torch.ops.aten.relu.default, torch.ops.aten.hardtanh.default
+
+    class Quantizer(xnnpack_quantizer.XNNPACKQuantizer):  # type: ignore[misc]
+        def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
+            clips = [node for node in model.graph.nodes if node.target is relu6]
+            for node in clips:
+                node.target = relu
+            annotated: torch.fx.GraphModule = super().annotate(model)
+            for node in clips:
+                node.target = relu6
+            return annotated
+
+    config = xnnpack_quantizer.get_symmetric_quantization_config(is_per_channel=True)
+    return Quantizer().set_global(config)
 
 
 def _lowered(network: nn.Module, image_px: int) -> bytes:

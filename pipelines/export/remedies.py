@@ -18,7 +18,15 @@ from numpy.typing import NDArray
 
 from pipelines.config.export import ExportParams
 from pipelines.errors import ConfigError
-from pipelines.export.attempts import Attempt, JudgeMaker, Recipe, best_of, max_bytes, with_choice
+from pipelines.export.attempts import (
+    Attempt,
+    JudgeMaker,
+    Recipe,
+    best_of,
+    max_bytes,
+    reached,
+    with_choice,
+)
 from pipelines.export.exact_sums import exact
 from pipelines.export.graphs import (
     add_to_logits,
@@ -30,7 +38,6 @@ from pipelines.export.graphs import (
 )
 from pipelines.export.quantize import CALIBRATORS, equalized, rounded, static_int8, stem_nodes
 from pipelines.metrics.classification import sqnr_db
-from pipelines.serving.bundle import Candidate
 
 _LOG = logging.getLogger(__name__)
 
@@ -100,21 +107,16 @@ class Search:
     def _attempt(self, remedy: str, recipe: Recipe) -> Attempt:
         model = self.int8(recipe)
         logits = logits_of(model, self._pixels)
-        judged = self._judge(logits)
-        candidate = Candidate(
+        candidate, missed = reached(
+            logits,
+            len(model),
+            self._reference,
+            self._judge,
+            self._params,
             remedy=remedy,
             calibrator=recipe.calibrator,
             float_nodes=recipe.float_nodes,
-            agreement=judged.agreement,
-            metrics=judged.metrics,
-            sqnr_db=round(sqnr_db(self._reference, logits), 3),
-            size_bytes=len(model),
-            holds_bounds=False,
-            is_chosen=False,
         )
-        missed = judged.missed
-        if candidate.size_bytes > self._most_bytes:
-            missed += (f"{candidate.size_bytes:,} bytes (bound {self._most_bytes:,})",)
         _LOG.info(
             "int8 by %s: agreement %.4f, %s, %.1f dB, %d bytes%s",
             remedy,
@@ -124,8 +126,7 @@ class Search:
             candidate.size_bytes,
             f"; misses {'; '.join(missed)}" if missed else "; holds the bounds",
         )
-        kept = candidate.model_copy(update={"holds_bounds": not missed})
-        return Attempt(kept, recipe, model, missed)
+        return Attempt(candidate, recipe, model, missed)
 
     # -- remedies --------------------------------------------------------------------------------
     def equalize(self, recipe: Recipe) -> Iterator[Recipe]:

@@ -31,13 +31,14 @@ Fit = Callable[[Outputs], dict[str, Any]]
 Ask = Callable[[Sequence[str], NDArray[np.uint8]], Sequence[NDArray[np.float32]]]
 
 
-def ask_onnx(model: bytes) -> Ask:
+def ask_onnx(model: bytes, n_threads: int | None = None) -> Ask:
     """An ONNX file as it answers.
 
     Args:
         model: its bytes.
+        n_threads: that it runs on; None for as many as there are workers.
     """
-    session = make_session(model, n_workers())
+    session = make_session(model, n_threads or n_workers())
     return lambda names, pixels: session.run(names, {INPUT_NAME: pixels})
 
 

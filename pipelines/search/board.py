@@ -1,7 +1,7 @@
 """Runs the cells of a board; what has been done is kept, and a cell fails alone.
 
 A plain loop: a grid has no next question that depends on the last answer. A search that samples
-takes the same objective (docs/adr/0028).
+takes the same objective (docs/adr/0029).
 """
 
 from __future__ import annotations

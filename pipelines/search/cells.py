@@ -10,8 +10,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines.atomic import write_text
+from pipelines.backbones.spec import title_of
 from pipelines.config.board import BoardParams
 from pipelines.errors import ConfigError
+from pipelines.export.latency import Latency
 from pipelines.serving.sessions import Precision
 from pipelines.serving.trust import Interval
 
@@ -37,23 +39,7 @@ class Cell(_Part):
     @property
     def title(self) -> str:
         """For a person."""
-        width = f" x{self.width:g}" if self.width != 1 else ""
-        return f"{self.backbone}{width}, {self.image_px} px"
-
-
-class Timed(_Part):
-    """Latency on one thread; see `export.latency`.
-
-    ``ratio`` is to the reference network; ``ms`` and ``reference_ms`` are of the same passes.
-    """
-
-    ms: float
-    reference_ms: float
-    ratio: float
-    #: Between the ratios of the two passes, as a share of the smaller.
-    gap: float
-    n_passes: int
-    is_steady: bool
+        return f"{title_of(self.backbone, self.width)}, {self.image_px} px"
 
 
 class Variant(_Part):
@@ -68,7 +54,8 @@ class Variant(_Part):
     size_bytes: int
     #: Activations that are held at once.
     peak_bytes: int
-    latency: Timed
+    #: On one thread.
+    latency: Latency
 
 
 class CellResult(_Part):

@@ -24,17 +24,13 @@ from pipelines.backbones.spec import backbone
 from pipelines.config.board import BoardParams, ReferenceParams
 from pipelines.config.export import ExportParams
 from pipelines.config.train import TrainParams
-from pipelines.data.loaders import Pictures, calibration_batches, stratified_sample
-from pipelines.data.manifest import Entry, class_index_of, content_sha256, in_split
+from pipelines.data.loaders import Pictures
+from pipelines.data.manifest import class_index_of, content_sha256, in_split
 from pipelines.data.workers import n_workers
 from pipelines.errors import DataError
 from pipelines.export import onnx_export
-from pipelines.export.attempts import Attempt
-from pipelines.export.graphs import with_inner_features
 from pipelines.export.latency import Latency, against_reference
-from pipelines.export.onnx_export import INPUT_NAME, check_parity, classifier_onnx
-from pipelines.export.remedies import search_int8
-from pipelines.kinds.export import KINDS
+from pipelines.export.onnx_export import INPUT_NAME, classifier_onnx
 from pipelines.metrics.intervals import (
     Draws,
     accuracies,
@@ -45,17 +41,15 @@ from pipelines.metrics.intervals import (
     resampled,
 )
 from pipelines.paths import CellPaths, Paths
-from pipelines.search.cells import PRECISIONS, Cell, CellResult, Timed, Variant, key_of
+from pipelines.search.cells import PRECISIONS, Cell, CellResult, Variant, key_of
 from pipelines.serving.classification import LOGITS_NAME
 from pipelines.serving.predictor import processor_name
 from pipelines.serving.sessions import Precision, make_session
-from pipelines.training.job import Data, Job, TrainResult, train
+from pipelines.training.exported import exported, pictures
+from pipelines.training.job import Data, Job, train
 
 _LOG = logging.getLogger(__name__)
 
-#: As in the stage `export`, whose files these are.
-_PARITY_IMAGES = 32
-_MAX_VAL_IMAGES = 1000
 _BATCH = 16
 #: A file's size is a figure of the board, and no bound.
 _ANY_SIZE = 10**12
@@ -98,17 +92,20 @@ class Objective:
         job = Job(self.task, self.domain, self.params_of(cell), self.seed)
         own = self._own_paths(cell)
         trained = train(job, self.data, paths=own, keep_checkpoint=True)
-        files, int8 = self._files(trained)
-        test = self._views(in_split(self.data.entries, "test"), trained)
+        entries, raw_dir = self.data.entries, self.data.files.raw_dir
+        bounds = self.export.model_copy(update={"max_int8_bytes": _ANY_SIZE})
+        made = exported(trained.model, trained.meta, entries, raw_dir, bounds, self.seed)
+        files: dict[Precision, bytes] = {"fp32": made.fp32, "int8": made.best.model}
+        test = pictures(in_split(entries, "test"), trained.meta, self.seed, raw_dir)
         variants = self._variants(files, test, costs)
         return CellResult(
             cell=cell,
             multiply_adds=costs.multiply_adds,
             parameters=costs.parameters,
             variants=variants,
-            int8_remedy=int8.candidate.remedy,
-            int8_agreement=int8.candidate.agreement,
-            int8_missed=int8.missed,
+            int8_remedy=made.best.candidate.remedy,
+            int8_agreement=made.best.candidate.agreement,
+            int8_missed=made.best.missed,
             processor=processor_name(),
         )
 
@@ -146,32 +143,6 @@ class Objective:
 
     def _own_paths(self, cell: Cell) -> CellPaths:
         return CellPaths(self.paths.root, cell.name)
-
-    def _views(self, entries: Sequence[Entry], trained: TrainResult) -> Pictures:
-        return Pictures(self.data.files.raw_dir, entries, trained.meta.preprocess, None, self.seed)
-
-    def _files(self, trained: TrainResult) -> tuple[dict[Precision, bytes], Attempt]:
-        """The files that the stage `export` would write, and how int8 was made."""
-        meta, entries = trained.meta, self.data.entries
-        plain = classifier_onnx(trained.model, meta.image_px, meta.mean, meta.std)
-        fp32 = with_inner_features(plain)
-        val = stratified_sample(in_split(entries, "val"), _MAX_VAL_IMAGES, self.seed)
-        val_pixels = np.concatenate(list(self._views(val, trained).batches(_BATCH)))
-        check_parity(trained.model, fp32, val_pixels[:_PARITY_IMAGES], meta.mean, meta.std)
-        chosen = stratified_sample(
-            in_split(entries, "train"), self.export.calibration_images, self.seed
-        )
-        kind = KINDS["classification"]
-        truth = class_index_of(val, meta.labels)
-        attempts = search_int8(
-            plain,
-            calibration_batches(self._views(chosen, trained)),
-            val_pixels,
-            lambda reference: kind.judge(reference, truth, self.export),
-            self.export.model_copy(update={"max_int8_bytes": _ANY_SIZE}),
-        )
-        best = next(attempt for attempt in attempts if attempt.candidate.is_chosen)
-        return {"fp32": fp32, "int8": best.model}, best
 
     def _variants(
         self, files: dict[Precision, bytes], test: Pictures, costs: Cost
@@ -288,12 +259,5 @@ def _variant(
         answers=tuple(int(answer) for answer in answers),
         size_bytes=size_bytes,
         peak_bytes=peak_bytes,
-        latency=Timed(
-            ms=latency.ms,
-            reference_ms=latency.reference_ms,
-            ratio=latency.ratio,
-            gap=latency.gap,
-            n_passes=latency.n_passes,
-            is_steady=latency.is_steady,
-        ),
+        latency=latency,
     )

@@ -12,18 +12,13 @@ from functools import partial
 import numpy as np
 
 from pipelines.atomic import write_bytes, write_text
-from pipelines.backbones.heads import Classifier
 from pipelines.card import DatasetCard, load_card
 from pipelines.config.export import ExportParams
-from pipelines.data.loaders import Pictures, calibration_batches, stratified_sample
-from pipelines.data.manifest import Entry, content_sha256, in_split, read_manifest
+from pipelines.data.manifest import content_sha256, read_manifest
 from pipelines.errors import LeakageError
-from pipelines.export.attempts import Attempt
-from pipelines.export.graphs import with_inner_features
-from pipelines.export.latency import paired_ms, speedup
-from pipelines.export.onnx_export import INPUT_NAME, check_parity, classifier_onnx
-from pipelines.export.remedies import search_int8
-from pipelines.export.trusted import Ask, ask_onnx, trusted
+from pipelines.export.attempts import Attempt, serving
+from pipelines.export.onnx_export import INPUT_NAME
+from pipelines.export.trusted import ask_onnx, trusted
 from pipelines.kinds.export import KINDS, ExportedKind
 from pipelines.paths import Paths, TaskPaths
 from pipelines.serving.bundle import (
@@ -36,18 +31,10 @@ from pipelines.serving.bundle import (
     TensorSpec,
 )
 from pipelines.serving.sessions import make_session
-from pipelines.training.batches import split_of
-from pipelines.training.float_model import FloatModel, load_before, load_float_model
+from pipelines.training.exported import ask_before_refit, exported, known_pictures
+from pipelines.training.float_model import FloatModel, load_float_model
 
 _LOG = logging.getLogger(__name__)
-
-#: Val pictures on which the ONNX file must agree with torch.
-_PARITY_IMAGES = 32
-#: Val pictures on which int8 is measured; bounds the memory, not the honesty: a stratified sample.
-MAX_VAL_IMAGES = 1000
-#: Train pictures that say what the model knows; a stratified sample, which bounds the time.
-MAX_KNOWN_IMAGES = 2000
-_BATCH = 16
 
 
 def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
@@ -71,36 +58,20 @@ def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
             f"val and test images may have been trained on. Run `dvc repro train@{task}`."
         )
     _LOG.info("%s: exporting", task)
-    plain, fp32 = _exported(model, meta)
-    val = stratified_sample(in_split(entries, "val"), MAX_VAL_IMAGES, seed)
-    shown = split_of(pictures(val, meta, seed, files), meta.labels, meta.kind)
-    val_pixels, truth = np.concatenate(list(shown.pictures.batches(_BATCH))), shown.plain_truth()
-    gap = check_parity(
-        *(model, fp32, val_pixels[:_PARITY_IMAGES], meta.mean, meta.std), compared=kind.compared
-    )
-    _LOG.info("%s: ONNX agrees with torch within %.1e", task, gap)
-    chosen = stratified_sample(in_split(entries, "train"), params.calibration_images, seed)
-    calibration = calibration_batches(pictures(chosen, meta, seed, files))
-    attempts = search_int8(
-        plain,
-        calibration,
-        val_pixels,
-        lambda reference: kind.judge(reference, truth, params),
-        params,
-    )
-    best = next(attempt for attempt in attempts if attempt.candidate.is_chosen)
-    served = _serving(fp32, best, meta, params)
+    made = exported(model, meta, entries, files.raw_dir, params, seed)
+    attempts, best = made.attempts, made.best
+    _LOG.info("%s: ONNX agrees with torch within %.1e", task, made.gap)
+    served = _serving(made.fp32, best, meta, params)
     _LOG.info("%s: serves %s: %s", task, served.precision, served.reason)
-    fp32, int8 = kind.finished(fp32), kind.finished(best.model)
+    fp32, int8 = kind.finished(made.fp32), kind.finished(best.model)
     bundle = _bundle(kind, meta, card, float_sha256, fp32, attempts, int8, served, files)
-    known = stratified_sample(in_split(entries, "train"), MAX_KNOWN_IMAGES, seed)
     bundle = trusted(
         bundle,
-        lambda outputs: kind.fitted(outputs, truth, card, meta.labels, params),
+        lambda outputs: kind.fitted(outputs, made.truth, card, meta.labels, params),
         ask_onnx({"fp32": fp32, "int8": int8}[served.precision]),
-        pictures(known, meta, seed, files),
-        val_pixels,
-        ask_before(kind, meta, files) if meta.is_refit else None,
+        known_pictures(meta, entries, files.raw_dir, seed),
+        made.val_pixels,
+        ask_before_refit(meta, files.float_dir),
         params,
     )
     write_bytes(files.onnx_fp32, fp32)
@@ -110,66 +81,13 @@ def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
     write_text(files.candidate, bundle.to_json())
 
 
-def _exported(model: Classifier, meta: FloatModel) -> tuple[bytes, bytes]:
-    """ONNX in float32, to be quantised, and the same with both levels of the embedding."""
-    plain = classifier_onnx(model, meta.image_px, meta.mean, meta.std)
-    return plain, with_inner_features(plain)
-
-
-def ask_before(kind: ExportedKind, meta: FloatModel, files: TaskPaths) -> Ask:
-    """The network of a refitted model before the refit, in float32, as it answers.
-
-    Args:
-        meta: of the model.
-        files: of its task.
-
-    Raises:
-        BundleError: if its file is absent or damaged.
-    """
-    return ask_onnx(kind.finished(_exported(load_before(files.float_dir, meta), meta)[1]))
-
-
-def pictures(entries: Sequence[Entry], meta: FloatModel, seed: int, files: TaskPaths) -> Pictures:
-    """Images as the model sees them.
-
-    Args:
-        entries: which.
-        meta: of the model.
-        seed: of the run.
-        files: of the task.
-    """
-    return Pictures(files.raw_dir, entries, meta.preprocess, None, seed)
-
-
 def _serving(fp32: bytes, best: Attempt, meta: FloatModel, params: ExportParams) -> Serving:
-    """int8 if it keeps its bounds and is not slower. No time is written: it is the machine's."""
-    where = "the val split"
-    if meta.is_refit:
-        where += ", which the refitted network was trained on"
-    if not best.candidate.holds_bounds:
-        return Serving(
-            precision="fp32",
-            reason=f"no int8 file kept its bounds on {where}; the best missed: "
-            f"{'; '.join(best.missed)}",
-        )
     pixels = np.zeros((1, meta.image_px, meta.image_px, 3), dtype=np.uint8)
-    sessions = {"fp32": make_session(fp32), "int8": make_session(best.model)}
-    times = paired_ms(
-        {name: partial(one.run, None, {INPUT_NAME: pixels}) for name, one in sessions.items()}
-    )
-    ratio = speedup(times["fp32"], times["int8"])
-    _LOG.info("int8 is %.2f times as fast as fp32 on one thread here", ratio)
-    if ratio < params.min_speedup:
-        return Serving(
-            precision="fp32",
-            reason=f"int8 kept its bounds but was not {params.min_speedup:g} times as fast as fp32 "
-            f"on one thread of the machine that exported it",
-        )
-    return Serving(
-        precision="int8",
-        reason=f"it kept its bounds on {where} (agreement {best.candidate.agreement:.1%}) "
-        f"and was at least {params.min_speedup:g} times as fast as fp32 on one thread",
-    )
+    calls = {
+        precision: partial(make_session(model).run, None, {INPUT_NAME: pixels})
+        for precision, model in (("fp32", fp32), ("int8", best.model))
+    }
+    return serving(best.candidate, best.missed, calls, params, is_refit=meta.is_refit)
 
 
 def _bundle(

@@ -229,13 +229,22 @@ def start(paths: Paths, task: str, domain: str, *, name: str, training_key: str)
     Yields:
         The run. Its calls never raise because of MLflow.
     """
+    tags = {"task": task, "domain": domain, _TRAINING_KEY_TAG: training_key}
     tracker = Tracker(paths)
     found = tracker.newest_run(task, _TRAINING_KEY_TAG, training_key, unfinished=True)
+    with _at_work(tracker, task, name, tags, found) as run:
+        yield run
+
+
+@contextmanager
+def _at_work(
+    tracker: Tracker, task: str, name: str, tags: dict[str, str], found: Any
+) -> Iterator[Run]:
+    """A run that ends as what is done in it ends: one that was found is gone on with."""
     if found is not None:
         run = Run(tracker, found.info.run_id, name, is_new=False)
         tracker.call(lambda client: client.update_run(run.run_id, status="RUNNING"))
     else:
-        tags = {"task": task, "domain": domain, _TRAINING_KEY_TAG: training_key}
         run = Run(tracker, tracker.new_run(task, name, tags), name, is_new=True)
     try:
         yield run
@@ -376,20 +385,11 @@ def board(paths: Paths, task: str, domain: str, *, key: str) -> Iterator[Run]:
     Yields:
         The parent run. Its calls never raise because of MLflow.
     """
+    tags = {"task": task, "domain": domain, _BOARD_TAG: key}
     tracker = Tracker(paths)
     found = tracker.newest_run(task, _BOARD_TAG, key)
-    if found is not None:
-        run = Run(tracker, found.info.run_id, "board", is_new=False)
-        tracker.call(lambda client: client.update_run(run.run_id, status="RUNNING"))
-    else:
-        tags = {"task": task, "domain": domain, _BOARD_TAG: key}
-        run = Run(tracker, tracker.new_run(task, "board", tags), "board", is_new=True)
-    try:
+    with _at_work(tracker, task, "board", tags, found) as run:
         yield run
-    except BaseException as err:
-        run.close("FAILED" if isinstance(err, Exception) else "KILLED")
-        raise
-    run.close("FINISHED")
 
 
 def record_cell(

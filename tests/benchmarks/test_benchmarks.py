@@ -295,7 +295,7 @@ SMALL = {
 #: Parts of other scripts, and one that makes a clone (it has its test above).
 ELSEWHERE = {"memory", "report", "timed_fit", "repro"}
 #: Without a model, or with one that is copied; tested one by one below, and `prepare` above.
-MODELLESS = {"clocks", "near_duplicates", "prepare"}
+MODELLESS = {"backbones", "clocks", "near_duplicates", "prepare"}
 
 
 def test_every_script_is_run_by_a_test():
@@ -322,6 +322,25 @@ def test_clocks_have_a_row_a_load_clock_and_network():
     assert {tuple(row[:2]) for row in rows} == {
         (busy, clock) for busy in ("0", "1") for clock in ("wall", "thread")
     }
+
+
+@pytest.mark.slow
+def test_backbones_have_a_row_a_network_and_one_without_weights(tmp_path, monkeypatch):
+    monkeypatch.delenv("FIELDLENS_WEIGHTS", raising=False)
+    rows = ["path,label,group"]
+    for index in range(10):
+        name, label = f"{index}.png", ("dark", "light")[index % 2]
+        shade = 40 + 150 * (index % 2) + index
+        Image.new("RGB", (64, 64), (shade, shade, shade)).save(tmp_path / name)
+        rows.append(f"{name},{label},{index}")
+    (tmp_path / "records.csv").write_text("\n".join(rows) + "\n")
+    done = run(
+        *("backbones", "--data", str(tmp_path.parent), "--task", tmp_path.name),
+        *("--images", "10", "--root", str(tmp_path)),
+    )
+    assert done.returncode == 0, done.stderr
+    (row,) = table_rows(done.stdout)
+    assert [cell.strip() for cell in row.split("|")[1:4]] == ["mobilenet_v2", "none", "1,280"]
 
 
 def test_near_duplicates_counts_pairs_and_copies(tmp_path):

@@ -1,4 +1,4 @@
-"""`fieldlens pte`: a network of the toy family that tells colours, from export to programs."""
+"""`export --format pte`: a network that tells colours, from its ONNX files to programs."""
 
 from __future__ import annotations
 
@@ -24,6 +24,7 @@ from pipelines.serving.bundle import read_bundle, read_model
 from pipelines.serving.out_of_distribution import OutOfDistribution
 from pipelines.serving.predictor import Predictor
 from pipelines.stages import evaluate, export
+from pipelines.training.exported import pictures
 from pipelines.training.float_model import FloatModel, save_float_model
 from tests.backbones.toy_family import as_pretrained, toy
 from tests.toy_card import CARD
@@ -89,7 +90,7 @@ def released(tmp_path_factory, _tiny_template) -> Paths:
     as_pretrained(list(model.blocks))
     model.eval()
     train = in_split(entries, "train")
-    pixels = np.concatenate(list(export.pictures(train, meta, 1, files).batches(16)))
+    pixels = np.concatenate(list(pictures(train, meta, 1, files.raw_dir).batches(16)))
     values = (torch.from_numpy(pixels) / 255 - torch.tensor(meta.mean)) / torch.tensor(meta.std)
     truth = torch.eye(3)[class_index_of(train, LABELS)] * 8 - 4
     with torch.no_grad():
@@ -124,7 +125,7 @@ def _params(paths: Paths, **bounds: float) -> None:
 
 
 def pte(paths: Paths, task: str = "tiny") -> int:
-    return cli.main(["pte", task, "--root", str(paths.root)])
+    return cli.main(["export", task, "--format", "pte", "--root", str(paths.root)])
 
 
 @pytest.fixture
@@ -202,7 +203,7 @@ def test_bound_of_bytes_that_is_missed_makes_float_the_served_one(project, ready
     bundle = read_bundle(project.task("tiny").executorch_dir)
     assert bundle.served.precision == "fp32"
     assert "bytes (bound 1)" in bundle.served.reason
-    assert "serves fp32: the int8 program did not keep its bounds" in capsys.readouterr().out
+    assert "serves fp32: no int8 file kept its bounds" in capsys.readouterr().out
 
 
 @needs_executorch
@@ -235,7 +236,7 @@ def test_other_split_than_the_models_is_leakage(project, capsys, monkeypatch):
         re.sub("|".join(swapped), lambda match: swapped[match[0]], manifest.read_text())
     )
     assert pte(project) == 2
-    assert "val images may have been trained on" in capsys.readouterr().err
+    assert "test images may have been train images" in capsys.readouterr().err
 
 
 def test_without_a_bundle_the_command_is_named(project, capsys, monkeypatch):

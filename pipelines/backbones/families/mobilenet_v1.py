@@ -16,8 +16,11 @@ if TYPE_CHECKING:
     from torch import nn
 
 #: Channels at width 1, and stride, of the thirteen blocks behind the stem.
-_BLOCKS = ((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2), *[(512, 1)] * 5, (1024, 2))
-_BLOCKS = (*_BLOCKS, (1024, 1))
+_BLOCKS = (
+    *((64, 1), (128, 2), (128, 1), (256, 2), (256, 1), (512, 2)),
+    *[(512, 1)] * 5,
+    *((1024, 2), (1024, 1)),
+)
 _STEM = 32
 #: TensorFlow's.
 _EPS = 1e-3
@@ -26,7 +29,7 @@ _EPS = 1e-3
 def _build(width: float, padding: Padding, *, is_separable: bool = True) -> list[nn.Module]:
     from torch import nn
 
-    from pipelines.backbones.layers import as_tensorflow
+    from pipelines.backbones.layers import padded
 
     def convolution(n_in: int, n_out: int, size: int, stride: int, **options: Any) -> nn.Module:
         return nn.Sequential(
@@ -45,7 +48,7 @@ def _build(width: float, padding: Padding, *, is_separable: bool = True) -> list
         else:
             blocks.append(convolution(n_in, n_out, 3, stride))
         n_in = n_out
-    return [as_tensorflow(block) for block in blocks] if padding == "same" else blocks
+    return padded(blocks, padding)
 
 
 _TENSORFLOW = Input(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5), padding="same")

@@ -17,10 +17,9 @@ if TYPE_CHECKING:
 
 
 def _build(width: float, padding: Padding) -> list[nn.Module]:
-    from pipelines.backbones.layers import as_tensorflow, torchvision_row
+    from pipelines.backbones.layers import padded, torchvision_row
 
-    blocks = torchvision_row("mobilenet_v2", "features", width_mult=width)
-    return [as_tensorflow(block) for block in blocks] if padding == "same" else blocks
+    return padded(torchvision_row("mobilenet_v2", "features", width_mult=width), padding)
 
 
 def _with_relu6_behind_bottlenecks(width: float, padding: Padding) -> list[nn.Module]:
@@ -101,12 +100,15 @@ mobilenet_v2 = BackboneSpec(
     },
 )
 
+#: Nobody publishes weights of an ablation.
+_FROM_SCRATCH = {width: Pretrained() for width in (0.35, 0.5, 0.75, 1.0)}
+
 mobilenet_v2_relu6_bottlenecks = BackboneSpec(
     name="mobilenet_v2_relu6_bottlenecks",
     family="mobilenet_v2",
     build=_with_relu6_behind_bottlenecks,
     licence="BSD-3-Clause",
-    widths={width: Pretrained() for width in (0.35, 0.5, 0.75, 1.0)},
+    widths=_FROM_SCRATCH,
 )
 
 mobilenet_v2_no_shortcuts = BackboneSpec(
@@ -114,7 +116,7 @@ mobilenet_v2_no_shortcuts = BackboneSpec(
     family="mobilenet_v2",
     build=_without_shortcuts,
     licence="BSD-3-Clause",
-    widths={width: Pretrained() for width in (0.35, 0.5, 0.75, 1.0)},
+    widths=_FROM_SCRATCH,
 )
 
 mobilenet_v2_expanded_shortcuts = BackboneSpec(
@@ -122,5 +124,5 @@ mobilenet_v2_expanded_shortcuts = BackboneSpec(
     family="mobilenet_v2",
     build=_with_shortcuts_between_expansions,
     licence="BSD-3-Clause",
-    widths={width: Pretrained() for width in (0.35, 0.5, 0.75, 1.0)},
+    widths=_FROM_SCRATCH,
 )

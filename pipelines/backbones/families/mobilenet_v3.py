@@ -59,7 +59,10 @@ def _with_relu(width: float, padding: Padding) -> list[nn.Module]:
 
     from pipelines.backbones.layers import replaced
 
-    return replaced(_large(width, padding), nn.Hardswish, lambda _: nn.ReLU(inplace=True))
+    return [
+        replaced(block, lambda m: isinstance(m, nn.Hardswish), lambda _: nn.ReLU(inplace=True))
+        for block in _large(width, padding)
+    ]
 
 
 def _without_squeeze(width: float, padding: Padding) -> list[nn.Module]:
@@ -71,7 +74,10 @@ def _without_squeeze(width: float, padding: Padding) -> list[nn.Module]:
     # torchvision cannot be imported before `torchvision_models` has been called.
     from torchvision.ops.misc import SqueezeExcitation
 
-    return replaced(blocks, SqueezeExcitation, lambda _: nn.Identity())
+    return [
+        replaced(block, lambda m: isinstance(m, SqueezeExcitation), lambda _: nn.Identity())
+        for block in blocks
+    ]
 
 
 mobilenet_v3_small = BackboneSpec(

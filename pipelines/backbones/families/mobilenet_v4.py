@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipelines.backbones.spec import BackboneSpec, Input, Padding, Pretrained
+from pipelines.backbones.spec import BackboneSpec, Input, Pretrained
 from pipelines.backbones.weights import TimmHub
 
 if TYPE_CHECKING:
@@ -17,22 +17,16 @@ if TYPE_CHECKING:
 _BICUBIC = Input(interpolation="bicubic")
 
 
-def _small(_: float, __: Padding) -> list[nn.Module]:
+def _build(model: str) -> list[nn.Module]:
     from pipelines.backbones.layers import timm_row
 
-    return timm_row("mobilenetv4_conv_small")
-
-
-def _medium(_: float, __: Padding) -> list[nn.Module]:
-    from pipelines.backbones.layers import timm_row
-
-    return timm_row("mobilenetv4_conv_medium")
+    return timm_row(model)
 
 
 mobilenet_v4_conv_small = BackboneSpec(
     name="mobilenet_v4_conv_small",
     family="mobilenet_v4",
-    build=_small,
+    build=lambda _, __: _build("mobilenetv4_conv_small"),
     licence="Apache-2.0",
     widths={1.0: Pretrained(input=_BICUBIC, weights=(TimmHub("mobilenetv4_conv_small"),))},
 )
@@ -40,7 +34,7 @@ mobilenet_v4_conv_small = BackboneSpec(
 mobilenet_v4_conv_medium = BackboneSpec(
     name="mobilenet_v4_conv_medium",
     family="mobilenet_v4",
-    build=_medium,
+    build=lambda _, __: _build("mobilenetv4_conv_medium"),
     licence="Apache-2.0",
     widths={1.0: Pretrained(input=_BICUBIC, weights=(TimmHub("mobilenetv4_conv_medium"),))},
 )

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from pipelines.backbones.spec import BackboneSpec, Padding, Pretrained
+from pipelines.backbones.spec import BackboneSpec, Pretrained
 from pipelines.backbones.weights import TorchHub
 
 if TYPE_CHECKING:
@@ -25,18 +25,10 @@ def _blocks(builder: str) -> list[nn.Module]:
     return [stem, *net.layer1, *net.layer2, *net.layer3, *net.layer4]
 
 
-def _resnet18(_: float, __: Padding) -> list[nn.Module]:
-    return _blocks("resnet18")
-
-
-def _resnet50(_: float, __: Padding) -> list[nn.Module]:
-    return _blocks("resnet50")
-
-
 resnet18 = BackboneSpec(
     name="resnet18",
     family="resnet",
-    build=_resnet18,
+    build=lambda _, __: _blocks("resnet18"),
     licence="BSD-3-Clause",
     widths={
         1.0: Pretrained(
@@ -48,7 +40,7 @@ resnet18 = BackboneSpec(
 resnet50 = BackboneSpec(
     name="resnet50",
     family="resnet",
-    build=_resnet50,
+    build=lambda _, __: _blocks("resnet50"),
     licence="BSD-3-Clause",
     widths={
         1.0: Pretrained(

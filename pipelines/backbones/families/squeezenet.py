@@ -17,33 +17,17 @@ if TYPE_CHECKING:
 
 
 def _squeezenet(_: float, __: Padding) -> list[nn.Module]:
-    from torch import nn
+    from pipelines.backbones.layers import row, torchvision_row
 
-    from pipelines.backbones.layers import torchvision_row
-
-    first, relu, *others = torchvision_row("squeezenet1_1", "features")
-    return [nn.Sequential(first, relu), *_with_pools(others)]
+    return row(torchvision_row("squeezenet1_1", "features"))
 
 
 def _googlenet(_: float, __: Padding) -> list[nn.Module]:
+    from pipelines.backbones.layers import row
+
     network = torchvision_models().googlenet(aux_logits=False, init_weights=False)
     head = {"avgpool", "dropout", "fc"}
-    return _with_pools([layer for name, layer in network.named_children() if name not in head])
-
-
-def _with_pools(layers: list[nn.Module]) -> list[nn.Module]:
-    """A block a layer, with the pool before it: so a cut lies where pictures are small."""
-    from torch import nn
-
-    blocks: list[nn.Module] = []
-    pool: list[nn.Module] = []
-    for layer in layers:
-        if isinstance(layer, nn.MaxPool2d):
-            pool = [layer]
-        else:
-            blocks.append(nn.Sequential(*pool, layer) if pool else layer)
-            pool = []
-    return blocks
+    return row(layer for name, layer in network.named_children() if name not in head)
 
 
 squeezenet = BackboneSpec(
