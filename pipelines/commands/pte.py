@@ -157,7 +157,7 @@ def _written(source: _Source, made: Mapping[Precision, bytes]) -> Answer:
         reference[logits],
         EXPORTED[released.kind].judge(reference[logits], truth, params.export),
         params.export,
-        remedy="pt2e",
+        remedy="float_stem+equalize+round+pt2e",
         calibrator="histogram",
         float_nodes=FLOAT_PARTS,
     )

@@ -3,7 +3,7 @@
 A model never travels without its labels, preprocessing and provenance. An unknown schema, a missing
 file or a wrong hash is a `BundleError`, never a guess. Read by the predictor, the apps, `gate`,
 `report` and `doctor`; written by `export` (as candidate.json, without metrics) and `evaluate`, and
-by `fieldlens pte` for its programs.
+by `export --format pte` for its programs.
 
 Schema 3 names the kind of the task, the model's outputs and its artefacts. A bundle of schema 2, as
 released before, is a classification with two ONNX files, and is read as the same `Bundle`. One of
