@@ -1,8 +1,8 @@
 """A float model -> ExecuTorch programs that take one uint8 RGB picture, in float32 and int8.
 
 They answer as the ONNX files do: logits, and an embedding of two levels. ONNX files get the second
-level by a change of the graph (`graphs.with_inner_features`); here a tap in the network gives it,
-so that the quantiser sees it as it sees all the rest. XNNPACK computes everything behind the cast.
+level by a change of the graph (`graphs.with_inner_features`), programs by a tap in the network.
+XNNPACK computes everything behind the cast.
 
 executorch and torchao are an extra, take seconds to import and are imported where they are needed
 (ADR 0030).
@@ -30,7 +30,7 @@ from pipelines.backbones.heads import Classifier
 from pipelines.errors import ConfigError, ParityError
 from pipelines.export.graphs import WeightGraph
 from pipelines.export.onnx_export import TakesBytes, checked_gap, classifier_onnx
-from pipelines.export.quantize import equalized, rounded, stem_nodes
+from pipelines.export.quantize import FLOAT_BLOCKS, equalized, rounded, stem_nodes
 from pipelines.export.trusted import Outputs
 from pipelines.serving.answer import EMBEDDING_NAME
 from pipelines.serving.classification import LOGITS_NAME, softmax
@@ -38,10 +38,8 @@ from pipelines.serving.classification import LOGITS_NAME, softmax
 #: In the order in which a program gives them; it knows no names.
 OUTPUT_NAMES = (LOGITS_NAME, EMBEDDING_NAME)
 
-#: First blocks of a network that stay in float32, as in ONNX files (`quantize.stem_nodes`).
-_FLOAT_BLOCKS = 2
 #: What is float32 in a program in int8, by the names of a `Classifier`'s parts.
-FLOAT_PARTS = (*(f"blocks.{index}" for index in range(_FLOAT_BLOCKS)), "head")
+FLOAT_PARTS = (*(f"blocks.{index}" for index in range(FLOAT_BLOCKS)), "head")
 #: Side of the picture by which the last convolution with a kernel is found.
 _SIDE_PX = 64
 
@@ -186,6 +184,8 @@ def int8_program(
 ) -> bytes:
     """A program whose weights are int8 by channel and whose activations are int8 by tensor.
 
+    But for the first blocks, the means and the head. Weights are equalised and rounded first.
+
     Args:
         model: a trained classifier.
         image_px: side of its input.
@@ -198,8 +198,8 @@ def int8_program(
     """
     network = _folded(model)
     _remedy(network, classifier_onnx(model, image_px, mean, std), batches)
-    stem = _TakesBytes(nn.Sequential(*list(network.blocks)[:_FLOAT_BLOCKS]), mean, std).eval()
-    maps = _Maps(list(network.blocks)[_FLOAT_BLOCKS:], _last_with_kernel(network)).eval()
+    stem = _TakesBytes(nn.Sequential(*list(network.blocks)[:FLOAT_BLOCKS]), mean, std).eval()
+    maps = _Maps(list(network.blocks)[FLOAT_BLOCKS:], _last_with_kernel(network)).eval()
     with _quiet(), torch.no_grad():
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 

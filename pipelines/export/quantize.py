@@ -41,7 +41,7 @@ _PERCENTILE = 99.99
 #: First blocks of a network that stay in float32. They hold under 1 % of its weights. On
 #: MobileNetV2 that gains 1 to 3 dB and, since int8 convolutions of few channels are slow, takes a
 #: third off the time of an answer (docs/experiments/time_and_memory.md).
-_FLOAT_BLOCKS = 2
+FLOAT_BLOCKS = 2
 #: Pictures that the percentile calibrator sees.
 _HISTOGRAM_IMAGES = 32
 
@@ -116,7 +116,7 @@ def _quiet_root_logger() -> Iterator[None]:
 
 def stem_nodes(model: bytes) -> tuple[str, ...]:
     """Names of the nodes of the first blocks, which had better stay in float32."""
-    return tuple(name for block in blocks_of(model)[:_FLOAT_BLOCKS] for name in block)
+    return tuple(name for block in blocks_of(model)[:FLOAT_BLOCKS] for name in block)
 
 
 def quantized_trunk(trunk: bytes, batches: Sequence[NDArray[np.uint8]]) -> bytes:
