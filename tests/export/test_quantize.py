@@ -114,7 +114,7 @@ def test_quantiser_is_silent_and_leaves_the_logging_alone(
 
 def test_quantised_trunk_answers_like_the_trunk(tiny_net, batches, monkeypatch):
     # The tiny trunk has two blocks; one of them must be left to quantise.
-    monkeypatch.setattr("pipelines.export.quantize._FLOAT_BLOCKS", 1)
+    monkeypatch.setattr("pipelines.export.quantize.FLOAT_BLOCKS", 1)
     trunk = trunk_onnx(tiny_net, 32, IMAGENET_MEAN, IMAGENET_STD)
     int8 = quantized_trunk(trunk, batches)
     quantised = list(quantised_convolutions(int8).values())
