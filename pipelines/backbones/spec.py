@@ -63,8 +63,7 @@ class Input:
         px: side of the square, a multiple of 32.
         mean: RGB, of pixels in [0, 1].
         std: RGB, of pixels in [0, 1].
-        interpolation: of the resize before the crop. The phone page knows ``bilinear`` alone, and
-            refuses a bundle that asks for another.
+        interpolation: of the resize before the crop.
         padding: ``symmetric`` as torch pads; ``same`` as TensorFlow does, see `heads`.
     """
 

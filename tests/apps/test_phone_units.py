@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.data.preprocess import Preprocess, View
+from pipelines.data.preprocess import Interpolation, Preprocess, View
 
 PHONE_DIR = Path(__file__).resolve().parents[2] / "apps/phone"
 N_CASES = 60
@@ -33,11 +33,14 @@ def write_cases(folder: Path) -> None:
         grey = number % 5 == 0
         side_px = int(rng.integers(1, 64)) if number % 3 == 0 else None
         border_mask = float(rng.uniform(0, 0.45)) if number % 4 == 0 else 0.0
+        interpolation: Interpolation = "bicubic" if number % 2 else "bilinear"
         # Noise, where rounding shows most, and flat bright pictures, where clipping does.
         low = 250 if number % 7 == 0 else 0
         pixels = rng.integers(low, 256, (height, width, 3), dtype=np.uint8)
         view = View(grey=grey, side_px=side_px, border_mask=border_mask)
-        expected = Preprocess(resize_px, crop_px, view)(Image.fromarray(pixels))
+        expected = Preprocess(resize_px, crop_px, view, interpolation=interpolation)(
+            Image.fromarray(pixels)
+        )
         case = {
             "width": width,
             "height": height,
@@ -45,6 +48,7 @@ def write_cases(folder: Path) -> None:
             "spec": {
                 "resizePx": resize_px,
                 "cropPx": crop_px,
+                "interpolation": interpolation,
                 "grey": grey,
                 "sidePx": side_px,
                 "borderMask": border_mask,
@@ -78,4 +82,4 @@ def test_page_and_python_agree_to_the_last_bit(tmp_path: Path) -> None:
     found = json.loads(report.read_text(encoding="utf-8"))
     assert found["numFailedTests"] == 0
     names = [test["title"] for suite in found["testResults"] for test in suite["assertionResults"]]
-    assert sum("are Python's to the last bit" in name for name in names) == N_CASES + 2
+    assert sum("are Python's to the last bit" in name for name in names) == N_CASES + 3
