@@ -136,11 +136,6 @@ class BackboneSpec:
         return _at(self, width)
 
 
-def title_of(name: str, width: float) -> str:
-    """A backbone's name, and its width where that is not 1."""
-    return name + (f" x{width:g}" if width != 1 else "")
-
-
 @cache
 def _at(spec: BackboneSpec, width: float) -> Backbone:
     return Backbone(spec, width)
@@ -165,6 +160,9 @@ class Backbone:
     @property
     def title(self) -> str:
         """Its name, and its width where that is not 1."""
+        # Not at the top: who lists networks needs no pydantic.
+        from pipelines.serving.bundle import title_of
+
         return title_of(self.spec.name, self.width)
 
     def build(self) -> list[nn.Module]:
