@@ -6,9 +6,6 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -16,8 +13,8 @@ import pytest
 from PIL import Image
 
 from pipelines.data.preprocess import Interpolation, Preprocess, View
+from tests.vitest import vitest
 
-PHONE_DIR = Path(__file__).resolve().parents[2] / "apps/phone"
 N_CASES = 60
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
@@ -62,24 +59,8 @@ def write_cases(folder: Path) -> None:
 
 
 def test_page_and_python_agree_to_the_last_bit(tmp_path: Path) -> None:
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("there is no Node (make phone installs one)")
-    if not (PHONE_DIR / "node_modules/vitest").is_dir():
-        pytest.skip("the phone page's packages are not installed (make phone)")
-    write_cases(tmp_path)
-    report = tmp_path / "report" / "units.json"
-    done = subprocess.run(
-        [npm, "test", "--silent", "--", "--reporter=json", f"--outputFile={report}"],
-        cwd=PHONE_DIR,
-        env={**os.environ, "FIELDLENS_PREPROCESS_CASES": str(tmp_path), "CI": "true"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    found = json.loads(report.read_text(encoding="utf-8"))
-    assert found["numFailedTests"] == 0
-    names = [test["title"] for suite in found["testResults"] for test in suite["assertionResults"]]
+    cases = tmp_path / "cases"
+    cases.mkdir()
+    write_cases(cases)
+    names = vitest(tmp_path, FIELDLENS_PREPROCESS_CASES=cases)
     assert sum("are Python's to the last bit" in name for name in names) == N_CASES + 3
