@@ -125,6 +125,11 @@ class PreprocessSpec(_Part):
         return Preprocess(self.resize_px, self.crop_px, view, reading, self.interpolation)
 
 
+def title_of(backbone: str, width: float) -> str:
+    """A backbone's name, and its width where that is not 1."""
+    return backbone + (f" x{width:g}" if width != 1 else "")
+
+
 class Provenance(_Part):
     """Where the model comes from; no clock, host, run id or absolute path."""
 
@@ -146,6 +151,11 @@ class Provenance(_Part):
     is_split_given: Annotated[bool, Field(exclude_if=lambda is_given: not is_given)] = False
     #: Whether the weights were trained on train and val together.
     is_refit: Annotated[bool, Field(exclude_if=lambda is_refit: not is_refit)] = False
+
+    @property
+    def network(self) -> str:
+        """The backbone with its width, as people are told of it."""
+        return title_of(self.backbone, self.width)
 
 
 class Candidate(_Part):

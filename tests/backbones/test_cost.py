@@ -16,6 +16,7 @@ from pipelines.backbones.cost import (
 )
 from pipelines.backbones.spec import all_widths, backbone
 from pipelines.errors import ConfigError
+from tests.backbones.names import marked
 
 #: Networks without squeeze-and-excite, whose layers the flop counter and the papers count alike.
 EVERY = {network.title: network for network in all_widths()}
@@ -151,7 +152,7 @@ def test_v3_is_built_as_its_table_says(name, table):
     assert len(backbone(name).build()) == len(table) + 2
 
 
-@pytest.mark.parametrize("title", EVERY)
+@pytest.mark.parametrize("title", [pytest.param(title, marks=marked(title)) for title in EVERY])
 def test_torchs_own_counter_agrees(title):
     network = EVERY[title]
     with torch.device("meta"):
