@@ -46,6 +46,7 @@ class Recipe:
 
     Attributes:
         model: float ONNX bytes, rewritten by the remedies so far.
+        calibrator: of `quantize.CALIBRATORS`, or `WEIGHTS_ALONE`.
         is_exact: whether sums are made independent of their order.
     """
 
@@ -55,14 +56,23 @@ class Recipe:
     is_exact: bool = False
 
 
+#: In the place of a calibrator: activations are float32, and have no ranges.
+WEIGHTS_ALONE = "none"
+
+
 @dataclass(frozen=True, slots=True)
 class Attempt:
-    """An int8 file, how it was made, what it reached, and the bounds that it missed, in words."""
+    """An int8 file, how it was made, what it reached, and the bounds that it missed, in words.
+
+    Attributes:
+        is_slow: whether it holds its bounds and is slower than it must be.
+    """
 
     candidate: Candidate
     recipe: Recipe
     model: bytes
     missed: tuple[str, ...] = ()
+    is_slow: bool = False
 
 
 def best_of(attempts: Sequence[Attempt], most_bytes: int) -> Attempt | None:

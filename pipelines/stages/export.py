@@ -7,9 +7,6 @@ import io
 import json
 import logging
 from collections.abc import Sequence
-from functools import partial
-
-import numpy as np
 
 from pipelines.atomic import write_bytes, write_text
 from pipelines.card import DatasetCard, load_card
@@ -18,7 +15,6 @@ from pipelines.data.loaders import stratified_sample
 from pipelines.data.manifest import content_sha256, in_split, read_manifest
 from pipelines.errors import LeakageError
 from pipelines.export.attempts import Attempt
-from pipelines.export.latency import paired_ms, speedup
 from pipelines.export.onnx_export import INPUT_NAME
 from pipelines.export.trusted import trusted
 from pipelines.kinds.export import KINDS, ExportedKind
@@ -66,7 +62,7 @@ def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
     made = exported(model, meta, entries, files.raw_dir, params, seed)
     attempts, best = made.attempts, made.best
     _LOG.info("%s: ONNX agrees with torch within %.1e", task, made.gap)
-    served = _serving(made.fp32, best, meta, params)
+    served = _serving(best, meta, params)
     _LOG.info("%s: serves %s: %s", task, served.precision, served.reason)
     fp32, int8 = kind.finished(made.fp32), kind.finished(best.model)
     bundle = _bundle(kind, meta, card, float_sha256, fp32, attempts, int8, served, files)
@@ -89,7 +85,7 @@ def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
     write_text(files.candidate, bundle.to_json())
 
 
-def _serving(fp32: bytes, best: Attempt, meta: FloatModel, params: ExportParams) -> Serving:
+def _serving(best: Attempt, meta: FloatModel, params: ExportParams) -> Serving:
     """int8 if it keeps its bounds and is not slower. No time is written: it is the machine's."""
     where = "the val split"
     if meta.is_refit:
@@ -100,14 +96,7 @@ def _serving(fp32: bytes, best: Attempt, meta: FloatModel, params: ExportParams)
             reason=f"no int8 file kept its bounds on {where}; the best missed: "
             f"{'; '.join(best.missed)}",
         )
-    pixels = np.zeros((1, meta.image_px, meta.image_px, 3), dtype=np.uint8)
-    sessions = {"fp32": make_session(fp32), "int8": make_session(best.model)}
-    times = paired_ms(
-        {name: partial(one.run, None, {INPUT_NAME: pixels}) for name, one in sessions.items()}
-    )
-    ratio = speedup(times["fp32"], times["int8"])
-    _LOG.info("int8 is %.2f times as fast as fp32 on one thread here", ratio)
-    if ratio < params.min_speedup:
+    if best.is_slow:
         return Serving(
             precision="fp32",
             reason=f"int8 kept its bounds but was not {params.min_speedup:g} times as fast as fp32 "

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from pipelines.export.latency import Latency, against_reference, paired_ms, speedup
+from pipelines.export.latency import Latency, against_reference, is_as_fast, paired_ms, speedup
 
 
 @pytest.mark.parametrize(("n_in_a_row", "turns"), [(1, "ababababab"), (2, "aabbaabbab")])
@@ -123,3 +123,17 @@ def test_waiting_for_a_turn_does_not_count():
 
     found = against_reference({"a": preempted}, work, N_RUNS)["a"]
     assert found.ratio < 2, "of wall times it is six"
+
+
+@pytest.mark.parametrize(
+    ("ms", "least", "expected"),
+    [
+        *((1.0, 1.0, True), (0.5, 2.0, True), (0.6, 2.0, False), (1.2, 1.0, False)),
+        # What two passes differ by on a machine at work is no difference.
+        *((1.04, 1.0, True), (1.06, 1.0, False)),
+    ],
+)
+def test_as_fast_as_a_reference(ms, least, expected):
+    machine = Machine(a=[ms], reference=[1])
+    calls = machine.call("a"), machine.call("reference")
+    assert is_as_fast(*calls, least, lambda: machine.seconds) == expected
