@@ -17,9 +17,6 @@ _N_WARM_UP = 5
 _PERCENTILE = 20
 #: Two passes that differ by more are no measurement.
 STEADY = 0.10
-#: By what share two passes still differ on a machine at work (docs/experiments/board.md): files
-#: that are nearer to each other are of one speed.
-_TOLD_APART = 0.05
 #: Passes in search of two that agree.
 _MOST_PASSES = 6
 
@@ -119,15 +116,10 @@ def is_as_fast(
     least: float,
     clock: Callable[[], float] = time.thread_time,
 ) -> bool:
-    """Whether a call is at least so many times as fast as a reference, as far as that can be told.
-
-    Args:
-        least: times; a call that misses it by no more than two passes differ holds it.
-        clock: in seconds.
-    """
+    """Whether a call is at least ``least`` times as fast as a reference (`against_reference`)."""
     found = against_reference({"call": call}, reference, clock=clock)["call"]
     _LOG.info("%.2f times as fast as the reference on one thread here", 1 / found.ratio)
-    return 1 / found.ratio >= least * (1 - _TOLD_APART)
+    return 1 / found.ratio >= least
 
 
 def _of_two(name: str, passes: Sequence[Mapping[str, tuple[float, float]]]) -> Latency:

@@ -14,7 +14,7 @@ from pipelines.config.export import ExportParams
 from pipelines.data.loaders import stratified_sample
 from pipelines.data.manifest import content_sha256, in_split, read_manifest
 from pipelines.errors import LeakageError
-from pipelines.export.attempts import Attempt
+from pipelines.export.attempts import WEIGHTS_ALONE, Attempt
 from pipelines.export.onnx_export import INPUT_NAME
 from pipelines.export.trusted import trusted
 from pipelines.kinds.export import KINDS, ExportedKind
@@ -102,10 +102,13 @@ def _serving(best: Attempt, meta: FloatModel, params: ExportParams) -> Serving:
             reason=f"int8 kept its bounds but was not {params.min_speedup:g} times as fast as fp32 "
             f"on one thread of the machine that exported it",
         )
+    pace = f"was at least {params.min_speedup:g} times as fast as fp32 on one thread"
+    if best.recipe.calibrator == WEIGHTS_ALONE:
+        pace = "runs fp32's operators on weights that are stored as bytes"
     return Serving(
         precision="int8",
         reason=f"it kept its bounds on {where} (agreement {best.candidate.agreement:.1%}) "
-        f"and was at least {params.min_speedup:g} times as fast as fp32 on one thread",
+        f"and {pace}",
     )
 
 

@@ -236,10 +236,7 @@ def test_weights_alone_are_near_fp32_and_need_no_ranges(search_of, doctored_onnx
 def test_after_a_slow_file_only_what_may_be_quicker_is_tried(search_of):
     steps = ("minmax", "equalize", "weights", "percentile")
 
-    def quick(model: bytes) -> bool:
-        return "QuantizeLinear" not in operators_of(model)
-
-    first, second = search_of(remedies=steps, keeps_pace=quick).run()
+    first, second = search_of(remedies=steps, keeps_pace=lambda _: False).run()
     assert (first.candidate.remedy, first.is_slow, first.candidate.is_chosen) == (
         *("minmax", True),
         False,
@@ -248,8 +245,8 @@ def test_after_a_slow_file_only_what_may_be_quicker_is_tried(search_of):
         *("weights", False),
         True,
     )
-    # Where all are slow the first that holds its bounds is the one that is reported.
-    attempts = search_of(remedies=steps, keeps_pace=lambda _: False).run()
+    # What runs fp32's operators cannot be faster: the first that holds its bounds is reported.
+    attempts = search_of(remedies=steps, keeps_pace=lambda _: False, min_speedup=1.5).run()
     assert [a.candidate.remedy for a in attempts] == ["minmax", "weights"]
     assert [a.candidate.is_chosen for a in attempts] == [True, False]
     assert all(a.is_slow and a.candidate.holds_bounds for a in attempts)
