@@ -62,9 +62,11 @@ def _commit() -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a table and an empty line."""
+    """Write a table, each row once it is there, and an empty line."""
     say(f"| {' | '.join(columns)} |", "|---" * len(columns) + "|")
-    say(*(f"| {' | '.join(row)} |" for row in rows), "")
+    for row in rows:
+        say(f"| {' | '.join(row)} |")
+    say("")
 
 
 def run(work: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> int:

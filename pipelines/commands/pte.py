@@ -36,7 +36,7 @@ from pipelines.export.executorch_export import (
     int8_program,
     require_executorch,
 )
-from pipelines.export.latency import paired_ms, speedup
+from pipelines.export.latency import is_as_fast, paired_ms, speedup
 from pipelines.export.trusted import Ask, Outputs, answers_of, ask_onnx, trusted
 from pipelines.kinds.evaluate import KINDS as TESTED
 from pipelines.kinds.evaluate import Answers
@@ -165,8 +165,9 @@ def _written(source: _Source, made: Mapping[Precision, bytes]) -> Answer:
         float_nodes=FLOAT_PARTS,
     )
     calls = {name: partial(ask, OUTPUT_NAMES, pixels[:1]) for name, ask in asks.items()}
-    of_programs = {str(each): calls[_name(each)] for each in _PRECISIONS}
-    served = serving(candidate, missed, of_programs, params.export, is_refit=meta.is_refit)
+    int8, fp32 = (calls[_name(each)] for each in ("int8", "fp32"))
+    is_slow = not missed and not is_as_fast(int8, fp32, params.export.min_speedup)
+    served = serving(candidate, missed, params.export, is_slow=is_slow, is_refit=meta.is_refit)
     artefacts = [Artefact.of(_name(each), each, made[each], "pte") for each in _PRECISIONS]
     changed = {
         "artefacts": tuple(artefacts),

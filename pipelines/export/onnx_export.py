@@ -18,6 +18,7 @@ from torch import Tensor, nn
 
 from pipelines.backbones.folding import fold_batch_norms
 from pipelines.backbones.heads import Classifier
+from pipelines.backbones.layers import replaced
 from pipelines.errors import ParityError
 from pipelines.serving.answer import EMBEDDING_NAME
 from pipelines.serving.classification import LOGITS_NAME, softmax
@@ -64,6 +65,14 @@ class _Trunk(nn.Module):
         return activations
 
 
+class _Mean(nn.Module):
+    """The mean over a picture, which stays one of 1x1."""
+
+    def forward(self, values: Tensor) -> Tensor:
+        """(n, c, 1, 1) of (n, c, h, w)."""
+        return values.mean(dim=(2, 3), keepdim=True)
+
+
 def classifier_onnx(
     model: Classifier, image_px: int, mean: Sequence[float], std: Sequence[float]
 ) -> bytes:
@@ -90,7 +99,12 @@ def _to_onnx(
     std: Sequence[float],
     output_names: list[str],
 ) -> bytes:
-    network = fold_batch_norms(module)
+    # This layer becomes nine operators, among them an index of each of its values.
+    network = replaced(
+        fold_batch_norms(module),
+        lambda layer: isinstance(layer, nn.AdaptiveAvgPool2d) and layer.output_size in (1, (1, 1)),
+        lambda _: _Mean(),
+    )
     for layer in network.modules():
         # The exporter takes an operation that changes its input apart, which takes half its time.
         if getattr(layer, "inplace", False):

@@ -294,6 +294,11 @@ _POSITIONS = 48
 _DAMPING = 0.01
 
 
+#: Inputs of an output channel up to which their covariance is looked at: 3x3 of 256 channels. A
+#: matrix of 4,608 takes 170 MB and half a minute, and so wide a sum hardly minds the nearest step.
+_MOST_INPUTS = 2304
+
+
 def rounded(
     model: bytes, batches: Sequence[NDArray[np.uint8]], float_nodes: Collection[str] = ()
 ) -> bytes:
@@ -322,7 +327,10 @@ def rounded(
     nodes = [
         node
         for node in graph.nodes
-        if node.op_type == "Conv" and graph.has_bias(node) and node.name not in float_nodes
+        if node.op_type == "Conv"
+        and graph.has_bias(node)
+        and node.name not in float_nodes
+        and np.prod(graph.weights[node.input[1]].shape[1:]) <= _MOST_INPUTS
     ]
     if not nodes:
         return model

@@ -162,6 +162,7 @@ class Candidate(_Part):
     """One quantisation that was tried, and what it reached on the val split."""
 
     remedy: str
+    #: Of activations; ``none`` where they stay float32, and weights alone are int8.
     calibrator: str
     float_nodes: tuple[str, ...]
     agreement: float

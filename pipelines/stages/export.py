@@ -7,16 +7,13 @@ import io
 import json
 import logging
 from collections.abc import Sequence
-from functools import partial
-
-import numpy as np
 
 from pipelines.atomic import write_bytes, write_text
 from pipelines.card import DatasetCard, load_card
 from pipelines.config.export import ExportParams
 from pipelines.data.manifest import content_sha256, read_manifest
 from pipelines.errors import LeakageError
-from pipelines.export.attempts import Attempt, serving
+from pipelines.export.attempts import WEIGHTS_ALONE, Attempt, serving
 from pipelines.export.onnx_export import INPUT_NAME
 from pipelines.export.trusted import ask_onnx, trusted
 from pipelines.kinds.export import KINDS, ExportedKind
@@ -61,7 +58,7 @@ def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
     made = exported(model, meta, entries, files.raw_dir, params, seed)
     attempts, best = made.attempts, made.best
     _LOG.info("%s: ONNX agrees with torch within %.1e", task, made.gap)
-    served = _serving(made.fp32, best, meta, params)
+    served = _serving(best, meta, params)
     _LOG.info("%s: serves %s: %s", task, served.precision, served.reason)
     fp32, int8 = kind.finished(made.fp32), kind.finished(best.model)
     bundle = _bundle(kind, meta, card, float_sha256, fp32, attempts, int8, served, files)
@@ -81,13 +78,15 @@ def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
     write_text(files.candidate, bundle.to_json())
 
 
-def _serving(fp32: bytes, best: Attempt, meta: FloatModel, params: ExportParams) -> Serving:
-    pixels = np.zeros((1, meta.image_px, meta.image_px, 3), dtype=np.uint8)
-    calls = {
-        precision: partial(make_session(model).run, None, {INPUT_NAME: pixels})
-        for precision, model in (("fp32", fp32), ("int8", best.model))
-    }
-    return serving(best.candidate, best.missed, calls, params, is_refit=meta.is_refit)
+def _serving(best: Attempt, meta: FloatModel, params: ExportParams) -> Serving:
+    return serving(
+        best.candidate,
+        best.missed,
+        params,
+        is_slow=best.is_slow,
+        is_refit=meta.is_refit,
+        is_float_inside=best.recipe.calibrator == WEIGHTS_ALONE,
+    )
 
 
 def _bundle(

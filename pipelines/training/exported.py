@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,10 +21,12 @@ from pipelines.data.loaders import Pictures, calibration_batches, stratified_sam
 from pipelines.data.manifest import Entry, in_split
 from pipelines.export.attempts import Attempt
 from pipelines.export.graphs import with_inner_features
-from pipelines.export.onnx_export import check_parity, classifier_onnx
+from pipelines.export.latency import is_as_fast
+from pipelines.export.onnx_export import INPUT_NAME, check_parity, classifier_onnx
 from pipelines.export.remedies import search_int8
 from pipelines.export.trusted import Ask, ask_onnx
 from pipelines.kinds.export import KINDS
+from pipelines.serving.sessions import make_session
 from pipelines.training.batches import split_of
 from pipelines.training.float_model import FloatModel, load_before
 
@@ -87,9 +90,18 @@ def exported(
         val_pixels,
         lambda reference: kind.judge(reference, truth, params),
         params,
+        partial(_keeps_pace, fp32=fp32, pixels=val_pixels[:1], least=params.min_speedup),
     )
     best = next(attempt for attempt in attempts if attempt.candidate.is_chosen)
     return Exported(fp32, attempts, best, gap, val_pixels, truth)
+
+
+def _keeps_pace(model: bytes, fp32: bytes, pixels: NDArray[np.uint8], least: float) -> bool:
+    """Whether a file answers one picture at least so many times as fast as fp32, on one thread."""
+    int8_run, fp32_run = (
+        partial(make_session(each).run, None, {INPUT_NAME: pixels}) for each in (model, fp32)
+    )
+    return is_as_fast(int8_run, fp32_run, least)
 
 
 def float_onnx(model: Classifier, meta: FloatModel) -> tuple[bytes, bytes]:

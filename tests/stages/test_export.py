@@ -249,6 +249,14 @@ def test_two_exports_are_the_same_bytes_and_bounds_decide_what_is_served(project
     assert served.precision == "fp32"
     assert "was not 1000 times as fast" in served.reason
 
+    export.run("tiny", params(remedies=["weights"], min_speedup=1.0), 7, project)
+    bundle = read_bundle(files.candidate)
+    assert bundle.served.precision == "int8"
+    assert bundle.served.reason.endswith(
+        "runs fp32's operators on weights that are stored as bytes"
+    )
+    assert bundle.files["int8"].size_bytes < 0.4 * bundle.files["fp32"].size_bytes
+
     export.run("tiny", params(max_int8_bytes=1), 7, project)
     bundle = read_bundle(files.candidate)
     assert bundle.served.precision == "fp32"
