@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
@@ -17,7 +16,6 @@ if TYPE_CHECKING:
     # The gate asks for `max_bytes`, and depends on no section but its own.
     from pipelines.config.export import ExportParams
 
-_LOG = logging.getLogger(__name__)
 
 #: Classes that ``max_int8_bytes`` of params.yaml is meant for, and what each further one adds to a
 #: file: 1,280 int8 weights of the head, its bias and its scale (1,297 bytes from 2 classes to 10).
