@@ -136,6 +136,25 @@ def test_each_image_is_tested_once_and_no_group_straddles_splits():
         )
 
 
+def test_what_is_not_trained_on_is_answered_and_shares_no_group():
+    from pipelines.data.manifest import Entry
+
+    strategies = importlib.import_module("strategies")
+    splits = ("train", "train", "train", "train", "val", "test")
+    entries = [
+        Entry(f"{i}.jpg", "ab"[i % 2], f"g{i // 2}", "", splits[i // 2 % 6], f"{i:064x}", 9, 9)
+        for i in range(120)
+    ]
+    found = strategies.dealt(entries, 40)
+    groups = {split: {e.group for e in found if e.split == split} for split in splits}
+    assert [e.path for e in found] == [e.path for e in entries]
+    assert len([e for e in found if e.split == "train"]) == 40
+    assert [e for e in found if e.split == "val"] == [e for e in entries if e.split == "val"]
+    assert not groups["train"] & groups["test"]
+    everything = strategies.dealt(entries, 1000)
+    assert everything == entries
+
+
 def test_painted_pictures_are_of_every_kind():
     import abstention
 
@@ -290,6 +309,10 @@ SMALL = {
     "folds": ("--task", "weld_defect", "--folds", "2"),
     "latency": ("--task", "weld_defect", "--runs", "2"),
     "load": ("--people", "2", "--seconds", "4"),
+    "strategies": (
+        *("--task", "weld_defect", "--networks", "mobilenet_v2"),
+        *("--images", "40", "--epochs", "1"),
+    ),
     "training": ("--task", "weld_defect", "--epochs", "1", "--once"),
 }
 #: Parts of other scripts, and one that makes a clone (it has its test above).
