@@ -27,11 +27,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
-from report import header, make_parser, run, say, table
+from report import header, make_parser, name_and_width, run, say, table
 
 from pipelines.backbones.spec import title_of
 from pipelines.data.manifest import Entry, in_split
-from pipelines.errors import ConfigError
 from pipelines.metrics.intervals import DIFFERENCE, by_mean, draw
 from pipelines.paths import Paths
 
@@ -95,7 +94,7 @@ def compare(arguments: argparse.Namespace) -> None:
     draws = draw([entry.group for entry in asked], _RESAMPLES, _SEED)
     rows = []
     for network in arguments.networks:
-        name, width = parsed(network)
+        name, width = name_and_width(network)
         chosen = setting.changed(backbone=name, width=width)
         found = {
             strategy: [
@@ -143,17 +142,6 @@ def compare(arguments: argparse.Namespace) -> None:
         ],
         rows,
     )
-
-
-def parsed(network: str) -> tuple[str, float]:
-    """Name and width of a network as the command line spells it."""
-    name, _, width = network.partition(":")
-    try:
-        return name, float(width or 1)
-    except ValueError:
-        raise ConfigError(
-            f"--networks {network}: expected NAME or NAME:WIDTH, e.g. mobilenet_v2:0.5."
-        ) from None
 
 
 def dealt(entries: Sequence[Entry], n_images: int) -> list[Entry]:
