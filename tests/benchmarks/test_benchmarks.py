@@ -318,7 +318,7 @@ SMALL = {
 #: Parts of other scripts, and one that makes a clone (it has its test above).
 ELSEWHERE = {"memory", "report", "timed_fit", "repro"}
 #: Without a model, or with one that is copied; tested one by one below, and `prepare` above.
-MODELLESS = {"backbones", "clocks", "near_duplicates", "prepare"}
+MODELLESS = {"backbones", "clocks", "last_stage", "near_duplicates", "prepare"}
 
 
 def test_every_script_is_run_by_a_test():
@@ -345,6 +345,15 @@ def test_clocks_have_a_row_a_load_clock_and_network():
     assert {tuple(row[:2]) for row in rows} == {
         (busy, clock) for busy in ("0", "1") for clock in ("wall", "thread")
     }
+
+
+@pytest.mark.slow
+def test_last_stage_is_cheaper_behind_the_pool():
+    done = run("last_stage", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    before, behind = ([*row.split(" | ")] for row in table_rows(done.stdout))
+    adds = [int(row[1].replace(",", "")) for row in (before, behind)]
+    assert adds[0] - adds[1] == 34_317_760
 
 
 @pytest.mark.slow
