@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -30,24 +30,25 @@ from pipelines.training.start import start_model
 
 
 class Stopwatch:
-    """Wall time since it was made, without its pauses."""
+    """Time of a clock since it was made, without its pauses."""
 
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._start = clock()
 
     @property
     def elapsed_s(self) -> float:
         """Time so far."""
-        return time.perf_counter() - self._start
+        return self._clock() - self._start
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Time in here does not count."""
-        began = time.perf_counter()
+        began = self._clock()
         try:
             yield
         finally:
-            self._start += time.perf_counter() - began
+            self._start += self._clock() - began
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Setting:
         paths: whose weights and exported trunks are used.
         runtime: where it trains.
         is_warm: whether stored activations are used, too.
+        clock: s; of the wall, or of the processor where other work runs beside it.
     """
 
     job: jobs.Job
@@ -67,6 +69,7 @@ class Setting:
     paths: Paths
     runtime: Runtime
     is_warm: bool = False
+    clock: Callable[[], float] = time.perf_counter
 
     def changed(self, **params: object) -> Setting:
         """The same with other params."""
@@ -179,7 +182,7 @@ def train(
     with tempfile.TemporaryDirectory() as folder:
         scratch = Paths(Path(folder))
         share_caches(setting, scratch)
-        watch = Stopwatch()
+        watch = Stopwatch(setting.clock)
         timed = _Timed(result, watch, setting.job.params, test if is_measured else None, limit_s)
         with contextlib.suppress(_Ended):
             done = jobs.train(
@@ -216,10 +219,9 @@ def export_trunk(setting: Setting) -> float:
     params = job.params.model_copy(update={"int8_views": 0.0})
     model, _ = start_model(params, len(setting.data.summary.labels), job.seed, paths)
     kept = set(paths.trunks_dir.glob("*"))
-    start = time.perf_counter()
+    watch = Stopwatch(setting.clock)
     frozen_trunks(model, params, setting.data.split("train", job).pictures, job.seed, paths)
-    elapsed_s = time.perf_counter() - start
-    return elapsed_s if set(paths.trunks_dir.glob("*")) - kept else 0.0
+    return watch.elapsed_s if set(paths.trunks_dir.glob("*")) - kept else 0.0
 
 
 def answers_of(model: Classifier, params: TrainParams, split: Split) -> NDArray[np.int64]:

@@ -136,6 +136,25 @@ def test_each_image_is_tested_once_and_no_group_straddles_splits():
         )
 
 
+def test_what_is_not_trained_on_is_answered_and_shares_no_group():
+    from pipelines.data.manifest import Entry
+
+    strategies = importlib.import_module("strategies")
+    splits = ("train", "train", "train", "train", "val", "test")
+    entries = [
+        Entry(f"{i}.jpg", "ab"[i % 2], f"g{i // 2}", "", splits[i // 2 % 6], f"{i:064x}", 9, 9)
+        for i in range(120)
+    ]
+    found = strategies.dealt(entries, 40)
+    groups = {split: {e.group for e in found if e.split == split} for split in splits}
+    assert [e.path for e in found] == [e.path for e in entries]
+    assert len([e for e in found if e.split == "train"]) == 40
+    assert [e for e in found if e.split == "val"] == [e for e in entries if e.split == "val"]
+    assert not groups["train"] & groups["test"]
+    everything = strategies.dealt(entries, 1000)
+    assert everything == entries
+
+
 def test_painted_pictures_are_of_every_kind():
     import abstention
 
@@ -290,12 +309,16 @@ SMALL = {
     "folds": ("--task", "weld_defect", "--folds", "2"),
     "latency": ("--task", "weld_defect", "--runs", "2"),
     "load": ("--people", "2", "--seconds", "4"),
+    "strategies": (
+        *("--task", "weld_defect", "--networks", "mobilenet_v2"),
+        *("--images", "40", "--epochs", "1"),
+    ),
     "training": ("--task", "weld_defect", "--epochs", "1", "--once"),
 }
 #: Parts of other scripts, and one that makes a clone (it has its test above).
 ELSEWHERE = {"memory", "report", "timed_fit", "repro"}
 #: Without a model, or with one that is copied; tested one by one below, and `prepare` above.
-MODELLESS = {"backbones", "clocks", "near_duplicates", "prepare"}
+MODELLESS = {"backbones", "clocks", "last_stage", "near_duplicates", "prepare"}
 
 
 def test_every_script_is_run_by_a_test():
@@ -322,6 +345,15 @@ def test_clocks_have_a_row_a_load_clock_and_network():
     assert {tuple(row[:2]) for row in rows} == {
         (busy, clock) for busy in ("0", "1") for clock in ("wall", "thread")
     }
+
+
+@pytest.mark.slow
+def test_last_stage_is_cheaper_behind_the_pool():
+    done = run("last_stage", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    before, behind = ([*row.split(" | ")] for row in table_rows(done.stdout))
+    adds = [int(row[1].replace(",", "")) for row in (before, behind)]
+    assert adds[0] - adds[1] == 34_317_760
 
 
 @pytest.mark.slow
