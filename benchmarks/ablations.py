@@ -30,7 +30,7 @@ from folds import folds
 from numpy.typing import NDArray
 from report import ROOT, header, make_parser, run, say, table
 
-from pipelines.atomic import write_bytes
+from pipelines.atomic import write_bytes, write_text
 from pipelines.config.recipe import laid_over
 from pipelines.data.manifest import class_index_of, content_sha256, in_split
 from pipelines.metrics.classification import macro_f1
@@ -125,8 +125,9 @@ class Kept:
         """Keep a training's answers; what is said of it is for a person."""
         self.found[key] = answers
         if self.path is not None:
-            with self.path.open("a", encoding="utf-8") as stream:
-                stream.write(json.dumps({"key": key, **said, "answers": answers}) + "\n")
+            before = self.path.read_text(encoding="utf-8") if self.path.is_file() else ""
+            line = json.dumps({"key": key, **said, "answers": answers})
+            write_text(self.path, f"{before}{line}\n")
 
 
 @dataclass(frozen=True, slots=True)
