@@ -66,7 +66,7 @@ ABLATIONS = (
     Ablation("mobilenet_v1_full_convolutions", "mobilenet_v1", "V1, full convolutions", 1),
     Ablation("mobilenet_v2_relu6_bottlenecks", "mobilenet_v2", "V2, ReLU6 behind bottlenecks", -1),
     Ablation("mobilenet_v2_no_shortcuts", "mobilenet_v2", "V2, no shortcuts", -1),
-    Ablation("mobilenet_v2_expanded_shortcuts", "mobilenet_v2", "V2, between expansions", -1),
+    Ablation("mobilenet_v2_expanded_shortcuts", "mobilenet_v2", "V2, shortcuts of expansions", -1),
     Ablation("mobilenet_v3_large_relu", "mobilenet_v3_large", "V3, ReLU for hard-swish", -1),
     Ablation(
         "mobilenet_v3_large_no_squeeze", "mobilenet_v3_large", "V3, no squeeze-and-excite", -1
@@ -280,7 +280,7 @@ def verdict(found: Interval, sign: int) -> str:
 
 
 def figure(found: Mapping[str, Mapping[str, Interval]]) -> bytes:
-    """A bar an ablation and task, with its interval; arrows on the papers' side."""
+    """A bar an ablation and task, with its interval; the papers' sign beside the name."""
     from matplotlib.figure import Figure
 
     from pipelines.plots.figures import BLUE, GREY, ORANGE, png, style
@@ -303,7 +303,7 @@ def figure(found: Mapping[str, Mapping[str, Interval]]) -> bytes:
         axes.set_yticks(range(len(names)), labels)
         axes.invert_yaxis()
         axes.axvline(0, color="black", lw=1)
-        axes.set_xlabel("accuracy less that of the whole network, points; the papers' sign in ( )")
+        axes.set_xlabel("accuracy less that of the whole network, points")
         axes.legend(loc="best")
         return png(made)
 
