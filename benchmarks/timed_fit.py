@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ from pipelines.backbones.heads import Classifier
 from pipelines.backbones.spec import backbone
 from pipelines.config.params import load_params
 from pipelines.config.train import TrainParams
+from pipelines.data.loaders import Pictures
+from pipelines.data.manifest import Entry
+from pipelines.data.manifest import Split as SplitName
 from pipelines.metrics.classification import accuracy
 from pipelines.paths import Paths
 from pipelines.training import job as jobs
@@ -27,6 +31,60 @@ from pipelines.training.full import outputs_of
 from pipelines.training.job import frozen_trunks, normalise
 from pipelines.training.runtime import Runtime
 from pipelines.training.start import start_model
+
+
+@dataclass(slots=True)
+class _Held(Pictures):
+    """Pictures of which each view is made once, and there are few of each image."""
+
+    n_views: int = 1
+    kept: dict[tuple[str, int], NDArray[np.uint8]] = field(default_factory=dict, repr=False)
+
+    def plain(self, entry: Entry) -> NDArray[np.uint8]:
+        if (entry.path, 0) not in self.kept:
+            self.kept[entry.path, 0] = Pictures.plain(self, entry)
+        return self.kept[entry.path, 0]
+
+    def views(
+        self, entry: Entry, numbers: Sequence[int], *, plain: bool = True
+    ) -> NDArray[np.uint8]:
+        first = [self.plain(entry)] if plain else []
+        return np.stack([*first, *map(self._view, repeat(entry), numbers)])
+
+    def _view(self, entry: Entry, number: int) -> NDArray[np.uint8]:
+        key = entry.path, 1 + (number - 1) % self.n_views
+        if key not in self.kept:
+            (self.kept[key],) = Pictures.views(self, entry, [key[1]], plain=False)
+        return self.kept[key]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldData(jobs.Data):
+    """A data set in memory: ``train.views`` random views of each image, whatever a job's seed.
+
+    Trainings that share it differ neither in size nor in augmentation.
+
+    Attributes:
+        seed: of the views.
+    """
+
+    seed: int = 0
+    kept: dict[tuple[str, int], NDArray[np.uint8]] = field(default_factory=dict, repr=False)
+
+    def split(self, name: SplitName, job: jobs.Job) -> Split:
+        """The images of a split, whose views are held."""
+        split = jobs.Data.split(self, name, job)
+        own = split.pictures
+        held = _Held(
+            own.raw_dir,
+            own.entries,
+            own.preprocess,
+            own.augment,
+            self.seed,
+            n_views=job.params.views,
+            kept=self.kept,
+        )
+        return replace(split, pictures=held)
 
 
 class Stopwatch:
