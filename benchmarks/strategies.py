@@ -29,10 +29,10 @@ import numpy as np
 from numpy.typing import NDArray
 from report import header, make_parser, name_and_width, run, say, table
 
-from pipelines.backbones.spec import title_of
 from pipelines.data.manifest import Entry, in_split
 from pipelines.metrics.intervals import DIFFERENCE, by_mean, draw
 from pipelines.paths import Paths
+from pipelines.serving.bundle import title_of
 
 if TYPE_CHECKING:
     from timed_fit import Setting
