@@ -69,7 +69,7 @@ def about(t: Texts, model: Model) -> None:
         "",
         t(
             "about.facts",
-            backbone=bundle.provenance.backbone,
+            backbone=bundle.provenance.network,
             precision=served.precision,
             reason=served.reason,
         ),

@@ -143,7 +143,7 @@ def _facts(t: Texts, model: Model) -> str:
     rows = [
         (title, shown, f"{around}, {n_test}"),
         (t("hub.blind"), blind, note),
-        (t("hub.served"), size, bundle.provenance.backbone),
+        (t("hub.served"), size, bundle.provenance.network),
         (t("hub.data"), "", _publisher(t, model)),
     ]
     cells = "".join(

@@ -1,9 +1,10 @@
 """What a busy machine does to a ratio of latencies: by the clock on the wall, and by the thread's.
 
-Three small networks beside the board's reference, as `fieldlens board` times them, while so many
-other processes want the processor. Networks are untrained; that takes as long.
+Some networks, by default three small ones, beside the board's reference, as `fieldlens board` times
+them, while so many other processes want the processor. Networks are untrained; that takes as long.
 
     python benchmarks/clocks.py --busy 0 8
+    python benchmarks/clocks.py --busy 0 --networks mobilenet_v1 nasnet_mobile --image-px 224
 """
 
 from __future__ import annotations
@@ -18,8 +19,10 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from report import header, make_parser, run, say, table
+from report import header, make_parser, name_and_width, run, say, table
 
+from pipelines.backbones.cost import cost
+from pipelines.backbones.spec import backbone
 from pipelines.config.board import ReferenceParams
 from pipelines.export.latency import against_reference
 from pipelines.export.onnx_export import INPUT_NAME
@@ -27,11 +30,7 @@ from pipelines.paths import Paths
 from pipelines.search.objective import reference_onnx
 from pipelines.serving.sessions import make_session
 
-NETWORKS = (
-    ReferenceParams(backbone="mobilenet_v1", width=1.0, image_px=96),
-    ReferenceParams(backbone="mobilenet_v2", width=0.5, image_px=96),
-    ReferenceParams(backbone="mobilenet_v3_small", width=1.0, image_px=96),
-)
+NETWORKS = ("mobilenet_v1", "mobilenet_v2:0.5", "mobilenet_v3_small")
 CLOCKS = {"wall": time.perf_counter, "thread": time.thread_time}
 
 
@@ -41,6 +40,8 @@ def main() -> int:
     parser.add_argument(
         "--busy", type=int, nargs="+", default=[0, 8], help="other processes at work (0 8)"
     )
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, help="NAME or NAME:WIDTH")
+    parser.add_argument("--image-px", type=int, default=96, help="side of their input (96)")
     return run(compare, parser)
 
 
@@ -49,15 +50,38 @@ def compare(arguments: argparse.Namespace) -> None:
     header("Two clocks on a busy machine")
     say("Latency as a share of the reference's: 20th percentile, two passes that agree.", "")
     reference = asking(ReferenceParams())
-    calls = {asked.backbone: asking(asked) for asked in NETWORKS}
-    rows = []
+    calls: dict[str, Callable[[], object]] = {}
+    adds: dict[str, float] = {}
+    for name, width in map(name_and_width, arguments.networks):
+        network = backbone(name, width)
+        adds[network.title] = cost(network, arguments.image_px).multiply_adds / 1e6
+        calls[network.title] = asking(
+            ReferenceParams(backbone=name, width=width, image_px=arguments.image_px)
+        )
+    rows: list[list[str]] = []
     for n_busy in arguments.busy:
         with at_work(n_busy):
-            for name, clock in CLOCKS.items():
-                for network, found in against_reference(calls, reference, clock=clock).items():
-                    cells = [f"{found.reference_ms:.2f}", f"{found.ms:.3f}", f"{found.ratio:.4f}"]
-                    rows.append([str(n_busy), name, network, *cells, f"{found.gap:.1%}"])
-    table(["others", "clock", "network", "reference ms", "ms", "ratio", "passes differ"], rows)
+            for which, clock in CLOCKS.items():
+                for title, found in against_reference(calls, reference, clock=clock).items():
+                    rows.append(
+                        [
+                            str(n_busy),
+                            which,
+                            title,
+                            f"{adds[title]:.0f}",
+                            f"{found.reference_ms:.2f}",
+                            f"{found.ms:.3f}",
+                            f"{found.ratio:.4f}",
+                            f"{found.gap:.1%}",
+                        ]
+                    )
+    table(
+        [
+            *("others", "clock", "network", "multiply-adds, M"),
+            *("reference ms", "ms", "ratio", "passes differ"),
+        ],
+        rows,
+    )
 
 
 def asking(asked: ReferenceParams) -> Callable[[], object]:

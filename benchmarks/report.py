@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 # What the command line does before it starts anything.
-from pipelines.errors import MissingDataError, PipelineError
+from pipelines.errors import ConfigError, MissingDataError, PipelineError
 from pipelines.paths import Paths
 from pipelines.quiet import go_quiet
 
@@ -62,9 +62,11 @@ def _commit() -> str:
 
 
 def table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
-    """Write a table and an empty line."""
+    """Write a table, each row once it is there, and an empty line."""
     say(f"| {' | '.join(columns)} |", "|---" * len(columns) + "|")
-    say(*(f"| {' | '.join(row)} |" for row in rows), "")
+    for row in rows:
+        say(f"| {' | '.join(row)} |")
+    say("")
 
 
 def run(work: Callable[[argparse.Namespace], None], parser: argparse.ArgumentParser) -> int:
@@ -89,6 +91,17 @@ def make_parser(description: str | None, *, has_root: bool = False) -> argparse.
     if has_root:
         parser.add_argument("--root", type=Path, default=Path(), help="project or workspace")
     return parser
+
+
+def name_and_width(network: str) -> tuple[str, float]:
+    """Name and width of a network as the command line spells it."""
+    name, _, width = network.partition(":")
+    try:
+        return name, float(width or 1)
+    except ValueError:
+        raise ConfigError(
+            f"--networks {network}: expected NAME or NAME:WIDTH, e.g. mobilenet_v2:0.5."
+        ) from None
 
 
 def tasks_with(paths: Paths, file: str, wanted: Sequence[str] | None, at_least: int) -> list[str]:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import contextlib
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import repeat
 from pathlib import Path
 
 import numpy as np
@@ -18,6 +19,9 @@ from pipelines.backbones.heads import Classifier
 from pipelines.backbones.spec import backbone
 from pipelines.config.params import load_params
 from pipelines.config.train import TrainParams
+from pipelines.data.loaders import Pictures
+from pipelines.data.manifest import Entry
+from pipelines.data.manifest import Split as SplitName
 from pipelines.metrics.classification import accuracy
 from pipelines.paths import Paths
 from pipelines.training import job as jobs
@@ -29,25 +33,80 @@ from pipelines.training.runtime import Runtime
 from pipelines.training.start import start_model
 
 
-class Stopwatch:
-    """Wall time since it was made, without its pauses."""
+@dataclass(slots=True)
+class _Held(Pictures):
+    """Pictures of which each view is made once, and there are few of each image."""
 
-    def __init__(self) -> None:
-        self._start = time.perf_counter()
+    n_views: int = 1
+    kept: dict[tuple[str, int], NDArray[np.uint8]] = field(default_factory=dict, repr=False)
+
+    def plain(self, entry: Entry) -> NDArray[np.uint8]:
+        if (entry.path, 0) not in self.kept:
+            self.kept[entry.path, 0] = Pictures.plain(self, entry)
+        return self.kept[entry.path, 0]
+
+    def views(
+        self, entry: Entry, numbers: Sequence[int], *, plain: bool = True
+    ) -> NDArray[np.uint8]:
+        first = [self.plain(entry)] if plain else []
+        return np.stack([*first, *map(self._view, repeat(entry), numbers)])
+
+    def _view(self, entry: Entry, number: int) -> NDArray[np.uint8]:
+        key = entry.path, 1 + (number - 1) % self.n_views
+        if key not in self.kept:
+            (self.kept[key],) = Pictures.views(self, entry, [key[1]], plain=False)
+        return self.kept[key]
+
+
+@dataclass(frozen=True, slots=True)
+class HeldData(jobs.Data):
+    """A data set in memory: ``train.views`` random views of each image, whatever a job's seed.
+
+    Trainings that share it differ neither in size nor in augmentation.
+
+    Attributes:
+        seed: of the views.
+    """
+
+    seed: int = 0
+    kept: dict[tuple[str, int], NDArray[np.uint8]] = field(default_factory=dict, repr=False)
+
+    def split(self, name: SplitName, job: jobs.Job) -> Split:
+        """The images of a split, whose views are held."""
+        split = jobs.Data.split(self, name, job)
+        own = split.pictures
+        held = _Held(
+            own.raw_dir,
+            own.entries,
+            own.preprocess,
+            own.augment,
+            self.seed,
+            n_views=job.params.views,
+            kept=self.kept,
+        )
+        return replace(split, pictures=held)
+
+
+class Stopwatch:
+    """Time of a clock since it was made, without its pauses."""
+
+    def __init__(self, clock: Callable[[], float] = time.perf_counter) -> None:
+        self._clock = clock
+        self._start = clock()
 
     @property
     def elapsed_s(self) -> float:
         """Time so far."""
-        return time.perf_counter() - self._start
+        return self._clock() - self._start
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Time in here does not count."""
-        began = time.perf_counter()
+        began = self._clock()
         try:
             yield
         finally:
-            self._start += time.perf_counter() - began
+            self._start += self._clock() - began
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +119,7 @@ class Setting:
         paths: whose weights and exported trunks are used.
         runtime: where it trains.
         is_warm: whether stored activations are used, too.
+        clock: s; of the wall, or of the processor where other work runs beside it.
     """
 
     job: jobs.Job
@@ -67,6 +127,7 @@ class Setting:
     paths: Paths
     runtime: Runtime
     is_warm: bool = False
+    clock: Callable[[], float] = time.perf_counter
 
     def changed(self, **params: object) -> Setting:
         """The same with other params."""
@@ -179,7 +240,7 @@ def train(
     with tempfile.TemporaryDirectory() as folder:
         scratch = Paths(Path(folder))
         share_caches(setting, scratch)
-        watch = Stopwatch()
+        watch = Stopwatch(setting.clock)
         timed = _Timed(result, watch, setting.job.params, test if is_measured else None, limit_s)
         with contextlib.suppress(_Ended):
             done = jobs.train(
@@ -216,10 +277,9 @@ def export_trunk(setting: Setting) -> float:
     params = job.params.model_copy(update={"int8_views": 0.0})
     model, _ = start_model(params, len(setting.data.summary.labels), job.seed, paths)
     kept = set(paths.trunks_dir.glob("*"))
-    start = time.perf_counter()
+    watch = Stopwatch(setting.clock)
     frozen_trunks(model, params, setting.data.split("train", job).pictures, job.seed, paths)
-    elapsed_s = time.perf_counter() - start
-    return elapsed_s if set(paths.trunks_dir.glob("*")) - kept else 0.0
+    return watch.elapsed_s if set(paths.trunks_dir.glob("*")) - kept else 0.0
 
 
 def answers_of(model: Classifier, params: TrainParams, split: Split) -> NDArray[np.int64]:

@@ -40,6 +40,7 @@ examples:
   dvc repro gate@tomato_leaf                         one task, from images to a released model
   fieldlens train tomato_leaf                        one stage by hand, whatever DVC thinks of it
   fieldlens train tomato_leaf --recipe FILE          a document's settings, beside the own model
+  fieldlens export tomato_leaf --format pte          programs for a native app (ExecuTorch)
   fieldlens predict leaf.jpg --task tomato_leaf      labels, probabilities, latency
   fieldlens predict *.jpg --task tomato_leaf --json  the same for a program
   fieldlens predict photos --task tomato_leaf --csv  a folder with all below it, a row a file
@@ -62,7 +63,7 @@ VERBS = {
     "prepare": ("stage", "a manifest: decoded, de-duplicated, split by group"),
     "audit": ("stage", "how far models get that see next to nothing, and labels to doubt"),
     "train": ("train", "the float model"),
-    "export": ("stage", "the ONNX files, fp32 and int8, and the bundle's candidate"),
+    "export": ("export", "the ONNX files, fp32 and int8, and the bundle's candidate"),
     "evaluate": ("stage", "metrics of the test split, and the finished bundle"),
     "gate": ("stage", "leave to release, or exit code 3 and what was missed"),
     "report": ("report", "reports/RESULTS.md and reports/index.html, over all tasks"),

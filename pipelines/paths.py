@@ -62,6 +62,11 @@ class TaskPaths:
     #: The quantised ONNX file.
     onnx_int8 = _Place("models/{task}/mobile/model_int8.onnx")
 
+    @property
+    def executorch_dir(self) -> Path:
+        """The bundle of the programs that ExecuTorch runs; no output of DVC."""
+        return self.root / "models" / self.task / "executorch"
+
     # -- reports/<task> ------------------------------------------------------------------------
     #: What `gate` asked of a model that passed, and what it reached; not in Git.
     passed = _Place("reports/{task}/gate.json")

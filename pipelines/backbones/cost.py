@@ -173,7 +173,7 @@ def _kind(module: nn.Conv2d) -> Kind:
 
 # -- memory ---------------------------------------------------------------------------------------
 #: Of the names of operations: norms, activations, and what pads a convolution's input.
-_FUSED = ("batch_norm", "relu", "hardtanh", "hardswish", "sigmoid", "silu", "constant_pad")
+_FUSED = ("batch_norm", "relu", "hardtanh", "hardswish", "sigmoid", "silu", "pad")
 
 
 class _Steps(TorchDispatchMode):  # type: ignore[no-untyped-call]

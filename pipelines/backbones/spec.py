@@ -63,8 +63,7 @@ class Input:
         px: side of the square, a multiple of 32.
         mean: RGB, of pixels in [0, 1].
         std: RGB, of pixels in [0, 1].
-        interpolation: of the resize before the crop. The phone page knows ``bilinear`` alone, and
-            refuses a bundle that asks for another.
+        interpolation: of the resize before the crop.
         padding: ``symmetric`` as torch pads; ``same`` as TensorFlow does, see `heads`.
     """
 
@@ -137,11 +136,6 @@ class BackboneSpec:
         return _at(self, width)
 
 
-def title_of(name: str, width: float) -> str:
-    """A backbone's name, and its width where that is not 1."""
-    return name + (f" x{width:g}" if width != 1 else "")
-
-
 @cache
 def _at(spec: BackboneSpec, width: float) -> Backbone:
     return Backbone(spec, width)
@@ -166,6 +160,9 @@ class Backbone:
     @property
     def title(self) -> str:
         """Its name, and its width where that is not 1."""
+        # Not at the top: who lists networks needs no pydantic.
+        from pipelines.serving.bundle import title_of
+
         return title_of(self.spec.name, self.width)
 
     def build(self) -> list[nn.Module]:

@@ -489,11 +489,13 @@ def load_imagenet(name: str, weights_dir: Path, width: float = 1.0) -> LoadedWei
             tried.append(f"{provider.title}: {miss}")
             continue
         return LoadedWeights(tensors, provider.title, file_sha256(path), provider.licence)
-    by_hand = f"Put one of these files into {weights_dir} or a folder named by FIELDLENS_WEIGHTS, "
+    by_hand = (
+        f"Put one of these files into {weights_dir} or a folder named by FIELDLENS_WEIGHTS, take"
+    )
     raise WeightsError(
         f"{spec.title}: no provider gave imagenet weights. Tried "
         f"{'; '.join(tried) or 'none, since nobody is known to publish them'}. "
-        f"{by_hand if tried else ''}take in another with `fieldlens weights import`, or set "
+        f"{by_hand if tried else 'Take'} in another with `fieldlens weights import`, or set "
         f"`weights: none` in params.yaml to train from scratch."
     )
 

@@ -23,10 +23,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "backbone", nargs="?", help="as in params.yaml, e.g. mobilenet_v2; none: a line for each"
     )
     parser.add_argument("--width", type=float, default=1.0, help="width multiplier (1)")
-    parser.add_argument("--image-px", type=int, default=224, metavar="PX", help="side (224)")
+    parser.add_argument("--image-px", type=_count, default=224, metavar="PX", help="side (224)")
     parser.add_argument(
         "--classes",
-        type=int,
+        type=_count,
         default=1000,
         metavar="N",
         help="of the classifier (1000, ImageNet's)",
@@ -34,6 +34,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--layers", action="store_true", help="a line a layer, too")
     parser.add_argument("--plot", type=Path, metavar="FILE", help="write a figure there, as PNG")
     parser.add_argument("--json", action="store_true", help="for a program")
+
+
+def _count(text: str) -> int:
+    if not text.isdecimal() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1 up (got {text})")
+    return int(text)
 
 
 def main(arguments: argparse.Namespace, paths: Paths) -> Answer:

@@ -193,7 +193,7 @@ def _as_text(predictor: Predictor[Said], outcomes: Sequence[_Outcome]) -> str:
     if not predictions:
         return ""
     bundle = predictor.bundle
-    lines = [f"{bundle.title} ({bundle.task}, {bundle.provenance.backbone}, {predictor.precision})"]
+    lines = [f"{bundle.title} ({bundle.task}, {bundle.provenance.network}, {predictor.precision})"]
     if bundle.is_sample:
         lines.append(SAMPLE_WARNING)
     for path, prediction in predictions:

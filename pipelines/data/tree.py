@@ -193,7 +193,7 @@ def is_table(path: PurePosixPath) -> bool:
 #: ``image`` may be one; of the others none is looked at.
 Kind = Literal["image", "table", "other", "hidden", "system", "dangling", "loop", "special"]
 
-#: More files than any public set of images has: links in a circle, or a whole disk.
+#: More files, or folders, than any public set of images has: links that multiply, or a whole disk.
 _MAX_FILES = 2_000_000
 
 
@@ -209,7 +209,7 @@ def files_of(folder: Path) -> list[File]:
     """The files of a folder and of all folders below it, by path, without `fetch`'s `SOURCE_FILE`.
 
     Raises:
-        DataError: if a folder cannot be read, or there are more files than any set has.
+        DataError: if a folder cannot be read, or there are more files or folders than any set has.
     """
     found: list[File] = []
     for path, kind in _walk(folder):
@@ -217,9 +217,7 @@ def files_of(folder: Path) -> list[File]:
             continue
         found.append(File(path, kind))
         if len(found) > _MAX_FILES:
-            raise DataError(
-                f"{folder}: holds more than {_MAX_FILES:,} files. Name the folder of the images."
-            )
+            raise _too_many(folder, "files")
     return sorted(found, key=lambda file: str(file.path))
 
 
@@ -227,8 +225,13 @@ def _walk(top: Path) -> Iterator[tuple[PurePosixPath, Kind]]:
     #: Folders to look into, each with the real paths of itself and of those around it.
     waiting: list[tuple[PurePosixPath, tuple[str, ...]]]
     waiting = [(PurePosixPath(), (os.path.realpath(top),))]
+    n_folders = 0
     while waiting:
         here, around = waiting.pop()
+        n_folders += 1
+        if n_folders > _MAX_FILES:
+            # A dozen folders with links to each other have millions of paths, and need no file.
+            raise _too_many(top, "folders")
         for entry in _entries(top / here):
             path = here / entry.name
             passed = passed_over(path)
@@ -242,6 +245,12 @@ def _walk(top: Path) -> Iterator[tuple[PurePosixPath, Kind]]:
                     waiting.append((path, (*around, real)))
             else:
                 yield path, kind_of(Path(entry.path), path)
+
+
+def _too_many(folder: Path, what: str) -> DataError:
+    return DataError(
+        f"{folder}: holds more than {_MAX_FILES:,} {what}. Name the folder of the images."
+    )
 
 
 def _entries(folder: Path) -> list[os.DirEntry[str]]:

@@ -131,6 +131,11 @@ def convolutions_of(model: bytes) -> frozenset[str]:
     return frozenset(node.name for node in nodes if node.op_type == "Conv")
 
 
+def operators_of(model: bytes) -> frozenset[str]:
+    """Kinds of its nodes."""
+    return frozenset(node.op_type for node in onnx.load_from_string(model).graph.node)
+
+
 def add_to_logits(model: bytes, shift: NDArray[np.float32]) -> bytes:
     """A float32 model whose logits are shifted by (n_classes,), by way of the head's last bias."""
     proto = onnx.load_from_string(model)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+_LOG = logging.getLogger(__name__)
 
 #: Runs before counting: the first ones allocate and page in.
 _N_WARM_UP = 5
@@ -105,6 +108,18 @@ def against_reference(
             both = {name: _of_two(name, passes) for name in calls if name not in found}
             found |= {name: each for name, each in both.items() if each.is_steady}
     return {name: found.get(name) or _of_two(name, passes) for name in calls}
+
+
+def is_as_fast(
+    call: Callable[[], object],
+    reference: Callable[[], object],
+    least: float,
+    clock: Callable[[], float] = time.thread_time,
+) -> bool:
+    """Whether a call is at least ``least`` times as fast as a reference (`against_reference`)."""
+    found = against_reference({"call": call}, reference, clock=clock)["call"]
+    _LOG.info("%.2f times as fast as the reference on one thread here", 1 / found.ratio)
+    return 1 / found.ratio >= least
 
 
 def _of_two(name: str, passes: Sequence[Mapping[str, tuple[float, float]]]) -> Latency:

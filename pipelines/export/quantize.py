@@ -48,7 +48,7 @@ _PERCENTILE = 99.99
 #: First blocks of a network that stay in float32. They hold under 1 % of its weights. On
 #: MobileNetV2 that gains 1 to 3 dB and, since int8 convolutions of few channels are slow, takes a
 #: third off the time of an answer (docs/experiments/time_and_memory.md).
-_FLOAT_BLOCKS = 2
+FLOAT_BLOCKS = 2
 #: Pictures that the percentile calibrator sees.
 _HISTOGRAM_IMAGES = 32
 
@@ -125,7 +125,7 @@ def _quiet_root_logger() -> Iterator[None]:
 
 def stem_nodes(model: bytes) -> tuple[str, ...]:
     """Names of the nodes of the first blocks, which had better stay in float32."""
-    return tuple(name for block in blocks_of(model)[:_FLOAT_BLOCKS] for name in block)
+    return tuple(name for block in blocks_of(model)[:FLOAT_BLOCKS] for name in block)
 
 
 def quantized_trunk(trunk: bytes, batches: Sequence[NDArray[np.uint8]]) -> bytes:
@@ -303,6 +303,11 @@ _POSITIONS = 48
 _DAMPING = 0.01
 
 
+#: Inputs of an output channel up to which their covariance is looked at: 3x3 of 256 channels. A
+#: matrix of 4,608 takes 170 MB and half a minute, and so wide a sum hardly minds the nearest step.
+_MOST_INPUTS = 2304
+
+
 def rounded(
     model: bytes, batches: Sequence[NDArray[np.uint8]], float_nodes: Collection[str] = ()
 ) -> bytes:
@@ -331,7 +336,10 @@ def rounded(
     nodes = [
         node
         for node in graph.nodes
-        if node.op_type == "Conv" and graph.has_bias(node) and node.name not in float_nodes
+        if node.op_type == "Conv"
+        and graph.has_bias(node)
+        and node.name not in float_nodes
+        and np.prod(graph.weights[node.input[1]].shape[1:]) <= _MOST_INPUTS
     ]
     if not nodes:
         return model

@@ -18,19 +18,29 @@ from numpy.typing import NDArray
 
 from pipelines.config.export import ExportParams
 from pipelines.errors import ConfigError
-from pipelines.export.attempts import Attempt, JudgeMaker, Recipe, best_of, max_bytes, with_choice
+from pipelines.export.attempts import (
+    WEIGHTS_ALONE,
+    Attempt,
+    JudgeMaker,
+    Recipe,
+    best_of,
+    max_bytes,
+    reached,
+    with_choice,
+)
+from pipelines.export.byte_weights import with_byte_weights
 from pipelines.export.exact_sums import exact
 from pipelines.export.graphs import (
     add_to_logits,
     blocks_of,
     convolutions_of,
     logits_of,
+    operators_of,
     with_inner_features,
     with_short_names,
 )
 from pipelines.export.quantize import CALIBRATORS, equalized, rounded, static_int8, stem_nodes
 from pipelines.metrics.classification import sqnr_db
-from pipelines.serving.bundle import Candidate
 
 _LOG = logging.getLogger(__name__)
 
@@ -38,6 +48,15 @@ _LOG = logging.getLogger(__name__)
 _MAX_FLOAT_BLOCKS = 4
 #: Calibration pictures by which a block's sensitivity is measured.
 _SENSITIVITY_IMAGES = 32
+#: Remedies whose files are no slower than fp32: what follows on one that holds its bounds and is.
+_QUICK = frozenset({"weights"})
+#: What ONNX Runtime joins with a convolution in float32, and computes alone, in four passes, where
+#: bytes stand around it: such networks were slower in int8 with every remedy, or as fast with half
+#: of their blocks in float32 (docs/experiments/int8.md).
+_SLOW = "HardSwish"
+
+#: Whether a file is as fast as it must be.
+KeepsPace = Callable[[bytes], bool]
 
 
 class Search:
@@ -51,12 +70,14 @@ class Search:
         judge: JudgeMaker,
         params: ExportParams,
         folder: Path,
+        keeps_pace: KeepsPace = lambda _: True,
     ) -> None:
         self._fp32 = fp32
         self._calibration = calibration
         self._pixels = val_pixels
         self._params = params
         self._folder = folder
+        self._keeps_pace = keeps_pace
         self._reference = logits_of(fp32, val_pixels)
         self._judge = judge(self._reference)
         # Of a head on maps, the second axis counts places, and no class has weights of its own.
@@ -73,14 +94,24 @@ class Search:
                 f"Expected some of {', '.join(REMEDIES)}, or several of them joined by '+'."
             )
         attempts: list[Attempt] = []
+        holding: Attempt | None = None
+        quick = [names for names in steps if _QUICK.intersection(names)]
+        if quick and _SLOW in operators_of(self._fp32):
+            steps = quick
         for names in steps:
+            if holding is not None and names not in quick:
+                continue
             best = best_of(attempts, self._most_bytes)
             for recipe in self._recipes(names, best.recipe if best else Recipe(self._fp32)):
                 attempt = self._attempt("+".join(names), recipe)
                 attempts.append(attempt)
-                if attempt.candidate.holds_bounds:
+                if not attempt.candidate.holds_bounds:
+                    continue
+                if not attempt.is_slow:
                     return with_choice(attempts, attempt)
-        chosen = best_of(attempts, self._most_bytes)
+                holding = holding or attempt
+                break
+        chosen = holding or best_of(attempts, self._most_bytes)
         if chosen is None:
             raise ConfigError("params.yaml: export.remedies: expected at least one calibrator.")
         return with_choice(attempts, chosen)
@@ -93,6 +124,8 @@ class Search:
 
     def int8(self, recipe: Recipe) -> bytes:
         """The file that a recipe makes."""
+        if recipe.calibrator == WEIGHTS_ALONE:
+            return with_short_names(with_byte_weights(with_inner_features(recipe.model)))
         plain = static_int8(
             recipe.model, self._calibration, self._folder, recipe.calibrator, recipe.float_nodes
         )
@@ -102,21 +135,16 @@ class Search:
     def _attempt(self, remedy: str, recipe: Recipe) -> Attempt:
         model = self.int8(recipe)
         logits = logits_of(model, self._pixels)
-        judged = self._judge(logits)
-        candidate = Candidate(
+        candidate, missed = reached(
+            logits,
+            len(model),
+            self._reference,
+            self._judge,
+            self._params,
             remedy=remedy,
             calibrator=recipe.calibrator,
             float_nodes=recipe.float_nodes,
-            agreement=judged.agreement,
-            metrics=judged.metrics,
-            sqnr_db=round(sqnr_db(self._reference, logits), 3),
-            size_bytes=len(model),
-            holds_bounds=False,
-            is_chosen=False,
         )
-        missed = judged.missed
-        if candidate.size_bytes > self._most_bytes:
-            missed += (f"{candidate.size_bytes:,} bytes (bound {self._most_bytes:,})",)
         _LOG.info(
             "int8 by %s: agreement %.4f, %s, %.1f dB, %d bytes%s",
             remedy,
@@ -126,8 +154,15 @@ class Search:
             candidate.size_bytes,
             f"; misses {'; '.join(missed)}" if missed else "; holds the bounds",
         )
-        kept = candidate.model_copy(update={"holds_bounds": not missed})
-        return Attempt(kept, recipe, model, missed)
+        return Attempt(
+            candidate, recipe, model, missed, not missed and self._is_slow(recipe, model)
+        )
+
+    def _is_slow(self, recipe: Recipe, model: bytes) -> bool:
+        if recipe.calibrator == WEIGHTS_ALONE:
+            # What runs are fp32's operators: a clock would only find its own noise.
+            return self._params.min_speedup > 1
+        return not self._keeps_pace(model)
 
     # -- remedies --------------------------------------------------------------------------------
     def equalize(self, recipe: Recipe) -> Iterator[Recipe]:
@@ -146,6 +181,11 @@ class Search:
     def sum_exactly(self, recipe: Recipe) -> Iterator[Recipe]:
         """The same answers, bit for bit, on every processor."""
         yield replace(recipe, is_exact=True)
+
+    def weights(self, _: Recipe) -> Iterator[Recipe]:
+        """Weights alone as bytes, computed with in float32: a small file, and no faster one."""
+        suited = equalized(self._fp32, self._calibration)
+        yield Recipe(rounded(suited, self._calibration), WEIGHTS_ALONE)
 
     def leave_out(self, recipe: Recipe) -> Iterator[Recipe]:
         """The most sensitive blocks in float32: one, then two, and so on, while the file may grow.
@@ -195,6 +235,7 @@ REMEDIES: dict[str, Callable[[Search, Recipe], Iterator[Recipe]]] = {
     "exact": Search.sum_exactly,
     "leave_out": Search.leave_out,
     "bias_correction": Search.correct_bias,
+    "weights": Search.weights,
 }
 
 
@@ -204,17 +245,21 @@ def search_int8(
     val_pixels: NDArray[np.uint8],
     judge: JudgeMaker,
     params: ExportParams,
+    keeps_pace: KeepsPace = lambda _: True,
 ) -> list[Attempt]:
     """Every quantisation tried, in order, one of them chosen: the first that holds the bounds.
+
+    Where that is slow, what may be faster is tried, and chosen if it holds them, too.
 
     Args:
         fp32: ONNX bytes of the float model.
         calibration: batches of train pictures, each (n, h, w, 3).
         val_pixels: (n, h, w, 3).
         judge: of the kind, for the pictures of val.
+        keeps_pace: is asked about files that hold the bounds.
 
     Raises:
         ConfigError: if a remedy is unknown, or there is none.
     """
     with tempfile.TemporaryDirectory() as folder:
-        return Search(fp32, calibration, val_pixels, judge, params, Path(folder)).run()
+        return Search(fp32, calibration, val_pixels, judge, params, Path(folder), keeps_pace).run()

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from onnxruntime import InferenceSession
 
 from pipelines.backbones.spec import backbone
 from pipelines.config.export import ExportParams
@@ -28,15 +27,28 @@ _BATCH = 16
 Outputs = Mapping[str, NDArray[np.float32]]
 #: From the outputs for val, the keys of the bundle that a kind fits.
 Fit = Callable[[Outputs], dict[str, Any]]
+#: A model file as it answers: from names of outputs and (n, h, w, 3) pictures, the outputs.
+Ask = Callable[[Sequence[str], NDArray[np.uint8]], Sequence[NDArray[np.float32]]]
+
+
+def ask_onnx(model: bytes, n_threads: int | None = None) -> Ask:
+    """An ONNX file as it answers.
+
+    Args:
+        model: its bytes.
+        n_threads: that it runs on; None for as many as there are workers.
+    """
+    session = make_session(model, n_threads or n_workers())
+    return lambda names, pixels: session.run(names, {INPUT_NAME: pixels})
 
 
 def trusted(
     bundle: Bundle,
     fit: Fit,
-    model: bytes,
+    model: Ask,
     known: Pictures,
     val_pixels: NDArray[np.uint8],
-    before_refit: bytes | None,
+    before_refit: Ask | None,
     params: ExportParams,
 ) -> Bundle:
     """The bundle with what its kind fits and the abstention of the file that it serves.
@@ -46,19 +58,18 @@ def trusted(
 
     Args:
         fit: of the kind, for the pictures of val.
-        model: bytes of the served file.
+        model: the served file.
         known: the train split's pictures, that pictures out of distribution are told from.
         val_pixels: (n, h, w, 3) plain views of val.
-        before_refit: bytes of that network in float32; None where there was no refit.
+        before_refit: that network in float32; None where there was no refit.
 
     Raises:
         DataError: if embeddings are not finite, or the kind's fit fails.
     """
     models = [model] if before_refit is None else [model, before_refit]
-    sessions = [make_session(each, n_workers()) for each in models]
     names = [output.name for output in bundle.outputs]
-    of_val = _answers(sessions, np.split(val_pixels, range(_BATCH, len(val_pixels), _BATCH)), names)
-    of_known = _answers(sessions, known.batches(_BATCH), [EMBEDDING_NAME])
+    of_val = answers_of(models, np.split(val_pixels, range(_BATCH, len(val_pixels), _BATCH)), names)
+    of_known = answers_of(models, known.batches(_BATCH), [EMBEDDING_NAME])
     train_embedding = of_known[0][EMBEDDING_NAME]
     # The last network is the one that has not seen val.
     before = None
@@ -79,13 +90,19 @@ def trusted(
     return bundle.model_copy(update={**fitted, "abstention": abstention})
 
 
-def _answers(
-    sessions: Sequence[InferenceSession],
+def answers_of(
+    models: Sequence[Ask],
     batches: Iterable[NDArray[np.uint8]],
     names: Sequence[str],
 ) -> list[dict[str, NDArray[np.float32]]]:
-    """Outputs of each model by name; a batch is made once for all of them."""
-    parts = [[session.run(names, {INPUT_NAME: batch}) for session in sessions] for batch in batches]
+    """Outputs of each model by name; a batch is made once for all of them.
+
+    Args:
+        models: as they answer.
+        batches: pictures, each (n, h, w, 3).
+        names: of the outputs that are wanted.
+    """
+    parts = [[ask(names, batch) for ask in models] for batch in batches]
     return [
         dict(zip(names, map(np.concatenate, zip(*of_one, strict=True)), strict=True))
         for of_one in zip(*parts, strict=True)

@@ -10,10 +10,10 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from pipelines.atomic import write_text
-from pipelines.backbones.spec import title_of
 from pipelines.config.board import BoardParams
 from pipelines.errors import ConfigError
 from pipelines.export.latency import Latency
+from pipelines.serving.bundle import title_of
 from pipelines.serving.sessions import Precision
 from pipelines.serving.trust import Interval
 

@@ -2,7 +2,8 @@
 
 A model never travels without its labels, preprocessing and provenance. An unknown schema, a missing
 file or a wrong hash is a `BundleError`, never a guess. Read by the predictor, the apps, `gate`,
-`report` and `doctor`; written by `export` (as candidate.json, without metrics) and `evaluate`.
+`report` and `doctor`; written by `export` (as candidate.json, without metrics) and `evaluate`, and
+by `export --format pte` for its programs.
 
 Schema 3 names the kind of the task, the model's outputs and its artefacts. A bundle of schema 2, as
 released before, is a classification with two ONNX files, and is read as the same `Bundle`. One of
@@ -47,10 +48,18 @@ class Artefact(_Part):
     size_bytes: Annotated[int, Field(ge=1, le=MAX_MODEL_BYTES)]
 
     @classmethod
-    def of(cls, name: str, precision: Precision, model: bytes) -> Artefact:
-        """The description of an ONNX file."""
-        sha256 = hashlib.sha256(model).hexdigest()
-        return cls(name=name, precision=precision, sha256=sha256, size_bytes=len(model))
+    def of(
+        cls, name: str, precision: Precision, model: bytes, form: Literal["onnx", "pte"] = "onnx"
+    ) -> Artefact:
+        """The description of a file, ``form`` being the artefact's ``format``."""
+        return cls(
+            name=name,
+            format=form,
+            precision=precision,
+            runtime="executorch" if form == "pte" else "onnxruntime",
+            sha256=hashlib.sha256(model).hexdigest(),
+            size_bytes=len(model),
+        )
 
     @model_validator(mode="after")
     def _runtime_reads_format(self) -> Artefact:
@@ -123,6 +132,11 @@ class PreprocessSpec(_Part):
         return Preprocess(self.resize_px, self.crop_px, view, reading, self.interpolation)
 
 
+def title_of(backbone: str, width: float) -> str:
+    """A backbone's name, and its width where that is not 1."""
+    return backbone + (f" x{width:g}" if width != 1 else "")
+
+
 class Provenance(_Part):
     """Where the model comes from; no clock, host, run id or absolute path."""
 
@@ -145,11 +159,17 @@ class Provenance(_Part):
     #: Whether the weights were trained on train and val together.
     is_refit: Annotated[bool, Field(exclude_if=lambda is_refit: not is_refit)] = False
 
+    @property
+    def network(self) -> str:
+        """The backbone with its width, as people are told of it."""
+        return title_of(self.backbone, self.width)
+
 
 class Candidate(_Part):
     """One quantisation that was tried, and what it reached on the val split."""
 
     remedy: str
+    #: Of activations; ``none`` where they stay float32, and weights alone are int8.
     calibrator: str
     float_nodes: tuple[str, ...]
     agreement: float
@@ -217,9 +237,10 @@ class Bundle(_Part):
     @model_validator(mode="after")
     def _is_whole(self) -> Bundle:
         if set(self.files) != {"fp32", "int8"}:
+            form = {each.format for each in self.files.values()}
             raise ValueError(
-                f"artefacts: expected ONNX files of fp32 and int8, got "
-                f"{', '.join(self.files) or 'none'}"
+                f"artefacts: expected {'programs' if form == {'pte'} else 'ONNX files'} of fp32 "
+                f"and int8, got {', '.join(self.files) or 'none'}"
             )
         given = [(each.format, each.precision) for each in self.artefacts]
         if len(set(given)) != len(given):
@@ -241,8 +262,12 @@ class Bundle(_Part):
 
     @property
     def files(self) -> dict[Precision, Artefact]:
-        """The ONNX files by precision: what the predictor and the phone page run."""
-        return {each.precision: each for each in self.artefacts if each.format == "onnx"}
+        """By precision: the ONNX files, which the predictor and the phone page run.
+
+        Of a bundle that has none, the programs: it is one for ExecuTorch (ADR 0030).
+        """
+        onnx = {each.precision: each for each in self.artefacts if each.format == "onnx"}
+        return onnx or {each.precision: each for each in self.artefacts}
 
     def output(self, name: str) -> TensorSpec:
         """The output of a name."""
@@ -363,9 +388,15 @@ def read_model(bundle: Bundle, folder: Path, precision: Precision) -> bytes:
     """The bytes of one model file, proven to be those that the bundle names.
 
     Raises:
-        BundleError: if the file is missing or changed.
+        BundleError: if the file is missing or changed, or is none that ONNX Runtime runs.
     """
-    return _read(bundle, folder, bundle.files[precision])
+    artefact = bundle.files[precision]
+    if artefact.runtime != "onnxruntime":
+        raise BundleError(
+            f"{folder}: holds programs for {artefact.runtime}, which ONNX Runtime cannot run. Name "
+            f"models/{bundle.task}/mobile, or give the folder to an app (docs/howto/executorch.md)."
+        )
+    return _read(bundle, folder, artefact)
 
 
 def _read(bundle: Bundle, folder: Path, ref: Artefact) -> bytes:

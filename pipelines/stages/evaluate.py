@@ -21,7 +21,7 @@ from pipelines.config.evaluate import EvaluateParams
 from pipelines.data.manifest import Entry, content_sha256, in_split, read_manifest
 from pipelines.errors import DataError, LeakageError
 from pipelines.kinds.evaluate import KINDS, Answers, TestedKind
-from pipelines.metrics.certainty import plain, with_bounds
+from pipelines.metrics.certainty import Certainty, plain, with_bounds
 from pipelines.metrics.classification import rounded
 from pipelines.metrics.intervals import draw
 from pipelines.paths import Paths, TaskPaths
@@ -31,7 +31,7 @@ from pipelines.serving.answer import EMBEDDING_NAME
 from pipelines.serving.bundle import Bundle, read_bundle
 from pipelines.serving.predictor import Predictor
 from pipelines.serving.sessions import Precision
-from pipelines.serving.trust import read_audit
+from pipelines.serving.trust import AuditReport, read_audit
 from pipelines.tracking import runs
 
 _LOG = logging.getLogger(__name__)
@@ -54,16 +54,9 @@ def run(task: str, params: EvaluateParams, seed: int, paths: Paths) -> None:
     # DVC does not let it be absent; by hand it may, and then the gate refuses.
     audit = read_audit(files.audit, task) if files.audit.is_file() else None
     kind = KINDS[bundle.kind]
-    entries = _test_split(kind, bundle, files)
+    entries = test_split(kind, bundle, files)
     answers = _answer(bundle, entries, files)
-    measured = rounded(_metrics(kind, answers, params))
-    draws = draw([entry.group for entry in entries], params.resamples, seed)
-    certainty = kind.certainty(answers, draws, params)
-    metrics = {
-        **measured,
-        "intervals": {key: plain(certainty.intervals[key]) for key in PRECISIONS},
-        "paired": plain(certainty.paired),
-    }
+    finished, metrics, certainty = measured(kind, answers, audit, params, seed)
     figures = kind.figures(answers, params)
     write_text(files.metrics, json.dumps(metrics, indent=2) + "\n")
     predictions, confusion = kind.tables(answers)
@@ -72,20 +65,58 @@ def run(task: str, params: EvaluateParams, seed: int, paths: Paths) -> None:
     with new_folder(files.test_figures_dir) as folder:
         for name, png in figures.items():
             write_bytes(folder / name, png)
-    added = {
-        "metrics": {key: metrics[key] for key in PRECISIONS},
-        "intervals": certainty.intervals,
-        "audit": audit,
-    }
-    finished = Bundle.model_validate(bundle.model_copy(update=added).model_dump())
     write_text(files.bundle, finished.to_json())
     _LOG.info("%s: %d test images, %s", task, len(entries), kind.summary(metrics, certainty))
     description = run_markdown(finished, metrics)
     _tell_mlflow(bundle, with_bounds(metrics, certainty), figures, description, paths)
 
 
-def _test_split(kind: TestedKind, bundle: Bundle, files: TaskPaths) -> list[Entry]:
-    """The test split, if it is the one that the training has never seen."""
+def measured(
+    kind: TestedKind,
+    answers: Answers,
+    audit: AuditReport | None,
+    params: EvaluateParams,
+    seed: int,
+) -> tuple[Bundle, dict[str, Any], Certainty]:
+    """The finished bundle, metrics.json, and how certain its figures are.
+
+    Args:
+        kind: of the task.
+        answers: of the test split.
+        audit: of the data; None where there was none.
+        params: the task's ``evaluate`` section.
+        seed: draws the groups for the intervals.
+    """
+    # First: it refuses answers that are no numbers.
+    figures = rounded(_metrics(kind, answers, params))
+    draws = draw([entry.group for entry in answers.entries], params.resamples, seed)
+    certainty = kind.certainty(answers, draws, params)
+    metrics = {
+        **figures,
+        "intervals": {key: plain(certainty.intervals[key]) for key in PRECISIONS},
+        "paired": plain(certainty.paired),
+    }
+    added = {
+        "metrics": {key: metrics[key] for key in PRECISIONS},
+        "intervals": certainty.intervals,
+        "audit": audit,
+    }
+    finished = Bundle.model_validate(answers.bundle.model_copy(update=added).model_dump())
+    return finished, metrics, certainty
+
+
+def test_split(kind: TestedKind, bundle: Bundle, files: TaskPaths) -> list[Entry]:
+    """The test split, if it is the one that the training has never seen.
+
+    Args:
+        kind: of the task.
+        bundle: of the model.
+        files: of the task.
+
+    Raises:
+        LeakageError: if it is another.
+        DataError: if it is empty, or not what the model answers.
+    """
     entries = read_manifest(files.manifest)
     found, expected = content_sha256(entries), bundle.provenance.data_sha256
     if found != expected:

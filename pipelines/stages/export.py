@@ -7,20 +7,15 @@ import io
 import json
 import logging
 from collections.abc import Sequence
-from functools import partial
-
-import numpy as np
 
 from pipelines.atomic import write_bytes, write_text
 from pipelines.card import DatasetCard, load_card
 from pipelines.config.export import ExportParams
-from pipelines.data.loaders import stratified_sample
-from pipelines.data.manifest import content_sha256, in_split, read_manifest
+from pipelines.data.manifest import content_sha256, read_manifest
 from pipelines.errors import LeakageError
-from pipelines.export.attempts import Attempt
-from pipelines.export.latency import paired_ms, speedup
+from pipelines.export.attempts import WEIGHTS_ALONE, Attempt, serving
 from pipelines.export.onnx_export import INPUT_NAME
-from pipelines.export.trusted import trusted
+from pipelines.export.trusted import ask_onnx, trusted
 from pipelines.kinds.export import KINDS, ExportedKind
 from pipelines.paths import Paths, TaskPaths
 from pipelines.serving.bundle import (
@@ -33,13 +28,10 @@ from pipelines.serving.bundle import (
     TensorSpec,
 )
 from pipelines.serving.sessions import make_session
-from pipelines.training.exported import exported, float_onnx, pictures
-from pipelines.training.float_model import FloatModel, load_before, load_float_model
+from pipelines.training.exported import ask_before_refit, exported, known_pictures
+from pipelines.training.float_model import FloatModel, load_float_model
 
 _LOG = logging.getLogger(__name__)
-
-#: Train pictures that say what the model knows; a stratified sample, which bounds the time.
-_MAX_KNOWN_IMAGES = 2000
 
 
 def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
@@ -66,20 +58,17 @@ def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
     made = exported(model, meta, entries, files.raw_dir, params, seed)
     attempts, best = made.attempts, made.best
     _LOG.info("%s: ONNX agrees with torch within %.1e", task, made.gap)
-    served = _serving(made.fp32, best, meta, params)
+    served = _serving(best, meta, params)
     _LOG.info("%s: serves %s: %s", task, served.precision, served.reason)
     fp32, int8 = kind.finished(made.fp32), kind.finished(best.model)
     bundle = _bundle(kind, meta, card, float_sha256, fp32, attempts, int8, served, files)
-    known = stratified_sample(in_split(entries, "train"), _MAX_KNOWN_IMAGES, seed)
     bundle = trusted(
         bundle,
         lambda outputs: kind.fitted(outputs, made.truth, card, meta.labels, params),
-        {"fp32": fp32, "int8": int8}[served.precision],
-        pictures(known, meta, seed, files.raw_dir),
+        ask_onnx({"fp32": fp32, "int8": int8}[served.precision]),
+        known_pictures(meta, entries, files.raw_dir, seed),
         made.val_pixels,
-        kind.finished(float_onnx(load_before(files.float_dir, meta), meta)[1])
-        if meta.is_refit
-        else None,
+        ask_before_refit(meta, files.float_dir),
         params,
     )
     write_bytes(files.onnx_fp32, fp32)
@@ -89,34 +78,14 @@ def run(task: str, params: ExportParams, seed: int, paths: Paths) -> None:
     write_text(files.candidate, bundle.to_json())
 
 
-def _serving(fp32: bytes, best: Attempt, meta: FloatModel, params: ExportParams) -> Serving:
-    """int8 if it keeps its bounds and is not slower. No time is written: it is the machine's."""
-    where = "the val split"
-    if meta.is_refit:
-        where += ", which the refitted network was trained on"
-    if not best.candidate.holds_bounds:
-        return Serving(
-            precision="fp32",
-            reason=f"no int8 file kept its bounds on {where}; the best missed: "
-            f"{'; '.join(best.missed)}",
-        )
-    pixels = np.zeros((1, meta.image_px, meta.image_px, 3), dtype=np.uint8)
-    sessions = {"fp32": make_session(fp32), "int8": make_session(best.model)}
-    times = paired_ms(
-        {name: partial(one.run, None, {INPUT_NAME: pixels}) for name, one in sessions.items()}
-    )
-    ratio = speedup(times["fp32"], times["int8"])
-    _LOG.info("int8 is %.2f times as fast as fp32 on one thread here", ratio)
-    if ratio < params.min_speedup:
-        return Serving(
-            precision="fp32",
-            reason=f"int8 kept its bounds but was not {params.min_speedup:g} times as fast as fp32 "
-            f"on one thread of the machine that exported it",
-        )
-    return Serving(
-        precision="int8",
-        reason=f"it kept its bounds on {where} (agreement {best.candidate.agreement:.1%}) "
-        f"and was at least {params.min_speedup:g} times as fast as fp32 on one thread",
+def _serving(best: Attempt, meta: FloatModel, params: ExportParams) -> Serving:
+    return serving(
+        best.candidate,
+        best.missed,
+        params,
+        is_slow=best.is_slow,
+        is_refit=meta.is_refit,
+        is_float_inside=best.recipe.calibrator == WEIGHTS_ALONE,
     )
 
 

@@ -214,14 +214,15 @@ def register(
             _save_onnx(folder, model, run_id=run_id, onnx_path=onnx_path, bundle_path=bundle_path)
             client.log_model_artifacts(model.model_id, str(folder))
         client.finalize_logged_model(model.model_id, "READY")
-        # Not models:/<id>: MLflow looks that up in the store of the process, not of this client.
+        # Not models:/<id>, and no model_id without a run: MLflow looks both up in the store of the
+        # process, not of this client.
         made = client.create_model_version(
             task,
             model.artifact_location,
             run_id=run_id,
             tags=tags,
             description=description,
-            model_id=model.model_id,
+            model_id=None if run_id is None else model.model_id,
         )
         return released(client, made)
 

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from pipelines.backbones.folding import fold_batch_norms
 from pipelines.backbones.heads import Classifier
+from pipelines.backbones.spec import backbone
 from pipelines.backbones.weights import LoadedWeights, load_imagenet
 from pipelines.card import DEFAULT_KIND
 from pipelines.kinds.train import KINDS
@@ -26,9 +27,11 @@ def start_model(
         The network, and where its weights come from; None where it starts from nothing.
 
     Raises:
-        ConfigError: if the backbone is unknown.
+        ConfigError: if the backbone is unknown, or too deep for the side of its input.
         WeightsError: if the weights cannot be had.
     """
+    # Said before the weights are fetched, and not by a kernel in the middle of a training.
+    backbone(params.backbone, params.width).shapes(params.image_px)
     head = params.head
     model = KINDS[kind].network(
         params.backbone, params.width, n_labels, head.hidden, head.dropout, params.cut, seed

@@ -6,6 +6,7 @@ import csv
 import io
 import re
 import shutil
+from dataclasses import replace
 from html import unescape
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
+from apps import hub
 from apps.answers import truth
 from apps.batch import as_csv
 from apps.inference import answer_picture
@@ -117,6 +119,14 @@ def test_a_picture_without_an_answer_is_not_called_right(app_root):
     shot = answer_picture(model, encoded(black()), key="a", name="a.png", truth="cat")
     assert shot.prediction.is_ood
     assert EN("answer.truth_none", label="Cat") in truth(EN, "cats_dogs", shot)
+
+
+def test_the_hub_says_how_wide_a_network_is(app_root):
+    model = load_model("cats_dogs")
+    assert "mobilenet_v2<" in hub._facts(EN, model)
+    made_of = model.bundle.provenance.model_copy(update={"width": 0.5})
+    narrow = replace(model, bundle=model.bundle.model_copy(update={"provenance": made_of}))
+    assert "mobilenet_v2 x0.5<" in hub._facts(EN, narrow)
 
 
 def test_second_click_on_a_test_picture_changes_nothing(app_root):

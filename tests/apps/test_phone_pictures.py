@@ -91,6 +91,16 @@ def turned(orientation: int) -> Image.Exif:
     return exif
 
 
+def preprocessed_otherwise(root: Path, folder: Path, **changes: object) -> Path:
+    """A copy of the project whose bundle of `TASK` asks for other pixels."""
+    shutil.copytree(root, folder)
+    path = Paths(folder).task(TASK).bundle
+    bundle = json.loads(path.read_text(encoding="utf-8"))
+    bundle["preprocess"].update(changes)
+    path.write_text(json.dumps(bundle), encoding="utf-8")
+    return folder
+
+
 def expect_parity(page: Page, n: int, data: bytes, predictor: Predictor, like: bytes) -> None:
     choose(page, data, name="photo.jpg")
     said = answered(page, n)
@@ -124,6 +134,22 @@ def test_photos_of_every_kind_have_the_predictors_bits(browser, url, root) -> No
     with opened(browser) as page:
         open_task(page, url, TASK)
         for n, data in enumerate(pictures.values(), start=1):
+            expect_parity(page, n, data, predictor, data)
+
+
+def test_bicubic_photos_have_the_predictors_bits(browser, root, tmp_path) -> None:
+    own = preprocessed_otherwise(root, tmp_path / "project", interpolation="bicubic")
+    predictor = Predictor.load(Paths(own).task(TASK).bundle)
+    pictures = [
+        encoded(photo(2101, 1533), "JPEG", quality=90),
+        encoded(photo(301, 211)),
+        encoded(photo(21, 30)),
+    ]
+    of_bilinear = Predictor.load(Paths(root).task(TASK).bundle).predict(pictures[0])
+    assert predictor.predict(pictures[0]).ood_score != of_bilinear.ood_score
+    with served(own) as url, opened(browser) as page:
+        open_task(page, url, TASK)
+        for n, data in enumerate(pictures, start=1):
             expect_parity(page, n, data, predictor, data)
 
 
@@ -190,12 +216,8 @@ def deep_pictures() -> dict[str, bytes]:
 
 
 def test_deep_picture_has_the_predictors_bits(browser, root, tmp_path) -> None:
-    own = Path(shutil.copytree(root, tmp_path / "project"))
-    path = Paths(own).task(TASK).bundle
-    bundle = json.loads(path.read_text(encoding="utf-8"))
-    bundle["preprocess"]["range"] = RANGE
-    path.write_text(json.dumps(bundle), encoding="utf-8")
-    predictor = Predictor.load(path)
+    own = preprocessed_otherwise(root, tmp_path / "project", range=RANGE)
+    predictor = Predictor.load(Paths(own).task(TASK).bundle)
     with served(own) as url, opened(browser) as page:
         open_task(page, url, TASK)
         for n, data in enumerate(deep_pictures().values(), start=1):

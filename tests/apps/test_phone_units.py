@@ -6,18 +6,15 @@ from __future__ import annotations
 
 import base64
 import json
-import os
-import shutil
-import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from pipelines.data.preprocess import Preprocess, View
+from pipelines.data.preprocess import Interpolation, Preprocess, View
+from tests.vitest import vitest
 
-PHONE_DIR = Path(__file__).resolve().parents[2] / "apps/phone"
 N_CASES = 60
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
@@ -33,11 +30,14 @@ def write_cases(folder: Path) -> None:
         grey = number % 5 == 0
         side_px = int(rng.integers(1, 64)) if number % 3 == 0 else None
         border_mask = float(rng.uniform(0, 0.45)) if number % 4 == 0 else 0.0
+        interpolation: Interpolation = "bicubic" if number % 2 else "bilinear"
         # Noise, where rounding shows most, and flat bright pictures, where clipping does.
         low = 250 if number % 7 == 0 else 0
         pixels = rng.integers(low, 256, (height, width, 3), dtype=np.uint8)
         view = View(grey=grey, side_px=side_px, border_mask=border_mask)
-        expected = Preprocess(resize_px, crop_px, view)(Image.fromarray(pixels))
+        expected = Preprocess(resize_px, crop_px, view, interpolation=interpolation)(
+            Image.fromarray(pixels)
+        )
         case = {
             "width": width,
             "height": height,
@@ -45,6 +45,7 @@ def write_cases(folder: Path) -> None:
             "spec": {
                 "resizePx": resize_px,
                 "cropPx": crop_px,
+                "interpolation": interpolation,
                 "grey": grey,
                 "sidePx": side_px,
                 "borderMask": border_mask,
@@ -58,24 +59,8 @@ def write_cases(folder: Path) -> None:
 
 
 def test_page_and_python_agree_to_the_last_bit(tmp_path: Path) -> None:
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("there is no Node (make phone installs one)")
-    if not (PHONE_DIR / "node_modules/vitest").is_dir():
-        pytest.skip("the phone page's packages are not installed (make phone)")
-    write_cases(tmp_path)
-    report = tmp_path / "report" / "units.json"
-    done = subprocess.run(
-        [npm, "test", "--silent", "--", "--reporter=json", f"--outputFile={report}"],
-        cwd=PHONE_DIR,
-        env={**os.environ, "FIELDLENS_PREPROCESS_CASES": str(tmp_path), "CI": "true"},
-        capture_output=True,
-        text=True,
-        timeout=240,
-        check=False,
-    )
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    found = json.loads(report.read_text(encoding="utf-8"))
-    assert found["numFailedTests"] == 0
-    names = [test["title"] for suite in found["testResults"] for test in suite["assertionResults"]]
-    assert sum("are Python's to the last bit" in name for name in names) == N_CASES + 2
+    cases = tmp_path / "cases"
+    cases.mkdir()
+    write_cases(cases)
+    names = vitest(tmp_path, FIELDLENS_PREPROCESS_CASES=cases)
+    assert sum("are Python's to the last bit" in name for name in names) == N_CASES + 3

@@ -136,6 +136,25 @@ def test_each_image_is_tested_once_and_no_group_straddles_splits():
         )
 
 
+def test_what_is_not_trained_on_is_answered_and_shares_no_group():
+    from pipelines.data.manifest import Entry
+
+    strategies = importlib.import_module("strategies")
+    splits = ("train", "train", "train", "train", "val", "test")
+    entries = [
+        Entry(f"{i}.jpg", "ab"[i % 2], f"g{i // 2}", "", splits[i // 2 % 6], f"{i:064x}", 9, 9)
+        for i in range(120)
+    ]
+    found = strategies.dealt(entries, 40)
+    groups = {split: {e.group for e in found if e.split == split} for split in splits}
+    assert [e.path for e in found] == [e.path for e in entries]
+    assert len([e for e in found if e.split == "train"]) == 40
+    assert [e for e in found if e.split == "val"] == [e for e in entries if e.split == "val"]
+    assert not groups["train"] & groups["test"]
+    everything = strategies.dealt(entries, 1000)
+    assert everything == entries
+
+
 def test_painted_pictures_are_of_every_kind():
     import abstention
 
@@ -233,6 +252,56 @@ def test_ratios_say_whether_full_arrived(accuracies, is_stopped, to_end, to_targ
     assert training.to_the_target(full, 10.0, 0.9) == to_target
 
 
+def test_views_in_memory_are_the_first_few_and_are_made_once(tmp_path):
+    from pipelines.config.train import TrainParams
+    from pipelines.data.loaders import Pictures
+    from pipelines.data.manifest import Entry
+    from pipelines.data.preprocess import Preprocess
+    from tests.tiny_params import PARAMS
+
+    timed_fit = importlib.import_module("timed_fit")
+    pixels = np.random.default_rng(3).integers(0, 256, (48, 48, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "a.png")
+    entry = Entry("a.png", "a", "g", "", "train", "0" * 64, 48, 48)
+    augment = TrainParams.model_validate(PARAMS).augment
+    own = Pictures(tmp_path, [entry], Preprocess(36, 32), augment, 1)
+    held = timed_fit._Held(tmp_path, [entry], Preprocess(36, 32), augment, 1, n_views=2)
+    expected = own.views(entry, [1, 2, 1, 2])
+    assert not np.array_equal(expected[1], expected[2])
+    assert np.array_equal(held.views(entry, [1, 2, 3, 4]), expected)
+    (tmp_path / "a.png").unlink()
+    assert np.array_equal(held.views(entry, [5, 2], plain=False), expected[1:3])
+    assert np.array_equal(held.plain(entry), expected[0])
+
+
+def test_a_training_that_is_kept_is_not_done_again(tmp_path):
+    ablations = importlib.import_module("ablations")
+    path = tmp_path / "kept.jsonl"
+    ablations.Kept(path).add("one", [0, 1, 2], {"task": "toy", "accuracy": 0.5})
+    kept = ablations.Kept(path)
+    kept.add("two", [2], {})
+    assert ablations.Kept(path).found == kept.found == {"one": [0, 1, 2], "two": [2]}
+
+
+@pytest.mark.parametrize(
+    ("low", "value", "high", "sign", "expected"),
+    [
+        (-0.05, -0.03, -0.01, -1, "yes"),
+        (-0.05, -0.03, -0.01, 1, "no"),
+        (0.01, 0.02, 0.03, 1, "yes"),
+        (0.01, 0.02, 0.03, -1, "no"),
+        (-0.01, 0.02, 0.03, 1, "not told"),
+        (0.0, 0.02, 0.03, 1, "not told"),
+    ],
+)
+def test_an_ablation_is_told_by_an_interval_without_nothing_in_it(low, value, high, sign, expected):
+    from pipelines.serving.trust import Interval
+
+    ablations = importlib.import_module("ablations")
+    found = Interval(value=value, low=low, high=high)
+    assert ablations.verdict(found, sign) == expected
+
+
 #: Runs a stage when a card is not the one it ran on last.
 FAKE_MAKEFILE = """\
 setup:
@@ -280,6 +349,10 @@ def table_rows(shown: str) -> list[str]:
 
 #: What each script is asked, with the models of the synthetic samples.
 SMALL = {
+    "ablations": (
+        *("--task", "weld_defect", "--epochs", "1"),
+        *("--networks", "mobilenet_v2", "mobilenet_v2_no_shortcuts"),
+    ),
     "abstention": ("--task", "weld_defect", "mask_detection"),
     # At full width: narrower weights are in no package.
     "distillation": (
@@ -290,12 +363,16 @@ SMALL = {
     "folds": ("--task", "weld_defect", "--folds", "2"),
     "latency": ("--task", "weld_defect", "--runs", "2"),
     "load": ("--people", "2", "--seconds", "4"),
+    "strategies": (
+        *("--task", "weld_defect", "--networks", "mobilenet_v2"),
+        *("--images", "40", "--epochs", "1"),
+    ),
     "training": ("--task", "weld_defect", "--epochs", "1", "--once"),
 }
 #: Parts of other scripts, and one that makes a clone (it has its test above).
 ELSEWHERE = {"memory", "report", "timed_fit", "repro"}
 #: Without a model, or with one that is copied; tested one by one below, and `prepare` above.
-MODELLESS = {"backbones", "clocks", "near_duplicates", "prepare"}
+MODELLESS = {"backbones", "clocks", "last_stage", "near_duplicates", "prepare"}
 
 
 def test_every_script_is_run_by_a_test():
@@ -322,6 +399,15 @@ def test_clocks_have_a_row_a_load_clock_and_network():
     assert {tuple(row[:2]) for row in rows} == {
         (busy, clock) for busy in ("0", "1") for clock in ("wall", "thread")
     }
+
+
+@pytest.mark.slow
+def test_last_stage_is_cheaper_behind_the_pool():
+    done = run("last_stage", "--rounds", "1")
+    assert done.returncode == 0, done.stderr
+    before, behind = ([*row.split(" | ")] for row in table_rows(done.stdout))
+    adds = [int(row[1].replace(",", "")) for row in (before, behind)]
+    assert adds[0] - adds[1] == 34_317_760
 
 
 @pytest.mark.slow

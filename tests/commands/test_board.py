@@ -147,7 +147,7 @@ def test_usage(arguments, board, capsys):
     with pytest.raises(SystemExit) as end:
         board(*arguments)
     assert end.value.code == 2
-    assert f"argument {arguments[0]}: " in capsys.readouterr().err
+    assert f"argument {arguments[0]}: expected a" in capsys.readouterr().err
 
 
 def test_only_the_cells_that_are_named_are_asked(board, project):

@@ -35,11 +35,15 @@ def test_predict_shows_labels_latency_limits_and_the_sample_warning(
     assert "1 thread of" in out
     assert " ms" in out
     assert "Not for: anything else" in out
-    # A model of real images carries no warning.
+    # A width of 1 goes without saying, and a model of real images carries no warning.
+    assert "(toy, mobilenet_v2, int8)" in lines[0]
     text = toy_bundle.read_text().replace('"data_source": "sample"', '"data_source": "folder"')
+    text = text.replace('"backbone": "mobilenet_v2"', '"backbone": "mobilenet_v2", "width": 0.5')
     toy_bundle.write_text(text)
     assert predict(toy_project, colour_images["red"]) == 0
-    assert SAMPLE_WARNING not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert SAMPLE_WARNING not in out
+    assert "mobilenet_v2 x0.5, int8)" in out
 
 
 def test_predict_says_when_it_does_not_know_the_kind_of_picture(

@@ -14,6 +14,7 @@ from pipelines.training import fit
 from pipelines.training.float_model import load_float_model
 from pipelines.training.teachers import read_logits
 from tests.file_tree import file_tree
+from tests.processes import ROOT
 
 #: A training of a second, whatever the task's own.
 QUICK = """\
@@ -192,3 +193,24 @@ def test_what_is_not_a_recipes_folder_is_not_replaced(train, recipe, project, pr
     assert code == 2
     assert "--out: goes with --recipe alone" in complaint
     assert file_tree(project) == before
+
+
+def test_an_ablation_is_trained_by_the_shipped_recipe_and_a_slip_in_its_name_is_one_line(
+    train, project, prepared_task, tmp_path
+):
+    text = (ROOT / "recipes/ablation.yaml").read_text(encoding="utf-8")
+    path = tmp_path / "ablation.yaml"
+    path.write_text(re.sub(r"tail_phase: {epochs: \d+", "tail_phase: {epochs: 1", text))
+    code, _, _ = train("--recipe", path)
+    assert code == 0
+    made = Paths(project).task(prepared_task).recipes_dir / "ablation"
+    meta, model, _ = load_float_model(made / "float")
+    assert (meta.backbone, meta.width) == ("mobilenet_v2_no_shortcuts", 0.5)
+    assert not any(block.use_res_connect for block in model.blocks[1:-1])
+
+    path.write_text(text.replace("no_shortcuts", "no_shortcut"))
+    code, said, err = train("--recipe", path)
+    assert (code, said) == (2, "")
+    assert err.count("\n") == 1
+    assert "train.backbone: there is no backbone 'mobilenet_v2_no_shortcut'" in err
+    assert "mobilenet_v2_no_shortcuts" in err

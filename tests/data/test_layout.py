@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.data import tree
 from pipelines.data.account import account
 from pipelines.data.layout import listed_files, read_folder
 from pipelines.errors import DataError
@@ -94,6 +95,21 @@ def test_links_are_followed_and_circles_and_dangling_ones_told(tmp_path: Path) -
     found = read_folder(top)
     assert {name: len(images) for name, images in found.by_class.items()} == {"cat": 2, "dog": 2}
     assert Counter(file.kind for file in found.files) == {"image": 4, "loop": 1, "dangling": 2}
+
+
+def test_links_that_multiply_without_a_file_end_in_one_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tree, "_MAX_FILES", 500)
+    top = tmp_path / "set"
+    for number in range(40):
+        (top / str(number)).mkdir(parents=True)
+        for name in ("one", "another"):
+            (top / str(number) / name).symlink_to(top / str(number + 1), target_is_directory=True)
+    # No path holds a folder twice, and there are 2 to the 40.
+    (top / "40").mkdir()
+    with pytest.raises(DataError, match=r"holds more than 500 folders\. Name the folder"):
+        read_folder(top)
 
 
 def test_files_without_suffix_are_told_by_their_first_bytes(tmp_path: Path) -> None:

@@ -98,15 +98,18 @@ def test_weights_that_were_trained_on_bicubic_pictures_get_them() -> None:
 
 
 @pytest.mark.parametrize(
-    ("file", "view"),
+    ("file", "preprocess"),
     [
-        ("preprocess_48_32.npy", View()),
-        ("preprocess_48_32_view.npy", View(grey=True, side_px=20, border_mask=0.1)),
+        ("preprocess_48_32.npy", Preprocess(48, 32)),
+        ("preprocess_48_32_bicubic.npy", Preprocess(48, 32, interpolation="bicubic")),
+        (
+            "preprocess_48_32_view.npy",
+            Preprocess(48, 32, View(grey=True, side_px=20, border_mask=0.1)),
+        ),
     ],
 )
-def test_golden_pixels(file: str, view: View) -> None:
-    rgb = open_image(GOLDEN / "preprocess_input.png").rgb
-    pixels = Preprocess(48, 32, view)(rgb)
+def test_golden_pixels(file: str, preprocess: Preprocess) -> None:
+    pixels = preprocess(open_image(GOLDEN / "preprocess_input.png").rgb)
     assert pixels.shape == (32, 32, 3)
     np.testing.assert_array_equal(pixels, np.load(GOLDEN / file, allow_pickle=False))
 

@@ -6,8 +6,10 @@ import numpy as np
 import pytest
 import torch
 from numpy.typing import NDArray
+from torch import nn
 
 from pipelines.backbones.heads import Classifier
+from pipelines.backbones.layers import replaced
 from pipelines.backbones.spec import IMAGENET_MEAN, IMAGENET_STD
 from pipelines.export.onnx_export import classifier_onnx
 from tests import tiny_network
@@ -42,3 +44,11 @@ def doctored_onnx() -> bytes:
 @pytest.fixture(scope="session")
 def batches() -> list[NDArray[np.uint8]]:
     return [pictures(16, seed) for seed in (1, 2, 3)]
+
+
+@pytest.fixture(scope="session")
+def swish_onnx() -> bytes:
+    """The tiny network with hard-swish for ReLU6."""
+    net = make_net(doctored=False)
+    replaced(net, lambda layer: isinstance(layer, nn.ReLU6), lambda _: nn.Hardswish())
+    return classifier_onnx(net, 32, IMAGENET_MEAN, IMAGENET_STD)

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from pipelines.export.latency import Latency, against_reference, paired_ms, speedup
+from pipelines.export.latency import Latency, against_reference, is_as_fast, paired_ms, speedup
 
 
 @pytest.mark.parametrize(("n_in_a_row", "turns"), [(1, "ababababab"), (2, "aabbaabbab")])
@@ -123,3 +123,13 @@ def test_waiting_for_a_turn_does_not_count():
 
     found = against_reference({"a": preempted}, work, N_RUNS)["a"]
     assert found.ratio < 2, "of wall times it is six"
+
+
+@pytest.mark.parametrize(
+    ("ms", "least", "expected"),
+    [(0.99, 1.0, True), (1.01, 1.0, False), (0.49, 2.0, True), (0.51, 2.0, False)],
+)
+def test_as_fast_as_a_reference(ms, least, expected):
+    machine = Machine(a=[ms], reference=[1])
+    calls = machine.call("a"), machine.call("reference")
+    assert is_as_fast(*calls, least, lambda: machine.seconds) == expected

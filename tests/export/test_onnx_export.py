@@ -2,16 +2,25 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 import torch
+from torch import nn
 
-from pipelines.backbones.spec import IMAGENET_MEAN, IMAGENET_STD
+from pipelines.backbones.heads import Classifier
+from pipelines.backbones.spec import IMAGENET_MEAN, IMAGENET_STD, torchvision_models
 from pipelines.errors import ParityError
-from pipelines.export.onnx_export import ACTIVATIONS_NAME, INPUT_NAME, check_parity, trunk_onnx
+from pipelines.export.onnx_export import (
+    ACTIVATIONS_NAME,
+    INPUT_NAME,
+    check_parity,
+    classifier_onnx,
+    trunk_onnx,
+)
 from pipelines.serving.answer import EMBEDDING_NAME
 from pipelines.serving.classification import LOGITS_NAME, softmax
 from pipelines.serving.sessions import make_session
@@ -130,3 +139,15 @@ def test_two_processes_export_the_same_bytes():
         for _ in range(2)
     )
     assert first.stdout.splitlines()[-2:] == second.stdout.splitlines()[-2:] != []
+
+
+def test_mean_over_the_picture_is_one_operator():
+    squeeze = torchvision_models().mobilenetv3.SElayer(8, 8)
+    model = Classifier([nn.Conv2d(3, 8, 3, 2, 1), squeeze], nn.Linear(8, 4), 1).eval()
+    exported = classifier_onnx(model, 32, IMAGENET_MEAN, IMAGENET_STD)
+    operators = Counter(node.op_type for node in onnx.load_from_string(exported).graph.node)
+    assert operators["ReduceMean"] == 2
+    assert not {"Gather", "Range", "Reshape", "Shape"} & set(operators)
+    check_parity(model, exported, pictures(4, 1), IMAGENET_MEAN, IMAGENET_STD)
+    # The network that is exported keeps its layer.
+    assert isinstance(squeeze.avgpool, nn.AdaptiveAvgPool2d)

@@ -14,6 +14,7 @@ from torch import nn
 
 from pipelines.backbones.heads import Classifier, make_head
 from pipelines.backbones.spec import IMAGENET_MEAN, IMAGENET_STD
+from pipelines.export import quantize
 from pipelines.export.graphs import WeightGraph, logits_of
 from pipelines.export.onnx_export import (
     ACTIVATIONS_NAME,
@@ -114,7 +115,7 @@ def test_quantiser_is_silent_and_leaves_the_logging_alone(
 
 def test_quantised_trunk_answers_like_the_trunk(tiny_net, batches, monkeypatch):
     # The tiny trunk has two blocks; one of them must be left to quantise.
-    monkeypatch.setattr("pipelines.export.quantize._FLOAT_BLOCKS", 1)
+    monkeypatch.setattr("pipelines.export.quantize.FLOAT_BLOCKS", 1)
     trunk = trunk_onnx(tiny_net, 32, IMAGENET_MEAN, IMAGENET_STD)
     int8 = quantized_trunk(trunk, batches)
     quantised = list(quantised_convolutions(int8).values())
@@ -340,6 +341,18 @@ def test_float_nodes_are_left_alone_and_the_rest_is_not(tiny_onnx, batches):
         if node.op_type == "Conv":
             same = np.array_equal(before.weights[node.input[1]], after.weights[node.input[1]])
             assert same == (node.name in stem)
+
+
+def test_wide_sums_are_left_to_the_nearest_step(tiny_onnx, batches, monkeypatch):
+    graph = WeightGraph(tiny_onnx)
+    convolutions = [node for node in graph.nodes if node.op_type == "Conv"]
+    widths = {n.input[1]: int(np.prod(graph.weights[n.input[1]].shape[1:])) for n in convolutions}
+    bound = sorted(set(widths.values()))[-2]
+    monkeypatch.setattr(quantize, "_MOST_INPUTS", bound)
+    after = WeightGraph(rounded(tiny_onnx, batches))
+    for name, width in widths.items():
+        same = np.array_equal(graph.weights[name], after.weights[name])
+        assert same == (width > bound)
 
 
 def test_model_without_convolutions_to_round_stays_as_it_is(tiny_onnx, batches):

@@ -8,8 +8,8 @@ import pytest
 
 from pipelines.config.export import ExportParams
 from pipelines.errors import ConfigError
-from pipelines.export.attempts import Attempt, Recipe, best_of, max_bytes
-from pipelines.export.graphs import blocks_of, logits_of
+from pipelines.export.attempts import WEIGHTS_ALONE, Attempt, Recipe, best_of, max_bytes
+from pipelines.export.graphs import blocks_of, logits_of, operators_of
 from pipelines.export.quantize import equalized, rounded
 from pipelines.export.remedies import REMEDIES, Search
 from pipelines.kinds.classification.export import ExportedClassification
@@ -54,13 +54,15 @@ def truth(doctored_onnx, val) -> np.ndarray:
 def search_of(doctored_onnx, batches, val, truth, tmp_path):
     """Makes the search of the doctored model."""
 
-    def made(truth=truth, folder=tmp_path, **changes) -> Search:
+    def made(
+        truth=truth, folder=tmp_path, model=doctored_onnx, keeps_pace=lambda _: True, **changes
+    ) -> Search:
         asked = ExportParams.model_validate({**LOOSE, **changes})
 
         def judge(reference):
             return ExportedClassification().judge(reference, truth, asked)
 
-        return Search(doctored_onnx, batches, val, judge, asked, folder)
+        return Search(model, batches, val, judge, asked, folder, keeps_pace)
 
     return made
 
@@ -219,6 +221,51 @@ def test_bias_correction_moves_the_mean_error_towards_zero(search_of, doctored_o
 def test_calibrators_keep_what_remedies_did(name, search_of):
     (recipe,) = REMEDIES[name](search_of(), Recipe(b"rewritten", "minmax", ("a", "b")))
     assert recipe == Recipe(b"rewritten", name, ("a", "b"))
+
+
+def test_weights_alone_are_near_fp32_and_need_no_ranges(search_of, doctored_onnx, val):
+    (attempt,) = search_of(remedies=("weights",)).run()
+    assert attempt.candidate.remedy == "weights"
+    assert attempt.candidate.calibrator == WEIGHTS_ALONE
+    assert attempt.candidate.float_nodes == ()
+    assert "QuantizeLinear" not in operators_of(attempt.model)
+    (rounded_too,) = search_of(remedies=("float_stem+equalize+round",)).run()
+    assert attempt.candidate.sqnr_db > rounded_too.candidate.sqnr_db + 10
+
+
+def test_after_a_slow_file_only_what_may_be_quicker_is_tried(search_of):
+    steps = ("minmax", "equalize", "weights", "percentile")
+
+    first, second = search_of(remedies=steps, keeps_pace=lambda _: False).run()
+    assert (first.candidate.remedy, first.is_slow, first.candidate.is_chosen) == (
+        *("minmax", True),
+        False,
+    )
+    assert (second.candidate.remedy, second.is_slow, second.candidate.is_chosen) == (
+        *("weights", False),
+        True,
+    )
+    # What runs fp32's operators cannot be faster: the first that holds its bounds is reported.
+    attempts = search_of(remedies=steps, keeps_pace=lambda _: False, min_speedup=1.5).run()
+    assert [a.candidate.remedy for a in attempts] == ["minmax", "weights"]
+    assert [a.candidate.is_chosen for a in attempts] == [True, False]
+    assert all(a.is_slow and a.candidate.holds_bounds for a in attempts)
+
+
+def test_pace_is_asked_of_files_that_hold_their_bounds_alone(search_of):
+    asked: list[bytes] = []
+    attempts = search_of(remedies=("minmax", "equalize"), max_int8_bytes=1, keeps_pace=asked.append)
+    assert not any(attempt.is_slow for attempt in attempts.run())
+    assert asked == []
+
+
+def test_hard_swish_goes_to_its_weights_at_once(search_of, swish_onnx):
+    steps = ("minmax", "equalize", "weights")
+    (attempt,) = search_of(model=swish_onnx, remedies=steps).run()
+    assert attempt.candidate.remedy == "weights"
+    # Who does not ask for it gets what he asks for.
+    (plain,) = search_of(model=swish_onnx, remedies=steps[:2]).run()
+    assert plain.candidate.remedy == "minmax"
 
 
 def test_best_of_looks_at_bytes_then_noise_then_agreement():

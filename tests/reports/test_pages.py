@@ -203,8 +203,9 @@ def test_card_names_data_licence_citation_groups_and_counts(written):
 def test_card_says_what_was_trained_on(written, tested_project):
     assert "Trained on train.\n" in written()
     made_of = read_bundle(tested_project.task("tiny").bundle).provenance.model_dump()
-    text = written(provenance=made_of | {"is_refit": True})
+    text = written(provenance=made_of | {"is_refit": True, "width": 0.5})
     assert "Trained on train + val. A training on train alone came first" in text
+    assert "mobilenet_v2 x0.5, initial weights imagenet" in text
 
 
 def test_card_shows_the_shortcut_before_anything_else(written):

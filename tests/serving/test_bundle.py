@@ -277,3 +277,28 @@ def test_broken_bundle_of_schema_2_is_refused_in_one_line(changes, message, rele
         read_bundle(edited(released, **changes))
     assert message in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_bundle_of_programs_is_read_and_is_none_that_onnx_runtime_runs(tiny_project):
+    files = tiny_project.task("tiny")
+    bundle = read_bundle(files.candidate)
+    programs = tuple(
+        Artefact.of(f"model_{each}.pte", each, each.encode(), "pte") for each in ("fp32", "int8")
+    )
+    folder = files.executorch_dir
+    folder.mkdir(parents=True)
+    for artefact in programs:
+        (folder / artefact.name).write_bytes(artefact.precision.encode())
+    changed = bundle.model_copy(update={"artefacts": programs})
+    (folder / "bundle.json").write_text(changed.to_json())
+    found = read_bundle(folder)
+    assert found.files["int8"].runtime == "executorch"
+    with pytest.raises(BundleError, match=r"holds programs for executorch.*howto/executorch\.md"):
+        Predictor.load(folder)
+    (folder / "model_int8.pte").write_bytes(b"other")
+    with pytest.raises(BundleError, match="is not the one that the bundle names"):
+        read_bundle(folder)
+    alone = changed.model_copy(update={"artefacts": programs[:1]})
+    (folder / "bundle.json").write_text(alone.to_json())
+    with pytest.raises(BundleError, match="expected programs of fp32 and int8, got fp32"):
+        read_bundle(folder)

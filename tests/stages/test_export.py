@@ -183,7 +183,7 @@ def test_export_writes_a_candidate_that_answers_like_the_float_model(project, fi
     assert str(Path.home()) not in text
 
 
-@pytest.mark.parametrize("precision", ["int8", "fp32"])
+@pytest.mark.parametrize("precision", ["int8", pytest.param("fp32", marks=pytest.mark.slow)])
 def test_a_refitted_model_is_as_sure_as_the_network_before_the_refit(precision, project, files):
     meta, model, _ = load_float_model(files.float_dir)
     refitted = meta.model_copy(update={"is_refit": True})
@@ -248,6 +248,14 @@ def test_two_exports_are_the_same_bytes_and_bounds_decide_what_is_served(project
     served = read_bundle(files.candidate).served
     assert served.precision == "fp32"
     assert "was not 1000 times as fast" in served.reason
+
+    export.run("tiny", params(remedies=["weights"], min_speedup=1.0), 7, project)
+    bundle = read_bundle(files.candidate)
+    assert bundle.served.precision == "int8"
+    assert bundle.served.reason.endswith(
+        "runs fp32's operators on weights that are stored as bytes"
+    )
+    assert bundle.files["int8"].size_bytes < 0.4 * bundle.files["fp32"].size_bytes
 
     export.run("tiny", params(max_int8_bytes=1), 7, project)
     bundle = read_bundle(files.candidate)

@@ -319,6 +319,29 @@ def test_gate_releases_once_a_bundle_and_only_what_passes(tracked_project):
     assert client.get_model_version_by_alias("tiny", "champion").version == 2
 
 
+def test_a_release_without_a_run_is_made_in_the_projects_store(
+    tracked_project, tmp_path, monkeypatch
+):
+    # MLflow's own default, `mlruns` or `mlflow.db` of the working folder, is another store.
+    monkeypatch.chdir(tmp_path)
+    files = tracked_project.task("tiny")
+    files.bundle.write_bytes(files.candidate.read_bytes())
+    version = runs.release(
+        tracked_project,
+        "tiny",
+        weights_sha256="of no run",
+        onnx_path=files.onnx_int8,
+        bundle_path=files.bundle,
+        tags={},
+        description="words",
+    )
+    assert version == "1"
+    champion = client_of(tracked_project).get_model_version_by_alias("tiny", "champion")
+    assert not champion.run_id
+    kept = Path(champion.source.removeprefix("file://")) / "extra_files/bundle.json"
+    assert kept.read_bytes() == files.bundle.read_bytes()
+
+
 def test_released_model_answers_through_mlflow(tracked_project):
     import mlflow
     import numpy as np

@@ -100,7 +100,7 @@ def test_int8_slots_go_through_the_int8_trunk(stored, splits, trunk, monkeypatch
     from pipelines.export.quantize import quantized_trunk
 
     # The tiny trunk has two blocks; one of them must be left to quantise.
-    monkeypatch.setattr("pipelines.export.quantize._FLOAT_BLOCKS", 1)
+    monkeypatch.setattr("pipelines.export.quantize.FLOAT_BLOCKS", 1)
 
     pixels = list(splits[0].pictures.batches(16))
     trunks = {"fp32": trunk, "int8": quantized_trunk(trunk, pixels)}

@@ -23,3 +23,13 @@ def test_network_that_starts_from_nothing_keeps_its_norms(train_params, tmp_path
 def test_unknown_backbone_is_refused(train_params, tmp_path):
     with pytest.raises(ConfigError, match="no backbone 'resnet'"):
         start_model(train_params(backbone="resnet"), 3, 1, Paths(tmp_path))
+
+
+@pytest.mark.parametrize("weights", ["none", "imagenet"])
+def test_network_that_is_too_deep_is_told_before_any_weights_are_asked_for(
+    weights, train_params, tmp_path
+):
+    params = train_params(backbone="alexnet", image_px=32, weights=weights)
+    with pytest.raises(ConfigError, match=r"train\.image_px: alexnet is too deep for 32 px"):
+        start_model(params, 3, 1, Paths(tmp_path))
+    assert not list(tmp_path.iterdir())

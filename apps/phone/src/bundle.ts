@@ -6,6 +6,7 @@ import { EMBEDDING, KINDS } from "./kinds.ts";
 import type { Packed } from "./packed.ts";
 import type { PreprocessSpec } from "./preprocess.ts";
 import { Refusal } from "./refusal.ts";
+import { type Interpolation, KERNELS } from "./resample.ts";
 
 /** The schemas that this page reads; in 2 a bundle is a classification with one file a precision. */
 export const SCHEMA_VERSIONS: readonly unknown[] = [2, 3];
@@ -119,11 +120,10 @@ function read(json: Json): Bundle {
 function readPreprocess(json: Json): PreprocessSpec {
   const unknown = Object.keys(json).filter((key) => !PREPROCESS_KEYS.has(key));
   if (unknown.length > 0) throw new TypeError(`preprocess.${unknown[0]}: unknown`);
-  const interpolation = json["interpolation"] ?? "bilinear";
-  if (interpolation !== "bilinear") throw new TypeError(`preprocess.interpolation: ${String(interpolation)}`);
   const spec = {
     resizePx: number(json, "resize_px"),
     cropPx: number(json, "crop_px"),
+    interpolation: readInterpolation(json["interpolation"]),
     grey: json["grey"] === true,
     sidePx: json["side_px"] == null ? null : number(json, "side_px"),
     borderMask: json["border_mask"] == null ? 0 : number(json, "border_mask"),
@@ -132,6 +132,12 @@ function readPreprocess(json: Json): PreprocessSpec {
   };
   if (!(spec.cropPx >= 1 && spec.cropPx <= spec.resizePx)) throw new TypeError("preprocess.crop_px: does not fit");
   return spec;
+}
+
+function readInterpolation(name: unknown): Interpolation {
+  if (name == null) return "bilinear";
+  if (typeof name !== "string" || !Object.hasOwn(KERNELS, name)) throw new TypeError(`preprocess.interpolation: ${String(name)}`);
+  return name as Interpolation;
 }
 
 function readRange(range: unknown): Range {

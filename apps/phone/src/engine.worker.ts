@@ -5,18 +5,15 @@ import mjsUrl from "onnxruntime-web/ort-wasm-simd-threaded.mjs?url";
 import wasmUrl from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
 import { decode, fromBitmap } from "./decode.ts";
 import type { Progress } from "./download.ts";
-import { EMBEDDING, KINDS, type Outputs } from "./kinds.ts";
-import { makeOutOfDistribution } from "./out_of_distribution.ts";
+import { ask, makeModel, type Model } from "./model.ts";
 import { preprocess } from "./preprocess.ts";
 import type { Answer, Loaded, Reply, Request } from "./protocol.ts";
 import { Refusal } from "./refusal.ts";
 import { fetchPair, type Keeping, keepPair, keptPair, type Pair } from "./store.ts";
 
-interface Ready {
+interface Ready extends Model {
   readonly task: string;
   readonly pair: Pair;
-  readonly judge: ReturnType<typeof makeOutOfDistribution> | null;
-  readonly session: ort.InferenceSession;
   readonly keeping: Keeping;
 }
 
@@ -71,23 +68,10 @@ async function update(request: Wanted, signal: AbortSignal): Promise<void> {
   say({ kind: "updated", id, updated: { isNew: next?.task === task, keeping } });
 }
 
-/** Proof that this browser can run a model: it is ready to. Throws a Refusal. */
+/** Throws a Refusal. */
 async function prepare(task: string, pair: Pair, nThreads: number): Promise<Ready> {
-  const { bundle } = pair;
-  const judge = bundle.abstention ? makeOutOfDistribution(bundle.abstention, bundle.nFeatures) : null;
-  ort.env.wasm.numThreads = nThreads;
   ort.env.wasm.wasmPaths = { mjs: absolute(mjsUrl), wasm: absolute(wasmUrl) };
-  ort.env.logLevel = "error";
-  try {
-    const session = await ort.InferenceSession.create(pair.bytes, {
-      executionProviders: ["wasm"],
-      intraOpNumThreads: nThreads,
-      graphOptimizationLevel: "all",
-    });
-    return { task, pair, judge, session, keeping: "off" };
-  } catch (error) {
-    throw new Refusal("refusal.runtime", { reason: String(error) }, { cause: error });
-  }
+  return { ...(await makeModel(pair.bundle, pair.bytes, nThreads)), task, pair, keeping: "off" };
 }
 
 /** From now on this one answers; the one before gives its memory back. */
@@ -113,8 +97,8 @@ const progressOf =
 
 async function answer(id: number, source: Blob | ImageBitmap): Promise<void> {
   if (!ready) throw new Refusal("refusal.runtime", { reason: "no model" });
-  const { judge, session } = ready;
-  const { bundle } = ready.pair;
+  const model = ready;
+  const { bundle } = model;
   const start = performance.now();
   const picture = source instanceof Blob ? await decode(source, bundle.preprocess) : fromBitmap(source);
   const decoded = performance.now();
@@ -127,19 +111,10 @@ async function answer(id: number, source: Blob | ImageBitmap): Promise<void> {
     picture.close();
   }
   const preprocessed = performance.now();
-  const side = bundle.preprocess.cropPx;
-  const ran = await session.run({
-    [bundle.inputName]: new ort.Tensor("uint8", pixels, [1, side, side, 3]),
-  });
+  const said = await ask(model, pixels);
   const done = performance.now();
-  const outputs: Outputs = Object.fromEntries(
-    Object.entries(ran).map(([name, tensor]) => [name, tensor.data as Float32Array]),
-  );
-  const verdict = judge ? judge(outputs[EMBEDDING]!) : null;
   const result: Answer = {
-    ...KINDS.get(bundle.kind)!.decode(outputs, bundle),
-    oodScore: verdict?.oodScore ?? null,
-    isOod: verdict?.isOod ?? false,
+    ...said,
     outside: picture.outside,
     decodeMs: decoded - start,
     preprocessMs: preprocessed - decoded,

@@ -2,7 +2,7 @@
 // sees. Normalisation is inside the model.
 
 import type { Range } from "./deep_png.ts";
-import { type Picture, type Rows, resize } from "./resample.ts";
+import { type Interpolation, type Picture, type Rows, resize } from "./resample.ts";
 
 /** bundle.json's `preprocess`. */
 export interface PreprocessSpec {
@@ -10,6 +10,8 @@ export interface PreprocessSpec {
   readonly resizePx: number;
   /** Side of the central square that is kept. */
   readonly cropPx: number;
+  /** Of that resize. */
+  readonly interpolation: Interpolation;
   /** One channel, three times. */
   readonly grey: boolean;
   /** The shorter side that every picture is brought to first; null leaves it. */
@@ -37,7 +39,7 @@ export function preprocess(rows: Rows, spec: PreprocessSpec): Uint8Array {
   const left = Math.trunc((width - spec.cropPx) / 2);
   const top = Math.trunc((height - spec.cropPx) / 2);
   const box = { left, top, width: spec.cropPx, height: spec.cropPx };
-  const pixels = resize(source, width, height, box).rgb;
+  const pixels = resize(source, width, height, spec.interpolation, box).rgb;
   if (spec.grey) greyInPlace(pixels);
   return maskBorder(pixels, spec.cropPx, Math.trunc(spec.borderMask * spec.cropPx));
 }
@@ -110,7 +112,7 @@ function greyInPlace(rgb: Uint8Array): void {
 function withSide(rows: Rows, sidePx: number): Rows {
   const [width, height] = sizeWithSide(rows.width, rows.height, sidePx);
   if (width === rows.width && height === rows.height) return rows;
-  return rowsOf(resize(rows, width, height));
+  return rowsOf(resize(rows, width, height, "bilinear"));
 }
 
 /** A whole picture, to be read by rows. */

@@ -1,12 +1,10 @@
 // What the page and its worker say to each other.
 
-import type { Classes } from "./kinds.ts";
+import type { Said } from "./model.ts";
 import type { RefusalKey } from "./refusal.ts";
 import type { Keeping } from "./store.ts";
 
-export interface Answer extends Classes {
-  readonly oodScore: number | null;
-  readonly isOod: boolean;
+export interface Answer extends Said {
   /** Share of the picture's pixels whose stored values lie outside the model's range. */
   readonly outside: number;
   readonly decodeMs: number;

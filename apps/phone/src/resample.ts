@@ -1,11 +1,12 @@
-// Pillow's antialiased bilinear resize, to the last bit.
+// Pillow's antialiased bilinear and bicubic resizes, to the last bit.
 //
 // Training saw pictures that Pillow had made smaller. A canvas makes them smaller in another way on
 // every browser, and the answers drift; so the page does it itself, as Pillow does.
 //
-// Reference: Pillow 13, src/libImaging/Resample.c: precompute_coeffs, normalize_coeffs_8bpc,
-// ImagingResampleHorizontal_8bpc, ImagingResampleVertical_8bpc; and its pull request 9549, since
-// which pictures that lose much more height than width are resized downwards first.
+// References: Pillow 13, src/libImaging/Resample.c: bilinear_filter, bicubic_filter, precompute_coeffs,
+// normalize_coeffs_8bpc, ImagingResampleHorizontal_8bpc, ImagingResampleVertical_8bpc; and its pull
+// request 9549, since which pictures that lose much more height than width are resized downwards first.
+// The bicubic kernel: Keys 1981, "Cubic convolution interpolation for digital image processing", a = -1/2.
 
 /** Bits after the point in a weight: 32 for the sum, less 8 for the pixel and 2 for its sign and carry. */
 const PRECISION_BITS = 32 - 8 - 2;
@@ -34,6 +35,23 @@ export interface Box {
   readonly height: number;
 }
 
+/** What an input pixel weighs, by its distance from the middle of an output pixel. */
+interface Kernel {
+  /** From this distance on, nothing. */
+  readonly support: number;
+  weigh(distance: number): number;
+}
+
+/** As bundle.json names them. */
+export const KERNELS = {
+  bilinear: { support: 1, weigh: (x) => (x < 1 ? 1 - x : 0) },
+  bicubic: {
+    support: 2,
+    weigh: (x) => (x < 1 ? (1.5 * x - 2.5) * x * x + 1 : x < 2 ? (((x - 5) * x + 8) * x - 4) * -0.5 : 0),
+  },
+} as const satisfies Record<string, Kernel>;
+export type Interpolation = keyof typeof KERNELS;
+
 /** For each output pixel: where its input starts, how many pixels it has, and their weights. */
 export interface Weights {
   readonly first: Int32Array;
@@ -42,11 +60,11 @@ export interface Weights {
   readonly values: Int32Array;
 }
 
-/** The triangle's weights along one side, for the output pixels from `start` on. */
-export function triangleWeights(inPx: number, outPx: number, start: number, n: number): Weights {
+/** A kernel's weights along one side, for the output pixels from `start` on. */
+export function weightsAlong(kernel: Kernel, inPx: number, outPx: number, start: number, n: number): Weights {
   const scale = inPx / outPx;
   const filterScale = Math.max(scale, 1);
-  const support = filterScale; // the triangle reaches 1 pixel to each side, at the filter's scale
+  const support = kernel.support * filterScale;
   const stride = Math.ceil(support) * 2 + 1;
   const first = new Int32Array(n);
   const count = new Int32Array(n);
@@ -59,14 +77,13 @@ export function triangleWeights(inPx: number, outPx: number, start: number, n: n
     const high = Math.min(inPx, Math.trunc(center + support + 0.5));
     let sum = 0;
     for (let x = low; x < high; x++) {
-      const distance = Math.abs((x - center + 0.5) * inverse);
-      const weight = distance < 1 ? 1 - distance : 0;
+      const weight = kernel.weigh(Math.abs((x - center + 0.5) * inverse));
       weights[x - low] = weight;
       sum += weight;
     }
     for (let x = 0; x < high - low; x++) {
       const weight = sum === 0 ? weights[x]! : weights[x]! / sum;
-      values[i * stride + x] = Math.trunc(0.5 + weight * (1 << PRECISION_BITS)); // never negative
+      values[i * stride + x] = Math.trunc(Math.sign(weight) * 0.5 + weight * (1 << PRECISION_BITS));
     }
     first[i] = low;
     count[i] = high - low;
@@ -78,10 +95,10 @@ export function triangleWeights(inPx: number, outPx: number, start: number, n: n
 const STRIP_ROWS = 64;
 
 /** A part of `rows` resized to `width` x `height`; only that part is computed. */
-export function resize(rows: Rows, width: number, height: number, box?: Box): Picture {
+export function resize(rows: Rows, width: number, height: number, by: Interpolation, box?: Box): Picture {
   const part = box ?? { left: 0, top: 0, width, height };
-  const across = triangleWeights(rows.width, width, part.left, part.width);
-  const down = triangleWeights(rows.height, height, part.top, part.height);
+  const across = weightsAlong(KERNELS[by], rows.width, width, part.left, part.width);
+  const down = weightsAlong(KERNELS[by], rows.height, height, part.top, part.height);
   const rgb = isDownFirst(rows, width, height)
     ? downThenAcross(rows, across, down)
     : acrossThenDown(rows, across, down);

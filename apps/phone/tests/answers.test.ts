@@ -181,7 +181,9 @@ describe("bundle.json", () => {
 
   it("is read", () => {
     const bundle = readBundle(document);
-    expect(bundle.preprocess).toEqual({ resizePx: 256, cropPx: 224, grey: false, sidePx: null, borderMask: 0, range: null, maxAspect: 20 });
+    expect(bundle.preprocess).toEqual({
+      resizePx: 256, cropPx: 224, interpolation: "bilinear", grey: false, sidePx: null, borderMask: 0, range: null, maxAspect: 20,
+    });
     expect(bundle.operatingPoints["a"]?.threshold).toBe(0.3);
     expect(bundle.accuracy).toEqual({ value: 0.9, n: 7 });
     expect(bundle.nFeatures).toBe(1280);
@@ -206,9 +208,13 @@ describe("bundle.json", () => {
     }
   });
 
-  it("brings its views along", () => {
-    const preprocess = { ...document.preprocess, grey: true, side_px: 64, border_mask: 0.1 };
-    expect(readBundle({ ...document, preprocess }).preprocess).toMatchObject({ grey: true, sidePx: 64, borderMask: 0.1 });
+  it("brings its views and its interpolation along", () => {
+    const preprocess = { ...document.preprocess, interpolation: "bicubic", grey: true, side_px: 64, border_mask: 0.1 };
+    expect(readBundle({ ...document, preprocess }).preprocess).toMatchObject({
+      interpolation: "bicubic", grey: true, sidePx: 64, borderMask: 0.1,
+    });
+    const silent = { resize_px: 256, crop_px: 224 };
+    expect(readBundle({ ...document, preprocess: silent }).preprocess.interpolation).toBe("bilinear");
   });
 
   it.each([
@@ -228,7 +234,8 @@ describe("bundle.json", () => {
     [{ ...document, artefacts: [document.artefacts[0]] }, "refusal.bundle"],
     [{ ...document, temperature: "1" }, "refusal.bundle"],
     [{ ...document, preprocess: { ...document.preprocess, sharpen: true } }, "refusal.bundle"],
-    [{ ...document, preprocess: { ...document.preprocess, interpolation: "bicubic" } }, "refusal.bundle"],
+    [{ ...document, preprocess: { ...document.preprocess, interpolation: "lanczos" } }, "refusal.bundle"],
+    [{ ...document, preprocess: { ...document.preprocess, interpolation: "toString" } }, "refusal.bundle"],
     [{ ...document, preprocess: { ...document.preprocess, crop_px: 300 } }, "refusal.bundle"],
     [{ ...document, operating_points: { c: document.operating_points.a } }, "refusal.bundle"],
   ])("is refused where it is not known (%#)", (wrong, key) => {

@@ -2,21 +2,22 @@ import { existsSync, readdirSync, readFileSync } from "node:fs";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { luma, type PreprocessSpec, preprocess, roundHalfToEven, rowsOf, sizeWithSide } from "../src/preprocess.ts";
-import { triangleWeights } from "../src/resample.ts";
+import { KERNELS, weightsAlong } from "../src/resample.ts";
 import { golden, readNpy, readPng } from "./files.ts";
 
-const PLAIN: PreprocessSpec = { resizePx: 48, cropPx: 32, grey: false, sidePx: null, borderMask: 0, range: null, maxAspect: 20 };
+const PLAIN: PreprocessSpec = {
+  resizePx: 48, cropPx: 32, interpolation: "bilinear", grey: false, sidePx: null, borderMask: 0, range: null, maxAspect: 20,
+};
 
 describe("golden pixels", () => {
   const rows = rowsOf(readPng(golden("preprocess_input.png")));
 
-  it("are Python's to the last bit", () => {
-    expect(preprocess(rows, PLAIN)).toEqual(readNpy(golden("preprocess_48_32.npy")));
-  });
-
-  it("are Python's to the last bit through a view", () => {
-    const spec = { ...PLAIN, grey: true, sidePx: 20, borderMask: 0.1 };
-    expect(preprocess(rows, spec)).toEqual(readNpy(golden("preprocess_48_32_view.npy")));
+  it.each<[string, Partial<PreprocessSpec>]>([
+    ["", {}],
+    ["_bicubic", { interpolation: "bicubic" }],
+    ["_view", { grey: true, sidePx: 20, borderMask: 0.1 }],
+  ])("are Python's to the last bit (preprocess_48_32%s)", (name, changes) => {
+    expect(preprocess(rows, { ...PLAIN, ...changes })).toEqual(readNpy(golden(`preprocess_48_32${name}.npy`)));
   });
 
   it("differ from those of another size", () => {
@@ -47,9 +48,9 @@ it("the shorter side is exact and the longer one never shorter", () => {
   expect(sizeWithSide(1, 1000, 16)).toEqual([16, 16000]);
 });
 
-it("weights of a pixel add up to one", () => {
+it.each(Object.entries(KERNELS))("%s weights of a pixel add up to one", (_name, kernel) => {
   for (const [inPx, outPx] of [[4000, 256], [100, 256], [7, 7], [1, 5], [5, 1]] as const) {
-    const { values, stride } = triangleWeights(inPx, outPx, 0, outPx);
+    const { values, stride } = weightsAlong(kernel, inPx, outPx, 0, outPx);
     for (let i = 0; i < outPx; i++) {
       const sum = values.subarray(i * stride, (i + 1) * stride).reduce((a, b) => a + b, 0);
       expect(Math.abs(sum - 2 ** 22)).toBeLessThanOrEqual(stride);

@@ -100,8 +100,11 @@ mobilenet_v2 = BackboneSpec(
     },
 )
 
-#: Nobody publishes weights of an ablation.
-_FROM_SCRATCH = {width: Pretrained() for width in (0.35, 0.5, 0.75, 1.0)}
+#: Nobody publishes weights of an ablation. It sees and pads as the whole network does, so that the
+#: two differ in nothing else.
+_FROM_SCRATCH = {
+    width: Pretrained(input=mobilenet_v2.widths[width].input) for width in (0.35, 0.5, 0.75, 1.0)
+}
 
 mobilenet_v2_relu6_bottlenecks = BackboneSpec(
     name="mobilenet_v2_relu6_bottlenecks",

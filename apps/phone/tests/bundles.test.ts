@@ -1,0 +1,44 @@
+// A bundle's answers, as the page gives them but for the browser: its own reader, resampler, runtime and
+// decoding. tests/backbones/test_end_to_end.py makes one of every backbone, with the predictor's answers.
+
+import { existsSync, readFileSync } from "node:fs";
+import { join } from "node:path";
+import { describe, expect, it } from "vitest";
+import { readBundle } from "../src/bundle.ts";
+import { ask, makeModel } from "../src/model.ts";
+import { preprocess, rowsOf } from "../src/preprocess.ts";
+import { readPng } from "./files.ts";
+
+/** An answer of the predictor. */
+interface Case {
+  readonly picture: string;
+  readonly label: string;
+  readonly probabilities: Readonly<Record<string, number>>;
+  readonly ood_score: number;
+  readonly is_ood: boolean;
+}
+
+/** What is asked of the page: tests/apps/test_phone_parity.py. */
+const MAX_DIFFERENCE = 0.02;
+
+const FOLDER = process.env["FIELDLENS_BUNDLE"] ?? "";
+describe.skipIf(!existsSync(FOLDER))("a bundle", () => {
+  it("gives the predictor's answers", { timeout: 60_000 }, async () => {
+    const json = (name: string): unknown => JSON.parse(readFileSync(join(FOLDER, name), "utf8"));
+    const bundle = readBundle(json("bundle.json"));
+    const model = await makeModel(bundle, readFileSync(join(FOLDER, bundle.file.name)), 1);
+    for (const { picture, label, probabilities, ood_score, is_ood } of json("answers.json") as Case[]) {
+      const rows = rowsOf(readPng(readFileSync(picture)));
+      const said = await ask(model, preprocess(rows, bundle.preprocess));
+      // Where the two best are nearly as probable, either may be said.
+      expect(probabilities[said.label]).toBeGreaterThan(probabilities[label]! - 2 * MAX_DIFFERENCE);
+      const apart = bundle.labels.map((name, i) => Math.abs(said.probabilities[i]! - probabilities[name]!));
+      expect(Math.max(...apart)).toBeLessThanOrEqual(MAX_DIFFERENCE);
+      // A score that was fitted to a dozen pictures moves with each bit.
+      if (Math.max(...apart) > 0) continue;
+      expect(said.oodScore!).toBeCloseTo(ood_score, 6);
+      expect(said.isOod).toBe(is_ood);
+    }
+    await model.session.release();
+  });
+});
