@@ -103,7 +103,7 @@ class TrainedDetection:
         return in_view(truth, geometry, side_px)
 
     def mates(self, truth: NDArray[np.float32]) -> None:
-        return None
+        """Each image counts for itself."""
 
     def untaught(self, truth: NDArray[np.float32], labels: Sequence[str]) -> list[str]:
         """Classes without a box."""

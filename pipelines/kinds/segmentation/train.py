@@ -67,7 +67,7 @@ class TrainedSegmentation:
         return covered(in_view(drawn.read(), geometry, side_px), len(drawn.labels))
 
     def mates(self, truth: NDArray[Any]) -> None:
-        return None
+        """Each image counts for itself."""
 
     def untaught(self, truth: NDArray[Any], labels: Sequence[str]) -> list[str]:
         """Labels that no mask shows."""
