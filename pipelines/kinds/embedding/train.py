@@ -36,7 +36,7 @@ _TEMPERATURE = 0.1
 
 #: Share of the mean variance that is added to each, so that the smallest, and with them the noise
 #: of int8, are not blown up (docs/experiments/embedding.md).
-_SHRINK = 0.1
+_SHRINK = 1.0
 #: Directions with less of the largest spread are rounding.
 _LEAST_SPREAD = 1e-3
 
