@@ -19,10 +19,11 @@ from pipelines.card import load_card
 from pipelines.data.manifest import Entry, read_manifest
 from pipelines.errors import ConfigError, DataError
 from pipelines.kinds.embedding.audit import AuditedEmbedding
-from pipelines.kinds.embedding.export import ExportedEmbedding, agreements, unit
+from pipelines.kinds.embedding.export import ExportedEmbedding
 from pipelines.kinds.embedding.prepare import PreparedEmbedding
 from pipelines.kinds.embedding.train import Contrastive, TrainedEmbedding
 from pipelines.kinds.embedding.truth import known_of, written
+from pipelines.metrics.retrieval import agreements, unit
 from pipelines.paths import Paths
 from pipelines.serving.bundle import read_bundle
 from pipelines.serving.sessions import make_session
