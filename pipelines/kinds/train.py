@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipelines.backbones.heads import Classifier
 from pipelines.data.manifest import Entry
@@ -108,6 +108,14 @@ class TrainedKind(Protocol):
 
         Args:
             truth: of the train split.
+        """
+
+    def start(self, head: nn.Module, embeddings: Callable[[], NDArray[np.float32]]) -> None:
+        """Set what of the head is known before the first step; most kinds know nothing.
+
+        Args:
+            head: of `network`; changed in place.
+            embeddings: gives (n, d) of the train split's plain views, of the untrained network.
         """
 
     def untaught(self, truth: NDArray[Any], labels: Sequence[str]) -> list[str]:

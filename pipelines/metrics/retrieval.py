@@ -28,6 +28,8 @@ Known = NDArray[np.int64]
 
 #: Pairs of each sort that are looked at; more narrow no interval, since groups decide its width.
 _MAX_PAIRS = 30_000
+#: Nearest pictures that two files are asked for.
+_NEAREST = 5
 #: Distances that differ by less are equal.
 _TIED = 1e-6
 #: Weights that are held at a time: 32 MB.
@@ -106,6 +108,29 @@ def check_asked(known: Known, what: str) -> None:
             f"(got {len(np.unique(known[:, 0]))} identities, {int(_is_asked(known).sum())} "
             f"pictures with another of their identity). Add pictures."
         )
+
+
+def unit(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, d) with rows of length 1; a row of zeros stays."""
+    lengths = np.linalg.norm(outputs, axis=1, keepdims=True)
+    result: NDArray[np.float32] = (outputs / np.maximum(lengths, 1e-12)).astype(np.float32)
+    return result
+
+
+def agreements(one: NDArray[Any], other: NDArray[Any], known: Known) -> NDArray[np.float64]:
+    """(n,) share of the five pictures that are nearest by one that are nearest by the other, too.
+
+    Whether an answer stays the same is a question of ranks: what a gallery shows are the nearest.
+
+    Args:
+        one: (n, n) distances.
+        other: (n, n) distances.
+    """
+    near, found = ranked(one, known, _NEAREST), ranked(other, known, _NEAREST)
+    kept = ((near[:, :, np.newaxis] == found[:, np.newaxis]) & (near >= 0)[:, :, np.newaxis]).any(2)
+    n_near = (near >= 0).sum(axis=1)
+    shares: NDArray[np.float64] = np.where(n_near, kept.sum(axis=1) / np.maximum(n_near, 1), 1.0)
+    return shares
 
 
 # -- pairs ----------------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 from PIL import Image
 
-from pipelines.samples import canvas, mask_detection
+from pipelines.samples import canvas, portrait
 from pipelines.samples.canvas import Picture
 
 _MEAN = 0.42
@@ -22,7 +22,7 @@ def paint(
 
     The subject draws the person, the shot all else.
     """
-    face = np.asarray(mask_detection.paint("without_mask", subject, shot, side_px))
+    face = np.asarray(portrait.draw(subject, shot, side_px))
     picture = face.astype(np.float32) / np.float32(255)
     seen = {"live": _live, "spoof": _printed}[label](picture, shot)
     lit = canvas.light(canvas.expose(seen, _MEAN), shot, gain=0.25, slope=0.3)

@@ -10,7 +10,7 @@ import zlib
 import numpy as np
 from PIL import Image
 
-from pipelines.samples import canvas, mask_detection
+from pipelines.samples import canvas, portrait
 
 #: What is painted: the card of an embedding names no identities.
 IDENTITIES = tuple(f"person{number:02d}" for number in range(18))
@@ -27,7 +27,7 @@ def paint(
     if label not in IDENTITIES:
         raise KeyError(label)
     person = np.random.default_rng(zlib.crc32(label.encode()))
-    face = np.asarray(mask_detection.paint("without_mask", person, shot, side_px).convert("L"))
+    face = np.asarray(portrait.draw(person, shot, side_px).convert("L"))
     picture = np.repeat(face[..., np.newaxis], 3, axis=2).astype(np.float32) / np.float32(255)
     lit = canvas.light(canvas.expose(picture, _MEAN), subject, gain=0.2, slope=0.5, tint=0.0)
     return (

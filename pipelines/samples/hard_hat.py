@@ -12,7 +12,7 @@ from PIL import Image, ImageDraw
 from pipelines.samples import canvas
 from pipelines.samples.canvas import Colour
 from pipelines.samples.pen import Marks, Pen, ink, mirrored, mix
-from pipelines.samples.people import (
+from pipelines.samples.portrait import (
     Person,
     draw_features,
     draw_hair,

@@ -19,10 +19,11 @@ from pipelines.card import load_card
 from pipelines.data.manifest import Entry, read_manifest
 from pipelines.errors import ConfigError, DataError
 from pipelines.kinds.embedding.audit import AuditedEmbedding
-from pipelines.kinds.embedding.export import ExportedEmbedding, agreements, unit
+from pipelines.kinds.embedding.export import ExportedEmbedding
 from pipelines.kinds.embedding.prepare import PreparedEmbedding
 from pipelines.kinds.embedding.train import Contrastive, TrainedEmbedding
 from pipelines.kinds.embedding.truth import known_of, written
+from pipelines.metrics.retrieval import agreements, unit
 from pipelines.paths import Paths
 from pipelines.serving.bundle import read_bundle
 from pipelines.serving.sessions import make_session
@@ -283,3 +284,39 @@ def test_every_stage_and_command(strategy, tmp_path, monkeypatch, capsys):
     assert run("predict", picture) == 2
     assert "made by another model" in capsys.readouterr().err
     assert run("evaluate", TASK) == 0
+
+
+def test_start_gives_the_directions_of_the_train_split_one_spread():
+    from pipelines.kinds.embedding.train import whitening
+
+    rng = np.random.default_rng(3)
+    # Light differs a hundred times as much as what tells identities.
+    values = (rng.normal(size=(60, 20)) * np.geomspace(100, 1, 20) + 7).astype(np.float32)
+    weight, bias = whitening(values, 8)
+    found = values @ weight.T + bias
+    assert weight.shape == (8, 20)
+    np.testing.assert_allclose(found.mean(axis=0), 0, atol=1e-4)
+    covariance = np.cov(found.T)
+    assert np.abs(covariance - np.diag(np.diag(covariance))).max() < 1e-3
+    spreads = np.sqrt(np.diag(covariance))
+    assert spreads[0] / spreads[-1] < 10 < 100 / 8
+    # Of fewer pictures than numbers no direction is made up.
+    assert len(whitening(values[:5], 8)[0]) == 4
+
+
+def test_head_starts_there_and_one_with_hidden_layers_as_it_was_drawn():
+    from torch import nn
+
+    from pipelines.kinds.embedding.train import DIMENSIONS
+
+    values = np.random.default_rng(1).normal(size=(30, 40)).astype(np.float32)
+    plain = nn.Sequential(nn.Dropout(0.0), nn.Linear(40, DIMENSIONS))
+    TrainedEmbedding().start(plain, lambda: values)
+    with torch.no_grad():
+        found = plain(torch.from_numpy(values)).numpy()
+    assert np.abs(found[:, :29].mean(axis=0)).max() < 1e-3
+    assert (found[:, 29:] == 0).all()
+    deep = nn.Sequential(nn.Linear(40, 8), nn.ReLU(), nn.Dropout(0.0), nn.Linear(8, DIMENSIONS))
+    before = deep[-1].weight.clone()
+    TrainedEmbedding().start(deep, lambda: values)
+    assert torch.equal(before, deep[-1].weight)

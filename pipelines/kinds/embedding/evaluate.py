@@ -14,7 +14,6 @@ from numpy.typing import NDArray
 from pipelines.config.evaluate import EvaluateParams
 from pipelines.data.images import open_image
 from pipelines.data.manifest import Entry
-from pipelines.kinds.embedding.export import agreements
 from pipelines.kinds.embedding.truth import identity_of, known_of
 from pipelines.metrics.certainty import Certainty
 from pipelines.metrics.intervals import DIFFERENCE, Draws, by_mean, rounded_interval
@@ -22,6 +21,7 @@ from pipelines.metrics.retrieval import (
     Known,
     PairRates,
     Pairs,
+    agreements,
     check_asked,
     drop_interval,
     equal_error_rates,

@@ -18,12 +18,13 @@ from pipelines.errors import DataError
 from pipelines.export.attempts import Judge, Judgement
 from pipelines.metrics.retrieval import (
     Known,
+    agreements,
     bound_for,
     equal_error_rates,
     pairs_of,
-    ranked,
     rates_at,
     recall_at,
+    unit,
 )
 from pipelines.serving.answer import EMBEDDING_NAME
 from pipelines.serving.classification import LOGITS_NAME
@@ -31,9 +32,6 @@ from pipelines.serving.embedding import SAME, VECTOR_NAME, distances
 from pipelines.serving.trust import OperatingPoint
 
 _LOG = logging.getLogger(__name__)
-
-#: Nearest pictures that fp32 and int8 are asked for.
-_NEAREST = 5
 
 
 class ExportedEmbedding:
@@ -116,29 +114,6 @@ class ExportedEmbedding:
             n_negative=len(pairs.is_same) - n_same,
         )
         return {"operating_points": {SAME: point}}
-
-
-def unit(outputs: NDArray[np.float32]) -> NDArray[np.float32]:
-    """(n, d) with rows of length 1; a row of zeros stays."""
-    lengths = np.linalg.norm(outputs, axis=1, keepdims=True)
-    result: NDArray[np.float32] = (outputs / np.maximum(lengths, 1e-12)).astype(np.float32)
-    return result
-
-
-def agreements(one: NDArray[Any], other: NDArray[Any], known: Known) -> NDArray[np.float64]:
-    """(n,) share of the five pictures that are nearest by one that are nearest by the other, too.
-
-    Whether an answer stays the same is a question of ranks: what a gallery shows are the nearest.
-
-    Args:
-        one: (n, n) distances.
-        other: (n, n) distances.
-    """
-    near, found = ranked(one, known, _NEAREST), ranked(other, known, _NEAREST)
-    kept = ((near[:, :, np.newaxis] == found[:, np.newaxis]) & (near >= 0)[:, :, np.newaxis]).any(2)
-    n_near = (near >= 0).sum(axis=1)
-    shares: NDArray[np.float64] = np.where(n_near, kept.sum(axis=1) / np.maximum(n_near, 1), 1.0)
-    return shares
 
 
 def _distances(outputs: NDArray[np.float32]) -> NDArray[np.float64]:

@@ -8,9 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.data.loaders import Pictures
-from pipelines.kinds.embedding.export import unit
 from pipelines.kinds.embedding.truth import identity_of
-from pipelines.metrics.retrieval import Known, ranked
+from pipelines.metrics.retrieval import Known, ranked, unit
 from pipelines.plots.retrieval import neighbour_sheet
 from pipelines.serving.embedding import N_NEIGHBOURS, distances
 

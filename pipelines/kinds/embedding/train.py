@@ -6,7 +6,7 @@ made for identities that come later, and nothing of those of the training is lef
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -30,9 +30,15 @@ if TYPE_CHECKING:
 
 #: Length of the vector: 256 bytes a picture of a gallery in half precision.
 DIMENSIONS = 128
-#: By which cosines are divided; chosen on the val split of real flowers
-#: (docs/experiments/embedding.md).
+#: By which cosines are divided, as in the paper (`Contrastive`).
 _TEMPERATURE = 0.1
+
+
+#: Share of the mean variance that is added to each, so that the smallest, and with them the noise
+#: of int8, are not blown up (docs/experiments/embedding.md).
+_SHRINK = 1.0
+#: Directions with less of the largest spread are rounding.
+_LEAST_SPREAD = 1e-3
 
 
 class TrainedEmbedding:
@@ -80,6 +86,28 @@ class TrainedEmbedding:
         """Pictures of one identity."""
         return truth[:, 0]
 
+    def start(self, head: nn.Module, embeddings: Callable[[], NDArray[np.float32]]) -> None:
+        """The train split's principal directions, each with the same spread.
+
+        So that a few directions in which all pictures differ most, light and pose among them, do
+        not decide what is near. A head with hidden layers begins as it was drawn.
+
+        References:
+            Jégou and Chum 2012, "Negative evidences and co-occurrences in image retrieval: the
+            benefit of PCA and whitening".
+        """
+        assert isinstance(head, nn.Sequential)
+        if len(head) > 2:
+            return
+        last = head[-1]
+        assert isinstance(last, nn.Linear)
+        weight, bias = whitening(embeddings(), DIMENSIONS)
+        with torch.no_grad():
+            last.weight[: len(weight)] = torch.from_numpy(weight).to(last.weight)
+            last.weight[len(weight) :] = 0
+            last.bias[: len(bias)] = torch.from_numpy(bias).to(last.bias)
+            last.bias[len(bias) :] = 0
+
     def untaught(self, truth: NDArray[np.int64], labels: Sequence[str]) -> list[str]:
         """There is no label."""
         return []
@@ -95,6 +123,29 @@ class TrainedEmbedding:
                     f"expected {usual} (got {getattr(params, key)})."
                 )
         return Contrastive(_TEMPERATURE)
+
+
+def whitening(
+    embeddings: NDArray[np.float32], n_most: int
+) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Weight (k, d) and bias (k,) that give k principal components about one spread.
+
+    Args:
+        embeddings: (n, d).
+        n_most: bound on k, as is n - 1.
+    """
+    values = embeddings.astype(np.float64)
+    mean = values.mean(axis=0)
+    _, spread, directions = np.linalg.svd(values - mean, full_matrices=False)
+    n_kept = min(n_most, int((spread > _LEAST_SPREAD * spread[0]).sum()))
+    spread = spread[:n_kept]
+    weight = directions[:n_kept] / np.sqrt(spread**2 + _SHRINK * (spread**2).mean())[:, np.newaxis]
+    # Which way a direction points is the library's choice: here its largest part is positive.
+    largest = np.abs(weight).argmax(axis=1)
+    weight *= np.sign(weight[np.arange(n_kept), largest])[:, np.newaxis]
+    # Vectors of about unit length, so that the loss sees steps of a usual size.
+    weight *= np.sqrt(len(values) / n_kept)
+    return weight, -weight @ mean
 
 
 @dataclass(frozen=True, slots=True)
