@@ -6,8 +6,9 @@ boxes that are there.
 
 References:
     Lin et al. 2017, "Focal loss for dense object detection" (alpha 0.25, gamma 2); Liu et al. 2016,
-    "SSD" (which places a box belongs to, smooth L1); Redmon and Farhadi 2017, "YOLO9000", section 2
-    (shapes by k-means under 1 - overlap).
+    "SSD" (smooth L1); Zhang et al. 2020, "Bridging the gap between anchor-based and anchor-free
+    detection via adaptive training sample selection" (which places show a box); Redmon and Farhadi
+    2017, "YOLO9000", section 2 (shapes by k-means under 1 - overlap).
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ from pipelines.errors import ConfigError, DataError
 from pipelines.kinds.detection.boxes import in_view, true_boxes
 from pipelines.kinds.detection.decoding import decoded
 from pipelines.kinds.detection.head import (
-    N_LEVELS,
     N_SHAPES,
     STEP_MIDDLE,
     STEP_SIZE,
@@ -48,8 +48,14 @@ if TYPE_CHECKING:
 _ALPHA, _GAMMA = 0.25, 2.0
 #: Where smooth L1 turns from square to straight, in unit steps of the convolutions.
 _BETA = 1.0
-#: A place shows a box that its shape overlaps so much with; below the other, it shows nothing.
-_IS_SHOWN, _IS_EMPTY = 0.5, 0.4
+#: Places of each level that are nearest to a box, and may show it.
+_N_NEAREST = 9
+#: A place that shows no box, and overlaps so much with one, is not told that it is empty.
+_IS_UNSAID = 0.5
+#: Sides of the largest boxes of a level, in strides.
+_LARGEST = 4
+#: Shapes of a level of which the train split has too few boxes, in strides.
+_SHAPES_OF_FEW = (2.0, 2.8, 4.0)
 _N_ROUNDS = 30
 
 
@@ -154,7 +160,8 @@ class BoxLoss:
         boxes = truth[np.isfinite(truth[..., 4])]
         if not len(boxes):
             raise DataError("no plain view of the train split shows a box. Look at crop_fraction.")
-        shapes = torch.from_numpy(fitted_shapes(boxes[:, 2:4] - boxes[:, :2]))
+        sides_px = self.side_px * (boxes[:, 2:4] - boxes[:, :2])
+        shapes = torch.from_numpy(fitted_shapes(sides_px) / np.float32(self.side_px))
         head = model.head
         assert isinstance(head, BoxHead)
         head.shapes.copy_(shapes)
@@ -172,14 +179,33 @@ class BoxLoss:
         half = self.places[:, 2:] / 2
         corners = torch.cat([self.places[:, :2] - half, self.places[:, :2] + half], dim=1)
         shared = overlaps(corners, boxes[:, :4])
-        best, which = shared.max(dim=1)
+        is_shown = self._are_shown(shared, boxes[:, :4])
+        best, which = torch.where(is_shown, shared, -1.0).max(dim=1)
+        found[shared.max(dim=1).values >= _IS_UNSAID, 4] = -2.0
+        taken = best >= 0
+        found[taken] = boxes[which[taken]].float()
+        return found
+
+    def _are_shown(self, shared: Tensor, boxes: Tensor) -> Tensor:
+        """(places, k) which places show which box: of the nearest ones, those that fit it well."""
+        middles = (boxes[:, :2] + boxes[:, 2:]) / 2
+        distance = torch.cdist(self.places[:, :2], middles)
+        is_near = torch.zeros_like(shared, dtype=torch.bool)
+        first = 0
+        for height, width in map_sizes(self.side_px):
+            level = distance[first : first + height * width * N_SHAPES]
+            nearest = level.topk(min(_N_NEAREST, len(level)), dim=0, largest=False).indices
+            is_near[first + nearest, torch.arange(len(boxes))] = True
+            first += len(level)
+        near = torch.where(is_near, shared, torch.nan)
+        n = is_near.sum(dim=0)
+        mean = torch.nansum(near, dim=0) / n
+        spread = torch.sqrt(torch.nansum((near - mean) ** 2, dim=0) / (n - 1).clamp(min=1))
+        is_inside = (self.places[:, None, :2] > boxes[None, :, :2]).all(dim=2)
+        is_inside &= (self.places[:, None, :2] < boxes[None, :, 2:]).all(dim=2)
+        found = is_near & is_inside & (shared >= mean + spread)
         # Each box has the place that fits it best, however badly.
-        own = shared.argmax(dim=0)
-        which[own] = torch.arange(len(boxes))
-        best[own] = 1.0
-        is_shown = best >= _IS_SHOWN
-        found[is_shown] = boxes[which[is_shown]].float()
-        found[(best >= _IS_EMPTY) & ~is_shown, 4] = -2.0
+        found[shared.argmax(dim=0), torch.arange(len(boxes))] = True
         return found
 
     def loss(self, outputs: Tensor, targets: Tensor) -> Tensor:
@@ -228,18 +254,31 @@ def overlaps(a: Tensor, b: Tensor) -> Tensor:
     return inner / (of_a[:, None] + of_b[None] - inner).clamp(min=1e-12)
 
 
-def fitted_shapes(sides: NDArray[np.floating]) -> NDArray[np.float32]:
-    """(levels, shapes, 2) widths and heights that overlap best with those of boxes.
+def fitted_shapes(sides_px: NDArray[np.floating]) -> NDArray[np.float32]:
+    """(levels, shapes, 2) widths and heights that overlap best with those of boxes, in px.
 
-    Small ones go to the finest level. By k-means, from quantiles of the area, so that nothing is
-    drawn.
+    A level has the boxes of up to four times its stride, since the places of a coarser one would
+    lie too far from their middles; the last has all larger ones.
 
     Args:
-        sides: (k, 2) of the boxes, as shares of the view's side.
+        sides_px: (k, 2) of the boxes.
     """
-    n = N_LEVELS * N_SHAPES
-    ordered = sides[np.argsort(sides.prod(axis=1), kind="stable")].astype(np.float64)
-    middles = ordered[np.linspace(0, len(ordered) - 1, n).round().astype(int)]
+    size = np.sqrt(sides_px.prod(axis=1))
+    strides = [*STRIDES, 2 * STRIDES[-1]]
+    edges = [0.0, *(_LARGEST * stride for stride in strides[:-1]), np.inf]
+    shapes = []
+    for stride, least, most in zip(strides, edges[:-1], edges[1:], strict=True):
+        own = sides_px[(size > least) & (size <= most)].astype(np.float64)
+        few = np.repeat(stride * np.array(_SHAPES_OF_FEW)[:, None], 2, axis=1)
+        shapes.append(few if len(own) < N_SHAPES else _clustered(own))
+    return np.stack(shapes).astype(np.float32)
+
+
+def _clustered(sides: NDArray[np.float64]) -> NDArray[np.float64]:
+    """(shapes, 2), small ones first; from quantiles of the area, so that nothing is drawn."""
+    ordered = sides[np.argsort(sides.prod(axis=1), kind="stable")]
+    quantiles = (np.arange(N_SHAPES) + 0.5) / N_SHAPES
+    middles = ordered[(quantiles * len(ordered)).astype(int)]
     for _ in range(_N_ROUNDS):
         inner = np.minimum(ordered[:, None], middles[None]).prod(axis=2)
         outer = ordered.prod(axis=1)[:, None] + middles.prod(axis=1)[None] - inner
@@ -247,12 +286,11 @@ def fitted_shapes(sides: NDArray[np.floating]) -> NDArray[np.float32]:
         moved = np.array(
             [
                 np.median(ordered[nearest == k], axis=0) if (nearest == k).any() else middles[k]
-                for k in range(n)
+                for k in range(N_SHAPES)
             ]
         )
         if np.allclose(moved, middles):
             break
         middles = moved
-    by_area = middles[np.argsort(middles.prod(axis=1), kind="stable")]
-    shapes: NDArray[np.float32] = by_area.reshape(N_LEVELS, N_SHAPES, 2).astype(np.float32)
-    return shapes
+    by_area: NDArray[np.float64] = middles[np.argsort(middles.prod(axis=1), kind="stable")]
+    return by_area
