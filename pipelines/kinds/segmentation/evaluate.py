@@ -212,6 +212,8 @@ class TestedSegmentation:
             )
             for name in _METRICS
         }
+        # What a page calls the same answer.
+        paired["agreement"] = by_mean(draws, _agreement(answers))
         return Certainty(intervals, _defined(paired))
 
     def tables(self, answers: Answers) -> tuple[str, str]:
