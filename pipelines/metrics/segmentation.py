@@ -44,6 +44,36 @@ def _share(part: NDArray[np.float64], whole: NDArray[np.float64]) -> NDArray[np.
     return found
 
 
+def by_picture(values: NDArray[np.float64], is_shown: Shown) -> NDArray[np.float64]:
+    """(n,) means over the labels of a picture that count; 1 where none does.
+
+    A label that neither truth nor answer shows does not count: of many labels most are in no
+    picture, and to say nothing would be nearly right.
+
+    Args:
+        values: (n, n_labels).
+        is_shown: (n, n_labels) whether truth or answer shows the label.
+    """
+    counted = is_shown.sum(axis=1)
+    sums = np.where(is_shown, values, 0.0).sum(axis=1)
+    found: NDArray[np.float64] = np.where(counted > 0, sums / np.maximum(counted, 1), 1.0)
+    return found
+
+
+def mean_dice(one: Shown, other: Shown) -> float:
+    """Mean over n pictures of `dice`, `by_picture`, of (n, n_labels, h, w) masks."""
+    return float(by_picture(dice(one, other, (2, 3)), _shown(one, other)).mean())
+
+
+def mean_iou(one: Shown, other: Shown) -> float:
+    """The same of `iou`."""
+    return float(by_picture(iou(one, other, (2, 3)), _shown(one, other)).mean())
+
+
+def _shown(one: Shown, other: Shown) -> Shown:
+    return np.asarray(np.logical_or(one, other).any(axis=(2, 3)))
+
+
 def outline(mask: Shown) -> Shown:
     """Pixels of a mask, (h, w), that touch one outside of it, above, below or beside them.
 

@@ -7,9 +7,12 @@ from pipelines.metrics.segmentation import (
     STEPS,
     best_threshold,
     boundary_f1,
+    by_picture,
     centred_ellipse,
     dice,
     iou,
+    mean_dice,
+    mean_iou,
     outline,
 )
 
@@ -47,6 +50,16 @@ def test_dice_and_iou_are_the_same_thing_said_twice():
     one, other = draw.random((2, 30, 8, 8)) < 0.4
     overlap = iou(one, other, (1, 2))
     assert dice(one, other, (1, 2)) == pytest.approx(2 * overlap / (1 + overlap))
+
+
+def test_a_label_counts_where_somebody_shows_it():
+    values = np.array([[0.5, 1.0, 0.0], [0.5, 1.0, 1.0], [1.0, 1.0, 1.0]])
+    is_shown = np.array([[1, 0, 1], [1, 0, 0], [0, 0, 0]], dtype=bool)
+    assert by_picture(values, is_shown).tolist() == [0.25, 0.5, 1.0]
+    truth = np.stack([np.stack([box(0, 0, 10, 10), EMPTY]), np.stack([EMPTY, EMPTY])])
+    # To say nothing is right of the second picture alone, however many labels there are.
+    assert mean_dice(np.zeros_like(truth), truth) == 0.5
+    assert mean_iou(truth, truth) == 1.0
 
 
 def test_outline_is_one_pixel_wide_and_none_at_the_edge_of_the_picture():

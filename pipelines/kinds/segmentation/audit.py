@@ -23,7 +23,13 @@ from pipelines.kinds.blind import Features, Fold, folds_by_group
 from pipelines.kinds.segmentation.masks import Drawn, drawn_masks
 from pipelines.metrics.classification import DECIMALS
 from pipelines.metrics.intervals import Draws, by_mean, draw, rounded_interval
-from pipelines.metrics.segmentation import STEPS, best_threshold, centred_ellipse, dice
+from pipelines.metrics.segmentation import (
+    STEPS,
+    best_threshold,
+    by_picture,
+    centred_ellipse,
+    dice,
+)
 from pipelines.serving.trust import Interval
 
 #: Cells along each side of what blind models tell, and of the grid on which Dice is measured.
@@ -142,7 +148,7 @@ class BlindMasks:
 def dice_of_grids(
     known: NDArray[Any], known_truth: NDArray[Any], said: NDArray[Any], truth: NDArray[Any]
 ) -> NDArray[np.float64]:
-    """(n,) Dice of shares of cells, the mean over labels, by the threshold that is best on others.
+    """(n,) Dice of shares of cells, `by_picture`, by the threshold that is best on others.
 
     Args:
         known: (m, n_labels, h, w) answers by which thresholds are chosen.
@@ -150,12 +156,16 @@ def dice_of_grids(
         said: (n, n_labels, h, w).
         truth: of the same.
     """
-    reached = []
-    for label in range(truth.shape[1]):
-        at = best_threshold(known[:, label], known_truth[:, label] >= 0.5, STEPS)
-        reached.append(dice(said[:, label] >= at, truth[:, label] >= 0.5, (1, 2)))
-    found: NDArray[np.float64] = np.mean(reached, axis=0)
-    return found
+    found = [
+        said[:, label] >= best_threshold(known[:, label], known_truth[:, label] >= 0.5, STEPS)
+        for label in range(truth.shape[1])
+    ]
+    return _dice(np.stack(found, axis=1), truth)
+
+
+def _dice(found: NDArray[np.bool_], truth: NDArray[Any]) -> NDArray[np.float64]:
+    true = truth >= 0.5
+    return by_picture(dice(found, true, (2, 3)), np.asarray((found | true).any(axis=(2, 3))))
 
 
 def dice_of_mean(known: NDArray[Any], truth: NDArray[Any]) -> float:
@@ -169,11 +179,10 @@ def dice_of_mean(known: NDArray[Any], truth: NDArray[Any]) -> float:
 
 def dice_of_ellipse(known: NDArray[Any], truth: NDArray[Any]) -> float:
     """The same of an ellipse in the middle, of the mean area that known pictures show."""
-    reached = []
+    found = np.zeros(truth.shape, dtype=bool)
     for label in range(truth.shape[1]):
         shares = known[:, label].mean(axis=(1, 2))
         share = float(shares[shares > 0].mean()) if shares.any() else 0.0
         shape: tuple[int, int] = (truth.shape[2], truth.shape[3])
-        found = np.broadcast_to(centred_ellipse(share, shape), truth[:, label].shape)
-        reached.append(dice(found, truth[:, label] >= 0.5, (1, 2)))
-    return float(np.mean(reached))
+        found[:, label] = centred_ellipse(share, shape)
+    return float(_dice(found, truth).mean())

@@ -21,7 +21,7 @@ from pipelines.kinds.segmentation.audit import dice_of_ellipse, dice_of_mean, gr
 from pipelines.kinds.segmentation.masks import MaskFile, drawn_masks
 from pipelines.metrics.certainty import Certainty
 from pipelines.metrics.intervals import DIFFERENCE, Draws, by_mean, rounded_interval
-from pipelines.metrics.segmentation import boundary_f1, dice, iou
+from pipelines.metrics.segmentation import boundary_f1, by_picture, dice, iou, mean_iou
 from pipelines.plots.masks import Outlined, dice_histogram, mask_sheet
 from pipelines.serving.bundle import Bundle
 from pipelines.serving.segmentation import MASK_NAME, in_picture, indexed, thresholds_of
@@ -46,17 +46,25 @@ class _Of:
 
     Attributes:
         shares: of the picture that is said to show the label.
+        is_shown: whether truth or answer shows it.
     """
 
     dice: NDArray[np.float64]
     iou: NDArray[np.float64]
     boundary_f1: NDArray[np.float64]
     shares: NDArray[np.float64]
+    is_shown: NDArray[np.bool_]
 
     def by_image(self, name: str) -> NDArray[np.float64]:
-        """(n,) the mean of a metric over labels."""
-        of: NDArray[np.float64] = getattr(self, name).mean(axis=1)
-        return of
+        """(n,) a metric of each picture."""
+        return by_picture(getattr(self, name), self.is_shown)
+
+    def of_label(self, name: str, label: int) -> NDArray[np.float64]:
+        """(n,) a metric of one label; NaN where neither truth nor answer shows it."""
+        shown: NDArray[np.float64] = np.where(
+            self.is_shown[:, label], getattr(self, name)[:, label], np.nan
+        )
+        return shown
 
 
 _METRICS = ("dice", "iou", "boundary_f1")
@@ -86,7 +94,7 @@ def _of(answers: Answers, precision: Precision) -> _Of:
     )
 
     def measured(row: int) -> NDArray[np.float64]:
-        """(n_labels, metrics and share)."""
+        """(n_labels, metrics, share, and whether it is shown)."""
         true, scale = _bounded(masks[row].read(), _MEASURED_PX)
         size = (true.shape[1], true.shape[0])
         maps = in_picture(outputs[row], answers.geometry[row] @ scale, size)
@@ -94,12 +102,13 @@ def _of(answers: Answers, precision: Precision) -> _Of:
         return np.array([_fit(found == at, true == at) for at in range(1, len(bundle.labels) + 1)])
 
     rows = np.stack(list(ordered_map(measured, range(len(masks)), window=_WINDOW)))
-    return _Of(*np.moveaxis(rows, 2, 0))
+    dices, ious, outlines, shares, is_shown = np.moveaxis(rows, 2, 0)
+    return _Of(dices, ious, outlines, shares, is_shown > 0)
 
 
 def _fit(found: NDArray[np.bool_], true: NDArray[np.bool_]) -> tuple[float, ...]:
     fits = (float(dice(found, true)), float(iou(found, true)), boundary_f1(found, true))
-    return (*fits, float(found.mean()))
+    return (*fits, float(found.mean()), float(found.any() or true.any()))
 
 
 def _bounded(
@@ -114,13 +123,13 @@ def _bounded(
 
 
 def _agreement(answers: Answers) -> NDArray[np.float64]:
-    """(n,) mean IoU over labels of int8's masks with those of fp32, in px of the input."""
+    """(n,) IoU of int8's masks with those of fp32, in px of the input."""
     thresholds = thresholds_of(answers.bundle)
+    numbers = np.arange(1, len(thresholds) + 1)[:, np.newaxis, np.newaxis]
     reached = []
     for pair in zip(*(answers.outputs[key][MASK_NAME] for key in ("fp32", "int8")), strict=True):
-        one, other = (indexed(maps, thresholds) for maps in pair)
-        labels = range(1, len(thresholds) + 1)
-        reached.append(np.mean([iou(one == at, other == at) for at in labels]))
+        one, other = (indexed(maps, thresholds) == numbers for maps in pair)
+        reached.append(mean_iou(one[np.newaxis], other[np.newaxis]))
     return np.array(reached)
 
 
@@ -155,6 +164,8 @@ class TestedSegmentation:
 
     def metrics(self, answers: Answers, params: EvaluateParams) -> dict[str, Any]:
         """Means over pictures, how Dice is spread, each label; agreement; what is reached blindly.
+
+        A label counts in a picture where truth or answer shows it; a picture without any has 1.
 
         ``blind`` has the Dice of the train split's mean mask and of a centred ellipse of its mean
         area, on a grid of 64 x 64 cells of the picture.
@@ -195,7 +206,7 @@ class TestedSegmentation:
         for precision, each in of.items():
             found = {name: by_mean(draws, each.by_image(name)) for name in _METRICS}
             for at, label in enumerate(answers.bundle.labels):
-                found[f"dice.{label}"] = by_mean(draws, each.dice[:, at])
+                found[f"dice.{label}"] = by_mean(draws, each.of_label("dice", at))
             intervals[precision] = _defined(found)
         if answers.is_ood is not None:
             served = answers.bundle.served.precision
@@ -212,6 +223,8 @@ class TestedSegmentation:
             )
             for name in _METRICS
         }
+        # What a page calls the same answer.
+        paired["agreement"] = by_mean(draws, _agreement(answers))
         return Certainty(intervals, _defined(paired))
 
     def tables(self, answers: Answers) -> tuple[str, str]:
@@ -262,10 +275,15 @@ def _summary(of: _Of, labels: Sequence[str]) -> dict[str, Any]:
         **{name: float(of.by_image(name).mean()) for name in _METRICS},
         **dict(zip(_SPREAD, map(float, spread), strict=True)),
         "per_label": {
-            label: {name: float(getattr(of, name)[:, at].mean()) for name in _METRICS}
+            label: {name: _mean(of.of_label(name, at)) for name in _METRICS}
             for at, label in enumerate(labels)
         },
     }
+
+
+def _mean(values: NDArray[np.float64]) -> float | None:
+    """The mean of what is a number; None where nothing is."""
+    return None if np.isnan(values).all() else float(np.nanmean(values))
 
 
 def _defined(found: Mapping[str, Interval | None]) -> dict[str, Interval]:

@@ -18,7 +18,7 @@ from pipelines.config.export import ExportParams
 from pipelines.errors import DataError
 from pipelines.export.attempts import Judge, Judgement
 from pipelines.kinds.segmentation.train import at_cells
-from pipelines.metrics.segmentation import STEPS, best_threshold, dice, iou
+from pipelines.metrics.segmentation import STEPS, best_threshold, mean_dice, mean_iou
 from pipelines.serving.answer import EMBEDDING_NAME
 from pipelines.serving.classification import LOGITS_NAME
 from pipelines.serving.segmentation import MASK_NAME, THRESHOLD
@@ -85,10 +85,10 @@ class ExportedSegmentation:
 
         def judged(logits: NDArray[np.float32]) -> Judgement:
             found = _shown(logits, cells)
-            same = round(float(iou(found, of_fp32, (2, 3)).mean()), 6)
+            same = round(mean_iou(found, of_fp32), 6)
             metrics = {
-                "dice": round(float(dice(found, shown, (2, 3)).mean()), 6),
-                "iou": round(float(iou(found, shown, (2, 3)).mean()), 6),
+                "dice": round(mean_dice(found, shown), 6),
+                "iou": round(mean_iou(found, shown), 6),
             }
             words = f"IoU with the masks of fp32 {same:.1%} (bound {params.min_agreement:.1%})"
             return Judgement(same, metrics, () if same >= params.min_agreement else (words,))

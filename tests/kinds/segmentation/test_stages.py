@@ -99,6 +99,8 @@ def test_bundle_says_what_it_is(made):
     page = made.results_page.read_text(encoding="utf-8")
     assert "| Dice |" in page
     assert "Blind Dice" in page
+    assert "Thresholds of masks" in page
+    assert "Operating points" not in page
 
 
 def test_enlarging_and_sigmoid_are_not_quantised(made):
