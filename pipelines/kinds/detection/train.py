@@ -13,7 +13,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from pipelines.backbones.heads import Classifier, make_network
@@ -110,6 +110,9 @@ class TrainedDetection:
 
     def mates(self, truth: NDArray[np.float32]) -> None:
         """Each image counts for itself."""
+
+    def start(self, head: nn.Module, embeddings: Callable[[], NDArray[np.float32]]) -> None:
+        """Begins as `network` has drawn it."""
 
     def untaught(self, truth: NDArray[np.float32], labels: Sequence[str]) -> list[str]:
         """Classes without a box."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from pipelines.backbones.heads import Classifier, make_network
@@ -68,6 +68,9 @@ class TrainedSegmentation:
 
     def mates(self, truth: NDArray[Any]) -> None:
         """Each image counts for itself."""
+
+    def start(self, head: nn.Module, embeddings: Callable[[], NDArray[np.float32]]) -> None:
+        """Begins as `network` has drawn it."""
 
     def untaught(self, truth: NDArray[Any], labels: Sequence[str]) -> list[str]:
         """Labels that no mask shows."""
