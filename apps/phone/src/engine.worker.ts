@@ -7,7 +7,7 @@ import { decode, fromBitmap } from "./decode.ts";
 import type { Progress } from "./download.ts";
 import { EMBEDDING, KINDS, type Outputs } from "./kinds.ts";
 import { makeOutOfDistribution } from "./out_of_distribution.ts";
-import { preprocess } from "./preprocess.ts";
+import { geometryOf, preprocess } from "./preprocess.ts";
 import type { Answer, Loaded, Reply, Request } from "./protocol.ts";
 import { Refusal } from "./refusal.ts";
 import { fetchPair, type Keeping, keepPair, keptPair, type Pair } from "./store.ts";
@@ -136,8 +136,11 @@ async function answer(id: number, source: Blob | ImageBitmap): Promise<void> {
     Object.entries(ran).map(([name, tensor]) => [name, tensor.data as Float32Array]),
   );
   const verdict = judge ? judge(outputs[EMBEDDING]!) : null;
+  const geometry = geometryOf(picture.stored, picture.rows, bundle.preprocess);
   const result: Answer = {
-    ...KINDS.get(bundle.kind)!.decode(outputs, bundle),
+    said: KINDS.get(bundle.kind)!.decode(outputs, bundle, geometry),
+    size: [picture.stored.width, picture.stored.height],
+    geometry,
     oodScore: verdict?.oodScore ?? null,
     isOod: verdict?.isOod ?? false,
     outside: picture.outside,

@@ -1,10 +1,15 @@
 // What the page and its worker say to each other.
 
-import type { Classes } from "./kinds.ts";
+import type { Said } from "./kinds.ts";
+import type { Geometry } from "./preprocess.ts";
 import type { RefusalKey } from "./refusal.ts";
 import type { Keeping } from "./store.ts";
 
-export interface Answer extends Classes {
+export interface Answer {
+  readonly said: Said;
+  /** Width and height of the upright picture, in px of which places are told. */
+  readonly size: readonly [number, number];
+  readonly geometry: Geometry;
   readonly oodScore: number | null;
   readonly isOod: boolean;
   /** Share of the picture's pixels whose stored values lie outside the model's range. */

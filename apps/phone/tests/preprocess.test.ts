@@ -5,7 +5,7 @@ import { luma, type PreprocessSpec, preprocess, roundHalfToEven, rowsOf, sizeWit
 import { triangleWeights } from "../src/resample.ts";
 import { golden, readNpy, readPng } from "./files.ts";
 
-const PLAIN: PreprocessSpec = { resizePx: 48, cropPx: 32, grey: false, sidePx: null, borderMask: 0, range: null, maxAspect: 20 };
+const PLAIN: PreprocessSpec = { resizePx: 48, cropPx: 32, grey: false, sidePx: null, borderMask: 0, whole: false, range: null, maxAspect: 20 };
 
 describe("golden pixels", () => {
   const rows = rowsOf(readPng(golden("preprocess_input.png")));
