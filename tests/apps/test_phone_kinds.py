@@ -43,8 +43,8 @@ _BODIES = {
     # What is bright in red.
     "segmentation": f"""
         => (float[n, 1, {SIDE}, {SIDE}] mask, float[n, 3] embedding)
-        <int64[2] axes = {{1, 2}}, int64[1] from = {{0}}, int64[1] to = {{1}}, int64[1] last = {{3}},
-         float white = {{255.0}}> {{
+        <int64[2] axes = {{1, 2}}, int64[1] from = {{0}}, int64[1] to = {{1}},
+         int64[1] last = {{3}}, float white = {{255.0}}> {{
             wide = Cast<to = 1>(pixels)
             embedding = ReduceMean<keepdims = 0>(wide, axes)
             red = Slice(wide, from, to, last)
