@@ -159,7 +159,8 @@ def test_mask_lies_over_what_the_predictor_sees(browser, url, root) -> None:
         const canvas = document.querySelector("canvas.overlay");
         return canvas.getContext("2d").getImageData(x, y, 1, 1).data[3];
     }"""
-    with opened(browser) as page:
+    # The test reads the canvas, which Chromium has advice for.
+    with opened(browser, allowed="willReadFrequently") as page:
         open_task(page, url, "polyp")
         choose(page, encoded(picture))
         assert answered(page)["label"] == "Polyp"

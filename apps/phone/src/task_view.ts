@@ -260,6 +260,7 @@ export class TaskView {
       if (turn === this.#turn) this.#complain(this.#inWords(error));
       return;
     }
+    this.#panel?.wait("answer.working"); // what was drawn over a photo is not true of the camera
     this.#show("live");
     await this.#follow(turn);
   }
