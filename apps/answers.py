@@ -8,19 +8,16 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from html import escape
-from typing import Any, Literal
+from typing import Any
 
 from apps.models import N_THREADS, Model, processor
 from apps.session import Face, Scene, Shot
 from apps.texts import Texts
+from apps.tones import Tone, Tones
 from pipelines.serving.detection import Boxes
 from pipelines.serving.embedding import Embedding, Neighbour
 from pipelines.serving.predictor import Prediction
 from pipelines.serving.segmentation import Mask, colour_of
-
-Tone = Literal["plain", "ok", "warn", "alarm"]
-#: By label; a label without one is plain.
-Tones = Mapping[str, Tone]
 
 _SHOWN_LABELS = 5
 #: Up to so many operating points, each gets its line.

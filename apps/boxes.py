@@ -16,11 +16,11 @@ import streamlit as st
 from PIL import Image, ImageDraw
 
 from apps import answers, banners, frame
-from apps.answers import Tones
 from apps.models import Model
 from apps.pictures import Incoming, names
 from apps.session import fitted, jpeg
 from apps.texts import Texts
+from apps.tones import Tones
 from pipelines.errors import CorruptImageError
 from pipelines.serving.detection import Boxes
 from pipelines.serving.predictor import Predictor

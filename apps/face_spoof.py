@@ -8,7 +8,7 @@ from __future__ import annotations
 from apps.ui import TaskApp, run
 
 # "Live" is never green: other attacks than prints were never shown to the model.
-APP = TaskApp(task="face_spoof", icon="familiar_face_and_zone", tones={"spoof": "alarm"})
+APP = TaskApp(task="face_spoof", icon="familiar_face_and_zone")
 
 if __name__ == "__main__":
     run(APP)

@@ -10,7 +10,6 @@ from apps.ui import TaskApp, run
 APP = TaskApp(
     task="hard_hat",
     icon="engineering",
-    tones={"helmet": "ok", "no_helmet": "alarm", "no_wear": "warn", "wear": "ok"},
 )
 
 if __name__ == "__main__":

@@ -18,11 +18,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from apps import answers, banners, frame
-from apps.answers import Tones
 from apps.models import Model
 from apps.pictures import Incoming, names
 from apps.session import fitted, jpeg
 from apps.texts import Texts
+from apps.tones import Tones
 from pipelines.errors import CorruptImageError
 from pipelines.serving.predictor import Predictor
 from pipelines.serving.segmentation import Mask, ServedSegmentation, colour_of

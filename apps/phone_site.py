@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from apps.texts import LANGUAGES, load_texts
+from apps.tones import tones_of
 from pipelines.card import DatasetCard, load_card
 from pipelines.errors import BundleError, ConfigError
 from pipelines.paths import Paths
@@ -150,7 +151,7 @@ class PhoneSite:
 
 
 #: Kinds of tasks that the page can show (apps/phone/src/kinds.ts); others it does not offer.
-KINDS = frozenset({"classification"})
+KINDS = frozenset({"classification", "detection", "segmentation"})
 
 
 def _tasks(paths: Paths) -> list[str]:
@@ -200,6 +201,7 @@ def _words(bundle: Bundle, card: DatasetCard | None, language: str) -> dict[str,
         "photo": texts.lines(f"tasks.{task}.photo"),
         "reading": texts.task(task, "reading", ""),
         "labels": {label: texts.label(task, label, bundle.label_names) for label in bundle.labels},
+        "tones": dict(tones_of(task)),
         "meanings": {
             label: texts.of_card(task, f"meanings.{label}", meaning)
             for label, meaning in bundle.label_meanings.items()

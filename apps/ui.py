@@ -8,7 +8,7 @@ sentence on the page. Anything else is a bug: the log has its traceback, the pag
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
 from pathlib import Path
@@ -17,12 +17,12 @@ import streamlit as st
 from PIL import Image, ImageDraw
 
 from apps import answers, banners, batch, boxes, compare, explain, frame, history, masks
-from apps.answers import Tones
 from apps.inference import FindScene, answer_picture
 from apps.models import Model, load_model
 from apps.pictures import Incoming, choose, names
 from apps.session import Shot, Store, store
 from apps.texts import LANGUAGES, Texts, language_of, load_texts
+from apps.tones import Tones, tones_of
 from pipelines.errors import CorruptImageError, PipelineError
 
 _STYLE = Path(__file__).with_name("style.css")
@@ -40,15 +40,18 @@ class TaskApp:
 
     Attributes:
         icon: name of a symbol, e.g. ``eco`` (fonts.google.com/icons, Material Symbols).
-        tones: by label, how alarming it is; a label without one is plain.
         find: looks for faces first; None: the whole picture is answered.
     """
 
     task: str
     icon: str = "image_search"
-    tones: Tones = field(default_factory=dict)
     find: FindScene | None = None
     draw: DrawScene | None = None
+
+    @property
+    def tones(self) -> Tones:
+        """By label, how alarming it is."""
+        return tones_of(self.task)
 
 
 def run(app: TaskApp) -> None:

@@ -11,7 +11,7 @@ from pipelines.serving.kinds import KINDS
 from tests.kinds.point import TABLES
 
 #: The page offers no task of these; tests/golden/ says what it must decode.
-NOT_ON_PHONE = {"detection", "segmentation", "embedding"}
+NOT_ON_PHONE = {"embedding"}
 ROOT = Path(__file__).resolve().parents[2]
 
 
