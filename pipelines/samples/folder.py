@@ -19,7 +19,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from PIL import Image
@@ -29,7 +29,10 @@ from pipelines.card import DatasetCard, SampleSource
 from pipelines.data.tree import TABLES
 from pipelines.data.workers import ordered_map
 from pipelines.errors import ConfigError, DataError
-from pipelines.samples.pen import Marks
+
+if TYPE_CHECKING:
+    # The brushes concern the tasks that paint with them, and not every fetch.
+    from pipelines.samples.pen import Marks
 
 _LOG = logging.getLogger(__name__)
 
@@ -37,7 +40,9 @@ _LOG = logging.getLogger(__name__)
 #: subject draws what all pictures of one group share, the shot what differs among them.
 Painter = Callable[[str, np.random.Generator, np.random.Generator, int], Image.Image]
 #: The same picture with what is marked in it, corners as shares of its side.
-Marker = Callable[[str, np.random.Generator, np.random.Generator, int], tuple[Image.Image, Marks]]
+Marker: TypeAlias = (
+    "Callable[[str, np.random.Generator, np.random.Generator, int], tuple[Image.Image, Marks]]"
+)
 #: How a painted picture becomes a file.
 Form = Literal[
     "jpeg", "png", "wrong_suffix", "exif_rotated", "cmyk", "grey", "near_duplicate", "truncated"
