@@ -20,7 +20,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, NamedTuple, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from PIL import Image
@@ -32,19 +32,18 @@ from pipelines.data.workers import ordered_map
 from pipelines.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
-    # A change of the pen re-runs the painters that use it, and no other.
+    # The brushes concern the tasks that paint with them, and not every fetch.
     from pipelines.samples.pen import Marks
-
-    #: The same picture with what is marked in it, corners as shares of its side.
-    Marker = Callable[
-        [str, np.random.Generator, np.random.Generator, int], tuple[Image.Image, Marks]
-    ]
 
 _LOG = logging.getLogger(__name__)
 
 #: ``paint(label, subject, shot, side_px)``: a square of one of the card's labels, mode RGB. The
 #: subject draws what all pictures of one group share, the shot what differs among them.
 Painter = Callable[[str, np.random.Generator, np.random.Generator, int], Image.Image]
+#: The same picture with what is marked in it, corners as shares of its side.
+Marker: TypeAlias = (
+    "Callable[[str, np.random.Generator, np.random.Generator, int], tuple[Image.Image, Marks]]"
+)
 #: How a painted picture becomes a file.
 Form = Literal[
     "jpeg", "png", "wrong_suffix", "exif_rotated", "cmyk", "grey", "near_duplicate", "truncated"

@@ -4,7 +4,7 @@ import { type Boxes, counted } from "../src/detection.ts";
 import { makeOutOfDistribution, rooted } from "../src/out_of_distribution.ts";
 import { halfToNumber, unpack } from "../src/packed.ts";
 import { argmax, type Classes, KINDS, softmax } from "../src/kinds.ts";
-import { geometryOf } from "../src/preprocess.ts";
+import { geometryOf, type PreprocessSpec } from "../src/preprocess.ts";
 import { Refusal } from "../src/refusal.ts";
 import { enlarged, indexed, type Mask, thresholdsOf } from "../src/segmentation.ts";
 import { golden } from "./files.ts";
@@ -212,7 +212,7 @@ describe("a segmentation", () => {
 
 it("geometry of a photo that was decoded smaller is that of the photo", () => {
   const photo = { width: 4000, height: 3000 };
-  const plain = { resizePx: 256, cropPx: 224, grey: false, sidePx: null, borderMask: 0, whole: false, range: null, maxAspect: 20 };
+  const plain: PreprocessSpec = { resizePx: 256, cropPx: 224, interpolation: "bilinear", grey: false, sidePx: null, borderMask: 0, whole: false, range: null, maxAspect: 20 };
   for (const spec of [plain, { ...plain, sidePx: 100 }, { ...plain, resizePx: 224, whole: true }]) {
     const small = geometryOf(photo, { width: 1000, height: 750 }, spec);
     const large = geometryOf(photo, photo, spec);
