@@ -184,8 +184,8 @@ def _draw_bicycle(
             for s in (-1, 1)
         ]
         _draw_person(pen, person, shot, legs, [(bar[0] - 0.2, bar[1]), (bar[0] + 0.2, bar[1])])
-    for ends in ((rear, crank), (crank, seat), (crank, fork), (seat, fork), (rear, seat)):
-        pen.line(ends, 0.12, metal)
+    for tube in ((rear, crank), (crank, seat), (crank, fork), (seat, fork), (rear, seat)):
+        pen.line(tube, 0.12, metal)
     pen.line([front, fork, bar], 0.12, metal)
     pen.line([(seat[0] - 0.28, seat[1] - 0.12), (seat[0] + 0.22, seat[1] - 0.1)], 0.16, _RUBBER)
     pen.line([(bar[0] - 0.3, bar[1] + 0.05), bar, (bar[0] + 0.3, bar[1])], 0.12, _RUBBER)
