@@ -50,7 +50,7 @@ examples:
   fieldlens validate tomato_leaf ~/farm              a released model on images of another place
   fieldlens board tomato_leaf --max-ms 10            which network to ship, of those in 10 ms
   fieldlens app                                      all apps on this computer; --lan for phones
-  fieldlens new rice_leaf --domain agriculture --from ~/rice    a task from a folder a class
+  fieldlens new rice_leaf --domain agriculture --from ~/rice    a task from a folder of your own
 
 exit codes: 0 done · 1 a bug · 2 something you can mend · 3 a model missed the gate
             4 done, but for tasks that had to be left out

@@ -80,6 +80,29 @@ def read_boxes(folder: Path, files: Sequence[File]) -> list[Picture]:
     )
 
 
+def told_by(folder: Path, files: Sequence[File]) -> str:
+    """What seems to be annotations of boxes, in words; empty where nothing does.
+
+    Nothing is checked: a damaged file is told, too, so that `read_boxes` says what is wrong.
+    """
+    images = [str(file.path) for file in files if file.kind == "image"]
+    others = [file.path for file in files if file.kind == "other"]
+    documents = [
+        str(path)
+        for path in others
+        if suffix_of(path) == ".json" and b'"annotations"' in (folder / path).read_bytes()
+    ]
+    if documents:
+        return ", ".join(documents[:_NAMED])
+    pages = [path for path in others if suffix_of(path) == ".xml"]
+    if n := sum(b"<annotation" in (folder / path).read_bytes() for path in pages):
+        return f"{n} XML file(s) of annotations"
+    texts = {str(path): path for path in others if suffix_of(path) == ".txt"}
+    beside = {_label_file(path, texts) for path in images} - {None}
+    n = sum(_is_yolo(folder / text) for text in beside if text is not None)
+    return f"{n} YOLO text file(s)" if n else ""
+
+
 # -- COCO -----------------------------------------------------------------------------------------
 def _coco(
     folder: Path, images: Sequence[str], others: Sequence[PurePosixPath]

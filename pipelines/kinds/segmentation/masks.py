@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 
@@ -31,6 +31,8 @@ from pipelines.errors import CorruptImageError, DataError
 MASKS, _IMAGES = "masks", "images"
 #: Truth is drawn at so many px of the view a cell: finer than the head says it.
 STRIDE = 4
+#: Indices above it are levels of grey, for whoever asks how many labels a folder has.
+MAX_LABELS = 20
 #: Values of a mask that an error names.
 _NAMED = 4
 _MODES = ("1", "L", "P")
@@ -136,6 +138,27 @@ def read_mask(data: bytes, where: str, labels: Sequence[str]) -> NDArray[np.uint
         f"{where}: the mask has the index {named}, which no label has. Expected "
         f"{_expected(labels)}. Mend the mask, or add the label to the card."
     )
+
+
+def n_labels_of(masks: Iterable[Path]) -> int:
+    """How many labels the indices of mask files speak of: 1 of masks of 0 and 255, or 0 and 1.
+
+    Files that `read_mask` refuses count for nothing, and so do grey edges.
+    """
+    most = 1
+    for mask in masks:
+        try:
+            with Image.open(mask, formats=["PNG"]) as image:
+                if image.mode not in _MODES or image.width * image.height > max_pixels():
+                    continue
+                values = np.unique(np.asarray(image))
+        except DECODER_ERRORS:
+            continue
+        # More are no list of labels, but a picture in grey.
+        indices = values[values < 255]
+        if len(indices) and indices[-1] <= MAX_LABELS:
+            most = max(most, int(indices[-1]))
+    return most
 
 
 def _expected(labels: Sequence[str]) -> str:
