@@ -10,7 +10,6 @@ from apps.ui import TaskApp, run
 APP = TaskApp(
     task="rider",
     icon="electric_scooter",
-    tones={"rider": "warn", "pedestrian": "ok", "bicycle": "ok"},
 )
 
 if __name__ == "__main__":

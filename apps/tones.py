@@ -17,6 +17,7 @@ TONES: Mapping[str, Tones] = {
     "face_spoof": {"spoof": "alarm"},
     "hard_hat": {"helmet": "ok", "no_helmet": "alarm", "no_wear": "warn", "wear": "ok"},
     "mask_detection": {"with_mask": "ok", "mask_worn_incorrectly": "warn", "without_mask": "alarm"},
+    "rider": {"rider": "warn", "pedestrian": "ok", "bicycle": "ok"},
     "skin_lesion": {
         "melanoma": "alarm",
         "basal_cell_carcinoma": "alarm",

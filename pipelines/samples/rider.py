@@ -14,7 +14,7 @@ from PIL import Image, ImageDraw
 from pipelines.samples import canvas
 from pipelines.samples.canvas import Colour, Point
 from pipelines.samples.pen import Marks, Pen, ellipse_points, ink, mirrored, mix
-from pipelines.samples.people import (
+from pipelines.samples.portrait import (
     CLOTHS,
     DARK,
     Person,
