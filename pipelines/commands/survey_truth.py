@@ -8,11 +8,9 @@ from __future__ import annotations
 
 import logging
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from statistics import median
 
 from pipelines.card import DEFAULT_KIND, DatasetCard, load_card
 from pipelines.commands.survey import FoundClass, Survey, labels_for, survey_of
@@ -26,8 +24,6 @@ from pipelines.kinds.segmentation.masks import is_mask
 
 _NAMED = 3
 _MIN_IMAGES = 3
-#: As many folders with so few images each are identities as likely as classes.
-_MANY_FOLDERS, _FEW_IMAGES = 8, 10
 
 
 def kind_of(folder: Path) -> tuple[str, str]:
@@ -48,16 +44,6 @@ def kind_of(folder: Path) -> tuple[str, str]:
         raise ConfigError(f"{folder}: holds {seen}. Say which is meant: {_choices(told)}.")
     if told:
         return next(iter(told.items()))
-    sizes = Counter(
-        file.path.parts[0] for file in files if file.kind == "image" and len(file.path.parts) > 1
-    )
-    has_table = any(file.kind == "table" for file in files)
-    if not has_table and len(sizes) >= _MANY_FOLDERS and median(sizes.values()) < _FEW_IMAGES:
-        raise ConfigError(
-            f"{folder}: {len(sizes)} folders with {median(sizes.values()):g} images each (median) "
-            f"may be classes or identities. Say which is meant: "
-            f"{_choices((DEFAULT_KIND, 'embedding'))}."
-        )
     return DEFAULT_KIND, ""
 
 

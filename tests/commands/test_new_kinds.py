@@ -218,7 +218,6 @@ def both(folder: Path) -> None:
             "1 of 24 pictures have no m",
         ),
         (both, (), "Say which is meant: --kind detection or --kind segmentation."),
-        (identities, (), "Say which is meant: --kind classification or --kind embedding."),
         (lambda f: identities(f, 5), ("--kind", "embedding"), "expected at least 6"),
         (masks, ("--kind", "detection"), "no annotations of boxes were found"),
     ],
