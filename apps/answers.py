@@ -8,27 +8,30 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from html import escape
-from typing import Any, Literal
+from typing import Any
 
 from apps.models import N_THREADS, Model, processor
 from apps.session import Face, Scene, Shot
 from apps.texts import Texts
+from apps.tones import Tone, Tones
+from pipelines.serving.detection import Boxes
+from pipelines.serving.embedding import Embedding, Neighbour
 from pipelines.serving.predictor import Prediction
-
-Tone = Literal["plain", "ok", "warn", "alarm"]
-#: By label; a label without one is plain.
-Tones = Mapping[str, Tone]
+from pipelines.serving.segmentation import Mask, colour_of
 
 _SHOWN_LABELS = 5
 #: Up to so many operating points, each gets its line.
 _FEW_POINTS = 3
 _ALARM_KEYS = {True: "answer.above", False: "answer.below"}
+_SAME_KEYS = {True: "neighbours.same", False: "neighbours.other"}
 #: Tone and sign of what is said beside a true label.
 _OUTCOMES: Mapping[str, tuple[Tone, str]] = {
     "right": ("ok", "✓"),
     "wrong": ("alarm", "✗"),
     "none": ("warn", "?"),
 }
+#: Tones, the gravest last.
+_GRAVITY: tuple[Tone, ...] = ("plain", "ok", "warn", "alarm")
 #: Of the boxes, on any picture: dark enough for white, bright enough for black.
 _BOX_COLOURS: Mapping[Tone, str] = {
     "plain": "#4aa3ff",
@@ -56,8 +59,113 @@ def answer(t: Texts, model: Model, said: Prediction, tones: Tones) -> str:
     )
 
 
+def regions(t: Texts, model: Model, said: Mask, tones: Tones) -> str:
+    """How much of the picture shows each label, what it means, next step; or that it is unknown."""
+    if said.is_ood:
+        return (
+            f'<div class="fl-ood"><h2>{escape(t("answer.ood"))}</h2>'
+            f"<p>{escape(t('masks.ood_hint'))}</p></div>"
+        )
+    parts = []
+    for number, (label, region) in enumerate(said.regions.items()):
+        name = escape(t.label(model.task, label, model.names))
+        tone = tones.get(label, "plain")
+        if region.box_px is None:
+            words = escape(t("masks.nothing"))
+            parts.append(f'<div class="fl-say {tone}"><h2>{name}</h2><span>{words}</span></div>')
+            continue
+        share = escape(t("masks.area", share=region.area_share))
+        colour = "#{:02x}{:02x}{:02x}".format(*colour_of(number))
+        parts.append(
+            f'<div class="fl-say {tone}"><h2><span aria-hidden="true" style="color:{colour}">■'
+            f'</span>&nbsp;{name}</h2><span class="fl-pct">{share}</span></div>'
+            + _means(t, model, label)
+        )
+    seen = f'<p class="fl-small">{escape(t("masks.seen"))}</p>'
+    return "".join([*parts, seen, *(_next_step(t, model, label) for label in said.regions)])
+
+
+def neighbours(t: Texts, model: Model, said: Embedding, tones: Tones) -> str:
+    """The nearest pictures of the gallery with their distances, and which are called the same."""
+    if said.is_ood:
+        return (
+            f'<div class="fl-ood"><h2>{escape(t("answer.ood"))}</h2>'
+            f"<p>{escape(t('answer.ood_hint'))}</p></div>"
+        )
+    if not said.neighbours:
+        return f'<p class="fl-means">{escape(t("neighbours.no_gallery"))}</p>'
+    first = said.neighbours[0]
+    is_known = first.is_same is not False
+    title = escape(t("neighbours.title", identity=first.identity))
+    distance = escape(t("neighbours.distance", value=first.distance))
+    head = (
+        f'<div class="fl-say {"plain" if is_known else "warn"}"><h2>{title}</h2>'
+        f'<span class="fl-pct">{distance}</span></div>'
+    )
+    if not is_known:
+        head += f'<p class="fl-means">{escape(t("neighbours.none"))}</p>'
+    rows = "".join(_neighbour(t, each) for each in said.neighbours)
+    return f'{head}<ol class="fl-faces" aria-label="{escape(t("neighbours.list"))}">{rows}</ol>'
+
+
+def _neighbour(t: Texts, near: Neighbour) -> str:
+    said = "" if near.is_same is None else t(_SAME_KEYS[near.is_same])
+    picture = ""
+    if near.thumbnail:
+        alt = escape(t("neighbours.alt", identity=near.identity))
+        picture = (
+            f'<img class="fl-thumb" src="data:image/jpeg;base64,{escape(near.thumbnail)}" '
+            f'alt="{alt}" style="width:56px">'
+        )
+    distance = escape(t("neighbours.distance", value=near.distance))
+    return (
+        f'<li class="{"ok" if near.is_same else "plain"}">{picture}<b>{escape(near.identity)}</b>'
+        f"<span>{distance} {escape(said)}</span></li>"
+    )
+
+
+def boxes(t: Texts, model: Model, said: Boxes, tones: Tones) -> str:
+    """How many of each label were found, and the next step; or that the picture is unknown."""
+    if said.is_ood:
+        return (
+            f'<div class="fl-ood"><h2>{escape(t("answer.ood"))}</h2>'
+            f"<p>{escape(t('answer.ood_hint'))}</p></div>"
+        )
+    counts = said.counts(model.bundle.labels)
+    n_all = sum(counts.values())
+    title = t("boxes.none") if not n_all else t("boxes.found", n=n_all)
+    rows = "".join(
+        f'<li class="{tones.get(label, "plain")}"><span class="fl-n">{n}</span>'
+        f"<b>{escape(t.label(model.task, label, model.names))}</b></li>"
+        for label, n in counts.items()
+    )
+    gravest = max(
+        (label for label, n in counts.items() if n),
+        key=lambda label: _GRAVITY.index(tones.get(label, "plain")),
+        default=None,
+    )
+    step = _next_step(t, model, gravest) if gravest else ""
+    return (
+        f'<div class="fl-say"><h2>{escape(title)}</h2></div>'
+        f'<ol class="fl-faces" aria-label="{escape(t("boxes.counts"))}">{rows}</ol>{step}'
+    )
+
+
 #: By kind of the task, what the phone shows of a picture's answer.
-PANELS: Mapping[str, Callable[[Texts, Model, Any, Tones], str]] = {"classification": answer}
+PANELS: Mapping[str, Callable[[Texts, Model, Any, Tones], str]] = {
+    "classification": answer,
+    "detection": boxes,
+    "segmentation": regions,
+    "embedding": neighbours,
+}
+
+
+def short(t: Texts, model: Model, said: Any) -> str:
+    """An answer of any kind in a word, for a button; a sign where there is none."""
+    if isinstance(said, Prediction):
+        return t.label(model.task, said.label, model.names)
+    near = said.neighbours if isinstance(said, Embedding) else ()
+    return near[0].identity if near else "·"
 
 
 def _headline(t: Texts, model: Model, said: Prediction, tones: Tones) -> str:

@@ -31,7 +31,12 @@ def show(t: Texts, model: Model) -> None:
         st.html(_note("sample", escape(t("banners.sample"))))
     worst = worst_score(bundle.audit) if bundle.audit else None
     if bundle.audit and worst and bundle.audit.verdict != "clean":
-        found = t(f"banners.{bundle.audit.verdict}", sees=worst.sees, value=worst.macro_f1.value)
+        found = t(
+            f"banners.{bundle.audit.verdict}",
+            metric=bundle.audit.measure,
+            sees=worst.sees,
+            value=worst.macro_f1.value,
+        )
         st.html(_note("alarm" if bundle.audit.verdict == "shortcut" else "warn", escape(found)))
 
 

@@ -11,7 +11,6 @@ APP = TaskApp(
     task="chest_xray",
     icon="pulmonology",
     # "No finding" is never green: the absence of a finding clears nobody.
-    tones={"covid19": "alarm", "pneumonia": "alarm"},
 )
 
 if __name__ == "__main__":

@@ -8,9 +8,10 @@ from pathlib import Path
 import streamlit as st
 from PIL import Image, ImageDraw, ImageFont
 
-from apps.answers import Tones, box_colour, tone_of
+from apps.answers import box_colour, tone_of
 from apps.models import N_THREADS, Model, project
 from apps.session import Face, Scene, Shot, jpeg
+from apps.tones import Tones
 from pipelines.serving.faces import FaceBox, FaceDetector
 
 #: A smaller face has too few pixels to show where a mask sits.

@@ -49,6 +49,16 @@ def picture(t: Texts, shot: Shot, drawn: bytes | None = None) -> str:
     return _image(shot.view if drawn is None else drawn, words)
 
 
+def masks(t: Texts, name: str, drawn: bytes) -> str:
+    """A picture with a mask laid over it."""
+    return _image(drawn, t("masks.alt", name=name))
+
+
+def boxes(t: Texts, name: str, drawn: bytes) -> str:
+    """A picture with boxes drawn into it."""
+    return _image(drawn, t("boxes.alt", name=name))
+
+
 def heat_map(t: Texts, bundle: Bundle, label: str, drawn: bytes) -> str:
     """The heat map in the picture's place."""
     return _image(

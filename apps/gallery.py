@@ -28,10 +28,11 @@ class TestPicture:
     label: str
 
 
-def pick(files: TaskPaths, labels: Sequence[str], *, n: int, turn: int) -> list[TestPicture]:
+def pick(files: TaskPaths, labels: Sequence[str] | None, *, n: int, turn: int) -> list[TestPicture]:
     """Some test pictures, as many of each label as of the others.
 
     Args:
+        labels: that the model knows; None for whatever images are filed under.
         turn: another number gives other pictures; the same gives the same.
 
     Returns:
@@ -41,6 +42,8 @@ def pick(files: TaskPaths, labels: Sequence[str], *, n: int, turn: int) -> list[
         entries = in_split(read_manifest(files.manifest), "test")
     except DataError:
         return []
+    if not labels:
+        labels = sorted({entry.label for entry in entries}, reverse=True)
     known = [entry for entry in entries if entry.label in labels]
     rng = np.random.default_rng([20261122, turn])
     by_label = [

@@ -7,6 +7,7 @@ from html import escape
 
 import streamlit as st
 
+from apps.answers import short
 from apps.frame import data_url, thumb_html
 from apps.models import Model
 from apps.session import MAX_SHOTS, Shot, Store
@@ -24,7 +25,7 @@ def panel(t: Texts, model: Model, kept: Store) -> None:
     st.html(f'<h2 class="fl-sub">{escape(t("history.title"))}</h2>')
     with st.container(horizontal=True, gap="small"):
         for number, shot in enumerate(list(kept.shots.values())[::-1][:MAX_SHOTS]):
-            label = t.label(model.task, shot.main.label, model.names)
+            label = short(t, model, shot.main)
             if len(shot.answers) > 1:
                 label = t("faces.many", n=len(shot.answers))
             is_ood = len(shot.answers) == 1 and shot.main.is_ood

@@ -21,7 +21,9 @@ from apps.frame import data_url, symbol
 from apps.models import PHONE_VARIABLE, TASK_VARIABLE, Model, all_tasks, load_model, project
 from apps.texts import Texts
 from apps.ui import TaskApp, heading, open_page, run
+from pipelines.card import DEFAULT_KIND
 from pipelines.errors import BundleError
+from pipelines.kinds.report import KINDS
 
 _DOMAINS = ("medical", "agriculture", "safety", "reference")
 _VERDICT_TONES = {"clean": "ok", "suspicious": "warn", "shortcut": "alarm"}
@@ -119,23 +121,27 @@ def _facts(t: Texts, model: Model) -> str:
     bundle = model.bundle
     served = bundle.served.precision
     metrics = (bundle.metrics or {}).get(served, {})
-    accuracy, macro_f1 = metrics.get("accuracy"), metrics.get("macro_f1")
-    bounds = (bundle.intervals or {}).get(served, {}).get("accuracy")
+    # What counts most of a kind; and, last in its list, what blind models are measured in.
+    headings, names = zip(*KINDS[bundle.kind].items(), strict=True)
+    is_of_classes = bundle.kind == DEFAULT_KIND
+    title, first = (t("hub.accuracy"), names[0]) if is_of_classes else (headings[-1], names[-1])
+    accuracy, compared = metrics.get(first), metrics.get(names[-1])
+    bounds = (bundle.intervals or {}).get(served, {}).get(first)
     around = t("hub.interval", low=bounds.low, high=bounds.high) if bounds else t("hub.no_interval")
     n_test = t("hub.n_test", n=bundle.provenance.n_images.get("test", 0))
     shown = t("hub.accuracy_value", value=accuracy) if accuracy is not None else _NONE
     blind, note = _NONE, t("hub.no_blind")
     worst = worst_score(bundle.audit) if bundle.audit else None
-    if worst is not None and macro_f1 is not None:
+    if bundle.audit is not None and worst is not None and compared is not None:
         blind = t("hub.blind_value", value=worst.macro_f1.value)
-        note = t("hub.blind_note", sees=worst.sees, model=macro_f1)
+        note = t("hub.blind_note", metric=bundle.audit.measure, sees=worst.sees, model=compared)
     size = t(
         "hub.served_value",
         precision=served,
         megabytes=bundle.files[served].size_bytes / 1e6,
     )
     rows = [
-        (t("hub.accuracy"), shown, f"{around}, {n_test}"),
+        (title, shown, f"{around}, {n_test}"),
         (t("hub.blind"), blind, note),
         (t("hub.served"), size, bundle.provenance.network),
         (t("hub.data"), "", _publisher(t, model)),

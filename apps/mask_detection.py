@@ -11,7 +11,6 @@ from apps.ui import TaskApp, run
 APP = TaskApp(
     task="mask_detection",
     icon="masks",
-    tones={"with_mask": "ok", "mask_worn_incorrectly": "warn", "without_mask": "alarm"},
     find=find,
     draw=draw,
 )

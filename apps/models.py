@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import streamlit as st
 
-from pipelines.card import DatasetCard, load_card
+from pipelines.card import DEFAULT_KIND, DatasetCard, load_card
 from pipelines.data.pixel_range import Reading
 from pipelines.errors import BundleError, ConfigError
 from pipelines.paths import Paths, TaskPaths
@@ -55,6 +55,11 @@ class Model:
     def names(self) -> dict[str, str]:
         """What people call a label, only where it differs."""
         return self.bundle.label_names
+
+    @property
+    def has_classes(self) -> bool:
+        """Whether its answers are labels with probabilities, as most panels show them."""
+        return self.bundle.kind == DEFAULT_KIND
 
     @property
     def reading(self) -> Reading:

@@ -15,6 +15,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from apps.texts import LANGUAGES, load_texts
+from apps.tones import tones_of
 from pipelines.card import DatasetCard, load_card
 from pipelines.errors import BundleError, ConfigError
 from pipelines.paths import Paths
@@ -149,6 +150,10 @@ class PhoneSite:
         return _packed_file(file, file.stat().st_mtime_ns, "gzip" in codings)
 
 
+#: Kinds of tasks that the page can show (apps/phone/src/kinds.ts); others it does not offer.
+KINDS = frozenset({"classification", "detection", "segmentation"})
+
+
 def _tasks(paths: Paths) -> list[str]:
     """Slugs of the tasks that have a bundle."""
     found = sorted(paths.models_dir.glob("*/mobile/bundle.json"))
@@ -163,6 +168,8 @@ def _index(paths: Paths) -> list[dict[str, object]]:
             bundle = read_bundle(paths.task(task).bundle, verify=False)
         except BundleError as err:
             logger.warning("%s", err)
+            continue
+        if bundle.kind not in KINDS:
             continue
         try:
             card = load_card(paths.task(task).card)
@@ -194,6 +201,7 @@ def _words(bundle: Bundle, card: DatasetCard | None, language: str) -> dict[str,
         "photo": texts.lines(f"tasks.{task}.photo"),
         "reading": texts.task(task, "reading", ""),
         "labels": {label: texts.label(task, label, bundle.label_names) for label in bundle.labels},
+        "tones": dict(tones_of(task)),
         "meanings": {
             label: texts.of_card(task, f"meanings.{label}", meaning)
             for label, meaning in bundle.label_meanings.items()

@@ -15,6 +15,7 @@ from apps.gallery import pick, thumbnail
 from apps.models import Model
 from apps.session import MAX_AT_ONCE, Store
 from apps.texts import Texts
+from pipelines.card import DEFAULT_KIND
 from pipelines.data.pixel_range import max_pixels
 from pipelines.data.tree import IMAGE_SUFFIXES
 
@@ -99,7 +100,8 @@ def _from_camera(t: Texts, model: Model, kept: Store, is_new: Callable[[], None]
 
 
 def _from_gallery(t: Texts, model: Model, kept: Store) -> list[Incoming]:
-    offered = pick(model.files, model.bundle.labels, n=_N_GALLERY, turn=kept.gallery_turn)
+    labels = model.bundle.labels if model.bundle.kind == DEFAULT_KIND else None
+    offered = pick(model.files, labels, n=_N_GALLERY, turn=kept.gallery_turn)
     if not offered:
         st.info(t("input.gallery_none"))
         return []

@@ -11,7 +11,6 @@ APP = TaskApp(
     task="skin_lesion",
     icon="dermatology",
     # Malignant is red, premalignant amber. Benign is never green: it clears no lesion.
-    tones={"melanoma": "alarm", "basal_cell_carcinoma": "alarm", "actinic_keratosis": "warn"},
 )
 
 if __name__ == "__main__":

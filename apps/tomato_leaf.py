@@ -12,18 +12,6 @@ APP = TaskApp(
     icon="eco",
     # Late blight takes a field in days and viruses spread by hand and whitefly: act now. What can
     # wait for the next visit of an adviser is amber.
-    tones={
-        "healthy": "ok",
-        "late_blight": "alarm",
-        "mosaic_virus": "alarm",
-        "yellow_leaf_curl_virus": "alarm",
-        "bacterial_spot": "warn",
-        "early_blight": "warn",
-        "leaf_mold": "warn",
-        "septoria_leaf_spot": "warn",
-        "spider_mites": "warn",
-        "target_spot": "warn",
-    },
 )
 
 if __name__ == "__main__":

@@ -7,8 +7,8 @@ sentence on the page. Anything else is a bug: the log has its traceback, the pag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from html import escape
 from pathlib import Path
@@ -16,17 +16,20 @@ from pathlib import Path
 import streamlit as st
 from PIL import Image, ImageDraw
 
-from apps import answers, banners, batch, compare, explain, frame, history
-from apps.answers import Tones
+from apps import answers, banners, batch, boxes, compare, explain, frame, history, masks
 from apps.inference import FindScene, answer_picture
 from apps.models import Model, load_model
 from apps.pictures import Incoming, choose, names
 from apps.session import Shot, Store, store
 from apps.texts import LANGUAGES, Texts, language_of, load_texts
+from apps.tones import Tones, tones_of
 from pipelines.errors import CorruptImageError, PipelineError
 
 _STYLE = Path(__file__).with_name("style.css")
 
+#: Answers of a kind that has a page of its own, beside the pictures that were chosen.
+Page = Callable[[Texts, str, Model, Sequence[Incoming], Tones], None]
+PAGES: Mapping[str, Page] = {"detection": boxes.page, "segmentation": masks.page}
 #: Draws what was found in a picture into it, as JPEG.
 DrawScene = Callable[[Shot, Tones], bytes]
 
@@ -37,15 +40,18 @@ class TaskApp:
 
     Attributes:
         icon: name of a symbol, e.g. ``eco`` (fonts.google.com/icons, Material Symbols).
-        tones: by label, how alarming it is; a label without one is plain.
         find: looks for faces first; None: the whole picture is answered.
     """
 
     task: str
     icon: str = "image_search"
-    tones: Tones = field(default_factory=dict)
     find: FindScene | None = None
     draw: DrawScene | None = None
+
+    @property
+    def tones(self) -> Tones:
+        """By label, how alarming it is."""
+        return tones_of(self.task)
 
 
 def run(app: TaskApp) -> None:
@@ -109,6 +115,13 @@ def _page(t: Texts, app: TaskApp) -> None:
         with st.container(key="input"):
             incoming = choose(t, model, kept)
         more = st.container(key="more")
+    if (own_page := PAGES.get(model.bundle.kind)) is not None:
+        with right:
+            own_page(t, app.icon, model, incoming, app.tones)
+        with more:
+            _how(t, app.task)
+            banners.about(t, model)
+        return
     with more:
         several = st.container()
         _how(t, app.task)
@@ -162,14 +175,15 @@ def _choose_one(
 ) -> Shot | None:
     """The one of several pictures that the phone shows; None: all of them as one answer."""
     st.html(f'<h2 class="fl-sub">{escape(t("batch.title", n=len(shots)))}</h2>')
-    is_one_thing = st.toggle(
+    is_one_thing = model.has_classes and st.toggle(
         t.task(model.task, "combine", t("answer.combined", n=len(shots))),
         key=f"together-{model.task}",
         help=f"{t('batch.combine_hint')} {t('batch.combine_few')}",
     )
     answered = [one for one in incoming if one.key in {shot.key for shot in shots}]
     by_name = dict(zip(names(answered), shots, strict=True))
-    batch.table(t, model, shots)
+    if model.has_classes:
+        batch.table(t, model, shots)
     if is_one_thing:
         return None
     chosen = st.selectbox(t("batch.choose"), list(by_name), key=f"one-{model.task}")
@@ -197,10 +211,11 @@ def _phone(
         return
     place = st.empty()
     has_faces = shot.scene is not None and bool(shot.scene.faces)
-    heat = None if has_faces else explain.toggle(t, model, shot)
+    is_whole = model.has_classes and not has_faces
+    heat = explain.toggle(t, model, shot) if is_whole else None
     with place.container():
         st.html(frame.phone(t, model, app.icon, _inside(t, app, model, shot, heat)))
-    if not has_faces:
+    if is_whole:
         compare.panel(t, model, shot)
         explain.points(t, model)
     reading = t.task(app.task, "reading", "")
@@ -227,7 +242,8 @@ def _inside(t: Texts, app: TaskApp, model: Model, shot: Shot, heat: explain.Heat
             why = t("faces.none" if scene.has_detector else "faces.missing")
             body += f'<p class="fl-small">{escape(why)}</p>'
         body += answers.PANELS[model.bundle.kind](t, model, shot.prediction, app.tones)
-    tail = answers.truth(t, model.task, shot, model.names) + answers.latency(t, shot.elapsed_ms)
+    tail = answers.truth(t, model.task, shot, model.names) if model.has_classes else ""
+    tail += answers.latency(t, shot.elapsed_ms)
     beyond = banners.beyond_range(t, model, shot.prediction.outside)
     return f'{top}<div class="fl-body">{beyond}{body}{tail}</div>'
 

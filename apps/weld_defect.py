@@ -12,7 +12,6 @@ APP = TaskApp(
     icon="precision_manufacturing",
     # Cracks and unfilled roots are not permitted at any size in the strictest quality level, pores
     # within limits (ISO 5817:2023, table 1). "No flaw" is never green: a patch clears no weld.
-    tones={"crack": "alarm", "lack_of_penetration": "alarm", "porosity": "warn"},
 )
 
 if __name__ == "__main__":

@@ -44,12 +44,13 @@ examples:
   fieldlens predict leaf.jpg --task tomato_leaf      labels, probabilities, latency
   fieldlens predict *.jpg --task tomato_leaf --json  the same for a program
   fieldlens predict photos --task tomato_leaf --csv  a folder with all below it, a row a file
+  fieldlens score tomato_leaf photos --out answers.parquet    very many pictures
   fieldlens explain leaf.jpg --task tomato_leaf      where the answer comes from, as a PNG file
   fieldlens compare reports/a reports/b              two models on the same test images
   fieldlens validate tomato_leaf ~/farm              a released model on images of another place
   fieldlens board tomato_leaf --max-ms 10            which network to ship, of those in 10 ms
   fieldlens app                                      all apps on this computer; --lan for phones
-  fieldlens new rice_leaf --domain agriculture --from ~/rice    a task from a folder a class
+  fieldlens new rice_leaf --domain agriculture --from ~/rice    a task from a folder of your own
 
 exit codes: 0 done · 1 a bug · 2 something you can mend · 3 a model missed the gate
             4 done, but for tasks that had to be left out
@@ -68,6 +69,8 @@ VERBS = {
     "report": ("report", "reports/RESULTS.md and reports/index.html, over all tasks"),
     "code": ("code", "what code each stage is made of; `dvc repro` asks first of all"),
     "predict": ("predict", "labels and probabilities of pictures, and the latency"),
+    "score": ("score", "answers to very many pictures, as Parquet or CSV; goes on where it was"),
+    "gallery": ("gallery", "known pictures beside a model, that others are compared with"),
     "explain": ("explain", "which places of a picture speak for a label, as PNG files"),
     "stress": ("stress", "the share of answers that small harmless changes of a picture turn"),
     "licences": ("licences", "the licence of every dependency, weight file and data set"),

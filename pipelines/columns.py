@@ -37,3 +37,12 @@ def width(text: str) -> int:
 def shown(name: str) -> str:
     """A file name as it is if it prints on one line, quoted with escapes if not."""
     return name if name.isprintable() and name else repr(name)
+
+
+#: A spreadsheet takes a cell that begins with one of these for a formula (OWASP, "CSV injection").
+_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
+
+
+def uncalculated(name: str) -> str:
+    """A file's name, as no spreadsheet calculates it."""
+    return f"./{name}" if name.startswith(_FORMULA_SIGNS) else name

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pipelines.data.images import file_header, readable
-from pipelines.data.layout import read_folder
+from pipelines.data.layout import listed_files
 from pipelines.data.tree import TABLES
 
 # -- files ----------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ def original_facts(raw_dir: Path) -> dict[str, dict[str, str]]:
     """By path, what the table of a folder states of files before they were scaled down, if any."""
     if not any((raw_dir / name).is_file() for name in TABLES):
         return {}
-    images = read_folder(raw_dir).images
+    images = listed_files(raw_dir)
     columns = [name for name in _ORIGINAL_COLUMNS if images and name in images[0].cells]
     if not columns:
         return {}

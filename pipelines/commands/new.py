@@ -21,23 +21,28 @@ from collections import Counter
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import get_args
+from typing import Any, get_args
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 from ruamel.yaml import YAML
 
 from pipelines import atomic
-from pipelines.card import Domain, load_card
+from pipelines.card import DEFAULT_KIND, Domain, load_card
 from pipelines.commands.answer import Answer
 from pipelines.commands.survey import Survey, survey_folder
+from pipelines.commands.survey_truth import kind_of, survey_truth
 from pipelines.config.params import Params, load_params
-from pipelines.data.decoding import MeasuredRange, measure_range
+from pipelines.data.decoding import measure_range
 from pipelines.data.tree import SPLITS
 from pipelines.errors import ConfigError
+from pipelines.kinds.new import KINDS
 from pipelines.paths import Paths
+from pipelines.strict_yaml import overlay
 
 _SLUG = re.compile(r"[a-z][a-z0-9_]{0,59}")
 _SECTIONS = ("prepare", "audit", "train", "export", "evaluate", "gate")
+#: Kinds whose truth a table says.
+_LABELLED = frozenset({DEFAULT_KIND, "embedding"})
 _GREY_MODES = frozenset({"1", "L", "I", "F", "I;16", "I;16B"})
 
 _TEST = """\
@@ -75,7 +80,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         required=True,
         dest="source",
         metavar="FOLDER",
-        help="a folder a class, or records.csv with path, label and group",
+        help="a folder a class, or records.csv with path, label and group; or what --kind says",
+    )
+    parser.add_argument(
+        "--kind",
+        choices=(DEFAULT_KIND, *KINDS),
+        help="boxes (COCO, Pascal VOC, YOLO), a folder masks, a folder an identity; found by "
+        "itself where the folder says it",
     )
 
 
@@ -89,14 +100,17 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     card = paths.task(task).card
     test = paths.root / "tests" / domain / f"test_{task}.py"
     _check_name(task, params, (card, test))
-    survey = survey_folder(folder)
-    measured = measure_range([folder / image.path for image in survey.layout.images])
+    kind, by = (arguments.kind, "--kind") if arguments.kind else kind_of(folder)
+    if kind == DEFAULT_KIND:
+        survey = survey_folder(folder)
+    else:
+        survey = survey_truth(folder, kind, task, partial(_first_card, task, domain, folder))
     before = paths.params.read_bytes()
     texts = {
-        card: _first_card(task, domain, survey, measured),
-        test: _TEST.format(task=task, domain=domain),
+        card: _first_card(task, domain, folder, survey),
+        test: _first_test(task, domain, kind),
         # Last: a task exists once params.yaml names it.
-        paths.params: _with_task(before.decode("utf-8"), params, task, domain, folder),
+        paths.params: _with_task(before.decode("utf-8"), params, task, domain, folder, kind),
     }
     written: list[Path] = []
     try:
@@ -111,7 +125,7 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
             else:
                 path.unlink(missing_ok=True)
         raise
-    return Answer(_summary(task, domain, folder, survey, list(texts)), survey.complaints)
+    return Answer(_summary(task, domain, folder, survey, list(texts), by), survey.complaints)
 
 
 def _check_name(task: str, params: Params, files: tuple[Path, ...]) -> None:
@@ -130,24 +144,36 @@ def _check_name(task: str, params: Params, files: tuple[Path, ...]) -> None:
             )
 
 
-def _first_card(task: str, domain: Domain, survey: Survey, measured: MeasuredRange | None) -> str:
-    """A card.yaml that states what was seen and says of the rest that it is not stated."""
+def _template(name: str) -> Template:
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=False,  # YAML, of which JSON is a part
+        autoescape=False,  # YAML, of which JSON is a part, and Python
         trim_blocks=True,
         undefined=StrictUndefined,
         keep_trailing_newline=True,
     )
     environment.filters |= {"quoted": partial(json.dumps, ensure_ascii=False), "tally": _tally}
-    return environment.get_template("card.yaml.jinja").render(
+    return environment.get_template(name)
+
+
+def _first_test(task: str, domain: Domain, kind: str) -> str:
+    if kind == DEFAULT_KIND:
+        return _TEST.format(task=task, domain=domain)
+    return _template(f"test_{kind}.py.jinja").render(task=task, domain=domain)
+
+
+def _first_card(task: str, domain: Domain, folder: Path, survey: Survey) -> str:
+    """A card.yaml that states what was seen and says of the rest that it is not stated."""
+    measured = measure_range([folder / image.path for image in survey.layout.images])
+    counts = survey.told or [f"{found.label} {found.n_images}" for found in survey.classes]
+    return _template("card.yaml.jinja").render(
         task=task,
         domain=domain,
         survey=survey,
         measured=measured,
         today=datetime.datetime.now(tz=datetime.UTC).date().isoformat(),
         is_grey=bool(survey.modes) and set(survey.modes) <= _GREY_MODES,
-        counts=", ".join(f"{found.label} {found.n_images}" for found in survey.classes),
+        counts=("; " if survey.told else ", ").join(counts),
     )
 
 
@@ -157,9 +183,11 @@ def _tally(counts: Mapping[str, int]) -> str:
     return ", ".join(f"{name} {n}" for name, n in ranked) or "none read"
 
 
-def _with_task(text: str, params: Params, task: str, domain: Domain, folder: Path) -> str:
+def _with_task(
+    text: str, params: Params, task: str, domain: Domain, folder: Path, kind: str
+) -> str:
     """params.yaml with one more block at the end of ``tasks``; every other byte stays."""
-    block = _block(text, params, task, domain, folder)
+    block = _block(text, params, task, domain, folder, kind)
     lines = text.splitlines()
     start = next((n for n, old in enumerate(lines) if re.match(r"tasks: *(#.*)?$", old)), None)
     if start is None:
@@ -178,33 +206,64 @@ def _with_task(text: str, params: Params, task: str, domain: Domain, folder: Pat
     return "\n".join([*lines[:end], *gap, *block, *lines[end:]]) + "\n"
 
 
-def _block(text: str, params: Params, task: str, domain: Domain, folder: Path) -> list[str]:
+def _block(
+    text: str, params: Params, task: str, domain: Domain, folder: Path, kind: str
+) -> list[str]:
     """The task's lines in params.yaml.
 
     Where the file has an anchor called like a section (``&train``), it is merged, so that a shared
-    default stays shared; else the first task's values are written out.
+    default stays shared; else the first task's values are written out. Over them lies what the
+    kind starts with.
     """
     pattern = next(iter(params.tasks.values())).model_dump(mode="json")
+    settings = KINDS[kind].settings if kind in KINDS else {}
     source = {"kind": "folder", "path": str(folder)}
     lines = [f"  {task}:", f"    domain: {domain}", f"    fetch: {_flow({'source': source})}"]
     anchors = set(re.findall(r"^_\w+: *&(\w+)", text, flags=re.MULTILINE))
+    if settings:
+        # What classes bear, and whose attacks are counted, is no default of another kind.
+        pattern["evaluate"] |= {"attack": None, "max_changed": {}}
     for section in _SECTIONS:
-        values = pattern[section]
-        if section not in anchors:
+        values, own = pattern[section], settings.get(section, {})
+        if section == "gate" and own:
+            lines += _gate(own)
+        elif section not in anchors:
             # Another task's choice of classes is no default.
             values = {**values, "classes": None} if section == "prepare" else values
-            lines.append(f"    {section}: {_flow(values)}")
-            continue
-        nested = [key for key, value in values.items() if isinstance(value, dict)]
-        merged = [f"{key}: {{<<: *{key}}}" for key in nested if key in anchors]
-        if merged:
-            lines += [
-                f"    {section}:",
-                *(f"      {line}" for line in (f"<<: *{section}", *merged)),
-            ]
+            lines.append(f"    {section}: {_flow(overlay(values, own))}")
         else:
-            lines.append(f"    {section}: {{<<: *{section}}}")
+            lines += _merged(section, values, own, anchors)
     return lines
+
+
+def _merged(
+    section: str, values: Mapping[str, Any], own: Mapping[str, Any], anchors: set[str]
+) -> list[str]:
+    """A section of shared blocks, with values of its own laid over them."""
+    nested = [key for key, value in values.items() if value and isinstance(value, dict)]
+    nested = [key for key in nested if key in anchors]
+    plain = [f"{key}: {_flow(value)}" for key, value in own.items() if key not in nested]
+    plain += [
+        f"{key}: {{{', '.join([f'<<: *{key}', *_pairs(own.get(key, {}))])}}}" for key in nested
+    ]
+    if not plain:
+        return [f"    {section}: {{<<: *{section}}}"]
+    return [f"    {section}:", *(f"      {line}" for line in (f"<<: *{section}", *plain))]
+
+
+def _pairs(values: Mapping[str, Any]) -> list[str]:
+    return [f"{key}: {_flow(value)}" for key, value in values.items()]
+
+
+def _gate(own: Mapping[str, Any]) -> list[str]:
+    bounds = [f"{key}: {_flow(value)}" for key, value in own.items() if key != "demands"]
+    demands = [f"  - {_flow(demand)}" for demand in own["demands"]]
+    return [
+        "    gate:",
+        "      # To be set: floors to start from, chosen before a model was seen. Write what the",
+        "      # use needs, and what is beyond `blind` in reports/<task>/metrics.json.",
+        *(f"      {line}" for line in (*bounds, "demands:", *demands)),
+    ]
 
 
 def _flow(value: object) -> str:
@@ -229,15 +288,22 @@ def _read_back(task: str, card: Path, params: Params, paths: Paths) -> None:
         )
 
 
-def _summary(task: str, domain: Domain, folder: Path, survey: Survey, files: list[Path]) -> str:
+def _summary(
+    task: str, domain: Domain, folder: Path, survey: Survey, files: list[Path], by: str
+) -> str:
     counts = ", ".join(
         f"{found.label} ({found.n_images})"
         if found.name == found.label
         else f"{found.label} = {found.name} ({found.n_images})"
         for found in survey.classes
     )
+    classes = f"{survey.n_images} images of {len(survey.classes)} classes: {counts}."
+    if survey.told:
+        labels = ", ".join(found.label for found in survey.classes) or "none, but identities"
+        classes = f"{survey.n_images} images; kind {survey.kind}, told by {by}; labels: {labels}."
     lines = [
-        f"{folder}: {survey.n_images} images of {len(survey.classes)} classes: {counts}.",
+        f"{folder}: {classes}",
+        *(f"{line}." for line in survey.told),
         f"Seen in their headers: {_tally(survey.formats)}; modes {_tally(survey.modes)}; "
         f"{survey.smallest_px} to {survey.largest_px} px; {survey.n_unreadable} unreadable.",
         "",
@@ -249,10 +315,16 @@ def _summary(task: str, domain: Domain, folder: Path, survey: Survey, files: lis
         "",
     ]
     if not survey.layout.has_groups:
+        columns = "path, label, group" if survey.kind in _LABELLED else "path, group"
         lines += [
             "NO GROUPS ARE KNOWN: each file counts as a subject of its own. If several pictures",
             "show one patient, plant or part, the figures will be too good. Add records.csv with",
-            "the columns path, label, group, or a group_pattern in the card.",
+            f"the columns {columns}, or a group_pattern in the card.",
+            "",
+        ]
+    if survey.told:
+        lines += [
+            f"TO BE SET: the floors below `gate` of {task} in params.yaml are but a start.",
             "",
         ]
     lines += [

@@ -21,7 +21,8 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image
 
-from pipelines.columns import shown
+from pipelines.atomic import write_bytes
+from pipelines.columns import shown, uncalculated
 from pipelines.commands.answer import Answer
 from pipelines.data.pixel_range import outside_words
 from pipelines.data.tree import Kind, files_of, kind_of
@@ -39,8 +40,6 @@ _Outcome = tuple[Path, Said | str]
 _MANY = 20
 #: Ten kilobytes a picture that nobody looks at here.
 _NO_EMBEDDING = np.empty(0, dtype=np.float32)
-#: A spreadsheet takes a cell that begins with one of these for a formula (OWASP, "CSV injection").
-_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 OOD_WARNING = "I do not know this kind of picture: do not believe what stands here."
 SAMPLE_WARNING = (
     "This model has seen synthetic sample images only: its answers mean nothing for real pictures."
@@ -69,6 +68,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--precision", choices=("fp32", "int8"), help="default: the one the bundle serves"
     )
     parser.add_argument("--threads", type=int, default=1, metavar="N", help="default: 1")
+    parser.add_argument(
+        "--drawings",
+        type=Path,
+        metavar="FOLDER",
+        help="write what an answer draws there, as PNG in px of the picture: masks",
+    )
 
 
 def add_model_arguments(parser: argparse.ArgumentParser) -> None:
@@ -86,13 +91,18 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
         path, arguments.precision, n_threads=arguments.threads
     )
     meant = _meant_by(arguments.images)
+    wanted = arguments.drawings
+    drawings = None if wanted is None else _Drawings(wanted, meant.files)
     _warm_up(predictor)
     outcomes: list[_Outcome] = []
     what = f"{predictor.bundle.task}: answering"
     files = meant.files
     for file in track(files, what, len(files)) if len(files) >= _MANY else files:
         try:
-            outcomes.append((file, replace(predictor.predict(file), embedding=_NO_EMBEDDING)))
+            said = predictor.predict(file)
+            if drawings is not None:
+                drawings.add(predictor, file, said)
+            outcomes.append((file, replace(said, embedding=_NO_EMBEDDING)))
         except CorruptImageError as err:
             outcomes.append((file, str(err)))
     outcomes += meant.complaints
@@ -105,6 +115,39 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
         text = _as_text(predictor, outcomes)
     notes = (meant.note,) if meant.note else ()
     return Answer(text, (*complaints, *notes), exit_code=2 if complaints else 0)
+
+
+class _Drawings:
+    """A folder for what answers draw; a picture's drawing has its name."""
+
+    def __init__(self, folder: Path, files: Sequence[Path]) -> None:
+        """Refuse pictures whose drawings would have one name, before anything is written."""
+        self._folder = folder
+        taken: dict[str, Path] = {}
+        for file in files:
+            other = taken.setdefault(file.stem.casefold(), file)
+            if other is not file:
+                raise ConfigError(
+                    f"--drawings: {shown(str(other))} and {shown(str(file))} would both be written "
+                    f"as {shown(file.stem)}.png. Answer them in two runs, each with a folder of "
+                    f"its own."
+                )
+
+    def add(self, predictor: Predictor[Said], file: Path, said: Said) -> None:
+        """Write the drawing of one answer.
+
+        Raises:
+            ConfigError: if the model's kind draws nothing.
+            StorageError: if it cannot be written.
+        """
+        drawing = predictor.kind.drawing(said, predictor.opened(file).size)
+        if drawing is None:
+            raise ConfigError(
+                f"--drawings: a {predictor.bundle.kind} draws nothing. Leave the option out."
+            )
+        buffer = io.BytesIO()
+        drawing.save(buffer, "PNG")
+        write_bytes(self._folder / f"{file.stem}.png", buffer.getvalue())
 
 
 def find_bundle(paths: Paths, task: str | None, bundle_path: Path | None) -> Path:
@@ -189,8 +232,7 @@ def _as_csv(predictor: Predictor[Said], outcomes: Sequence[_Outcome]) -> str:
     columns = kind.columns(bundle)
     writer.writerow(["path", *columns, "is_ood", "error"])
     for path, said in outcomes:
-        # The same file under a name that no spreadsheet calculates.
-        name = f"./{path}" if str(path).startswith(_FORMULA_SIGNS) else str(path)
+        name = uncalculated(str(path))
         if isinstance(said, str):
             writer.writerow([name, *("" for _ in columns), "", said])
         else:

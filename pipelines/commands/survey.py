@@ -17,6 +17,7 @@ from pathlib import Path, PurePosixPath
 
 from anyascii import anyascii
 
+from pipelines.card import DEFAULT_KIND
 from pipelines.data.account import Account, account
 from pipelines.data.images import FileHeader, file_header
 from pipelines.data.layout import Layout, read_folder
@@ -69,11 +70,14 @@ class Survey:
     account: Account
     #: What the user should know before going on, a line each.
     complaints: tuple[str, ...]
+    kind: str = DEFAULT_KIND
+    #: Of another kind than classes, what was counted, a line each.
+    told: tuple[str, ...] = ()
 
     @property
     def n_images(self) -> int:
-        """Images of all classes."""
-        return sum(found.n_images for found in self.classes)
+        """Images with their truth."""
+        return len(self.layout.images)
 
     @property
     def n_unreadable(self) -> int:
@@ -92,6 +96,21 @@ def survey_folder(folder: Path) -> Survey:
     by_name = layout.by_class
     _check_classes(folder, layout)
     labels = labels_for(list(by_name), str(folder))
+    classes = sorted(
+        (FoundClass(labels[name], name, len(images)) for name, images in by_name.items()),
+        key=lambda found: _natural(found.label),
+    )
+    return survey_of(folder, layout, tuple(classes))
+
+
+def survey_of(
+    folder: Path,
+    layout: Layout,
+    classes: tuple[FoundClass, ...],
+    kind: str = DEFAULT_KIND,
+    told: tuple[str, ...] = (),
+) -> Survey:
+    """What the headers of images say."""
     headers: dict[str, FileHeader | str] = {
         image.path: _header(folder / image.path)
         for image in track(layout.images, "reading headers", len(layout.images))
@@ -102,15 +121,10 @@ def survey_folder(folder: Path) -> Survey:
         layout.files,
         {path: names[path] for path in read},
         {path: (names[path], why) for path, why in headers.items() if isinstance(why, str)},
-        by_name,
+        layout.by_class,
     )
     return Survey(
-        classes=tuple(
-            sorted(
-                (FoundClass(labels[name], name, len(images)) for name, images in by_name.items()),
-                key=lambda found: _natural(found.label),
-            )
-        ),
+        classes=classes,
         layout=layout,
         formats=Counter(header.format for header in read.values()),
         modes=Counter(header.mode for header in read.values()),
@@ -118,6 +132,8 @@ def survey_folder(folder: Path) -> Survey:
         largest_px=max((max(header.size) for header in read.values()), default=0),
         account=counted,
         complaints=(*_complaints(counted), *_no_classes(layout)),
+        kind=kind,
+        told=told,
     )
 
 

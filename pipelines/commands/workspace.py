@@ -19,7 +19,7 @@ from typing import Any
 from ruamel.yaml import YAML
 
 from pipelines import atomic
-from pipelines.card import DatasetCard, GitSource, PublishedSource, load_card
+from pipelines.card import DEFAULT_KIND, DatasetCard, GitSource, PublishedSource, load_card
 from pipelines.columns import table
 from pipelines.commands.answer import Answer
 from pipelines.config.params import Params, RealParams, load_params
@@ -182,7 +182,12 @@ def _is_ours(own: Paths) -> bool:
 
 
 def _labels(card: DatasetCard, folder: Path) -> tuple[str, ...]:
-    """Labels of the card that a folder has images of, in the card's order."""
+    """Labels of the card that a folder has images of, in the card's order.
+
+    Where the truth is no folder a class, those of the card: `fetch` reads the folder.
+    """
+    if card.kind != DEFAULT_KIND:
+        return card.labels
     layout = read_folder(folder, card)
     by_name = {name: card.label_of(name) for name in layout.by_class}
     unknown = [name for name, label in by_name.items() if label is None]

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from pipelines.card import Slug
 from pipelines.strict_yaml import Share, Strict
 
 ChangeFamily = Literal["jpeg", "brightness", "rotation", "flip"]
@@ -18,5 +19,8 @@ class EvaluateParams(Strict):
     calibration_bins: Annotated[int, Field(ge=2)]
     #: Resamples of groups for each bootstrap interval (95 %).
     resamples: Annotated[int, Field(ge=100, le=100_000)]
+    #: Label of presentation attacks, e.g. a printed face: at its operating point is measured
+    #: how often they pass, and how often what is none is refused (ISO/IEC 30107-3). Null: none.
+    attack: Slug | None = None
     #: Largest share of answers that one harmless change may turn; a kind may be left out.
     max_changed: dict[ChangeFamily, Share] = Field(default_factory=dict)

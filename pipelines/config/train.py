@@ -112,4 +112,9 @@ class TrainParams(Strict):
             raise ValueError("head_phase.epochs and tail_phase.epochs are both 0: nothing to train")
         if self.strategy == "cached" and self.views == 0 and self.augment.background > 0:
             raise ValueError("augment.background leaves out the plain view, and views is 0")
+        if self.view.whole and self.crop_fraction != 1:
+            raise ValueError(
+                f"view.whole shows the whole picture: crop_fraction must be 1, got "
+                f"{self.crop_fraction:g}"
+            )
         return self

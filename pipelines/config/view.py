@@ -21,6 +21,9 @@ class ViewParams(Strict):
     side_px: Annotated[int, Field(ge=16, le=1024)] | None = None
     #: Share of the input's side that is painted grey along each edge.
     border_mask: Annotated[float, Field(ge=0, le=0.45, strict=False)] = 0.0
+    #: The whole picture with grey beside it, in the place of its central square; then
+    #: `crop_fraction` must be 1, and the two above off.
+    whole: Annotated[bool, Field(exclude_if=lambda on: not on)] = False
 
     @property
     def is_off(self) -> bool:

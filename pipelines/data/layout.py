@@ -224,6 +224,30 @@ def _by_table(folder: Path, files: Sequence[File], tables: Sequence[PurePosixPat
     return Layout("table", tuple(images), tuple(files), has_groups, tables[0].name)
 
 
+def listed_files(folder: Path) -> list[Labelled]:
+    """The rows of a folder's table, for kinds whose truth is no label; empty without a table.
+
+    A row whose file is not there is among them, too.
+
+    Raises:
+        DataError: as `read_folder`, of its table.
+    """
+    files = files_of(folder)
+    found: list[Labelled] = []
+    for path in _tables(files):
+        try:
+            rows, _ = _read_table(folder / path, needs_label=False)
+        except _NoLabelsError:
+            # As in `read_folder`: another table may be about something else.
+            if path.name.casefold() == TABLES[0]:
+                raise
+            continue
+        places = _find_files(rows, files, path.parent)
+        found += [replace(row, path=file) for row, file in zip(rows, places, strict=True)]
+    check_once([row.path for row in found], folder)
+    return sorted(found, key=lambda row: row.path)
+
+
 def check_once(paths: Iterable[str], folder: Path) -> None:
     """Nothing, if no image of the folder is listed twice.
 
@@ -267,7 +291,7 @@ class _NoLabelsError(DataError):
     """A table that does not say which file shows what."""
 
 
-def _read_table(file: Path) -> tuple[list[Labelled], bool]:
+def _read_table(file: Path, *, needs_label: bool = True) -> tuple[list[Labelled], bool]:
     """The rows of a table with path and name as written, and whether it states groups.
 
     Raises:
@@ -281,9 +305,10 @@ def _read_table(file: Path) -> tuple[list[Labelled], bool]:
     else:
         header, cells = _csv_rows(text, file)
     cells = [(line, row) for line, row in cells if any(value.strip() for value in row.values())]
-    column = _columns(header, cells, file)
+    column = _columns(header, cells, file, {"path", "label"} if needs_label else {"path"})
     rows = [_row(f"{file}:{line}", row, column) for line, row in cells]
-    _check_one_label(rows)
+    if needs_label:
+        _check_one_label(rows)
     return rows, "group" in column
 
 
@@ -351,7 +376,7 @@ def _cell(value: object) -> str:
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
 
 
-def _columns(header: Sequence[str], cells: _Cells, file: Path) -> dict[str, str]:
+def _columns(header: Sequence[str], cells: _Cells, file: Path, needed: set[str]) -> dict[str, str]:
     """By what it is for, the name of a column."""
     by_name = {name.casefold(): name for name in reversed(header)}
     column = {}
@@ -359,9 +384,9 @@ def _columns(header: Sequence[str], cells: _Cells, file: Path) -> dict[str, str]
         found = next((by_name[name] for name in names if name in by_name), None)
         if found is not None:
             column[purpose] = found
-    absent = sorted({"path", "label"} - set(column))
+    absent = sorted(needed - set(column))
     flags = _flags(header, cells, set(column.values()))
-    if "label" not in column and len(flags) > 1:
+    if "label" in absent and len(flags) > 1:
         raise DataError(
             f"{file}: the columns {', '.join(flags[:3])}{', …' if len(flags) > 3 else ''} hold 0 "
             f"and 1, a column a class. {_ONE_LABEL}. Put the class's name in a column `label`."

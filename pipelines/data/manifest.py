@@ -116,7 +116,7 @@ def records_of(folder: Path, layout: Layout, card: DatasetCard) -> list[Record]:
                 f"{', '.join(card.labels)}, or a source_names entry in "
                 f"datasets/{card.task}/card.yaml."
             )
-        group = image.group or _group_of(image.path, card)
+        group = image.group or group_of(image.path, card)
         records.append(Record(image.path, label, group, image.source, image.split))
     if not records:
         raise DataError(
@@ -126,7 +126,8 @@ def records_of(folder: Path, layout: Layout, card: DatasetCard) -> list[Record]:
     return records
 
 
-def _group_of(path: str, card: DatasetCard) -> str:
+def group_of(path: str, card: DatasetCard) -> str:
+    """The group that a file's name says, by the card's pattern; else the file is its own."""
     if card.group_pattern is None:
         return path
     match = re.search(card.group_pattern, path)

@@ -32,6 +32,9 @@ MASK_VALUE = 128
 #: whole, as ever.
 _RESIZED_ASPECT = 4
 
+#: A framed picture that random crops are cut from has at most so many times the input's side.
+_VISIBLE_SIDES = 2
+
 #: A wider mask would leave less than a tenth of the side to look at.
 MAX_BORDER_MASK = 0.45
 
@@ -64,6 +67,8 @@ class View:
             whatever it was; null leaves it. Choose it no larger than the data's small pictures:
             those are enlarged to it and stay blurred.
         border_mask: share of the input's side that is painted grey along each edge.
+        whole: nothing is taken away: the longer side becomes the input's, and what is beside the
+            picture is painted grey. For answers that have a place. Without the two above.
 
     References:
         ITU-R BT.601-7 (2011), section 2.5.1: luma is 0.299 R + 0.587 G + 0.114 B.
@@ -72,9 +77,12 @@ class View:
     grey: bool = False
     side_px: int | None = None
     border_mask: float = 0.0
+    whole: bool = False
 
     def __post_init__(self) -> None:
         """Refuse what cannot be."""
+        if self.whole and (self.side_px is not None or self.border_mask):
+            raise ValueError("whole: a whole picture has no side_px and no border_mask")
         if self.side_px is not None and self.side_px < 1:
             raise ValueError(f"side_px must be at least 1, got {self.side_px}")
         if not 0 <= self.border_mask <= MAX_BORDER_MASK:
@@ -110,9 +118,16 @@ class Preprocess:
             raise ValueError(
                 f"crop_px must be from 1 to resize_px ({self.resize_px}), got {self.crop_px}"
             )
+        if self.view.whole and self.crop_px != self.resize_px:
+            raise ValueError(
+                f"whole: the whole picture is seen where crop_px is resize_px ({self.resize_px}; "
+                f"crop_fraction 1), got {self.crop_px}"
+            )
 
     def __call__(self, image: Image.Image) -> NDArray[np.uint8]:
         """The model's input for one upright RGB picture: (crop_px, crop_px, 3), in [0, 255]."""
+        if self.view.whole:
+            return np.asarray(self._framed(image, self.crop_px), dtype=np.uint8)
         # Memory goes with the model's input, not with the picture's length.
         resized = self.resize(self._normalised(image))
         left = (resized.width - self.crop_px) // 2
@@ -126,6 +141,8 @@ class Preprocess:
         Args:
             size: width and height of the upright picture.
         """
+        if self.view.whole:
+            return _framed_geometry(size, self.crop_px)
         placed, size = self._placed(size)
         wider = _resized(size, self.resize_px)
         cut = ((wider[0] - self.crop_px) // 2, (wider[1] - self.crop_px) // 2)
@@ -147,6 +164,9 @@ class Preprocess:
         Args:
             size: width and height of the upright picture.
         """
+        if self.view.whole:
+            side = self._visible_side(size)
+            return _framed_geometry(size, side), (side, side)
         placed, size = self._placed(size)
         left, top, right, bottom = self._visible_box(size)
         found: Geometry = geometry_of(cut=(left, top)) @ placed
@@ -170,10 +190,24 @@ class Preprocess:
         """The picture that random views are drawn from; the same picture if the view is off.
 
         Under a masked border it ends where the plain view's does: else a random crop would bring
-        into the middle what the mask is there to hide.
+        into the middle what the mask is there to hide. A whole picture is framed as the plain view
+        is, at up to twice its size, so that random crops show things as large as it does.
         """
+        if self.view.whole:
+            return self._framed(image, self._visible_side(image.size))
         image = self._normalised(image)
         return image.crop(self._visible_box(image.size)) if self.border_px else image
+
+    def _visible_side(self, size: tuple[int, int]) -> int:
+        return max(self.crop_px, min(_VISIBLE_SIDES * self.crop_px, max(size)))
+
+    def _framed(self, image: Image.Image, side_px: int) -> Image.Image:
+        """The whole picture in the middle of a square, grey beside it."""
+        size, (left, top) = _in_square(image.size, side_px)
+        resized = image.resize(size, _FILTERS[self.interpolation], reducing_gap=None)
+        framed = Image.new("RGB", (side_px, side_px), (MASK_VALUE,) * 3)
+        framed.paste(resized, (left, top))
+        return _grey(framed) if self.view.grey else framed
 
     def _visible_box(self, size: tuple[int, int]) -> tuple[int, int, int, int]:
         if not self.border_px:
@@ -213,6 +247,19 @@ class Preprocess:
         if self.view.side_px is not None:
             image = _with_side(image, self.view.side_px)
         return image
+
+
+def _in_square(size: tuple[int, int], side_px: int) -> tuple[tuple[int, int], tuple[int, int]]:
+    """A picture's size with its longer side at that of a square, and its left and top in it."""
+    scale = side_px / max(size)
+    width, height = (min(side_px, max(1, round(side * scale))) for side in size)
+    # Rounded up, so that what lies within the same margin at the other end is the picture.
+    return (width, height), (-((width - side_px) // 2), -((height - side_px) // 2))
+
+
+def _framed_geometry(size: tuple[int, int], side_px: int) -> Geometry:
+    new, (left, top) = _in_square(size, side_px)
+    return geometry_of((new[0] / size[0], new[1] / size[1]), (-left, -top))
 
 
 def _middle(image: Image.Image) -> Image.Image:

@@ -114,6 +114,17 @@ def blocks_of(model: bytes) -> list[tuple[str, ...]]:
     return [tuple(names) for names in blocks.values()]
 
 
+def constant_nodes(graph: GraphProto) -> list[str]:
+    """Names of the nodes that no input of the graph can change."""
+    constant = {tensor.name for tensor in graph.initializer}
+    found = []
+    for node in graph.node:
+        if all(name in constant for name in node.input if name):
+            constant.update(node.output)
+            found.append(node.name)
+    return found
+
+
 def convolutions_of(model: bytes) -> frozenset[str]:
     """Names of the convolutions."""
     nodes = onnx.load_from_string(model).graph.node
@@ -194,8 +205,10 @@ def with_inner_features(model: bytes) -> bytes:
     for node in graph.node:
         if node.op_type == "DequantizeLinear" and node.input[0] in shapes:
             shapes[node.output[0]] = shapes[node.input[0]]
-    # With shapes of weights: (c_out, c_in / groups, height, width).
-    convolutions = [(n, shapes[n.input[1]]) for n in graph.node if n.op_type == "Conv"]
+    # With shapes of weights: (c_out, c_in / groups, height, width). A head's own do not count.
+    of_blocks = [n for n in graph.node if n.op_type == "Conv" and "blocks." in n.input[1]]
+    all_of_them = [n for n in graph.node if n.op_type == "Conv"]
+    convolutions = [(n, shapes[n.input[1]]) for n in of_blocks or all_of_them]
     if not convolutions:
         raise ValueError("the network has no convolution")
     with_kernel = [found for found in convolutions if max(found[1][2:]) > 1]

@@ -26,7 +26,14 @@ from onnxruntime.quantization import (
     quantize_static,
 )
 
-from pipelines.export.graphs import RELU6_TOP, WeightGraph, blocks_of, n_groups_of, session_with
+from pipelines.export.graphs import (
+    RELU6_TOP,
+    WeightGraph,
+    blocks_of,
+    constant_nodes,
+    n_groups_of,
+    session_with,
+)
 from pipelines.export.onnx_export import INPUT_NAME
 
 #: By name: ONNX Runtime's way to choose the range of an activation from calibration pictures. Its
@@ -84,9 +91,10 @@ def static_int8(
     options = {"CalibPercentile": _PERCENTILE} if calibrator == "percentile" else {}
     name = f"{hashlib.sha256(model).hexdigest()}-{calibrator}"
     target = folder / f"{name}.onnx"
+    proto = onnx.load_from_string(model)
     with contextlib.redirect_stdout(io.StringIO()), _quiet_root_logger():
         quantize_static(
-            onnx.load_from_string(model),
+            proto,
             target,
             _Reader(batches),
             quant_format=QuantFormat.QDQ,
@@ -94,7 +102,8 @@ def static_int8(
             weight_type=QuantType.QInt8,
             activation_type=QuantType.QUInt8,
             calibrate_method=CALIBRATORS[calibrator],
-            nodes_to_exclude=list(float_nodes),
+            # What is made of constants alone costs nothing when it runs, and may hold places.
+            nodes_to_exclude=[*float_nodes, *constant_nodes(proto.graph)],
             calibration_cache_path=folder / f"{name}.json",
             extra_options=options,
         )

@@ -80,7 +80,9 @@ class Search:
         self._keeps_pace = keeps_pace
         self._reference = logits_of(fp32, val_pixels)
         self._judge = judge(self._reference)
-        self._most_bytes = max_bytes(params.max_int8_bytes, self._reference.shape[1])
+        # Of a head on maps, the second axis counts places, and no class has weights of its own.
+        n_classes = self._reference.shape[1] if self._reference.ndim == 2 else 0
+        self._most_bytes = max_bytes(params.max_int8_bytes, n_classes)
 
     def run(self) -> list[Attempt]:
         """Every attempt in order; exactly one is chosen."""

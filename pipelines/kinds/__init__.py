@@ -13,5 +13,6 @@ and what serves a model loads no torch. Each half is a question and a table of w
 | `evaluate` | metrics with intervals, tables, figures | `pipelines.kinds.evaluate` |
 | `gate` | bounds that have a name in params.yaml | `pipelines.kinds.gate` |
 | `report` | the metrics that count most | `pipelines.kinds.report` |
+| `new`; none need answer | a folder of one's own, params to start with | `pipelines.kinds.new` |
 | apps, phone page | the panel of an answer | `apps.answers.PANELS`, apps/phone/src/kinds.ts |
 """

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 from pipelines.data.manifest import Entry
 from pipelines.kinds.blind import Features, Fold
 from pipelines.kinds.classification.audit import AuditedClassification
+from pipelines.kinds.detection.audit import AuditedDetection
+from pipelines.kinds.embedding.audit import AuditedEmbedding
+from pipelines.kinds.segmentation.audit import AuditedSegmentation
 from pipelines.serving.trust import Interval
 
 
@@ -73,4 +76,9 @@ class AuditedKind(Protocol):
         """
 
 
-KINDS: Mapping[str, AuditedKind] = {"classification": AuditedClassification()}
+KINDS: Mapping[str, AuditedKind] = {
+    "classification": AuditedClassification(),
+    "detection": AuditedDetection(),
+    "segmentation": AuditedSegmentation(),
+    "embedding": AuditedEmbedding(),
+}

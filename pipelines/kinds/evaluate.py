@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from pipelines.config.evaluate import EvaluateParams
 from pipelines.data.manifest import Entry
 from pipelines.kinds.classification.evaluate import TestedClassification
+from pipelines.kinds.detection.evaluate import TestedDetection
+from pipelines.kinds.embedding.evaluate import TestedEmbedding
+from pipelines.kinds.segmentation.evaluate import TestedSegmentation
 from pipelines.metrics.certainty import Certainty
 from pipelines.metrics.intervals import Draws
 from pipelines.serving.bundle import Bundle
@@ -29,6 +32,7 @@ class Answers:
         outputs: by precision and name; the first axis is n.
         geometry: (n, 3, 3) from px of each upright picture to px of the model's input.
         raw_dir: of the task, where a kind's truth lies in files.
+        train: images that the model was trained on, for what is reached without a look.
         is_ood: (n,) whether the served file refuses; None without abstention.
     """
 
@@ -38,6 +42,7 @@ class Answers:
     is_ood: NDArray[np.bool_] | None
     geometry: NDArray[np.float64]
     raw_dir: Path
+    train: Sequence[Entry] = ()
 
 
 class TestedKind(Protocol):
@@ -72,4 +77,9 @@ class TestedKind(Protocol):
         """The served file in one line, for the log."""
 
 
-KINDS: Mapping[str, TestedKind] = {"classification": TestedClassification()}
+KINDS: Mapping[str, TestedKind] = {
+    "classification": TestedClassification(),
+    "detection": TestedDetection(),
+    "segmentation": TestedSegmentation(),
+    "embedding": TestedEmbedding(),
+}

@@ -12,6 +12,9 @@ from pipelines.card import DatasetCard
 from pipelines.config.export import ExportParams
 from pipelines.export.attempts import Judge
 from pipelines.kinds.classification.export import ExportedClassification
+from pipelines.kinds.detection.export import ExportedDetection
+from pipelines.kinds.embedding.export import ExportedEmbedding
+from pipelines.kinds.segmentation.export import ExportedSegmentation
 
 
 class ExportedKind(Protocol):
@@ -66,4 +69,9 @@ class ExportedKind(Protocol):
         """
 
 
-KINDS: Mapping[str, ExportedKind] = {"classification": ExportedClassification()}
+KINDS: Mapping[str, ExportedKind] = {
+    "classification": ExportedClassification(),
+    "detection": ExportedDetection(),
+    "segmentation": ExportedSegmentation(),
+    "embedding": ExportedEmbedding(),
+}

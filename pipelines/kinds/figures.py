@@ -10,6 +10,9 @@ from numpy.typing import NDArray
 
 from pipelines.data.loaders import Pictures
 from pipelines.kinds.classification.figures import val_figures
+from pipelines.kinds.detection.figures import val_figures as val_boxes
+from pipelines.kinds.embedding.figures import val_figures as val_neighbours
+from pipelines.kinds.segmentation.figures import val_masks
 
 #: From the head's outputs and the truth of n pictures, and the labels, PNG files by name; those
 #: that show pictures have ``samples`` in their name.
@@ -17,4 +20,9 @@ Draw: TypeAlias = Callable[
     [NDArray[np.float32], NDArray[Any], Pictures, Sequence[str]], dict[str, bytes]
 ]
 
-KINDS: Mapping[str, Draw] = {"classification": val_figures}
+KINDS: Mapping[str, Draw] = {
+    "classification": val_figures,
+    "detection": val_boxes,
+    "segmentation": val_masks,
+    "embedding": val_neighbours,
+}

@@ -10,7 +10,12 @@ from pipelines.kinds.classification.gate import NAMED, NamedBound
 from pipelines.serving.bundle import Bundle
 
 #: The bounds that a kind has names for, each of which must be given; others are no bounds of it.
-KINDS: Mapping[str, Mapping[str, NamedBound]] = {"classification": NAMED}
+KINDS: Mapping[str, Mapping[str, NamedBound]] = {
+    "classification": NAMED,
+    "detection": {},
+    "segmentation": {},
+    "embedding": {},
+}
 
 
 def demands(bundle: Bundle, params: GateParams) -> list[Demand]:

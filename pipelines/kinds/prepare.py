@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
 from pipelines.card import DatasetCard
 from pipelines.data.manifest import Record
 from pipelines.kinds.classification.prepare import PreparedClassification
+from pipelines.kinds.detection.formats import SUFFIXES as BOX_FILES
+from pipelines.kinds.detection.prepare import PreparedDetection
+from pipelines.kinds.embedding.prepare import PreparedEmbedding
+from pipelines.kinds.segmentation.prepare import PreparedSegmentation
 
 
 class PreparedKind(Protocol):
@@ -23,7 +27,7 @@ class PreparedKind(Protocol):
         """
 
     def names(self, labels: Sequence[str]) -> tuple[str, ...]:
-        """What images may be filed under (`Record.label`), none of which may stay empty.
+        """What images may be filed under (`Record.label`); labels alone must not stay empty.
 
         Args:
             labels: that the model will know.
@@ -33,4 +37,11 @@ class PreparedKind(Protocol):
         """By what a split is balanced: the class of an image, or each of those that it shows."""
 
 
-KINDS: dict[str, PreparedKind] = {"classification": PreparedClassification()}
+KINDS: dict[str, PreparedKind] = {
+    "classification": PreparedClassification(),
+    "detection": PreparedDetection(),
+    "segmentation": PreparedSegmentation(),
+    "embedding": PreparedEmbedding(),
+}
+#: By kind, suffixes of files of truth that are neither images nor a table; `fetch` takes them.
+TRUTH_SUFFIXES: Mapping[str, frozenset[str]] = {"detection": BOX_FILES}

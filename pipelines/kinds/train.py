@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
+import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
 
 from pipelines.backbones.heads import Classifier
 from pipelines.data.manifest import Entry
 from pipelines.kinds.classification.train import TrainedClassification
+from pipelines.kinds.detection.train import TrainedDetection
+from pipelines.kinds.embedding.train import TrainedEmbedding
+from pipelines.kinds.segmentation.train import TrainedSegmentation
 
 if TYPE_CHECKING:
     from pipelines.config.train import TrainParams
@@ -40,6 +44,18 @@ class Criterion(Protocol):
         Args:
             outputs: (n, ...) of the head, float32, on the CPU.
             truth: of the same plain views.
+        """
+
+
+@runtime_checkable
+class BeginsWithData(Protocol):
+    """A criterion that fits the head to the train split before its first step."""
+
+    def begin(self, model: Classifier, truth: NDArray[Any]) -> None:
+        """Change what of the head is no weight.
+
+        Args:
+            truth: (n, ...) of the train split in plain views.
         """
 
 
@@ -87,6 +103,21 @@ class TrainedKind(Protocol):
             side_px: of the view.
         """
 
+    def mates(self, truth: NDArray[Any]) -> NDArray[np.int64] | None:
+        """(n,) images with one number are drawn into one batch, some at a time; None: any are.
+
+        Args:
+            truth: of the train split.
+        """
+
+    def start(self, head: nn.Module, embeddings: Callable[[], NDArray[np.float32]]) -> None:
+        """Set what of the head is known before the first step; most kinds know nothing.
+
+        Args:
+            head: of `network`; changed in place.
+            embeddings: gives (n, d) of the train split's plain views, of the untrained network.
+        """
+
     def untaught(self, truth: NDArray[Any], labels: Sequence[str]) -> list[str]:
         """Labels of which the train split shows nothing: a model would answer with another."""
 
@@ -101,4 +132,9 @@ class TrainedKind(Protocol):
         """
 
 
-KINDS: Mapping[str, TrainedKind] = {"classification": TrainedClassification()}
+KINDS: Mapping[str, TrainedKind] = {
+    "classification": TrainedClassification(),
+    "detection": TrainedDetection(),
+    "segmentation": TrainedSegmentation(),
+    "embedding": TrainedEmbedding(),
+}

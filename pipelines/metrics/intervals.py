@@ -105,7 +105,9 @@ def _groups_summed(draws: Draws, by_group: Floats) -> Floats:
     return found
 
 
-def _interval(draws: Draws, values: Floats, bounds: tuple[float, float] = SHARE) -> Interval | None:
+def interval_of(
+    draws: Draws, values: Floats, bounds: tuple[float, float] = SHARE
+) -> Interval | None:
     """The middle 95 % of a metric's resamples; None where the images themselves do not define it.
 
     Args:
@@ -220,7 +222,7 @@ def of_counts(draws: Draws, counts: Counts, metric: OfCounts) -> list[Interval |
     """A metric for each class, or one alone, with its intervals, of what `resampled` gave."""
     values = metric(counts)
     table = values.reshape(len(values), -1)
-    return [_interval(draws, column) for column in table.T]
+    return [interval_of(draws, column) for column in table.T]
 
 
 def paired(
@@ -231,7 +233,7 @@ def paired(
     Both are taken on the same resamples, so what makes an image hard for both cancels out.
     """
     of_a, of_b = (metric(resampled(draws, class_index, each, n_classes)) for each in (a, b))
-    return _interval(draws, of_a - of_b, DIFFERENCE)
+    return interval_of(draws, of_a - of_b, DIFFERENCE)
 
 
 # -- of means and bins ----------------------------------------------------------------------------
@@ -250,7 +252,7 @@ def by_mean(
     wide = np.asarray(values, np.float64)
     counts = np.isfinite(wide)
     sums = _rows_summed(draws, np.stack([np.where(counts, wide, 0.0), counts], axis=1))
-    return _interval(draws, _ratio(sums[:, 0], sums[:, 1]), bounds)
+    return interval_of(draws, _ratio(sums[:, 0], sums[:, 1]), bounds)
 
 
 def by_shares(draws: Draws, part: NDArray[Any], whole: NDArray[Any]) -> list[Interval | None]:
@@ -261,7 +263,13 @@ def by_shares(draws: Draws, part: NDArray[Any], whole: NDArray[Any]) -> list[Int
         whole: (n, k) whether it counts at all.
     """
     shares = _ratio(_rows_summed(draws, part & whole), _rows_summed(draws, whole))
-    return [_interval(draws, column) for column in shares.T]
+    return [interval_of(draws, column) for column in shares.T]
+
+
+def mean_of_shares(draws: Draws, part: NDArray[Any], whole: NDArray[Any]) -> Interval | None:
+    """The mean of the shares that `by_shares` gives, on the same resamples."""
+    shares = _ratio(_rows_summed(draws, part & whole), _rows_summed(draws, whole))
+    return interval_of(draws, shares.mean(axis=1))
 
 
 def ece(
@@ -279,7 +287,7 @@ def ece(
     rows[np.arange(len(said)), place] = right - said
     rows[:, bins] = 1
     sums = _rows_summed(draws, rows)
-    return _interval(draws, np.abs(sums[:, :-1]).sum(axis=1) / sums[:, -1])
+    return interval_of(draws, np.abs(sums[:, :-1]).sum(axis=1) / sums[:, -1])
 
 
 # -- areas under curves ---------------------------------------------------------------------------
@@ -308,9 +316,11 @@ def roc_auc(draws: Draws, class_index: NDArray[Any], probabilities: NDArray[Any]
     if draws.n_groups <= _GROUPS_A_CLASS * c:
         table = _all_areas(draws, class_index, probabilities)
     else:
-        columns = [_areas(draws, class_index == k, probabilities[:, k]) for k in range(c)]
+        columns = [areas(draws, class_index == k, probabilities[:, k]) for k in range(c)]
         table = np.stack(columns, axis=1)  # (1 + r, c), the images themselves first
-    return _interval(draws, table.mean(axis=1)), [_interval(draws, column) for column in table.T]
+    return interval_of(draws, table.mean(axis=1)), [
+        interval_of(draws, column) for column in table.T
+    ]
 
 
 def _all_areas(draws: Draws, class_index: NDArray[Any], probabilities: NDArray[Any]) -> Floats:
@@ -340,7 +350,7 @@ def _all_areas(draws: Draws, class_index: NDArray[Any], probabilities: NDArray[A
     return _ratio(in_order, yes * (yes.sum(axis=1, keepdims=True) - yes))
 
 
-def _areas(draws: Draws, is_positive: NDArray[np.bool_], scores: NDArray[Any]) -> Floats:
+def areas(draws: Draws, is_positive: NDArray[np.bool_], scores: NDArray[Any]) -> Floats:
     """(1 + r,) the area of the images themselves, then of each resample; NaN where undefined."""
     order = np.argsort(scores, kind="stable")
     positive = is_positive[order].astype(np.float64)

@@ -14,12 +14,13 @@ import io
 import json
 import logging
 import re
+import sys
 import zlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import Literal, cast
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias, cast
 
 import numpy as np
 from PIL import Image
@@ -30,11 +31,19 @@ from pipelines.data.tree import TABLES
 from pipelines.data.workers import ordered_map
 from pipelines.errors import ConfigError, DataError
 
+if TYPE_CHECKING:
+    # The brushes concern the tasks that paint with them, and not every fetch.
+    from pipelines.samples.pen import Marks
+
 _LOG = logging.getLogger(__name__)
 
 #: ``paint(label, subject, shot, side_px)``: a square of one of the card's labels, mode RGB. The
 #: subject draws what all pictures of one group share, the shot what differs among them.
 Painter = Callable[[str, np.random.Generator, np.random.Generator, int], Image.Image]
+#: The same picture with what is marked in it, corners as shares of its side.
+Marker: TypeAlias = (
+    "Callable[[str, np.random.Generator, np.random.Generator, int], tuple[Image.Image, Marks]]"
+)
 #: How a painted picture becomes a file.
 Form = Literal[
     "jpeg", "png", "wrong_suffix", "exif_rotated", "cmyk", "grey", "near_duplicate", "truncated"
@@ -44,7 +53,11 @@ IN_PLACE: tuple[Form, ...] = ("wrong_suffix", "exif_rotated", "cmyk", "grey")
 
 #: Lists what was planted, so that a test can check that `prepare` finds it.
 PLANTED_FILE = "planted.json"
+#: What is marked in the pictures, where a painter says it.
+COCO_FILE = "coco.json"
 
+#: Where masks lie, each with the path of its picture.
+MASKS_FOLDER = "masks"
 #: A smaller class stays clean: faults would be more than a tenth of it.
 MIN_IMAGES_FOR_FAULTS = 20
 _SOURCES = ("camera_a", "camera_b")
@@ -91,6 +104,14 @@ class Fault:
     of: str = ""
 
 
+def load_mask_painter(task: str) -> Painter | None:
+    """``mask`` of the same module: what is true of a picture of the same draws, mode L.
+
+    255 where it is shown and 0 elsewhere; None where the truth is no mask.
+    """
+    return getattr(importlib.import_module(f"pipelines.samples.{task}"), "mask", None)
+
+
 def load_painter(task: str) -> Painter:
     """``paint`` of ``pipelines.samples.<task>``.
 
@@ -114,6 +135,30 @@ def load_painter(task: str) -> Painter:
     return cast("Painter", paint)
 
 
+def painted_names(card: DatasetCard) -> tuple[str, ...]:
+    """What is painted: a card's labels, or the painter's ``IDENTITIES`` where a card has none.
+
+    Raises:
+        ConfigError: if there is no painter, or it names none either.
+    """
+    if card.labels:
+        return card.labels
+    painter = load_painter(card.task)
+    names = getattr(sys.modules[painter.__module__], "IDENTITIES", ())
+    if not names:
+        raise ConfigError(
+            f"pipelines/samples/{card.task}.py: expected IDENTITIES, names of what it paints, "
+            f"since the card has no classes (found none)."
+        )
+    return tuple(names)
+
+
+def load_marker(task: str) -> Marker | None:
+    """``paint_marked`` of a painter that tells where things are; None of one that has none."""
+    module = importlib.import_module(f"pipelines.samples.{task}")
+    return cast("Marker | None", getattr(module, "paint_marked", None))
+
+
 def write_sample(
     folder: Path,
     paint: Painter,
@@ -121,31 +166,48 @@ def write_sample(
     source: SampleSource,
     seed: int,
     labels: Sequence[str],
+    mark: Marker | None = None,
 ) -> None:
     """Fill an empty folder with painted images of some of a card's labels, and what lists them.
 
     The same arguments give the same bytes, whatever the number of workers.
+
+    Args:
+        mark: paints in the place of ``paint``; coco.json then lists what it marks.
 
     Raises:
         ConfigError: if a label is not on the card.
         DataError: if the painter has no picture for a label.
         StorageError: if the disk is full or forbids it.
     """
-    unknown = sorted(set(labels) - set(card.labels))
+    known = painted_names(card)
+    unknown = sorted(set(labels) - set(known))
     if unknown:
         raise ConfigError(
             f"{card.task}: the card has no class {', '.join(unknown)} to paint. "
-            f"Expected some of {', '.join(card.labels)}."
+            f"Expected some of {', '.join(known)}."
         )
-    sheets, faults = plan(card, source, seed, labels)
+    sheets, faults = plan(card, source, seed, labels, is_marked=mark is not None)
     painted = [sheet for sheet in sheets if not sheet.copy_of]
-    render_one = partial(_render, paint, task=card.task, seed=seed, side_px=source.side_px)
-    for sheet, data in zip(painted, ordered_map(render_one, painted, window=_WINDOW), strict=True):
-        write_bytes(folder / sheet.path, data)
+    brush: Marker = mark if mark is not None else lambda *given: (paint(*given), [])
+    render_one = partial(_render, brush, task=card.task, seed=seed, side_px=source.side_px)
+    drawn = dict[str, _Drawn]()
+    for sheet, one in zip(painted, ordered_map(render_one, painted, window=_WINDOW), strict=True):
+        write_bytes(folder / sheet.path, one.data)
+        drawn[sheet.path] = one
     for sheet in sheets:
         if sheet.copy_of:
             write_bytes(folder / sheet.path, (folder / sheet.copy_of).read_bytes())
+    if (paint_mask := load_mask_painter(card.task)) is not None:
+        mask_one = partial(
+            _render_mask, paint_mask, task=card.task, seed=seed, side_px=source.side_px
+        )
+        for sheet, data in zip(sheets, ordered_map(mask_one, sheets, window=_WINDOW), strict=True):
+            stem = sheet.path.rpartition(".")[0]
+            write_bytes(folder / f"{MASKS_FOLDER}/{stem}.png", data)
     write_text(folder / TABLES[0], _records_csv(sheets))
+    if mark is not None:
+        write_text(folder / COCO_FILE, _coco_json(card, sheets, drawn))
     listed = json.dumps([asdict(fault) for fault in faults], indent=2)
     write_text(folder / PLANTED_FILE, listed + "\n")
     _LOG.info(
@@ -155,6 +217,37 @@ def write_sample(
         len(labels),
         len(faults),
     )
+
+
+class _Drawn(NamedTuple):
+    """A file, the size of its picture upright, and corners in px of that."""
+
+    data: bytes
+    size: tuple[int, int]
+    marks: Marks
+
+
+def _coco_json(card: DatasetCard, sheets: Sequence[Sheet], drawn: Mapping[str, _Drawn]) -> str:
+    numbers = {label: index + 1 for index, label in enumerate(card.labels)}
+    images, annotations = [], list[dict[str, object]]()
+    for number, sheet in enumerate(sheets, start=1):
+        one = drawn[sheet.copy_of or sheet.path]
+        width, height = one.size
+        images.append({"id": number, "file_name": sheet.path, "width": width, "height": height})
+        for name, (x0, y0, x1, y1) in one.marks:
+            box = [round(side, 2) for side in (x0, y0, x1 - x0, y1 - y0)]
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": numbers[name],
+                    "bbox": box,
+                    "iscrowd": 0,
+                }
+            )
+    categories = [{"id": number, "name": name} for name, number in numbers.items()]
+    document = {"images": images, "annotations": annotations, "categories": categories}
+    return json.dumps(document, indent=1) + "\n"
 
 
 def _records_csv(sheets: Sequence[Sheet]) -> str:
@@ -167,9 +260,18 @@ def _records_csv(sheets: Sequence[Sheet]) -> str:
 
 # -- which files there will be --------------------------------------------------------------------
 def plan(
-    card: DatasetCard, source: SampleSource, seed: int, labels: Sequence[str]
+    card: DatasetCard,
+    source: SampleSource,
+    seed: int,
+    labels: Sequence[str],
+    *,
+    is_marked: bool = False,
 ) -> tuple[list[Sheet], list[Fault]]:
-    """Which files there will be, sorted by path, and which of them carry a fault, by label."""
+    """Which files there will be, sorted by path, and which of them carry a fault, by label.
+
+    Args:
+        is_marked: what is true of a picture goes with its bytes, so that no copy contradicts it.
+    """
     sheets: list[Sheet] = []
     faults: list[Fault] = []
     carried: list[list[Sheet]] = []
@@ -182,7 +284,7 @@ def plan(
         sheets += ordinary + extra
         faults += found
         carried.append(ordinary)
-    if len(carried) > 1:
+    if len(carried) > 1 and not is_marked:
         victim = carried[0][_order(seed, card.task, labels[0], source)[-4]]
         copy = _copy(card, source, victim, labels[1], nth=2)
         sheets.append(copy)
@@ -256,7 +358,8 @@ def _n_subjects(source: SampleSource) -> int:
 def group_id(card: DatasetCard, label: str, subject: int) -> str:
     """A group's name, e.g. ``patient007``: unique over all labels, and the same for any choice."""
     stem = re.sub(r"[^a-z0-9]+", "", card.group_key.lower()) or "group"
-    return f"{stem}{subject * len(card.labels) + card.labels.index(label):03d}"
+    names = painted_names(card)
+    return f"{stem}{subject * len(names) + names.index(label):03d}"
 
 
 # -- a painted picture as a file ------------------------------------------------------------------
@@ -267,8 +370,8 @@ _MAX_ENLARGE = 0.1
 _ORIENTATION, _TURN_CLOCKWISE = 0x0112, 6
 
 
-def _render(paint: Painter, sheet: Sheet, *, task: str, seed: int, side_px: int) -> bytes:
-    """The bytes of one painted file.
+def _render(brush: Marker, sheet: Sheet, *, task: str, seed: int, side_px: int) -> _Drawn:
+    """One painted file, and what is marked in it.
 
     Raises:
         DataError: if the painter has no picture for the label.
@@ -277,7 +380,7 @@ def _render(paint: Painter, sheet: Sheet, *, task: str, seed: int, side_px: int)
     shot = _rng(seed, task, "shot", sheet.label, sheet.subject, sheet.shot)
     facts = _rng(seed, task, "file", sheet.label, sheet.subject, sheet.shot)
     try:
-        painted = paint(sheet.label, subject, shot, side_px)
+        painted, marks = brush(sheet.label, subject, shot, side_px)
     except KeyError as err:
         if err.args != (sheet.label,):
             raise
@@ -285,8 +388,24 @@ def _render(paint: Painter, sheet: Sheet, *, task: str, seed: int, side_px: int)
             f"{task}: the painter has no picture for the class {sheet.label!r} of the card. Add it "
             f"to pipelines/samples/{task}.py, or take the class off the card."
         ) from err
-    picture = frame(painted, facts, side_px)
-    return encode(picture, sheet.form, quality=int(facts.integers(90, 96)))
+    box, size = framing(painted.size, facts, side_px)
+    picture = painted.resize(size, Image.Resampling.BICUBIC, box=box)
+    data = encode(picture, sheet.form, quality=int(facts.integers(90, 96)))
+    shrunk = _NEAR_SIZE if sheet.form == "near_duplicate" else 1.0
+    size = (round(size[0] * shrunk), round(size[1] * shrunk))
+    return _Drawn(data, size, _framed_marks(marks, painted.size, box, size))
+
+
+def _render_mask(paint_mask: Painter, sheet: Sheet, *, task: str, seed: int, side_px: int) -> bytes:
+    """The bytes of the mask of one painted file, framed as that is."""
+    of = (sheet.label, sheet.subject)
+    subject = _rng(seed, task, "subject", *of)
+    shot = _rng(seed, task, "shot", *of, sheet.shot)
+    facts = _rng(seed, task, "file", *of, sheet.shot)
+    framed = frame(paint_mask(sheet.label, subject, shot, side_px), facts, side_px)
+    if sheet.form == "near_duplicate":
+        framed = _shrunk(framed)
+    return _bytes(framed.point(lambda value: 255 * (value >= 128)), "PNG")
 
 
 def _rng(seed: int, *key: str | int) -> np.random.Generator:
@@ -294,9 +413,42 @@ def _rng(seed: int, *key: str | int) -> np.random.Generator:
     return np.random.default_rng([seed, *words])
 
 
+#: By which a near duplicate is smaller than what it repeats.
+_NEAR_SIZE = 0.92
+#: Of a marked box, the least that a cut edge must leave.
+_LEAST_LEFT = 0.5
+
+
+def _framed_marks(
+    marks: Marks,
+    painted: tuple[int, int],
+    box: tuple[float, float, float, float],
+    size: tuple[int, int],
+) -> Marks:
+    """Marks in px of the picture that `framing` leaves; those of which little is left go."""
+    left, top, right, bottom = box
+    scale = np.array([size[0] / (right - left), size[1] / (bottom - top)] * 2)
+    found: Marks = []
+    for name, corners in marks:
+        whole = (np.array(corners) * np.array([*painted, *painted]) - [left, top] * 2) * scale
+        cut = np.clip(whole, 0, [*size, *size])
+        area, kept = ((b[2] - b[0]) * (b[3] - b[1]) for b in (whole, cut))
+        if kept > _LEAST_LEFT * area:
+            found.append((name, tuple(cut.tolist())))
+    return found
+
+
 def frame(picture: Image.Image, rng: np.random.Generator, side_px: int) -> Image.Image:
     """A square with a little cut off one pair of sides, enlarged again to at least ``side_px``."""
-    width_px, height_px = picture.size
+    box, size = framing(picture.size, rng, side_px)
+    return picture.resize(size, Image.Resampling.BICUBIC, box=box)
+
+
+def framing(
+    size: tuple[int, int], rng: np.random.Generator, side_px: int
+) -> tuple[tuple[float, float, float, float], tuple[int, int]]:
+    """What of a square `frame` keeps, and the size that it becomes."""
+    width_px, height_px = size
     keep = 1 - rng.uniform(0, _MAX_CROP)
     offset = rng.uniform(0, 1 - keep)
     if rng.random() < 0.5:
@@ -306,8 +458,7 @@ def frame(picture: Image.Image, rng: np.random.Generator, side_px: int) -> Image
     shorter = side_px * rng.uniform(1, 1 + _MAX_ENLARGE)
     wide, high = box[2] - box[0], box[3] - box[1]
     scale = shorter / min(wide, high)
-    size = (max(side_px, round(wide * scale)), max(side_px, round(high * scale)))
-    return picture.resize(size, Image.Resampling.BICUBIC, box=box)
+    return box, (max(side_px, round(wide * scale)), max(side_px, round(high * scale)))
 
 
 def encode(picture: Image.Image, form: Form, *, quality: int) -> bytes:
@@ -325,10 +476,15 @@ def encode(picture: Image.Image, form: Form, *, quality: int) -> bytes:
         turned = picture.transpose(Image.Transpose.ROTATE_90)
         return _bytes(turned, "JPEG", quality=quality, exif=exif)
     if form == "near_duplicate":
-        size = (round(picture.width * 0.92), round(picture.height * 0.92))
-        return _bytes(picture.resize(size, Image.Resampling.BICUBIC), "JPEG", quality=85)
+        return _bytes(_shrunk(picture), "JPEG", quality=85)
     data = _bytes(picture, "JPEG", quality=quality)
     return data[: len(data) * 3 // 5] if form == "truncated" else data
+
+
+def _shrunk(picture: Image.Image) -> Image.Image:
+    """A near duplicate of it."""
+    size = (round(picture.width * 0.92), round(picture.height * 0.92))
+    return picture.resize(size, Image.Resampling.BICUBIC)
 
 
 def _bytes(picture: Image.Image, file_format: str, **options: object) -> bytes:

@@ -6,6 +6,7 @@ here, with Pillow, at twice the size and then halved. Only painters call this.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 
 import numpy as np
@@ -14,6 +15,8 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from pipelines.samples.canvas import Colour, Picture, Point
 
+#: What is marked in a picture: names of classes and corners, in a unit that the holder says.
+Marks = list[tuple[str, tuple[float, ...]]]
 #: The unit circle.
 _ANGLES = np.linspace(0, 2 * np.pi, 36, endpoint=False)
 _RING = np.stack([np.cos(_ANGLES), np.sin(_ANGLES)], axis=1)
@@ -41,9 +44,25 @@ class Pen:
         self._scene, self._half_px = scene, scene.width / 2
         self._relief = Image.new("L", (scene.width // 4, scene.height // 4), _NEUTRAL)
         self._draw, self._shade = ImageDraw.Draw(scene, "RGBA"), ImageDraw.Draw(self._relief)
+        self._lay(turn_deg, zoom, shift)
+
+    def _lay(self, turn_deg: float, zoom: float, shift: Point) -> None:
         cos, sin = zoom * np.cos(np.deg2rad(turn_deg)), zoom * np.sin(np.deg2rad(turn_deg))
         self._matrix = np.array([[cos, sin], [-sin, cos]])
         self._origin = np.array(shift) + 1
+
+    def beside(self, turn_deg: float, zoom: float, shift: Point) -> Pen:
+        """A pen for another figure in the same scene and light; arguments as of `__init__`."""
+        other = copy.copy(self)
+        other.zoom = zoom
+        other._lay(turn_deg, zoom, shift)
+        return other
+
+    def box(self, left: float, top: float, right: float, bottom: float) -> tuple[float, ...]:
+        """Where a box of the figure lies in the picture to make: corners as shares of its side."""
+        corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
+        placed = (corners @ self._matrix + self._origin) / 2
+        return (*placed.min(axis=0).tolist(), *placed.max(axis=0).tolist())
 
     def shape(self, points: Sequence[Point], colour: Colour, opacity: float = 1.0) -> None:
         """Fill a closed curve.

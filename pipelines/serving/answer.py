@@ -9,6 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
 
 import numpy as np
@@ -16,6 +17,8 @@ from numpy.typing import NDArray
 from typing_extensions import TypeVar
 
 if TYPE_CHECKING:
+    from PIL import Image
+
     from pipelines.data.preprocess import Geometry
     from pipelines.serving.bundle import Bundle
 
@@ -59,6 +62,10 @@ class ServedKind(ABC, Generic[A]):
     #: it.
     is_explained: bool = False
 
+    def beside(self, folder: Path) -> ServedKind[A]:
+        """The same for a bundle in a folder, where decoding needs what lies there; or as it is."""
+        return self
+
     def check_labels(self, labels: Sequence[str]) -> None:
         """Nothing, if a model of this kind can have these labels; by default any.
 
@@ -98,6 +105,19 @@ class ServedKind(ABC, Generic[A]):
     def cells(self, answer: A, bundle: Bundle) -> list[str]:
         """An answer in the row of a table."""
 
+    def numbers(self, bundle: Bundle) -> list[str]:
+        """Those of `columns` whose cells are numbers; by default none."""
+        return []
+
     @abstractmethod
     def document(self, answer: A, bundle: Bundle) -> dict[str, Any]:
         """An answer as JSON has it, without what every kind says."""
+
+    def drawing(self, answer: A, size: tuple[int, int]) -> Image.Image | None:
+        """An answer as a picture to be kept beside the other, e.g. a mask; by default none.
+
+        Args:
+            answer: of one picture.
+            size: width and height of the upright picture.
+        """
+        return None

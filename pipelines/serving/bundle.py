@@ -26,7 +26,7 @@ from pipelines.errors import BundleError
 from pipelines.serving.answer import EMBEDDING_NAME
 from pipelines.serving.kinds import served_kind
 from pipelines.serving.sessions import Precision
-from pipelines.serving.trust import Abstention, AuditReport, Interval, OperatingPoint
+from pipelines.serving.trust import Abstention, AuditReport, BoxPoint, Interval, OperatingPoint
 from pipelines.serving.vetting import MAX_MODEL_BYTES
 
 SCHEMA_VERSION = 3
@@ -89,6 +89,7 @@ class PreprocessSpec(_Part):
     border_mask: Annotated[
         float, Field(ge=0, le=MAX_BORDER_MASK, exclude_if=lambda share: share == 0)
     ] = 0.0
+    whole: Annotated[bool, Field(exclude_if=lambda on: not on)] = False
     #: How files are read (`Reading`); left out of the file where nothing unusual is stated.
     range: Annotated[
         Literal["full"] | tuple[float, float] | None, Field(exclude_if=lambda scale: scale is None)
@@ -114,13 +115,19 @@ class PreprocessSpec(_Part):
             grey=view.grey,
             side_px=view.side_px,
             border_mask=view.border_mask,
+            whole=view.whole,
             range=preprocess.reading.range,
             max_aspect=preprocess.reading.max_aspect,
         )
 
     def build(self) -> Preprocess:
         """The function that it describes."""
-        view = View(grey=self.grey, side_px=self.side_px, border_mask=self.border_mask)
+        view = View(
+            grey=self.grey,
+            side_px=self.side_px,
+            border_mask=self.border_mask,
+            whole=self.whole,
+        )
         reading = Reading(range=self.range, max_aspect=self.max_aspect)
         return Preprocess(self.resize_px, self.crop_px, view, reading, self.interpolation)
 
@@ -211,6 +218,10 @@ class Bundle(_Part):
     temperature: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
     #: By label, from which probability on it is answered with yes; empty where none are wanted.
     operating_points: dict[str, OperatingPoint] = Field(default_factory=dict)
+    #: Of a detection, by label, from which score on a box counts.
+    box_points: Annotated[dict[str, BoxPoint], Field(exclude_if=lambda points: not points)] = Field(
+        default_factory=dict
+    )
     #: How pictures out of distribution are told; null: none is refused.
     abstention: Abstention | None = None
     provenance: Provenance

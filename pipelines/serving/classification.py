@@ -112,11 +112,15 @@ class ServedClassification(ServedKind[Prediction]):
 
     @override
     def columns(self, bundle: Bundle) -> list[str]:
-        return ["label", *(f"probability_{label}" for label in bundle.labels)]
+        return ["label", *self.numbers(bundle)]
 
     @override
     def cells(self, answer: Prediction, bundle: Bundle) -> list[str]:
         return [answer.label, *(f"{answer.probabilities[label]:.6f}" for label in bundle.labels)]
+
+    @override
+    def numbers(self, bundle: Bundle) -> list[str]:
+        return [f"probability_{label}" for label in bundle.labels]
 
     @override
     def document(self, answer: Prediction, bundle: Bundle) -> dict[str, Any]:

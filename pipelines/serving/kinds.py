@@ -6,8 +6,16 @@ from typing import Any
 
 from pipelines.serving.answer import ServedKind
 from pipelines.serving.classification import ServedClassification
+from pipelines.serving.detection import ServedDetection
+from pipelines.serving.embedding import ServedEmbedding
+from pipelines.serving.segmentation import ServedSegmentation
 
-KINDS: dict[str, ServedKind[Any]] = {"classification": ServedClassification()}
+KINDS: dict[str, ServedKind[Any]] = {
+    "classification": ServedClassification(),
+    "detection": ServedDetection(),
+    "segmentation": ServedSegmentation(),
+    "embedding": ServedEmbedding(),
+}
 
 
 def served_kind(name: str) -> ServedKind[Any]:

@@ -93,9 +93,10 @@ class Predictor(Generic[A]):
         path = bundle_file(path)
         bundle = read_bundle(path, verify=False)
         precision = precision if precision is not None else bundle.served.precision
-        return cls(
-            bundle, read_model(bundle, path.parent, precision), precision, n_threads=n_threads
-        )
+        model = read_model(bundle, path.parent, precision)
+        predictor = cls(bundle, model, precision, n_threads=n_threads)
+        predictor.kind = predictor.kind.beside(path.parent)
+        return predictor
 
     @property
     def reading(self) -> Reading:

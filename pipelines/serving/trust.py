@@ -23,6 +23,14 @@ METRIC_NAMES = {
     "macro_f1": "macro-F1",
     "ece": "expected calibration error",
     "brier": "Brier score",
+    "dice": "Dice",
+    "iou": "IoU",
+    "boundary_f1": "boundary F1",
+    "recall_at_1": "recall@1",
+    "map_at_r": "MAP@R",
+    "eer": "EER",
+    "ap50": "AP50",
+    "presence": "area under the ROC curve of which classes a picture shows",
 }
 Verdict = Literal["clean", "suspicious", "shortcut"]
 #: Bytes of one element of a `PackedArray`.
@@ -117,6 +125,17 @@ class OperatingPoint(_Part):
     #: Val images with and without the label that it rests on.
     n_positive: int
     n_negative: int
+
+
+class BoxPoint(_Part):
+    """From which score on a box of one label counts; the best F1 on the val split."""
+
+    threshold: Annotated[float, Field(ge=0, le=1)]
+    #: On val, of boxes that overlap by half: what was found, and what of it is right.
+    recall: float
+    precision: float
+    #: Boxes of val that it rests on.
+    n_boxes: int
 
 
 def read_audit(path: Path, task: str) -> AuditReport:

@@ -6,8 +6,9 @@ Serving has no `onnx` and no `protobuf`: the fields of a message are read one le
 nothing copied, and stricter than a protobuf parser, so that whatever passes here means the same
 there: groups, field number 0 and varints that are too long are refused, where other parsers differ.
 Called by `sessions.make_session`. `Resize` and `Pad`, which make a picture larger by a number of
-their own, must have it in the file and within a bound. Otherwise it does not bound how much a model
-computes: a bundle's hashes say who made it, not this.
+their own, and `NonMaxSuppression` and `TopK`, which keep so many, must have it in the file and
+within a bound. Otherwise it does not bound how much a model computes: a bundle's hashes say who
+made it, not this.
 
 References:
     onnx.proto of ONNX 1.23 (onnx/onnx, IR version 14) for the field numbers below.
@@ -26,7 +27,7 @@ import numpy as np
 
 from pipelines.errors import BundleError
 
-#: What backbones and heads of segmentation export to, in float32 and as int8 QDQ.
+#: What backbones and heads of other kinds export to, in float32 and as int8 QDQ.
 OPERATORS = frozenset(
     {
         *("Conv", "Gemm", "MatMul", "Add", "Sub", "Mul", "Div"),
@@ -35,6 +36,11 @@ OPERATORS = frozenset(
         *("Cast", "Transpose", "Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity"),
         *("Shape", "Gather", "Range", "Concat", "Split", "Slice", "Pad", "Resize"),
         *("QuantizeLinear", "DequantizeLinear"),
+        # Unit length, of embeddings: a value for each that goes in.
+        "LpNormalization",
+        # Boxes: where they are proposed, and which of them are told (pipelines.kinds.detection).
+        *("Exp", "Log", "Neg", "Reciprocal", "Mod"),
+        *("NonMaxSuppression", "TopK", "GatherND", "ScatterND"),
     }
 )
 #: Two spellings of ONNX's own domain; others are custom operators.
@@ -51,6 +57,10 @@ MAX_RESIZED = 2**22
 MAX_GROWTH = 2**14
 #: What `Pad` may add at one end of an axis: "same" padding needs half a kernel.
 MAX_PAD = 64
+#: What `NonMaxSuppression` may keep of a class, and `TopK` of an axis.
+MAX_COUNT = 1000
+#: Which input of an operator says how much it keeps.
+_COUNTED = {"NonMaxSuppression": 2, "TopK": 1}
 #: Numbers that `Resize` and `Pad` may be given at once: a pair for each axis of up to 8.
 _MAX_GIVEN = 16
 #: An honest file has below 10,000 fields; each costs about a microsecond.
@@ -222,6 +232,8 @@ class _Vetting:
                 self._resize(node)
             if node.operator == "Pad":
                 self._pad(node)
+            if node.operator in _COUNTED:
+                self._count(node)
         return Vetted(
             inputs=tuple(inputs),
             outputs=tuple(outputs),
@@ -316,6 +328,11 @@ class _Vetting:
         _, pads, *_ = [*node.inputs, "", ""]
         if (most := max(self._given(pads, _INT64))) > MAX_PAD:
             raise _refusal(f"a Pad of {most:,.0f}; at most {MAX_PAD} is added at an end")
+
+    def _count(self, node: _Node) -> None:
+        name = [*node.inputs, "", "", ""][_COUNTED[node.operator]]
+        if not 0 <= (most := max(self._given(name, _INT64))) <= MAX_COUNT:
+            raise _refusal(f"a {node.operator} of {most:,.0f}; at most {MAX_COUNT:,} are kept")
 
     def _given(self, name: str, kind: int) -> list[float]:
         """The numbers of a small weight, which must stand in the file as `raw_data`."""

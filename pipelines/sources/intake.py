@@ -104,7 +104,14 @@ class Intake:
         max_bytes: int,
         max_files: int = MAX_FILES,
         picked: Picked | None = None,
+        truth: frozenset[str] = frozenset(),
     ) -> None:
+        """Begin with an empty folder.
+
+        Args:
+            truth: suffixes of files that hold truth of the task's kind, taken as they are.
+        """
+        self._truth = truth
         self.folder = folder
         self.what = what
         self.skipped: Counter[str] = Counter()
@@ -129,7 +136,7 @@ class Intake:
         if reason is None and self._picked.labels and self._label(path) is None:
             reason = "unlabelled"
         # Without a suffix its content will tell.
-        may_be_image = suffix_of(path) in IMAGE_SUFFIXES | {""}
+        may_be_image = suffix_of(path) in IMAGE_SUFFIXES | self._truth | {""}
         if reason is None and not may_be_image and (self._picked.labels or not is_table(path)):
             reason = "other"
             self._others[suffix_of(path)] += 1

@@ -158,7 +158,8 @@ def _answer(bundle: Bundle, entries: Sequence[Entry], files: TaskPaths) -> Answe
     served = bundle.served.precision
     judge = predictors[served].out_of_distribution
     is_ood = judge.judge(outputs[served][EMBEDDING_NAME])[1] if judge else None
-    return Answers(bundle, entries, outputs, is_ood, np.stack(places), files.raw_dir)
+    train = in_split(read_manifest(files.manifest), "train")
+    return Answers(bundle, entries, outputs, is_ood, np.stack(places), files.raw_dir, train)
 
 
 def _metrics(kind: TestedKind, answers: Answers, params: EvaluateParams) -> dict[str, Any]:

@@ -30,8 +30,9 @@ from pipelines.config.fetch import FetchParams
 from pipelines.data.account import Account, account
 from pipelines.data.tree import IMAGE_SUFFIXES, SOURCE_FILE, files_of
 from pipelines.errors import DataError, SourceError
+from pipelines.kinds.prepare import TRUTH_SUFFIXES
 from pipelines.paths import Paths
-from pipelines.samples.folder import load_painter, write_sample
+from pipelines.samples.folder import load_marker, load_painter, painted_names, write_sample
 from pipelines.sources.archive import fetch_archive
 from pipelines.sources.folder import MAX_BYTES, fetch_folder
 from pipelines.sources.git import fetch_git
@@ -90,11 +91,14 @@ def _fill(
 ) -> tuple[Facts, Intake | None]:
     """What a source tells of itself, after its images were taken; of paintings no intake."""
     if isinstance(source, SampleSource):
-        write_sample(folder, load_painter(card.task), card, source, seed, card.labels)
+        task, names = card.task, painted_names(card)
+        paint, mark = load_painter(task), load_marker(task)
+        write_sample(folder, paint, card, source, seed, names, mark)
         return {**source.model_dump(exclude={"kind"}), "seed": seed}, None
     picked = source if isinstance(source, Picked) else None
     max_bytes = getattr(source, "max_bytes", MAX_BYTES)
-    intake = Intake(folder, card.task, max_bytes=max_bytes, picked=picked)
+    truth = TRUTH_SUFFIXES.get(card.kind, frozenset())
+    intake = Intake(folder, card.task, max_bytes=max_bytes, picked=picked, truth=truth)
     root, downloads_dir = paths.root, paths.cache_dir / "downloads"
     match source:
         case FolderSource():

@@ -59,8 +59,8 @@ def run(task: str, domain: str, params: PrepareParams, seed: int, paths: Paths) 
     files = paths.task(task)
     card = load_card(files.card)
     labels = _labels(params, card, files)
-    names = KINDS[card.kind].names(labels)
     listed = load_task(domain, task).records(files.raw_dir, card)
+    names = _names(card, labels, listed)
     _check_records([record for record in listed if record.label in names], names, files)
     reading = reading_of(card)
     findings = _examine(card, names, listed, params, seed, files, reading)
@@ -99,6 +99,15 @@ def _labels(params: PrepareParams, card: DatasetCard, files: TaskPaths) -> tuple
     except ValueError as err:
         raise ConfigError(f"{files.card}, or classes in params.yaml: {err}.") from err
     return chosen
+
+
+def _names(card: DatasetCard, labels: tuple[str, ...], listed: Sequence[Record]) -> tuple[str, ...]:
+    """What images are filed under; where that is not their class, an empty name is left out."""
+    names = KINDS[card.kind].names(labels)
+    if names == labels:
+        return names
+    filed = {record.label for record in listed}
+    return tuple(name for name in names if name in filed) or names
 
 
 def _check_records(records: Sequence[Record], labels: Sequence[str], files: TaskPaths) -> None:

@@ -34,17 +34,23 @@ class Split:
         in_view: of a kind whose truth has a place: as `TrainedKind.in_view`. None: no view moves
             it.
         soft_targets: a teacher's probabilities, (n, n_classes) float32; None without one.
+        mates: as `TrainedKind.mates`.
     """
 
     pictures: Pictures
     truth: NDArray[Any]
     in_view: Callable[[NDArray[Any], NDArray[np.float64], int], NDArray[Any]] | None = None
     soft_targets: Tensor | None = None
+    mates: NDArray[np.int64] | None = None
 
     def __add__(self, other: Split) -> Split:
         """The images of both, those of ``other`` last and augmented as the first; not taught."""
         pictures = replace(self.pictures, entries=[*self.pictures.entries, *other.pictures.entries])
-        return Split(pictures, np.concatenate([self.truth, other.truth]), self.in_view)
+        mates = None
+        if self.mates is not None and other.mates is not None:
+            mates = np.concatenate([self.mates, other.mates])
+        truth = np.concatenate([self.truth, other.truth])
+        return Split(pictures, truth, self.in_view, mates=mates)
 
     def plain_truth(self) -> NDArray[Any]:
         """(n, ...) what is true of each image in its plain view."""
@@ -77,19 +83,47 @@ def split_of(pictures: Pictures, labels: Sequence[str], kind: str) -> Split:
     """
     asked = KINDS[kind]
     truth = asked.truth(pictures.entries, labels, pictures.raw_dir)
-    return Split(pictures, truth, asked.in_view if asked.has_place else None)
+    in_view = asked.in_view if asked.has_place else None
+    return Split(pictures, truth, in_view, mates=asked.mates(truth))
 
 
 def epoch_order(
-    n_images: int, generator: np.random.Generator, weights: NDArray[np.float64] | None
+    n_images: int,
+    generator: np.random.Generator,
+    weights: NDArray[np.float64] | None,
+    mates: NDArray[np.int64] | None = None,
 ) -> NDArray[np.int64]:
     """Rows of the images of an epoch, in order, (n_images,).
 
     Each image is drawn once; with weights of mean 1, with replacement and in proportion to them.
+    Without weights, images with one number of ``mates`` stand together, four at a time.
     """
+    if weights is None and mates is not None:
+        return _in_company(generator.permutation(n_images), mates, generator)
     if weights is None:
         return generator.permutation(n_images)
     return generator.choice(n_images, size=n_images, p=weights / n_images)
+
+
+#: Images of one number that stand together: three to compare an image with, and eight numbers in a
+#: batch of 32.
+_TOGETHER = 4
+
+
+def _in_company(
+    rows: NDArray[np.int64], mates: NDArray[np.int64], generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """Rows in another order, in which those of one number stand together, a few at a time."""
+    by_number: dict[int, list[int]] = {}
+    for row in rows.tolist():
+        by_number.setdefault(int(mates[row]), []).append(row)
+    parcels = [
+        found[start : start + _TOGETHER]
+        for found in by_number.values()
+        for start in range(0, len(found), _TOGETHER)
+    ]
+    order = [row for index in generator.permutation(len(parcels)) for row in parcels[index]]
+    return np.array(order, dtype=np.int64)
 
 
 def chunks(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:

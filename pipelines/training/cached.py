@@ -242,7 +242,7 @@ def cached_phases(
     # A plain view shows the background that the others are to hide.
     has_plain = params.augment.background == 0
     slots = train_slots(params.views, params.int8_views, has_plain=has_plain)
-    shown = _Train(model, params, stored(train, slots, "train"), weights, seed, train.soft_targets)
+    shown = _Train(model, params, stored(train, slots, "train"), weights, seed, train)
     asked = _NO_VAL
     if val is not None:
         asked = _val_of(model, stored(val, plain_slots(params.int8_views), "val"))
@@ -286,10 +286,10 @@ class _Train:
         stored: Activations,
         weights: NDArray[np.float64] | None,
         seed: int,
-        soft_targets: Tensor | None,
+        split: Split,
     ) -> None:
         self._model, self._stored, self._weights, self._seed = model, stored, weights, seed
-        self._soft_targets = soft_targets
+        self._soft_targets, self._mates = split.soft_targets, split.mates
         self._batch_size = params.batch_size
         self._truth = torch.from_numpy(stored.truth)
         self._n_images, self._n_slots = stored.values.shape[:2]
@@ -326,7 +326,7 @@ class _Train:
 
     def _rows(self, epoch: int, phase: int) -> list[NDArray[np.int64]]:
         generator = np.random.default_rng([self._seed, phase, epoch, 2])
-        order = epoch_order(self._n_images, generator, self._weights)
+        order = epoch_order(self._n_images, generator, self._weights, self._mates)
         return chunks(order, self._batch_size)
 
     def _turn(self, epoch: int, rows: NDArray[np.int64], n_turns: int) -> NDArray[np.int64]:

@@ -48,7 +48,7 @@ def full_phases(
 
     def order_of(phase: int, epoch: int) -> NDArray[np.int64]:
         generator = np.random.default_rng([seed, phase, epoch, 2])
-        return epoch_order(len(train.truth), generator, weights)
+        return epoch_order(len(train.truth), generator, weights, train.mates)
 
     def soft_targets_of(phase: int) -> Callable[[int], Iterator[Tensor]] | None:
         soft = train.soft_targets

@@ -45,10 +45,10 @@ from pipelines.data.workers import n_workers
 from pipelines.errors import ConfigError, DataError
 from pipelines.export import onnx_export as export
 from pipelines.export.quantize import quantized_trunk
-from pipelines.kinds.train import KINDS
+from pipelines.kinds.train import KINDS, BeginsWithData
 from pipelines.paths import Paths, TaskPaths
 from pipelines.serving.sessions import Precision
-from pipelines.training.batches import Split, split_of
+from pipelines.training.batches import EVAL_BATCH, Split, device_of, split_of
 from pipelines.training.cached import cached_phases
 from pipelines.training.checkpoints import drop_checkpoint
 from pipelines.training.fit import EpochLog, Phase, best_values, fit
@@ -320,11 +320,14 @@ def train(
     def run(
         what: str, model: Classifier, phases: list[Phase], images: Split, checkpoint_dir: Path
     ) -> list[EpochLog]:
+        criterion = kind.criterion(images.truth, len(labels), job.params)
+        if isinstance(criterion, BeginsWithData):
+            criterion.begin(model, images.plain_truth())
         return fit(
             model,
             phases,
             job.params,
-            criterion=kind.criterion(images.truth, len(labels), job.params),
+            criterion=criterion,
             values=kind.values,
             seed=job.seed,
             checkpoint_dir=checkpoint_dir,
@@ -369,11 +372,26 @@ def _begin(
         made = data.summary
         model, weights = start_model(job.params, len(made.labels), job.seed, paths, made.kind)
         model.to(runtime.device)
+        KINDS[made.kind].start(model.head, lambda: _embeddings(model, images, job.params))
         if job.params.distill is not None:
             labels, temperature = data.summary.labels, job.params.distill.temperature
             images = taught(images, labels, teachers, temperature, paths.teachers_dir, normalise)
         phases = phases_of(what, model, job.params, images, val, job.seed, paths)
     return model, weights, phases
+
+
+def _embeddings(model: Classifier, images: Split, params: TrainParams) -> NDArray[np.float32]:
+    """(n, d) of the plain views, of the network as it stands."""
+    expected = backbone(params.backbone, params.width).input
+    was_training, device = model.training, device_of(model)
+    model.eval()
+    with torch.inference_mode():
+        parts = [
+            model(normalise(torch.from_numpy(batch), expected.mean, expected.std).to(device))[1]
+            for batch in images.pictures.batches(EVAL_BATCH)
+        ]
+    model.train(was_training)
+    return torch.cat(parts).float().cpu().numpy()
 
 
 def _teachers(job: Job, data: Data) -> list[Teacher]:

@@ -10,6 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import pytest
+
 from apps.phone_server import make_server, serve_in_background
 from apps.phone_site import DIST_DIR
 from tests.apps.browsing import PHONE
@@ -157,3 +159,11 @@ def answered(page: Page, n: int = 1) -> dict[str, str]:
     """What the page says after its n-th answer."""
     page.wait_for_selector(f'.answer[data-answers="{n}"]')
     return dict(page.eval_on_selector(".answer", "element => ({...element.dataset})"))
+
+
+def axe_faults(page: Page) -> list[str]:
+    """What axe finds on the page as it is; the test is skipped where axe is not installed."""
+    axe = pytest.importorskip("axe_playwright_python", reason="axe is not installed")
+    page.evaluate(Path(axe.__path__[0], "axe.min.js").read_text(encoding="utf-8"))
+    found = page.evaluate("axe.run().then(result => result.violations)")
+    return [f"{fault['id']}: {[node['html'][:120] for node in fault['nodes']]}" for fault in found]

@@ -23,7 +23,7 @@ from playwright.sync_api import Browser, expect
 
 from tests.apps.browsing import PHONE
 from tests.apps.conftest import encoded
-from tests.apps.phone_browsing import answered, choose, open_task, opened, served
+from tests.apps.phone_browsing import answered, axe_faults, choose, open_task, opened, served
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(280)]
 
@@ -327,8 +327,6 @@ def test_plain_http_from_another_computer_still_answers(browser, url, app_templa
 def test_axe_finds_no_fault_and_nothing_overflows(
     browser, url, app_template, viewport, scheme
 ) -> None:
-    axe = pytest.importorskip("axe_playwright_python", reason="axe is not installed")
-    script = Path(axe.__path__[0], "axe.min.js").read_text(encoding="utf-8")
     with opened(browser, viewport=viewport, color_scheme=scheme) as page:
         for task in ("", "skin_lesion"):
             page.goto(f"{url}#/{task}")
@@ -338,11 +336,5 @@ def test_axe_finds_no_fault_and_nothing_overflows(
                 choose(page, files.raw_dir / "melanoma/0.png")
                 answered(page)
                 page.locator(".about summary").click()
-            page.evaluate(script)
-            found = page.evaluate("axe.run().then(result => result.violations)")
-            faults = [
-                f"{fault['id']}: {[node['html'][:120] for node in fault['nodes']]}"
-                for fault in found
-            ]
-            assert faults == []
+            assert axe_faults(page) == []
             assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")

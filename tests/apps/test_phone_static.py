@@ -12,6 +12,7 @@ from apps.phone_site import PhoneSite
 from apps.phone_static import main, write_site
 from pipelines.errors import ConfigError
 from pipelines.serving.bundle import read_bundle, read_model
+from tests.apps.conftest import TASKS
 from tests.file_tree import file_tree
 
 
@@ -33,7 +34,7 @@ def test_every_task_of_the_index_has_its_bundle_and_served_model(app_template, d
     write_site(app_template, tmp_path / "site", dist_dir)
     models = tmp_path / "site/models"
     tasks = [entry["task"] for entry in json.loads((models / "index.json").read_text())["tasks"]]
-    assert len(tasks) == 7
+    assert tasks == TASKS
     for task in tasks:
         # What is read is what the bundle names, by size and hash.
         bundle = read_bundle(models / task, verify=False)

@@ -34,7 +34,9 @@ def write_cases(folder: Path) -> None:
         # Noise, where rounding shows most, and flat bright pictures, where clipping does.
         low = 250 if number % 7 == 0 else 0
         pixels = rng.integers(low, 256, (height, width, 3), dtype=np.uint8)
-        view = View(grey=grey, side_px=side_px, border_mask=border_mask)
+        if whole := number % 8 == 5:
+            crop_px, side_px, border_mask = resize_px, None, 0.0
+        view = View(grey=grey, side_px=side_px, border_mask=border_mask, whole=whole)
         expected = Preprocess(resize_px, crop_px, view, interpolation=interpolation)(
             Image.fromarray(pixels)
         )
@@ -49,6 +51,7 @@ def write_cases(folder: Path) -> None:
                 "grey": grey,
                 "sidePx": side_px,
                 "borderMask": border_mask,
+                "whole": whole,
                 "range": None,
                 "maxAspect": 20,
             },

@@ -65,8 +65,8 @@ EXPORT = {
     "min_speedup": 0.001,
     "acceptance": 0.95,
 }
-#: Has no norms, so that drawn weights make features so large that one label is certain.
-CERTAIN = {"mobilenet_v3_large_075_coco"}
+#: Deep ones of drawn weights may be certain of one label, by the kernel of the matrix product.
+VARIED = {"toy", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small"}
 #: What stands behind the pool, and what the last convolution with a kernel reads.
 N_EMBEDDED = {"toy": 20 + 24}
 CASES = [
@@ -191,7 +191,7 @@ def test_the_phone_page_gives_the_apps_answers(made, tmp_path, monkeypatch):
     said = [app.predictor().predict(picture) for picture in pictures_of_test]
     # Else another picture's answer would do as well.
     spread = np.ptp([list(answer.probabilities.values()) for answer in said], axis=0).max()
-    assert spread > 0.04 or made.name in CERTAIN
+    assert spread > 0.04 or made.name not in VARIED
     answers = [
         {
             "picture": str(picture),
@@ -203,5 +203,9 @@ def test_the_phone_page_gives_the_apps_answers(made, tmp_path, monkeypatch):
         for picture, answer in zip(pictures_of_test, said, strict=True)
     ]
     (made.files.mobile_dir / "answers.json").write_text(json.dumps(answers))
-    passed = vitest(tmp_path, "tests/bundles.test.ts", FIELDLENS_BUNDLE=made.files.mobile_dir)
+    asked = {
+        "FIELDLENS_BUNDLE": made.files.mobile_dir,
+        "FIELDLENS_EXACT": int(made.name == "mobilenet_v2"),
+    }
+    passed = vitest(tmp_path, "tests/bundles.test.ts", **asked)
     assert passed == ["gives the predictor's answers"]

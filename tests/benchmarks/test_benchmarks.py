@@ -361,6 +361,11 @@ SMALL = {
     ),
     "first_answer": ("--task", "weld_defect", "--runs", "2"),
     "folds": ("--task", "weld_defect", "--folds", "2"),
+    "int8": (
+        *("--task", "weld_defect", "--networks", "mobilenet_v2", "--image-px", "64"),
+        *("--images", "40", "--views", "1", "--tail-epochs", "0"),
+        *("--remedies", "float_stem+equalize"),
+    ),
     "latency": ("--task", "weld_defect", "--runs", "2"),
     "load": ("--people", "2", "--seconds", "4"),
     "strategies": (

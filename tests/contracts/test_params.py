@@ -27,7 +27,7 @@ TASKS = list(load_params(ROOT / "params.yaml").tasks)
         ("train.view.grey", True),
         ("export.min_speedup", 9.0),
         ("evaluate.calibration_bins", 33),
-        ("gate.min_accuracy", 0.123),
+        ("gate.max_int8_bytes", 12345),
     ],
 )
 def test_exp_run_set_param_changes_that_task_alone(task, key, value, tmp_path):

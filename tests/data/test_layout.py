@@ -10,7 +10,7 @@ import pytest
 
 from pipelines.data import tree
 from pipelines.data.account import account
-from pipelines.data.layout import read_folder
+from pipelines.data.layout import listed_files, read_folder
 from pipelines.errors import DataError
 from tests.data.test_manifest import card, touch
 
@@ -257,3 +257,27 @@ def test_missing_file_is_never_taken_from_another_class(tmp_path: Path) -> None:
     touch(tmp_path, "red/1.jpg", "blue/2.jpg")
     (tmp_path / "records.csv").write_text("path,label\nred/1.jpg,red\nred/2.jpg,red\n")
     assert [image.path for image in read_folder(tmp_path).images] == ["red/1.jpg", "red/2.jpg"]
+
+
+def test_listed_files_need_no_label(tmp_path):
+    (tmp_path / "images").mkdir()
+    for name in ("b.png", "a.png"):
+        (tmp_path / "images" / name).write_bytes(b"not looked at")
+    text = "file;group;mask\nimages\\b;g1;m.png\nimages\\a.png;g2;\n"
+    (tmp_path / "records.csv").write_text(text, encoding="utf-8-sig")
+    found = listed_files(tmp_path)
+    assert [(row.path, row.group, row.cells["mask"]) for row in found] == [
+        ("images/a.png", "g2", ""),
+        ("images/b.png", "g1", "m.png"),
+    ]
+
+
+@pytest.mark.parametrize(("table", "rows"), [("records.csv", None), ("metadata.csv", [])])
+def test_listed_files_of_a_table_without_paths(tmp_path, table, rows):
+    """Our own table must have them; another may be about something else."""
+    (tmp_path / table).write_text("who,when\nme,now\n", encoding="utf-8")
+    if rows is None:
+        with pytest.raises(DataError, match="expected the columns path"):
+            listed_files(tmp_path)
+    else:
+        assert listed_files(tmp_path) == rows

@@ -241,3 +241,52 @@ def test_finished_views_are_grey_and_framed() -> None:
     expected = np.asarray(Image.fromarray(inner).convert("L"))
     np.testing.assert_array_equal(pixels[8:24, 8:24, 0], expected)
     assert (pixels[:8] == MASK_VALUE).all()
+
+
+# -- the whole picture ----------------------------------------------------------------------------
+WHOLE = View(whole=True)
+
+
+@pytest.mark.parametrize("size", [(640, 480), (480, 641), (64, 64), (30, 20), (2000, 37), (1, 90)])
+def test_whole_picture_lies_in_the_middle_with_grey_beside_it(size) -> None:
+    pixels = Preprocess(64, 64, WHOLE)(Image.new("RGB", size, RED))
+    is_red = (pixels == RED).all(axis=2)
+    assert (pixels[~is_red] == MASK_VALUE).all()
+    rows, columns = (np.flatnonzero(is_red.any(axis=axis)) for axis in (1, 0))
+    assert is_red.sum() == len(rows) * len(columns)
+    assert max(len(rows), len(columns)) == 64
+    for found in (rows, columns):
+        assert abs((63 - found[-1]) - found[0]) <= 1
+    geometry = Preprocess(64, 64, WHOLE).geometry(size)
+    corners = geometry @ np.array([[0, size[0]], [0, size[1]], [1, 1]])
+    expected = [[columns[0], columns[-1] + 1], [rows[0], rows[-1] + 1]]
+    assert corners[:2] == pytest.approx(np.array(expected))
+
+
+def test_random_views_are_cut_from_the_framed_picture_with_its_geometry() -> None:
+    preprocess = Preprocess(64, 64, WHOLE)
+    image = bands(600, 400)
+    framed = preprocess.visible(image)
+    assert framed.size == (128, 128)
+    geometry, size = preprocess.visible_geometry(image.size)
+    assert size == framed.size
+    for x, y in ((1, 1), (300, 200), (599, 399)):
+        column, row, _ = geometry @ [x, y, 1]
+        found = framed.getpixel((min(int(column), 127), min(int(row), 127)))
+        assert np.abs(np.array(found) - image.getpixel((x, y))).max() < 6
+    # A small picture is brought to the input's side, and a long one costs no memory.
+    assert preprocess.visible(Image.new("RGB", (20, 10))).size == (64, 64)
+    assert preprocess.visible(Image.new("RGB", (40_000, 2_000))).size == (128, 128)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: View(whole=True, border_mask=0.1), "no border_mask"),
+        (lambda: View(whole=True, side_px=64), "no side_px"),
+        (lambda: Preprocess(80, 64, WHOLE), "crop_fraction 1"),
+    ],
+)
+def test_whole_stands_alone(make, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()

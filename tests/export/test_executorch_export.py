@@ -105,7 +105,8 @@ def test_network_takes_the_weights_that_its_onnx_file_gets(name):
         got, _ = TakesBytes(network, *MEAN_STD)(torch.from_numpy(pixels))
     expected = logits_of(remedied, pixels)
     assert np.abs(expected - got.numpy()).max() < 1e-3 * np.abs(expected).max()
-    assert not np.allclose(expected, logits_of(plain, pixels), rtol=1e-3)
+    # Of SqueezeNet, which has no depthwise convolutions, they move no answer by a thousandth.
+    assert name == "squeezenet" or not np.allclose(expected, logits_of(plain, pixels), rtol=1e-3)
 
 
 def test_classifier_itself_is_not_changed():

@@ -15,6 +15,7 @@ from pipelines.export.graphs import (
     WeightGraph,
     add_to_logits,
     blocks_of,
+    constant_nodes,
     convolutions_of,
     logits_of,
     n_groups_of,
@@ -199,3 +200,40 @@ def test_level_is_read_by_the_last_convolution_with_a_kernel(n_groups, kernel, t
 def test_a_network_without_convolutions_has_no_such_level(model):
     with pytest.raises(ValueError, match="no convolution"):
         with_inner_features(model)
+
+
+def test_constant_nodes_are_those_that_no_input_can_change():
+    text = """
+        <ir_version: 10, opset_import: ["": 20]>
+        graph (float[n, 2] x) => (float[n, 2] y)
+        <float[2] w = {2, 4}> {
+            logs = Log(w)
+            twice = Add(logs, w)
+            seen = Mul(x, w)
+            y = Sub(seen, twice)
+        }"""
+    graph = onnx.parser.parse_model(text).graph
+    for node in graph.node:
+        node.name = node.output[0]
+    assert constant_nodes(graph) == ["logs", "twice"]
+
+
+def test_inner_features_are_the_backbones_and_not_those_of_a_head_on_maps():
+    class Head(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.depthwise = nn.Conv2d(8, 8, 3, padding=1, groups=8)
+
+        def forward(self, maps: torch.Tensor) -> torch.Tensor:
+            return self.depthwise(maps).mean(dim=(2, 3))
+
+    blocks = [
+        nn.Conv2d(3, 4, 3, 2, 1),
+        nn.Sequential(nn.Conv2d(4, 4, 3, groups=4), nn.Conv2d(4, 8, 1)),
+    ]
+    network = Classifier(blocks, Head(), 1, taps=[1]).eval()
+    plain = classifier_onnx(network, 32, (0.0,) * 3, (1.0,) * 3)
+    embedding = make_session(with_inner_features(plain)).run(
+        [EMBEDDING_NAME], {INPUT_NAME: pictures(2, 32)}
+    )[0]
+    assert embedding.shape == (2, 8 + 4)

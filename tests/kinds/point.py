@@ -146,6 +146,12 @@ class TrainedPoint:
     def in_view(self, truth, geometry, side_px):
         return (geometry @ [*truth, 1.0])[:2] / side_px
 
+    def mates(self, truth):
+        return None
+
+    def start(self, head, embeddings):
+        pass
+
     def untaught(self, truth, labels):
         return []
 

@@ -300,7 +300,7 @@ def test_both_ways_to_the_area_under_the_curve_give_the_same_numbers(c, g, seed,
     draws = draw(rng.integers(g, size=60), 100, 1)
     all_at_once = iv._all_areas(draws, true, probabilities)
     for k in range(c):
-        one = iv._areas(draws, true == k, probabilities[:, k])
+        one = iv.areas(draws, true == k, probabilities[:, k])
         assert np.array_equal(all_at_once[:, k], one, equal_nan=True)
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.card import DEFAULT_KIND, load_card
 from pipelines.config.params import load_params
 from pipelines.data.manifest import in_split, read_manifest
 from pipelines.paths import Paths, TaskPaths
@@ -17,6 +18,8 @@ from pipelines.paths import Paths, TaskPaths
 CHECKOUT = Path(__file__).resolve().parents[2]
 PATHS = Paths(Path(os.environ.get("FIELDLENS_ROOT", CHECKOUT)))
 TASKS = list(load_params(PATHS.params).tasks)
+#: Others are neither explained nor stressed, and have no logits.
+CLASSIFICATIONS = [task for task in TASKS if load_card(PATHS.task(task).card).kind == DEFAULT_KIND]
 
 
 def trained(task: str) -> TaskPaths:

@@ -10,12 +10,12 @@ from argparse import Namespace
 import pytest
 
 from pipelines.commands import stress
-from tests.model.conftest import PATHS, TASKS, trained
+from tests.model.conftest import CLASSIFICATIONS, PATHS, trained
 
 
 @pytest.mark.model
 @pytest.mark.slow
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", CLASSIFICATIONS)
 def test_harmless_changes_turn_no_more_answers_than_params_allow(task):
     trained(task)
     answer = stress.main(Namespace(task=task, split="test"), PATHS)

@@ -12,7 +12,7 @@ from pipelines.serving.bundle import read_model
 from pipelines.serving.occlusion import occlusion_map
 from pipelines.serving.predictor import Predictor
 from pipelines.serving.sessions import make_session
-from tests.model.conftest import PATHS, TASKS, pictures_of, trained
+from tests.model.conftest import CLASSIFICATIONS, PATHS, pictures_of, trained
 
 #: Largest mean rank correlation of the true map with that of random weights. Adebayo et al. 2018,
 #: figure 4, show it near 0 for Grad-CAM once every layer is random; a method that ignores the
@@ -55,7 +55,7 @@ def shuffled(model: bytes, *, head_only: bool) -> bytes:
     return data
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", CLASSIFICATIONS)
 def test_occlusion_of_the_served_file_depends_on_its_weights(task):
     predictor, pictures = served(task)
     bundle = predictor.bundle
@@ -99,7 +99,7 @@ def shuffle_weights(model, seed: int) -> None:
                 weight.copy_(weight.flatten()[order].reshape(weight.shape))
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", CLASSIFICATIONS)
 @pytest.mark.parametrize("which", ["head", "all"])
 def test_grad_cam_of_the_float_model_depends_on_its_weights(task, which):
     from pipelines.training.float_model import load_float_model

@@ -11,7 +11,7 @@ import pytest
 
 from pipelines.serving.bundle import read_model
 from pipelines.serving.predictor import Predictor
-from tests.model.conftest import TASKS, pictures_of, trained
+from tests.model.conftest import CLASSIFICATIONS, pictures_of, trained
 
 N_PICTURES = 60
 
@@ -32,7 +32,7 @@ def answers(
     }
 
 
-@pytest.mark.parametrize("task", TASKS)
+@pytest.mark.parametrize("task", CLASSIFICATIONS)
 def test_two_layouts_give_the_same_bits(task):
     """With all optimisations the stem runs in another layout and additions are fused."""
     files = trained(task)

@@ -234,6 +234,10 @@ TWICE = "a = Resize(x, , k) y = Resize(a, , k)"
         ),
         ("y = Pad(x, pads)", {"pads": [0, 0, 0, 0, 0, 0, 0, 65]}, "Pad of 65"),
         ("p = Identity(i) y = Pad(x, p)", {"i": [0] * 8}, "'p' bounds an output"),
+        ("y, z = TopK(x, k)", {"k": [1001]}, "a TopK of 1,001; at most 1,000 are kept"),
+        ("k = Identity(i) y, z = TopK(x, k)", {"i": [3]}, "'k' bounds an output"),
+        ("y = NonMaxSuppression(x, x, k)", {"k": [5000]}, "NonMaxSuppression of 5,000"),
+        ("y = NonMaxSuppression(x, x)", {}, "'' bounds an output"),
         ("y = Pad(x, p)", {"p": np.int64([])}, "0 bytes|no number in the file"),
     ],
 )

@@ -40,6 +40,17 @@ def test_order_is_a_permutation_where_nothing_is_weighted():
 
 
 @settings(deadline=None)
+@given(st.lists(st.integers(0, 5), min_size=2, max_size=60), st.integers(0, 2**20))
+def test_images_of_one_number_stand_together_four_at_a_time(numbers, seed):
+    mates = np.array(numbers)
+    order = epoch_order(len(mates), np.random.default_rng(seed), None, mates)
+    assert sorted(order) == list(range(len(mates)))
+    # Parcels of at most four: of n images of a number at most ceil(n / 4), less where they touch.
+    runs = 1 + np.count_nonzero(np.diff(mates[order]))
+    assert runs <= sum(-(-n // 4) for n in np.bincount(mates))
+
+
+@settings(deadline=None)
 @given(st.lists(st.floats(0.05, 5), min_size=2, max_size=6), st.integers(0, 2**20))
 def test_rows_are_drawn_in_proportion_to_their_weights(weights, seed):
     wanted = np.array(weights) / np.mean(weights)

@@ -2,7 +2,7 @@
 // preprocessing that this page does not know, is refused and never guessed.
 
 import type { Range } from "./deep_png.ts";
-import { EMBEDDING, KINDS } from "./kinds.ts";
+import { EMBEDDING, KINDS, type Said } from "./kinds.ts";
 import type { Packed } from "./packed.ts";
 import type { PreprocessSpec } from "./preprocess.ts";
 import { Refusal } from "./refusal.ts";
@@ -19,6 +19,14 @@ export interface OperatingPoint {
   readonly nNegative: number;
 }
 
+/** From which score on a box of a label counts. */
+export interface BoxPoint {
+  readonly threshold: number;
+  readonly recall: number;
+  readonly precision: number;
+  readonly nBoxes: number;
+}
+
 export interface Abstention {
   readonly score: string;
   readonly threshold: number;
@@ -26,7 +34,7 @@ export interface Abstention {
 }
 
 export interface Bundle {
-  readonly kind: string;
+  readonly kind: Said["kind"];
   readonly domain: string;
   readonly labels: readonly string[];
   readonly labelMeanings: Readonly<Record<string, string>>;
@@ -40,15 +48,18 @@ export interface Bundle {
   readonly file: { readonly name: string; readonly sha256: string; readonly sizeBytes: number };
   readonly temperature: number;
   readonly operatingPoints: Readonly<Record<string, OperatingPoint>>;
+  /** Of a detection, by label. */
+  readonly boxPoints: Readonly<Record<string, BoxPoint>>;
   readonly abstention: Abstention | null;
   readonly dataSource: string;
-  readonly accuracy: { readonly value: number; readonly n: number } | null;
+  /** The kind's figure on the test pictures. */
+  readonly figure: { readonly value: number; readonly n: number } | null;
   readonly auditVerdict: string | null;
   readonly intendedUse: string;
   readonly notFor: readonly string[];
 }
 
-const PREPROCESS_KEYS = new Set(["resize_px", "crop_px", "interpolation", "grey", "side_px", "border_mask", "range", "max_aspect"]);
+const PREPROCESS_KEYS = new Set(["resize_px", "crop_px", "interpolation", "grey", "side_px", "border_mask", "whole", "range", "max_aspect"]);
 /** Where the bundle says nothing: pipelines/data/pixel_range.py. */
 const MAX_ASPECT = 20;
 
@@ -81,8 +92,9 @@ function ofSchema2(json: Json): Json {
 
 function read(json: Json): Bundle {
   const kind = text(json, "kind");
-  const expected = KINDS.get(kind)?.outputs;
-  if (expected === undefined) throw new TypeError(`kind: ${kind}`);
+  const known = KINDS.get(kind);
+  if (known === undefined) throw new TypeError(`kind: ${kind}`);
+  const expected = known.outputs;
   const outputs = records(json, "outputs");
   if (outputs.map((output) => text(output, "name")).join() !== expected.join()) {
     throw new TypeError(`outputs: expected ${expected.join(", ")}`);
@@ -96,7 +108,7 @@ function read(json: Json): Bundle {
   const metrics = isRecord(json["metrics"]) ? json["metrics"][precision] : null;
   const audit = json["audit"];
   return {
-    kind,
+    kind: kind as Said["kind"], // the table's
     domain: text(json, "domain"),
     labels,
     labelMeanings: record(json, "label_meanings") as Record<string, string>,
@@ -108,9 +120,10 @@ function read(json: Json): Bundle {
     file: { name: text(file, "name"), sha256: text(file, "sha256"), sizeBytes: number(file, "size_bytes") },
     temperature: number(json, "temperature"),
     operatingPoints: readPoints(record(json, "operating_points"), labels),
+    boxPoints: json["box_points"] == null ? {} : readBoxPoints(record(json, "box_points"), labels),
     abstention: json["abstention"] == null ? null : readAbstention(record(json, "abstention")),
     dataSource: text(record(json, "provenance"), "data_source"),
-    accuracy: isRecord(metrics) ? { value: plain(metrics, "accuracy"), n: plain(metrics, "n") } : null,
+    figure: isRecord(metrics) ? { value: plain(metrics, known.figure.metric), n: nTested(json, metrics) } : null,
     auditVerdict: isRecord(audit) ? text(audit, "verdict") : null,
     intendedUse: text(json, "intended_use"),
     notFor: texts(json, "not_for"),
@@ -127,10 +140,14 @@ function readPreprocess(json: Json): PreprocessSpec {
     grey: json["grey"] === true,
     sidePx: json["side_px"] == null ? null : number(json, "side_px"),
     borderMask: json["border_mask"] == null ? 0 : number(json, "border_mask"),
+    whole: json["whole"] === true,
     range: readRange(json["range"]),
     maxAspect: json["max_aspect"] == null ? MAX_ASPECT : number(json, "max_aspect"),
   };
   if (!(spec.cropPx >= 1 && spec.cropPx <= spec.resizePx)) throw new TypeError("preprocess.crop_px: does not fit");
+  if (spec.whole && (spec.cropPx !== spec.resizePx || spec.sidePx !== null || spec.borderMask !== 0)) {
+    throw new TypeError("preprocess.whole: does not fit");
+  }
   return spec;
 }
 
@@ -159,6 +176,21 @@ function readPoints(json: Json, labels: readonly string[]): Record<string, Opera
       specificity: number(point, "specificity"),
       nPositive: number(point, "n_positive"),
       nNegative: number(point, "n_negative"),
+    };
+  }
+  return points;
+}
+
+function readBoxPoints(json: Json, labels: readonly string[]): Record<string, BoxPoint> {
+  const points: Record<string, BoxPoint> = {};
+  for (const label of Object.keys(json)) {
+    if (!labels.includes(label)) throw new TypeError(`box_points.${label}: no label`);
+    const point = record(json, label);
+    points[label] = {
+      threshold: number(point, "threshold"),
+      recall: number(point, "recall"),
+      precision: number(point, "precision"),
+      nBoxes: number(point, "n_boxes"),
     };
   }
   return points;
@@ -209,6 +241,11 @@ function number(json: Json, key: string): number {
   const value = json[key];
   if (typeof value !== "number" || !Number.isFinite(value)) throw new TypeError(`${key}: expected a number`);
   return value;
+}
+
+/** Test pictures: as the metrics count them, else as the data were split. */
+function nTested(json: Json, metrics: Json): number {
+  return metrics["n"] == null ? number(record(record(json, "provenance"), "n_images"), "test") : plain(metrics, "n");
 }
 
 /** A figure that may stand alone or with its interval. */

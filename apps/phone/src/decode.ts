@@ -10,7 +10,7 @@ import { isDeep, readDeep } from "./deep_png.ts";
 import type { PreprocessSpec } from "./preprocess.ts";
 import { Refusal } from "./refusal.ts";
 import type { Rows } from "./resample.ts";
-import { MAX_PIXELS, type Seen, sniff } from "./sniff.ts";
+import { MAX_PIXELS, type Seen, type Size, sniff } from "./sniff.ts";
 
 /** Rows on the canvas at a time: phones refuse canvases of a whole 48-megapixel photo. */
 const STRIP_ROWS = 64;
@@ -21,6 +21,8 @@ const SCALES = [8, 4, 2, 1] as const;
 /** A picture that is ready to be read, and to be let go of. */
 export interface Decoded {
   readonly rows: Rows;
+  /** As it is stored, upright; it may have been decoded smaller. */
+  readonly stored: Size;
   /** Share of the pixels whose stored values lie outside the model's range. */
   readonly outside: number;
   /** A small copy to show, of a picture that would cost the page too much to show itself. */
@@ -46,13 +48,16 @@ export async function decode(file: Blob, spec: PreprocessSpec): Promise<Decoded>
   const bytes = new Uint8Array(await file.arrayBuffer());
   const seen = sniff(bytes, { maxAspect: spec.maxAspect, canScale: canScale() });
   if (seen.format === "PNG" && isDeep(bytes)) {
-    return { ...(await readDeep(bytes, spec.range)), preview: async () => null, close: () => undefined };
+    return { ...(await readDeep(bytes, spec.range)), stored: seen, preview: async () => null, close: () => undefined };
   }
   const scale = seen.format === "JPEG" && canScale() ? scaleOf(seen, spec) : 1;
   // By content: a browser would otherwise believe the type that came with the name.
   const type = `image/${seen.format.toLowerCase()}`;
   try {
-    if (scale > 1) return fromBitmap(await decodeSmaller(bytes, type, seen, scale), true);
+    if (scale > 1) {
+      const { bitmap, stored } = await decodeSmaller(bytes, type, seen, scale);
+      return fromBitmap(bitmap, stored);
+    }
     return fromBitmap(
       await createImageBitmap(new Blob([bytes], { type }), {
         imageOrientation: "from-image",
@@ -78,7 +83,7 @@ async function decodeSmaller(
   type: string,
   size: Seen,
   scale: number,
-): Promise<ImageBitmap> {
+): Promise<{ bitmap: ImageBitmap; stored: Size }> {
   const decoder = new ImageDecoder({
     data: bytes,
     type,
@@ -91,16 +96,19 @@ async function decodeSmaller(
     // Whole, and not row by row: a part of a turned frame is another part in each browser.
     const canvas = new OffscreenCanvas(image.displayWidth, image.displayHeight);
     canvas.getContext("2d", { willReadFrequently: true, colorSpace: "srgb" })?.drawImage(image, 0, 0);
+    const isTurned = ((image as VideoFrame & { rotation: number }).rotation / 90) % 2 === 1;
     image.close();
-    return canvas.transferToImageBitmap();
+    const stored = isTurned ? { width: size.height, height: size.width } : size;
+    return { bitmap: canvas.transferToImageBitmap(), stored };
   } finally {
     decoder.close();
   }
 }
 
 /** The pixels of a bitmap, some rows at a time; transparency is laid over white. */
-export function fromBitmap(bitmap: ImageBitmap, isScaled = false): Decoded {
+export function fromBitmap(bitmap: ImageBitmap, stored: Size = { width: bitmap.width, height: bitmap.height }): Decoded {
   const { width, height } = bitmap;
+  const isScaled = stored.width !== width;
   const canvas = new OffscreenCanvas(width, Math.min(height, STRIP_ROWS));
   const context = canvas.getContext("2d", { willReadFrequently: true, colorSpace: "srgb" });
   if (!context) throw new Refusal("refusal.runtime", { reason: "2D canvas" });
@@ -117,5 +125,5 @@ export function fromBitmap(bitmap: ImageBitmap, isScaled = false): Decoded {
     const share = Math.min(1, PREVIEW_PX / Math.max(width, height));
     return createImageBitmap(bitmap, { resizeWidth: Math.ceil(width * share), resizeHeight: Math.ceil(height * share), resizeQuality: "medium" });
   };
-  return { rows: { width, height, read }, outside: 0, preview, close: () => bitmap.close() };
+  return { rows: { width, height, read }, stored, outside: 0, preview, close: () => bitmap.close() };
 }

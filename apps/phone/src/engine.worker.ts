@@ -6,7 +6,7 @@ import wasmUrl from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
 import { decode, fromBitmap } from "./decode.ts";
 import type { Progress } from "./download.ts";
 import { ask, makeModel, type Model } from "./model.ts";
-import { preprocess } from "./preprocess.ts";
+import { geometryOf, preprocess } from "./preprocess.ts";
 import type { Answer, Loaded, Reply, Request } from "./protocol.ts";
 import { Refusal } from "./refusal.ts";
 import { fetchPair, type Keeping, keepPair, keptPair, type Pair } from "./store.ts";
@@ -111,10 +111,13 @@ async function answer(id: number, source: Blob | ImageBitmap): Promise<void> {
     picture.close();
   }
   const preprocessed = performance.now();
-  const said = await ask(model, pixels);
+  const geometry = geometryOf(picture.stored, picture.rows, bundle.preprocess);
+  const said = await ask(model, pixels, geometry);
   const done = performance.now();
   const result: Answer = {
     ...said,
+    size: [picture.stored.width, picture.stored.height],
+    geometry,
     outside: picture.outside,
     decodeMs: decoded - start,
     preprocessMs: preprocessed - decoded,

@@ -2,12 +2,17 @@
 // Golden files hold both to the same answers.
 
 import type { Bundle } from "./bundle.ts";
+import { type Boxes, decodeBoxes } from "./detection.ts";
+import type { Geometry } from "./preprocess.ts";
+import { decodeMask, type Mask } from "./segmentation.ts";
+import type { TextKey } from "./texts.ts";
 
 /** A model's outputs for one picture, by name. */
 export type Outputs = Readonly<Record<string, ArrayLike<number>>>;
 
 /** What a classification says of a picture. */
 export interface Classes {
+  readonly kind: "classification";
   readonly label: string;
   /** In the order of the bundle's labels. */
   readonly probabilities: readonly number[];
@@ -15,26 +20,39 @@ export interface Classes {
   readonly positives: Readonly<Record<string, boolean>>;
 }
 
+/** What a model of any kind says of a picture. */
+export type Said = Classes | Boxes | Mask;
+
 interface Kind {
   /** Names of the model's outputs, in the order of the bundle. */
   readonly outputs: readonly string[];
-  readonly decode: (outputs: Outputs, bundle: Bundle) => Classes;
+  readonly decode: (outputs: Outputs, bundle: Bundle, geometry: Geometry) => Said;
+  /** The one metric that is told of a model, and its words. */
+  readonly figure: { readonly metric: string; readonly text: TextKey };
+  /** Whether its outputs are divided by the bundle's temperature. */
+  readonly isCalibrated: boolean;
 }
 
 /** The output that tells pictures out of distribution. */
 export const EMBEDDING = "embedding";
 
-export const KINDS: ReadonlyMap<string, Kind> = new Map([
-  ["classification", { outputs: ["logits", EMBEDDING], decode: decodeClassification }],
-]);
+const ACCURACY = { metric: "accuracy", text: "about.accuracy" } as const;
+const DICE = { metric: "dice", text: "about.dice" } as const;
+const AP50 = { metric: "ap50", text: "about.ap50" } as const;
 
-function decodeClassification(outputs: Outputs, bundle: Bundle): Classes {
+export const KINDS: ReadonlyMap<string, Kind> = new Map([
+  ["classification", { outputs: ["logits", EMBEDDING], decode: decodeClasses, figure: ACCURACY, isCalibrated: true }],
+  ["detection", { outputs: ["boxes", EMBEDDING], decode: decodeBoxes, figure: AP50, isCalibrated: false }],
+  ["segmentation", { outputs: ["mask", EMBEDDING], decode: decodeMask, figure: DICE, isCalibrated: false }],
+] satisfies [Said["kind"], Kind][]);
+
+function decodeClasses(outputs: Outputs, bundle: Bundle): Classes {
   const probabilities = softmax(outputs["logits"]!, bundle.temperature);
   const positives: Record<string, boolean> = {};
   for (const [label, point] of Object.entries(bundle.operatingPoints)) {
     positives[label] = probabilities[bundle.labels.indexOf(label)]! >= point.threshold;
   }
-  return { label: bundle.labels[argmax(probabilities)]!, probabilities, positives };
+  return { kind: "classification", label: bundle.labels[argmax(probabilities)]!, probabilities, positives };
 }
 
 /** Probabilities of logits divided by the temperature (Guo et al. 2017). */

@@ -3,8 +3,9 @@
 
 import * as ort from "onnxruntime-web/wasm";
 import type { Bundle } from "./bundle.ts";
-import { type Classes, EMBEDDING, KINDS, type Outputs } from "./kinds.ts";
+import { EMBEDDING, KINDS, type Outputs, type Said } from "./kinds.ts";
 import { makeOutOfDistribution } from "./out_of_distribution.ts";
+import type { Geometry } from "./preprocess.ts";
 import { Refusal } from "./refusal.ts";
 
 export interface Model {
@@ -13,8 +14,9 @@ export interface Model {
   readonly session: ort.InferenceSession;
 }
 
-/** What is said of a picture. */
-export interface Said extends Classes {
+/** What is said of a picture, and whether to believe it. */
+export interface Judged {
+  readonly said: Said;
   readonly oodScore: number | null;
   readonly isOod: boolean;
 }
@@ -36,8 +38,8 @@ export async function makeModel(bundle: Bundle, bytes: Uint8Array, nThreads: num
   }
 }
 
-/** The answer for the pixels that `preprocess` gives. */
-export async function ask({ bundle, judge, session }: Model, pixels: Uint8Array): Promise<Said> {
+/** The answer for the pixels that `preprocess` gives; places are led back by the geometry of the picture. */
+export async function ask({ bundle, judge, session }: Model, pixels: Uint8Array, geometry: Geometry): Promise<Judged> {
   const side = bundle.preprocess.cropPx;
   const ran = await session.run({ [bundle.inputName]: new ort.Tensor("uint8", pixels, [1, side, side, 3]) });
   const outputs: Outputs = Object.fromEntries(
@@ -45,7 +47,7 @@ export async function ask({ bundle, judge, session }: Model, pixels: Uint8Array)
   );
   const verdict = judge ? judge(outputs[EMBEDDING]!) : null;
   return {
-    ...KINDS.get(bundle.kind)!.decode(outputs, bundle),
+    said: KINDS.get(bundle.kind)!.decode(outputs, bundle, geometry),
     oodScore: verdict?.oodScore ?? null,
     isOod: verdict?.isOod ?? false,
   };

@@ -18,6 +18,8 @@ export interface PreprocessSpec {
   readonly sidePx: number | null;
   /** Share of the input's side that is painted over along each edge. */
   readonly borderMask: number;
+  /** The longer side becomes the input's, and what is beside the picture is painted over. */
+  readonly whole: boolean;
   /** Which stored values of a picture with 16 bits a channel are black and white. */
   readonly range: Range;
   /** A picture whose longer side is more than so many times the shorter is refused. */
@@ -27,11 +29,20 @@ export interface PreprocessSpec {
 /** Of a longer picture, only the middle is resized. */
 const RESIZED_ASPECT = 4;
 
-/** What is painted over a masked border. */
+/** What is painted over a masked border, and beside a whole picture. */
 const MASK_VALUE = 128;
+
+/** Where the model's input shows what: px of the input are `scale` x px of the picture + `shift`. */
+export interface Geometry {
+  readonly scale: readonly [number, number];
+  readonly shift: readonly [number, number];
+}
+
+type Size = Pick<Rows, "width" | "height">;
 
 /** The model's input: (crop_px, crop_px, 3), in [0, 255]. */
 export function preprocess(rows: Rows, spec: PreprocessSpec): Uint8Array {
+  if (spec.whole) return framed(rows, spec);
   const middle = middleOf(rows);
   let source = spec.grey ? greyRows(middle) : middle;
   if (spec.sidePx !== null) source = withSide(source, spec.sidePx);
@@ -42,6 +53,54 @@ export function preprocess(rows: Rows, spec: PreprocessSpec): Uint8Array {
   const pixels = resize(source, width, height, spec.interpolation, box).rgb;
   if (spec.grey) greyInPlace(pixels);
   return maskBorder(pixels, spec.cropPx, Math.trunc(spec.borderMask * spec.cropPx));
+}
+
+/**
+ * The geometry of a picture.
+ *
+ * @param stored its upright size.
+ * @param decoded the size that it was decoded at.
+ */
+export function geometryOf(stored: Size, decoded: Size, spec: PreprocessSpec): Geometry {
+  const sides = [[stored.width, decoded.width], [stored.height, decoded.height]] as const;
+  if (spec.whole) {
+    const { size, margin } = inSquare(decoded, spec.cropPx);
+    return geometry((side) => size[side]! / sides[side]![0], (side) => margin[side]!);
+  }
+  const middle = middleSize(decoded);
+  const placed = spec.sidePx === null ? middle : sizeWithSide(...middle, spec.sidePx);
+  const wider = sizeWithSide(...placed, spec.resizePx);
+  // Of the middle, then of the resized picture.
+  const cuts = sides.map(([, px], side) => [Math.trunc((px - middle[side]!) / 2), Math.trunc((wider[side]! - spec.cropPx) / 2)] as const);
+  const scales = middle.map((px, side) => wider[side]! / px);
+  return geometry(
+    (side) => (scales[side]! * sides[side]![1]) / sides[side]![0],
+    (side) => -cuts[side]![0] * scales[side]! - cuts[side]![1],
+  );
+}
+
+function geometry(scale: (side: 0 | 1) => number, shift: (side: 0 | 1) => number): Geometry {
+  return { scale: [scale(0), scale(1)], shift: [shift(0), shift(1)] };
+}
+
+/** A picture's size with its longer side at that of a square, and its left and top in it. */
+function inSquare({ width, height }: Size, sidePx: number): { size: [number, number]; margin: [number, number] } {
+  const scale = sidePx / Math.max(width, height);
+  const fit = (px: number): number => Math.min(sidePx, Math.max(1, roundHalfToEven(px * scale)));
+  const size: [number, number] = [fit(width), fit(height)];
+  return { size, margin: [Math.ceil((sidePx - size[0]) / 2), Math.ceil((sidePx - size[1]) / 2)] };
+}
+
+/** The whole picture in the middle of a square, grey beside it. */
+function framed(rows: Rows, { cropPx, interpolation, grey }: PreprocessSpec): Uint8Array {
+  const { size: [width, height], margin: [left, top] } = inSquare(rows, cropPx);
+  const { rgb } = resize(rows, width, height, interpolation);
+  const pixels = new Uint8Array(cropPx * cropPx * 3).fill(MASK_VALUE);
+  for (let y = 0; y < height; y++) {
+    pixels.set(rgb.subarray(y * width * 3, (y + 1) * width * 3), ((top + y) * cropPx + left) * 3);
+  }
+  if (grey) greyInPlace(pixels);
+  return pixels;
 }
 
 /** Width and height with the shorter side at `sidePx`, as Pillow's caller rounds them. */
@@ -68,8 +127,7 @@ export function luma(red: number, green: number, blue: number): number {
 
 /** The middle of a long picture: all that the model may see of it, and more. */
 function middleOf(rows: Rows): Rows {
-  const most = RESIZED_ASPECT * Math.min(rows.width, rows.height);
-  const [width, height] = [Math.min(rows.width, most), Math.min(rows.height, most)];
+  const [width, height] = middleSize(rows);
   if (width === rows.width && height === rows.height) return rows;
   const [left, above] = [Math.trunc((rows.width - width) / 2), Math.trunc((rows.height - height) / 2)];
   return {
@@ -86,6 +144,11 @@ function middleOf(rows: Rows): Rows {
       return part;
     },
   };
+}
+
+function middleSize({ width, height }: Size): [number, number] {
+  const most = RESIZED_ASPECT * Math.min(width, height);
+  return [Math.min(width, most), Math.min(height, most)];
 }
 
 function greyRows(rows: Rows): Rows {

@@ -1,10 +1,14 @@
 // What the page and its worker say to each other.
 
-import type { Said } from "./model.ts";
+import type { Judged } from "./model.ts";
+import type { Geometry } from "./preprocess.ts";
 import type { RefusalKey } from "./refusal.ts";
 import type { Keeping } from "./store.ts";
 
-export interface Answer extends Said {
+export interface Answer extends Judged {
+  /** Width and height of the upright picture, in px of which places are told. */
+  readonly size: readonly [number, number];
+  readonly geometry: Geometry;
   /** Share of the picture's pixels whose stored values lie outside the model's range. */
   readonly outside: number;
   readonly decodeMs: number;

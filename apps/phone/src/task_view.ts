@@ -23,6 +23,8 @@ export class TaskView {
   readonly #video = h("video", { class: "shot", muted: true, playsinline: true, hidden: true });
   readonly #held = h("canvas", { class: "shot", hidden: true });
   readonly #frame = h("div", { class: "frame", "aria-hidden": "true", hidden: true });
+  /** What the answer draws over the picture. */
+  readonly #overlay = h("div", {});
   readonly #caption = h("p", { class: "fine", hidden: true });
   readonly #buttons = h("div", { class: "buttons" });
   readonly #trouble = h("p", { class: "trouble", role: "alert", hidden: true });
@@ -76,7 +78,7 @@ export class TaskView {
     const { texts } = this;
     fill(this.#banners, ...banners(this.task, null, texts));
     const invitation = h("div", { class: "hints" }, icon(this.task.domain === "medical" ? "scan" : "camera"), h("p", { class: "hints-drop" }, texts.say("input.drop")));
-    this.#stage.append(invitation, this.#image, this.#held, this.#video, this.#frame);
+    this.#stage.append(invitation, this.#image, this.#held, this.#video, this.#frame, this.#overlay);
     this.#stage.addEventListener("dragover", (event) => event.preventDefault());
     this.#stage.addEventListener("drop", (event) => {
       event.preventDefault();
@@ -139,6 +141,7 @@ export class TaskView {
       this.#loading.hidden = true;
       fill(this.#banners, ...banners(this.task, this.#bundle, texts));
       fill(this.#answerBox, this.#panel.element);
+      fill(this.#overlay, this.#panel.overlay);
       fill(this.#about, aboutModel(this.#bundle, this.#said, loaded, texts));
       this.element.dataset["ready"] = "true";
       this.#placeFrame();
@@ -234,7 +237,6 @@ export class TaskView {
         await this.#image.decode().catch(() => undefined);
         this.#show("photo");
       }
-      this.#give(answer, null);
       this.#speak(answer);
     } catch (error) {
       if (turn !== this.#turn) return;
@@ -258,6 +260,7 @@ export class TaskView {
       if (turn === this.#turn) this.#complain(this.#inWords(error));
       return;
     }
+    this.#panel?.wait("answer.working"); // what was drawn over a photo is not true of the camera
     this.#show("live");
     await this.#follow(turn);
   }
@@ -275,8 +278,8 @@ export class TaskView {
         if (turn !== this.#turn) return;
         const now = performance.now();
         this.#placeFrame();
-        this.#give(answer, pace.add(now));
-        if (steady.add(answer.isOod ? "" : answer.label, now)) this.#speak(answer);
+        const told = this.#give(answer, pace.add(now));
+        if (told && steady.add(told.gist, now)) this.#spoken.textContent = told.spoken;
       }
     } catch (error) {
       if (turn !== this.#turn) return;
@@ -296,7 +299,6 @@ export class TaskView {
       try {
         const { answer } = await this.engine.answer(await createImageBitmap(this.#held));
         if (turn !== this.#turn) return;
-        this.#give(answer, null);
         this.#speak(answer);
       } catch (error) {
         if (turn === this.#turn) this.#complain(this.#inWords(error));
@@ -343,7 +345,8 @@ export class TaskView {
         : state === "live"
           ? [this.#video.videoWidth, this.#video.videoHeight]
           : [this.#held.width, this.#held.height];
-    this.#frame.hidden = state === "empty" || !this.#bundle || !width || !height;
+    const isWhole = this.#bundle?.preprocess.whole ?? true;
+    this.#frame.hidden = state === "empty" || isWhole || !width || !height;
     this.#caption.hidden = this.#frame.hidden;
     if (this.#frame.hidden || !this.#bundle) return;
     const { resizePx, cropPx } = this.#bundle.preprocess;
@@ -351,12 +354,13 @@ export class TaskView {
     this.#frame.style.width = this.#frame.style.height = `${(share * 100).toFixed(2)}%`;
   }
 
-  #give(answer: Answer, rate: number | null): void {
-    if (this.#panel && this.#loaded) this.#panel.show(answer, this.#loaded, rate);
+  #give(answer: Answer, rate: number | null): ReturnType<AnswerPanel["show"]> | null {
+    return this.#panel && this.#loaded && this.#panel.show(answer, this.#loaded, rate);
   }
 
+  /** Show the answer to a picture that stays, and read it out. */
   #speak(answer: Answer): void {
-    if (this.#panel) this.#spoken.textContent = this.#panel.spoken(answer);
+    this.#spoken.textContent = this.#give(answer, null)?.spoken ?? "";
   }
 
   #complain(words: string | null): void {

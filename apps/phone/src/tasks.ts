@@ -2,6 +2,10 @@
 
 import { LANGUAGES, type Language, wordsOf } from "./texts.ts";
 
+/** How alarming a label is, the gravest last: apps/tones.py. */
+const TONES = ["plain", "ok", "warn", "alarm"] as const;
+export type Tone = (typeof TONES)[number];
+
 /** What there is to say about a task in one language; the texts of apps/texts and the card. */
 export interface Words {
   readonly name: string;
@@ -9,6 +13,8 @@ export interface Words {
   readonly photo: readonly string[];
   readonly reading: string;
   readonly labels: Readonly<Record<string, string>>;
+  /** By label; a label without one is plain. */
+  readonly tones: Readonly<Record<string, Tone>>;
   readonly meanings: Readonly<Record<string, string>>;
   readonly next_steps: Readonly<Record<string, string>>;
   readonly intended_use: string;
@@ -43,7 +49,7 @@ export function readIndex(document: unknown): Task[] {
 
 /** A task's words: in the language, else in English, else from the slugs. */
 export function words(task: Task, language: Language): Words {
-  const empty = { photo: [], reading: "", labels: {}, meanings: {}, next_steps: {}, intended_use: "", not_for: [] };
+  const empty = { photo: [], reading: "", labels: {}, tones: {}, meanings: {}, next_steps: {}, intended_use: "", not_for: [] };
   const bare = { name: wordsOf(task.task), tells: task.title, ...empty };
   return { ...bare, ...task.words[LANGUAGES[0]], ...task.words[language] };
 }
@@ -53,6 +59,17 @@ export function labelWords(said: Words, names: Readonly<Record<string, string>>,
   const told = said.labels[label];
   const isTranslated = told !== undefined && told !== wordsOf(label);
   return isTranslated ? told : (names[label] ?? wordsOf(label));
+}
+
+/** How alarming a label is; what this page does not know is plain. */
+export function toneOf(said: Words, label: string): Tone {
+  return TONES.find((tone) => tone === said.tones[label]) ?? "plain";
+}
+
+/** The most alarming of labels, the first of equals; undefined of none. */
+export function gravest(said: Words, labels: readonly string[]): string | undefined {
+  const gravity = (label: string): number => TONES.indexOf(toneOf(said, label));
+  return [...labels].sort((a, b) => gravity(b) - gravity(a))[0];
 }
 
 export function domainOf(task: Task): Domain {

@@ -1,10 +1,15 @@
 import { describe, expect, it } from "vitest";
 import { type Abstention, readBundle } from "../src/bundle.ts";
+import { type Boxes, counted } from "../src/detection.ts";
 import { makeOutOfDistribution, rooted } from "../src/out_of_distribution.ts";
 import { halfToNumber, unpack } from "../src/packed.ts";
-import { argmax, KINDS, softmax } from "../src/kinds.ts";
+import { argmax, type Classes, KINDS, softmax } from "../src/kinds.ts";
+import { geometryOf, type PreprocessSpec } from "../src/preprocess.ts";
 import { Refusal } from "../src/refusal.ts";
+import { enlarged, indexed, type Mask, thresholdsOf } from "../src/segmentation.ts";
 import { golden } from "./files.ts";
+
+const UNMOVED = { scale: [1, 1], shift: [0, 0] } as const;
 
 describe("softmax", () => {
   it("adds up to one and keeps the order", () => {
@@ -128,7 +133,7 @@ describe("a classification", () => {
         ...document, labels, temperature, label_names: {}, operating_points: Object.fromEntries(points),
         outputs: [{ ...logits, shape: [-1, labels.length] }, embedding],
       });
-      const said = KINDS.get(bundle.kind)!.decode({ logits: values }, bundle);
+      const said = KINDS.get(bundle.kind)!.decode({ logits: values }, bundle, UNMOVED) as Classes;
       expect(said.label).toBe(label);
       expect(said.positives).toEqual(positives);
       said.probabilities.forEach((value, index) => expect(value).toBeCloseTo(probabilities[index]!, 6));
@@ -136,6 +141,116 @@ describe("a classification", () => {
     expect(cases.length).toBeGreaterThan(3);
   });
 });
+
+describe("a detection", () => {
+  const document = JSON.parse(golden("bundle_schema_3.json").toString("utf8"));
+  const of = (labels: readonly string[], thresholds: Readonly<Record<string, number>>, side: number) =>
+    readBundle({
+      ...document, kind: "detection", labels, label_names: {}, operating_points: {}, metrics: null,
+      box_points: Object.fromEntries(Object.entries(thresholds).map(([label, threshold]) => [label, { threshold, recall: 0.8, precision: 0.9, n_boxes: 10 }])),
+      outputs: [{ name: "boxes", shape: [-1, 5, 6] }, document.outputs[1]],
+      preprocess: { resize_px: side, crop_px: side, whole: true },
+    });
+
+  it("gives Python's golden boxes", () => {
+    const { cases } = JSON.parse(golden("detection.json").toString("utf8")) as { readonly cases: readonly Found[] };
+    for (const { labels, thresholds, side_px, size: [width, height], geometry, rows, boxes, corners, counts } of cases) {
+      const bundle = of(labels, thresholds, side_px);
+      const placed = geometryOf({ width, height }, { width, height }, bundle.preprocess);
+      const matrix = [[placed.scale[0], 0, placed.shift[0]], [0, placed.scale[1], placed.shift[1]], [0, 0, 1]];
+      matrix.flat().forEach((value, index) => expect(value).toBeCloseTo(geometry.flat()[index]!, 9));
+      const said = KINDS.get(bundle.kind)!.decode({ boxes: Float32Array.from(rows.flat()) }, bundle, placed) as Boxes;
+      const certain = counted(said, bundle, null);
+      expect(said.boxes.map((box) => [box.label, certain.includes(box)])).toEqual(boxes);
+      said.boxes.flatMap((box) => [box.x0, box.y0, box.x1, box.y1]).forEach((px, index) => expect(px).toBeCloseTo(corners.flat()[index]!, 2));
+      for (const label of labels) expect(certain.filter((box) => box.label === label)).toHaveLength(counts[label]!);
+      expect(counted(said, bundle, 0.01)).toHaveLength(said.boxes.length);
+      expect(counted(said, bundle, 0.95)).toHaveLength(0);
+    }
+    expect(cases.length).toBeGreaterThan(2);
+  });
+
+  it("is refused where a threshold has no label", () => {
+    expect(() => of(["a"], { b: 0.5 }, 64)).toThrow(Refusal);
+  });
+});
+
+describe("a segmentation", () => {
+  it("gives Python's golden masks", () => {
+    const { cases } = JSON.parse(golden("segmentation.json").toString("utf8")) as { readonly cases: readonly Seen[] };
+    const document = JSON.parse(golden("bundle_schema_3.json").toString("utf8"));
+    for (const { labels, thresholds, side_px, mask, geometry, indexed: places, regions } of cases) {
+      const point = document.operating_points.red_tile;
+      const bundle = readBundle({
+        ...document, kind: "segmentation", labels, label_names: {}, metrics: null,
+        operating_points: Object.fromEntries(Object.entries(thresholds).map(([label, threshold]) => [label, { ...point, threshold }])),
+        outputs: [{ name: "mask", shape: [-1, labels.length, side_px, side_px] }, document.outputs[1]],
+        preprocess: { resize_px: side_px, crop_px: side_px },
+      });
+      const [[xScale, , left], [, yScale, top]] = geometry;
+      const placed = { scale: [xScale, yScale], shift: [left, top] } as const;
+      const said = KINDS.get(bundle.kind)!.decode({ mask: Float32Array.from(mask.flat(2)) }, bundle, placed) as Mask;
+      expect([...indexed(said.probabilities, thresholdsOf(bundle))]).toEqual(places.flat());
+      expect(said.regions.map(({ label }) => label)).toEqual(Object.keys(regions));
+      for (const { label, areaShare, areaPx, boxPx } of said.regions) {
+        const { area_share, area_px, box_px } = regions[label]!;
+        expect(areaShare).toBeCloseTo(area_share, 9);
+        expect(areaPx).toBeCloseTo(area_px, 6);
+        expect(boxPx?.map((px) => Number(px.toFixed(6))) ?? null).toEqual(box_px);
+      }
+    }
+    expect(cases.length).toBeGreaterThan(3);
+  });
+
+  it("is drawn larger without steps", () => {
+    const maps = Float32Array.from([0, 1, 0, 1, 1, 1, 1, 1]);
+    expect([...enlarged(maps, 2, 2, 4)].slice(0, 4)).toEqual([0, 0.25, 0.75, 1]);
+    expect([...enlarged(maps, 2, 2, 4)].slice(16)).toEqual(Array(16).fill(1));
+    expect([...enlarged(maps, 2, 2, 2)]).toEqual([...maps]);
+  });
+});
+
+it("geometry of a photo that was decoded smaller is that of the photo", () => {
+  const photo = { width: 4000, height: 3000 };
+  const plain: PreprocessSpec = { resizePx: 256, cropPx: 224, interpolation: "bilinear", grey: false, sidePx: null, borderMask: 0, whole: false, range: null, maxAspect: 20 };
+  for (const spec of [plain, { ...plain, sidePx: 100 }, { ...plain, resizePx: 224, whole: true }]) {
+    const small = geometryOf(photo, { width: 1000, height: 750 }, spec);
+    const large = geometryOf(photo, photo, spec);
+    for (const axis of [0, 1] as const) {
+      expect(small.scale[axis]).toBeCloseTo(large.scale[axis], 9);
+      expect(small.shift[axis]).toBeCloseTo(large.shift[axis], 6);
+    }
+  }
+  // 341 x 256, of which the middle: pipelines.data.preprocess.Preprocess(256, 224).geometry((4000, 3000)).
+  expect(geometryOf(photo, photo, plain)).toEqual({ scale: [341 / 4000, 256 / 3000], shift: [-58, -16] });
+  // Of a long picture the middle: (20000, 1000).
+  const long = { width: 20000, height: 1000 };
+  expect(geometryOf(long, long, plain)).toEqual({ scale: [0.256, 0.256], shift: [-8000 * 0.256 - 400, -16] });
+});
+
+/** One answer of tests/golden/segmentation.json; tests/serving/test_segmentation.py holds Python to it. */
+interface Seen {
+  readonly labels: string[];
+  readonly thresholds: Readonly<Record<string, number>>;
+  readonly side_px: number;
+  readonly mask: number[][][];
+  readonly geometry: [[number, number, number], [number, number, number]];
+  readonly indexed: number[][];
+  readonly regions: Readonly<Record<string, { area_share: number; area_px: number; box_px: number[] | null }>>;
+}
+
+/** One answer of tests/golden/detection.json; tests/serving/test_detection.py holds Python to it. */
+interface Found {
+  readonly labels: string[];
+  readonly thresholds: Readonly<Record<string, number>>;
+  readonly side_px: number;
+  readonly size: [number, number];
+  readonly geometry: number[][];
+  readonly rows: number[][];
+  readonly boxes: [string, boolean][];
+  readonly corners: number[][];
+  readonly counts: Readonly<Record<string, number>>;
+}
 
 /** One answer of tests/golden/classification.json; tests/serving/test_kinds.py holds Python to it. */
 interface Case {
@@ -182,10 +297,10 @@ describe("bundle.json", () => {
   it("is read", () => {
     const bundle = readBundle(document);
     expect(bundle.preprocess).toEqual({
-      resizePx: 256, cropPx: 224, interpolation: "bilinear", grey: false, sidePx: null, borderMask: 0, range: null, maxAspect: 20,
+      resizePx: 256, cropPx: 224, interpolation: "bilinear", grey: false, sidePx: null, borderMask: 0, whole: false, range: null, maxAspect: 20,
     });
     expect(bundle.operatingPoints["a"]?.threshold).toBe(0.3);
-    expect(bundle.accuracy).toEqual({ value: 0.9, n: 7 });
+    expect(bundle.figure).toEqual({ value: 0.9, n: 7 });
     expect(bundle.nFeatures).toBe(1280);
     expect(bundle.file.name).toBe("model_int8.onnx");
   });
@@ -237,6 +352,7 @@ describe("bundle.json", () => {
     [{ ...document, preprocess: { ...document.preprocess, interpolation: "lanczos" } }, "refusal.bundle"],
     [{ ...document, preprocess: { ...document.preprocess, interpolation: "toString" } }, "refusal.bundle"],
     [{ ...document, preprocess: { ...document.preprocess, crop_px: 300 } }, "refusal.bundle"],
+    [{ ...document, preprocess: { ...document.preprocess, whole: true } }, "refusal.bundle"],
     [{ ...document, operating_points: { c: document.operating_points.a } }, "refusal.bundle"],
   ])("is refused where it is not known (%#)", (wrong, key) => {
     expect(() => readBundle(wrong)).toThrow(expect.objectContaining({ key }));

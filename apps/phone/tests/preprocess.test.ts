@@ -6,7 +6,7 @@ import { KERNELS, weightsAlong } from "../src/resample.ts";
 import { golden, readNpy, readPng } from "./files.ts";
 
 const PLAIN: PreprocessSpec = {
-  resizePx: 48, cropPx: 32, interpolation: "bilinear", grey: false, sidePx: null, borderMask: 0, range: null, maxAspect: 20,
+  resizePx: 48, cropPx: 32, interpolation: "bilinear", grey: false, sidePx: null, borderMask: 0, whole: false, range: null, maxAspect: 20,
 };
 
 describe("golden pixels", () => {

@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 from pipelines.config.evaluate import EvaluateParams
 from pipelines.data.manifest import Entry, class_index_of
+from pipelines.errors import ConfigError
+from pipelines.metrics.attacks import attack_intervals, attack_rates
 from pipelines.metrics.certainty import (
     Certainty,
     metric_intervals,
@@ -58,14 +60,23 @@ class TestedClassification:
         }
 
     def trust(self, answers: Answers, params: EvaluateParams) -> dict[str, Any]:
-        """Calibration, operating points and abstention."""
-        return served_metrics(
-            answers.bundle,
-            _truth(answers),
-            _logits(answers, answers.bundle.served.precision),
-            answers.is_ood,
-            params.calibration_bins,
+        """Calibration, operating points, abstention, and how often presentation attacks pass."""
+        served = answers.bundle.served.precision
+        logits, true = _logits(answers, served), _truth(answers)
+        found = served_metrics(
+            answers.bundle, true, logits, answers.is_ood, params.calibration_bins
         )
+        if params.attack is not None:
+            index, threshold = _attack(answers.bundle, params.attack)
+            rates = attack_rates(
+                true == index, _probabilities(answers)[served][:, index], threshold
+            )
+            found["presentation_attack"] = {
+                "attack": params.attack,
+                "threshold": threshold,
+                **rates,
+            }
+        return found
 
     def certainty(self, answers: Answers, draws: Draws, params: EvaluateParams) -> Certainty:
         """Of each metric, of each label, and of what int8 costs."""
@@ -78,6 +89,11 @@ class TestedClassification:
         intervals[served] |= trust_intervals(
             draws, true, probabilities[served], bundle, answers.is_ood
         )
+        if params.attack is not None:
+            index, threshold = _attack(bundle, params.attack)
+            intervals[served] |= attack_intervals(
+                draws, true == index, probabilities[served][:, index], threshold
+            )
         fp32, int8 = (_logits(answers, key).argmax(axis=1) for key in ("fp32", "int8"))
         return Certainty(intervals, paired_intervals(draws, true, fp32, int8, len(bundle.labels)))
 
@@ -106,6 +122,21 @@ class TestedClassification:
             f"{accuracy.high:.3f}), macro-F1 {metrics[served]['macro_f1']:.3f}, agreement of int8 "
             f"and fp32 {metrics['agreement']:.3f}"
         )
+
+
+def _attack(bundle: Bundle, label: str) -> tuple[int, float]:
+    """The number of the label of attacks, and from which probability on it is called one.
+
+    Raises:
+        ConfigError: if the model has no such operating point.
+    """
+    point = bundle.operating_points.get(label)
+    if point is None:
+        raise ConfigError(
+            f"params.yaml: tasks.{bundle.task}.evaluate.attack: {label!r} has no operating point. "
+            f"Expected a label of the card with is_alarm, and export.min_specificity."
+        )
+    return bundle.labels.index(label), point.threshold
 
 
 def _truth(answers: Answers) -> NDArray[np.int64]:

@@ -1,0 +1,90 @@
+"""The half of `detection` that `export` asks: boxes in the file, and what int8 must keep."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pipelines.card import DatasetCard
+from pipelines.config.export import ExportParams
+from pipelines.export.attempts import Judge, Judgement
+from pipelines.kinds.detection.decoding import decoded, finished
+from pipelines.kinds.detection.train import ap50
+from pipelines.metrics.detection import OVERLAPS, agreement, best_point, matches, mean_agreement
+from pipelines.serving.answer import EMBEDDING_NAME
+from pipelines.serving.detection import BOXES_NAME, DEFAULT_THRESHOLD
+from pipelines.serving.trust import BoxPoint
+
+_LOG = logging.getLogger(__name__)
+
+
+class ExportedDetection:
+    """Decoding and non-maximum suppression stand behind what is quantised."""
+
+    meanings: Mapping[str, str] = MappingProxyType(
+        {
+            BOXES_NAME: "the most certain first: x0, y0, x1, y1 as shares of the input's side, "
+            "score in [0, 1] (0: none), number of the label",
+            EMBEDDING_NAME: "pooled features of the last block, then those that its last depthwise "
+            "convolution reads; tells pictures out of distribution",
+        }
+    )
+
+    def finished(self, model: bytes) -> bytes:
+        """With boxes in the place of what the head says."""
+        return finished(model)
+
+    def compared(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Middles, logarithms of the sides, and probabilities."""
+        scores = 1 / (1 + np.exp(-outputs[..., 4:].astype(np.float64)))
+        return np.concatenate([outputs[..., :4], scores.astype(np.float32)], axis=-1)
+
+    def judge(
+        self, reference: NDArray[np.float32], truth: NDArray[np.float32], params: ExportParams
+    ) -> Judge:
+        """By the share of boxes that both tell of, from the thresholds on that fit fp32."""
+        n_labels = reference.shape[2] - 4
+        of_fp32 = decoded(reference)
+        points = [best_point(of) for of in matches(of_fp32, truth, n_labels, OVERLAPS[:1])]
+        thresholds = [DEFAULT_THRESHOLD if point is None else point.threshold for point in points]
+
+        def judged(outputs: NDArray[np.float32]) -> Judgement:
+            found = decoded(outputs)
+            same = round(mean_agreement(agreement(of_fp32, found, thresholds)), 6)
+            missed: tuple[str, ...] = ()
+            if same < params.min_agreement:
+                missed = (f"agreement with fp32 {same:.1%} (bound {params.min_agreement:.1%})",)
+            return Judgement(same, {"ap50": round(ap50(found, truth, n_labels), 6)}, missed)
+
+        return judged
+
+    def fitted(
+        self,
+        outputs: Mapping[str, NDArray[np.float32]],
+        truth: NDArray[np.float32],
+        card: DatasetCard,
+        labels: Sequence[str],
+        params: ExportParams,
+    ) -> dict[str, Any]:
+        """By label the threshold of the best F1; none for a label of which val shows no box."""
+        each = matches(outputs[BOXES_NAME], truth, len(labels), OVERLAPS[:1])
+        points = {}
+        for label, of in zip(labels, each, strict=True):
+            point = best_point(of)
+            if point is None:
+                _LOG.warning("%s: no box of val was found; %.1f is its threshold", label, 0.5)
+                continue
+            points[label] = BoxPoint(
+                threshold=round(point.threshold, 6),
+                recall=round(point.recall, 6),
+                precision=round(point.precision, 6),
+                n_boxes=int(of.n_true.sum()),
+            )
+        told = ", ".join(f"{label} {point.threshold:.2f}" for label, point in points.items())
+        _LOG.info("thresholds: %s", told)
+        return {"box_points": points}

@@ -1,0 +1,501 @@
+"""Boxes as people keep them: COCO JSON, Pascal VOC XML, YOLO text; checked, in px of the picture.
+
+The format is told by what is there: a JSON file with images and annotations, else XML files of
+annotations, else text files beside the images or in a folder ``labels`` beside ``images``. What
+cannot be true is an error that names the first offenders; nothing is mended by guessing, but that a
+box over the edge is cut at it. Boxes of a turned photograph are those of the picture as people see
+it, unless the stated size says that the stored one was marked.
+
+References:
+    cocodataset.org, "Data format"; Everingham et al. 2010, "The Pascal visual object classes
+    challenge", whose pixels are counted from 1; docs.ultralytics.com, "Object detection datasets".
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path, PurePosixPath
+from typing import Any
+from xml.etree import ElementTree
+
+from PIL import Image
+
+from pipelines.data.tree import DECODER_ERRORS, SOURCE_FILE, File, suffix_of
+from pipelines.errors import DataError
+from pipelines.kinds.detection.boxes import MAX_BOXES, Marked
+from pipelines.strict_yaml import read_yaml
+
+#: What truth stands in, besides records.csv.
+SUFFIXES = frozenset({".json", ".xml", ".txt", ".names", ".yaml"})
+_NAMED = 3
+#: Of a box, the least that must lie in the picture: tools let a hand slip over the edge.
+_LEAST_INSIDE = 0.5
+_MIN_SIDE_PX = 0.5
+#: EXIF tag of the orientation; from 5 on width and height change places.
+_ORIENTATION = 0x0112
+#: A file of this length or more holds no annotations that a person made.
+_MAX_BYTES = 500_000_000
+
+Corners = tuple[float, float, float, float]
+
+
+@dataclass(slots=True)
+class Picture:
+    """An image with its boxes, as a file of annotations states them.
+
+    Attributes:
+        path: of the image, POSIX, relative to the folder.
+        size: that is stated, width and height in px; None where none is.
+        boxes: names of classes and corners in px.
+        where: the file that says so, for messages.
+        is_relative: boxes are shares of the sides, not px.
+    """
+
+    path: str
+    size: tuple[int, int] | None
+    where: str
+    boxes: list[tuple[str, Corners]] = field(default_factory=list)
+    is_relative: bool = False
+
+
+def read_boxes(folder: Path, files: Sequence[File]) -> list[Picture]:
+    """The images of a folder with what is marked in them; those without a box are listed, too.
+
+    Raises:
+        DataError: if no annotations are found, or they say what cannot be.
+    """
+    images = [str(file.path) for file in files if file.kind == "image"]
+    others = [file.path for file in files if file.kind == "other"]
+    for read in (_coco, _voc, _yolo):
+        found = read(folder, images, others)
+        if found is not None:
+            return found
+    raise DataError(
+        f"{folder}: no annotations of boxes were found. Expected a COCO JSON file, Pascal VOC XML "
+        f"files, or YOLO text files with classes.txt or data.yaml."
+    )
+
+
+def told_by(folder: Path, files: Sequence[File]) -> str:
+    """What seems to be annotations of boxes, in words; empty where nothing does.
+
+    Nothing is checked: a damaged file is told, too, so that `read_boxes` says what is wrong.
+    """
+    images = [str(file.path) for file in files if file.kind == "image"]
+    others = [file.path for file in files if file.kind == "other"]
+    documents = [
+        str(path)
+        for path in others
+        if suffix_of(path) == ".json" and b'"annotations"' in (folder / path).read_bytes()
+    ]
+    if documents:
+        return ", ".join(documents[:_NAMED])
+    pages = [path for path in others if suffix_of(path) == ".xml"]
+    if n := sum(b"<annotation" in (folder / path).read_bytes() for path in pages):
+        return f"{n} XML file(s) of annotations"
+    texts = {str(path): path for path in others if suffix_of(path) == ".txt"}
+    beside = {_label_file(path, texts) for path in images} - {None}
+    n = sum(_is_yolo(folder / text) for text in beside if text is not None)
+    return f"{n} YOLO text file(s)" if n else ""
+
+
+# -- COCO -----------------------------------------------------------------------------------------
+def _coco(
+    folder: Path, images: Sequence[str], others: Sequence[PurePosixPath]
+) -> list[Picture] | None:
+    documents = {}
+    for path in others:
+        if suffix_of(path) == ".json" and path.name != SOURCE_FILE:
+            document = _json(folder / path)
+            if isinstance(document, dict) and {"images", "annotations"} <= document.keys():
+                documents[path] = document
+    if not documents:
+        return None
+    found: list[Picture] = []
+    known: dict[str, frozenset[str]] = {}
+    place = _Places(images)
+    for path, document in documents.items():
+        where = str(folder / path)
+        try:
+            pictures, names = _of_coco(document, where, path, place)
+        except (KeyError, TypeError, ValueError, AttributeError) as err:
+            raise DataError(
+                f"{where}: is no COCO file of boxes ({err!r}). Expected images (id, file_name), "
+                f"categories (id, name) and annotations (image_id, category_id, bbox). Export it "
+                f"again."
+            ) from err
+        known[where] = frozenset(names)
+        found += pictures
+    if len(set(known.values())) > 1:
+        first, other = list(known)[:2]
+        odd = sorted(known[first] ^ known[other])[:_NAMED]
+        raise DataError(
+            f"{folder}: {first} and {other} have different categories ({', '.join(odd)} stand in "
+            f"one of them). Expected one list for all. Join them in one tool and export again."
+        )
+    return found
+
+
+def _of_coco(
+    document: Mapping[str, Any], where: str, path: PurePosixPath, place: _Places
+) -> tuple[list[Picture], list[str]]:
+    names = {entry["id"]: str(entry["name"]) for entry in document.get("categories", ())}
+    _check_distinct([entry["id"] for entry in document.get("categories", ())], "category", where)
+    _check_distinct(list(names.values()), "category", where)
+    _check_distinct([entry["id"] for entry in document["images"]], "image", where)
+    pictures = {}
+    for entry in document["images"]:
+        sides = (entry.get("width"), entry.get("height"))
+        size = (int(sides[0]), int(sides[1])) if all(sides) else None
+        pictures[entry["id"]] = Picture(place.of(str(entry["file_name"]), path.parent), size, where)
+    lost = [a for a in document["annotations"] if a["image_id"] not in pictures]
+    if lost:
+        ids = sorted({str(each["image_id"]) for each in lost})
+        raise DataError(
+            f"{where}: {len(lost)} annotation(s) are of images that the file does not list "
+            f"(image_id {', '.join(ids[:_NAMED])}). Expected each image_id among images. Export "
+            f"the file again, or take these annotations out."
+        )
+    for annotation in document["annotations"]:
+        number = annotation["category_id"]
+        if number not in names:
+            raise DataError(
+                f"{where}: an annotation has category_id {number!r}, which is none of the file's "
+                f"categories ({', '.join(map(str, names))}; holes between ids are fine). Add the "
+                f"category, or take the annotation out."
+            )
+        if annotation.get("iscrowd"):
+            # Of a crowd, not of a thing.
+            continue
+        x, y, width, height = map(float, annotation["bbox"])
+        picture = pictures[annotation["image_id"]]
+        picture.boxes.append((names[number], (x, y, x + width, y + height)))
+    return list(pictures.values()), list(names.values())
+
+
+def _check_distinct(values: Sequence[Any], what: str, where: str) -> None:
+    twice = [str(value) for value, n in Counter(values).items() if n > 1]
+    if twice:
+        raise DataError(
+            f"{where}: {what} {', '.join(twice[:_NAMED])} stands more than once. Expected each "
+            f"once. Mend the file."
+        )
+
+
+def _json(path: Path) -> Any:
+    try:
+        if path.stat().st_size > _MAX_BYTES:
+            raise DataError(f"{path}: has more than {_MAX_BYTES:,} bytes. Split the set.")
+        return json.loads(path.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError, RecursionError) as err:
+        raise DataError(
+            f"{path}: cannot be read as JSON ({err}). Export it again, or take it out."
+        ) from err
+
+
+# -- Pascal VOC -----------------------------------------------------------------------------------
+def _voc(
+    folder: Path, images: Sequence[str], others: Sequence[PurePosixPath]
+) -> list[Picture] | None:
+    paths = [path for path in others if suffix_of(path) == ".xml"]
+    place, found = _Places(images), dict[str, Picture]()
+    for path in paths:
+        where = str(folder / path)
+        root = _xml(folder / path)
+        if root.tag != "annotation":
+            continue
+        try:
+            picture = _of_voc(root, where, path, place)
+        except (KeyError, TypeError, ValueError, AttributeError) as err:
+            raise DataError(
+                f"{where}: is no Pascal VOC annotation ({err!r}). Expected filename, size, and "
+                f"object elements with name and bndbox (xmin, ymin, xmax, ymax). Export it again."
+            ) from err
+        if picture.path in found:
+            raise DataError(
+                f"{where}: {picture.path!r} is annotated by {found[picture.path].where} already. "
+                f"Expected one file an image. Take one out."
+            )
+        found[picture.path] = picture
+    return _with_unmarked(found, images, str(folder)) if found else None
+
+
+def _of_voc(root: ElementTree.Element, where: str, path: PurePosixPath, place: _Places) -> Picture:
+    name = root.findtext("filename") or f"{path.stem}.jpg"
+    size = None
+    if (sides := root.find("size")) is not None:
+        width, height = (int(float(sides.findtext(key) or 0)) for key in ("width", "height"))
+        size = (width, height) if width and height else None
+    picture = Picture(place.of(name, path.parent, path.stem), size, where)
+    for entry in root.iter("object"):
+        box = entry.find("bndbox")
+        if box is None:
+            raise ValueError("an object without bndbox")
+        x0, y0, x1, y1 = (float(box.findtext(key, "")) for key in ("xmin", "ymin", "xmax", "ymax"))
+        # The first pixel is 1, and the last one belongs to the box.
+        corners = (x0, y0, x1, y1) if max(x1, y1) <= 1 else (x0 - 1, y0 - 1, x1, y1)
+        picture.boxes.append(((entry.findtext("name") or "").strip(), corners))
+    return picture
+
+
+def _xml(path: Path) -> ElementTree.Element:
+    try:
+        text = path.read_bytes()
+        if b"<!DOCTYPE" in text or b"<!ENTITY" in text:
+            # Entities may grow without bound.
+            raise DataError(
+                f"{path}: declares entities. Expected a plain XML file. Export it again."
+            )
+        return ElementTree.fromstring(text)
+    except (OSError, ElementTree.ParseError) as err:
+        raise DataError(f"{path}: cannot be read as XML ({err}). Export it again.") from err
+
+
+# -- YOLO -----------------------------------------------------------------------------------------
+_NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")
+
+
+def _yolo(
+    folder: Path, images: Sequence[str], others: Sequence[PurePosixPath]
+) -> list[Picture] | None:
+    named = [path for path in others if path.name.casefold() in _NAME_FILES]
+    settings = [path for path in others if suffix_of(path) in {".yaml", ".yml"}]
+    texts = {str(path): path for path in others if suffix_of(path) == ".txt" and path not in named}
+    labelled = {path: _label_file(path, texts) for path in images}
+    used = {text for text in labelled.values() if text is not None}
+    if not used:
+        return None
+    names = _names(folder, named, settings)
+    strays = sorted(path for path in texts if path not in used and _is_yolo(folder / texts[path]))
+    if strays:
+        raise DataError(
+            f"{folder}: {len(strays)} annotation file(s) belong to images that are not there "
+            f"({', '.join(map(repr, strays[:_NAMED]))}). Add the images, or take the files out."
+        )
+    found = {}
+    for path, text in labelled.items():
+        if text is not None:
+            where = str(folder / text)
+            picture = Picture(path, None, where, is_relative=True)
+            picture.boxes = list(_of_yolo(folder / text, names))
+            found[path] = picture
+    return _with_unmarked(found, images, str(folder))
+
+
+def _label_file(path: str, texts: Mapping[str, PurePosixPath]) -> str | None:
+    """The text beside an image, or in ``labels`` where the image is in ``images``."""
+    beside = PurePosixPath(path).with_suffix(".txt")
+    parts = [
+        "labels" if part.casefold() in {"images", "jpegimages"} else part for part in beside.parts
+    ]
+    return next((each for each in (str(PurePosixPath(*parts)), str(beside)) if each in texts), None)
+
+
+def _is_yolo(path: Path) -> bool:
+    with path.open("rb") as stream:
+        words = stream.readline().split()
+    return len(words) == 5 and words[0].isdigit()
+
+
+def _of_yolo(path: Path, names: Sequence[str]) -> Iterator[tuple[str, Corners]]:
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+        words = line.split()
+        if not words:
+            continue
+        try:
+            label, x, y, width, height = int(words[0]), *map(float, words[1:])
+        except ValueError as err:
+            raise DataError(
+                f"{path}:{number}: expected five numbers, of a class and of a box (got "
+                f"{line[:60]!r}). Outlines and key points are no boxes; export boxes."
+            ) from err
+        if not 0 <= label < len(names):
+            raise DataError(
+                f"{path}:{number}: class {label} has no name: the list has {len(names)} "
+                f"({', '.join(names)}). Add it, or take the line out."
+            )
+        half = (width / 2, height / 2)
+        yield names[label], (x - half[0], y - half[1], x + half[0], y + half[1])
+
+
+def _names(
+    folder: Path, named: Sequence[PurePosixPath], settings: Sequence[PurePosixPath]
+) -> list[str]:
+    for path in named:
+        lines = (folder / path).read_text(encoding="utf-8-sig").splitlines()
+        return [line.strip() for line in lines if line.strip()]
+    for path in settings:
+        listed = read_yaml(folder / path).get("names")
+        if isinstance(listed, Mapping):
+            return [str(listed[key]) for key in sorted(listed, key=int)]
+        if isinstance(listed, list):
+            return [str(name) for name in listed]
+    raise DataError(
+        f"{folder}: there are YOLO text files, and nothing says what their numbers mean. Expected "
+        f"classes.txt with a name a line, or data.yaml with names."
+    )
+
+
+# -- places of images -----------------------------------------------------------------------------
+class _Places:
+    """Finds the image that an annotation names: by its path, or by its name where that is one."""
+
+    def __init__(self, images: Sequence[str]) -> None:
+        self._paths = set(images)
+        self._by_name: dict[str, list[str]] = {}
+        for path in images:
+            pure = PurePosixPath(path)
+            for key in {pure.name, pure.stem}:
+                self._by_name.setdefault(key, []).append(path)
+
+    def of(self, name: str, near: PurePosixPath, *stems: str) -> str:
+        """The path of an image; the name itself, below ``near``, where it is not there."""
+        pure = PurePosixPath(name.replace("\\", "/"))
+        for place in (near / pure, pure, near / "images" / pure):
+            if str(place) in self._paths:
+                return str(place)
+        for key in (pure.name, pure.stem, *stems):
+            if len(found := self._by_name.get(key, [])) == 1:
+                return found[0]
+        return str(near / pure)
+
+
+def _with_unmarked(
+    found: Mapping[str, Picture], images: Iterable[str], where: str
+) -> list[Picture]:
+    """Each image, with an empty list of boxes where no file speaks of it."""
+    unmarked = [Picture(path, None, where) for path in images if path not in found]
+    return [*found.values(), *unmarked]
+
+
+# -- checks ---------------------------------------------------------------------------------------
+def checked(
+    folder: Path, picture: Picture, label_of: Callable[[str], str | None], expected: Sequence[str]
+) -> tuple[list[Marked], int]:
+    """The boxes of an image in px of it upright, and how many of them stood twice.
+
+    Args:
+        label_of: from the name of a class to a label of the card.
+        expected: the card's labels.
+
+    Raises:
+        DataError: if a class is unknown, or a box cannot be.
+    """
+    sizes = _sizes(folder / picture.path)
+    turn = _turn(picture, sizes)
+    found: dict[Marked, None] = {}
+    if len(picture.boxes) > MAX_BOXES:
+        raise DataError(
+            f"{picture.where}: {picture.path!r} has {len(picture.boxes)} boxes. Expected at most "
+            f"{MAX_BOXES} an image. Cut it into parts."
+        )
+    _check_units(picture)
+    for name, corners in picture.boxes:
+        label = label_of(name)
+        if label is None:
+            raise DataError(
+                f"{picture.where}: {picture.path!r} has a box of the category {name!r}, which the "
+                f"card does not know. Expected one of {', '.join(expected)}, or a source_names "
+                f"entry in the card."
+            )
+        placed = turn(corners)
+        cut = _cut(placed, None if sizes is None else sizes[1])
+        if cut is None:
+            told = ", ".join(f"{side:g}" for side in placed)
+            size = "" if sizes is None else f" of {sizes[1][0]} x {sizes[1][1]} px"
+            raise DataError(
+                f"{picture.where}: a box of {name!r} in {picture.path!r}{size} lies outside of it "
+                f"or has no area: from x, y to x, y it is {told} px. Expected px inside the "
+                f"picture. Mend or remove it."
+            )
+        found[Marked(label, *(round(side, 2) for side in cut))] = None
+    return list(found), len(picture.boxes) - len(found)
+
+
+def _check_units(picture: Picture) -> None:
+    """Nothing, if all boxes are in px, or all in shares where the format has those."""
+    largest = [max(map(abs, corners)) for _, corners in picture.boxes]
+    if picture.is_relative:
+        # A box may lap over the edge; a px is far beyond.
+        odd = [value for value in largest if value > 2]
+        unit, other = "shares of the sides (0 to 1)", "px"
+    else:
+        odd = [value for value in largest if value <= 1]
+        unit, other = "px", "shares of the sides (0 to 1)"
+    if odd:
+        which = "all" if len(odd) == len(largest) else f"{len(odd)} of {len(largest)}"
+        raise DataError(
+            f"{picture.where}: {which} boxes of {picture.path!r} are in {other}. Expected {unit} "
+            f"in every box; mixed units cannot be told apart safely. Export the set again."
+        )
+
+
+def _sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int], int] | None:
+    """Width and height as stored and upright, and the EXIF orientation; None of a bad file."""
+    try:
+        with Image.open(path) as image:
+            stored = image.size
+            orientation = int(image.getexif().get(_ORIENTATION, 1))
+    except DECODER_ERRORS:
+        # `prepare` refuses it, with its reason.
+        return None
+    except Image.DecompressionBombError:
+        return None
+    return stored, stored[::-1] if orientation >= 5 else stored, orientation
+
+
+def _turn(
+    picture: Picture, sizes: tuple[tuple[int, int], tuple[int, int], int] | None
+) -> Callable[[Corners], Corners]:
+    """From the corners that are stated to px of the upright picture."""
+    if sizes is None:
+        return lambda corners: corners
+    stored, upright, orientation = sizes
+    if picture.is_relative:
+        width, height = upright
+        return lambda c: (c[0] * width, c[1] * height, c[2] * width, c[3] * height)
+    if picture.size is not None and picture.size not in (stored, upright):
+        stated = "{} x {}".format(*picture.size)
+        raise DataError(
+            f"{picture.where}: {picture.path!r} is said to have {stated} px and has "
+            f"{stored[0]} x {stored[1]}, so that its boxes are of another picture. Expected the "
+            f"sizes of the files. Use the original files, or export again."
+        )
+    is_stored = picture.size == stored and picture.size != upright
+    if is_stored:
+        return lambda corners: _upright(corners, stored, orientation)
+    return lambda corners: corners
+
+
+def _upright(corners: Corners, stored: tuple[int, int], orientation: int) -> Corners:
+    """Corners in the stored picture as they are after its EXIF orientation (5 to 8)."""
+    width, height = stored
+    x0, y0, x1, y1 = corners
+    mirrored: dict[int, Corners] = {
+        5: (y0, x0, y1, x1),
+        6: (height - y1, x0, height - y0, x1),
+        7: (height - y1, width - x1, height - y0, width - x0),
+        8: (y0, width - x1, y1, width - x0),
+    }
+    return mirrored.get(orientation, corners)
+
+
+def _cut(corners: Corners, size: tuple[int, int] | None) -> Corners | None:
+    """A box within its picture; None if it is no box, or too little of it is inside."""
+    if not all(map(math.isfinite, corners)):
+        return None
+    x0, y0, x1, y1 = corners
+    if x1 - x0 < _MIN_SIDE_PX or y1 - y0 < _MIN_SIDE_PX:
+        return None
+    if size is None:
+        return corners
+    inside = (max(x0, 0.0), max(y0, 0.0), min(x1, float(size[0])), min(y1, float(size[1])))
+    width, height = inside[2] - inside[0], inside[3] - inside[1]
+    area = (x1 - x0) * (y1 - y0)
+    if min(width, height) < _MIN_SIDE_PX or width * height < _LEAST_INSIDE * area:
+        return None
+    return inside

@@ -1,0 +1,111 @@
+"""The half of `detection` that `prepare` asks: boxes read and checked, images filed."""
+
+from __future__ import annotations
+
+import csv
+import io
+import logging
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path, PurePosixPath
+
+from pipelines.card import DatasetCard
+from pipelines.data.manifest import Record, group_of
+from pipelines.data.tree import TABLES, files_of, split_named
+from pipelines.errors import DataError, MissingDataError
+from pipelines.kinds.detection.boxes import Marked, as_text, of_text
+from pipelines.kinds.detection.formats import checked, read_boxes
+
+_LOG = logging.getLogger(__name__)
+
+#: Under which an image without a box is filed.
+NOTHING = "nothing"
+
+
+class PreparedDetection:
+    """An image is filed under its rarest class, and a split is balanced by each that it shows."""
+
+    def records(self, raw_dir: Path, card: DatasetCard) -> list[Record]:
+        """Images with boxes of COCO, Pascal VOC or YOLO; groups of records.csv or the card.
+
+        Raises:
+            MissingDataError: if the folder is not there.
+            DataError: if there are no annotations, or they say what cannot be.
+        """
+        if not raw_dir.is_dir():
+            raise MissingDataError(
+                f"{raw_dir}: there are no raw images. Run `fieldlens fetch {card.task}` first."
+            )
+        listed = read_boxes(raw_dir, files_of(raw_dir))
+        facts = _facts(raw_dir)
+        marked: dict[str, list[Marked]] = {}
+        n_twice = 0
+        for picture in listed:
+            boxes, n_same = checked(raw_dir, picture, card.label_of, card.labels)
+            if picture.path in marked:
+                raise DataError(
+                    f"{picture.where}: {picture.path!r} is listed twice. Expected each image once. "
+                    f"Mend the file."
+                )
+            marked[picture.path] = boxes
+            n_twice += n_same
+        counts = Counter(label for boxes in marked.values() for label in {b.label for b in boxes})
+        missing = [label for label in card.labels if not counts[label]]
+        if missing:
+            raise DataError(
+                f"{raw_dir}: no box of {', '.join(missing)}. Expected some of each class of the "
+                f"card. Add them, or take the class off the card."
+            )
+        _tell(card.task, marked, n_twice)
+        return [
+            Record(
+                path,
+                min((box.label for box in boxes), key=lambda name: counts[name], default=NOTHING),
+                facts.get(path, {}).get("group") or group_of(path, card),
+                facts.get(path, {}).get("source", ""),
+                split_named(PurePosixPath(path).parts[0]),
+                as_text(boxes),
+            )
+            for path, boxes in sorted(marked.items())
+        ]
+
+    def names(self, labels: Sequence[str]) -> tuple[str, ...]:
+        """The classes, and `NOTHING`."""
+        return (*labels, NOTHING)
+
+    def strata(self, record: Record) -> Sequence[str]:
+        """Each class that it shows."""
+        return sorted({box.label for box in of_text(record.truth)}) or (NOTHING,)
+
+
+def _tell(task: str, marked: dict[str, list[Marked]], n_twice: int) -> None:
+    boxes = Counter(box.label for found in marked.values() for box in found)
+    n_empty = sum(not found for found in marked.values())
+    told = ", ".join(f"{label} {n:,}" for label, n in sorted(boxes.items()))
+    _LOG.info("%s: %d boxes (%s)", task, boxes.total(), told)
+    if n_empty:
+        _LOG.info("%s: %d image(s) show nothing that is marked, and are kept", task, n_empty)
+    if n_twice:
+        _LOG.warning("%s: %d box(es) stood twice in one image, and count once", task, n_twice)
+
+
+def _facts(raw_dir: Path) -> dict[str, dict[str, str]]:
+    """By path, what records.csv says of an image besides its boxes.
+
+    Raises:
+        DataError: if it cannot be read, or has no column ``path``.
+    """
+    table = raw_dir / TABLES[0]
+    if not table.is_file():
+        return {}
+    try:
+        reader = csv.DictReader(io.StringIO(table.read_text(encoding="utf-8-sig"), newline=""))
+        rows = list(reader)
+    except (OSError, ValueError, csv.Error) as err:
+        raise DataError(f"{table}: cannot be read as CSV in UTF-8 ({err}). Save it again.") from err
+    if "path" not in (reader.fieldnames or ()):
+        raise DataError(
+            f"{table}: expected the columns path and group, and maybe source (got "
+            f"{', '.join(reader.fieldnames or ()) or 'none'}). Name the columns in the first row."
+        )
+    return {row["path"]: {key: value or "" for key, value in row.items() if key} for row in rows}

@@ -1,0 +1,1 @@
+"""What the stages ask of the kind `segmentation`: which pixels show a label."""

@@ -1,0 +1,1 @@
+"""More pictures than one loop should take: scoring by parts, in processes or on a cluster."""

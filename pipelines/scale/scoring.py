@@ -1,0 +1,265 @@
+"""Answers to many pictures, a part at a time, by one process or several.
+
+A part is a few hundred pictures and a file of their answers. Its name holds a hash of the model and
+of the pictures, so that a call that was killed goes on where it was, and one with another model or
+another list does not take up what is not its own. Memory is that of a part and of the names.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import json
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from pipelines.atomic import storage_errors
+from pipelines.columns import uncalculated
+from pipelines.errors import CorruptImageError, PipelineError
+from pipelines.scale.inputs import Input, read_input
+from pipelines.serving.answer import Answer
+from pipelines.serving.bundle import Bundle
+from pipelines.serving.predictor import Predictor
+from pipelines.serving.sessions import Precision
+
+if TYPE_CHECKING:
+    import pyarrow
+
+Row: TypeAlias = dict[str, Any]
+#: What the answers' file may end in.
+FORMS = (".parquet", ".csv")
+#: Parts in work and waiting, a worker.
+_WAITING = 2
+#: Beside the answer's own columns.
+_OOD, _SCORE, _ERROR = "is_ood", "ood_score", "error"
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is asked of which model; plain values that cross to another process.
+
+    Attributes:
+        bundle: a bundle.json.
+        anonymous: ask stores as nobody.
+    """
+
+    bundle: Path
+    precision: Precision
+    anonymous: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """What a call has come to."""
+
+    n_images: int
+    n_errors: int
+    n_ood: int
+    #: Parts that an earlier call had made.
+    n_kept: int
+
+
+class Scorer:
+    """A predictor that answers a part; made once a process."""
+
+    def __init__(self, job: Job) -> None:
+        self.job = job
+        self.predictor: Predictor[Answer] = Predictor.load(job.bundle, job.precision)
+
+    def __call__(self, inputs: Sequence[Input], target: Path) -> None:
+        """Write the answers to some pictures; the file is whole or not there."""
+        schema = schema_of(self.predictor.bundle, self.predictor.precision)
+        write_rows(target, [self.row(each) for each in inputs], schema)
+
+    def row(self, each: Input) -> Row:
+        """The answer to a picture by column; without one, the reason."""
+        bundle, kind = self.predictor.bundle, self.predictor.kind
+        # A name of bytes that are no UTF-8 has no place in a table.
+        path = each.name.encode(errors="surrogateescape").decode(errors="replace")
+        try:
+            said = self.predictor.predict(
+                read_input(each, anonymous=self.job.anonymous), name=each.name
+            )
+        except CorruptImageError as err:
+            return {"path": path, _ERROR: err.reason}
+        numbers = set(kind.numbers(bundle))
+        cells = zip(kind.columns(bundle), kind.cells(said, bundle), strict=True)
+        return {
+            "path": path,
+            **{name: float(cell) if name in numbers else cell for name, cell in cells},
+            _OOD: said.is_ood,
+            _SCORE: said.ood_score,
+        }
+
+
+def schema_of(bundle: Bundle, precision: Precision) -> pyarrow.Schema:
+    """The columns of the answers, the same whatever they are."""
+    import pyarrow
+
+    from pipelines.serving.kinds import served_kind
+
+    kind = served_kind(bundle.kind)
+    numbers = set(kind.numbers(bundle))
+    return pyarrow.schema(
+        [
+            ("path", pyarrow.string()),
+            *(
+                (name, pyarrow.float64() if name in numbers else pyarrow.string())
+                for name in kind.columns(bundle)
+            ),
+            (_OOD, pyarrow.bool_()),
+            (_SCORE, pyarrow.float64()),
+            (_ERROR, pyarrow.string()),
+        ],
+        metadata={"task": bundle.task, "model_sha256": bundle.files[precision].sha256},
+    )
+
+
+def write_rows(target: Path, rows: Sequence[Row], schema: pyarrow.Schema) -> None:
+    """A Parquet file of rows, whole or not there."""
+    import pyarrow
+    import pyarrow.parquet
+
+    table = pyarrow.Table.from_pylist(list(rows), schema=schema)
+    temporary = target.with_name(f".tmp-{target.name}")
+    with storage_errors(target):
+        pyarrow.parquet.write_table(table, temporary)
+        temporary.replace(target)
+
+
+# -- parts ----------------------------------------------------------------------------------------
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Pictures that are answered together, and where."""
+
+    inputs: tuple[Input, ...]
+    target: Path
+
+
+def parts_of(
+    inputs: Sequence[Input], bundle: Bundle, precision: Precision, folder: Path, size: int
+) -> list[Part]:
+    """The parts of a list of pictures, in its order.
+
+    Args:
+        folder: where their answers go.
+        size: most pictures of a part.
+    """
+    model = bundle.files[precision].sha256
+    found = []
+    for number, start in enumerate(range(0, len(inputs), size)):
+        chunk = tuple(inputs[start : start + size])
+        said = json.dumps([model, bundle.model_dump_json(), [(i.name, i.location) for i in chunk]])
+        key = hashlib.sha256(said.encode(errors="surrogateescape")).hexdigest()[:16]
+        found.append(Part(chunk, folder / f"{number:06d}-{key}.parquet"))
+    return found
+
+
+def score_parts(job: Job, parts: Sequence[Part], n_workers: int) -> Iterator[Part]:
+    """Each part, after it has been answered; in no order where there are several workers.
+
+    Args:
+        n_workers: processes; 1 works in this one.
+
+    Raises:
+        PipelineError: if a worker was ended from outside; what is done is kept.
+    """
+    if n_workers == 1 or len(parts) < 2:
+        scorer = Scorer(job)
+        for part in parts:
+            scorer(part.inputs, part.target)
+            yield part
+        return
+    pool = ProcessPoolExecutor(
+        n_workers, mp_context=get_context("spawn"), initializer=_start, initargs=(job,)
+    )
+    waiting: dict[Future[None], Part] = {}
+    left = iter(parts)
+    try:
+        while True:
+            for part in islice(left, n_workers * _WAITING - len(waiting)):
+                waiting[pool.submit(_score, part)] = part
+            if not waiting:
+                return
+            for future in wait(waiting, return_when=FIRST_COMPLETED).done:
+                future.result()
+                yield waiting.pop(future)
+    except BrokenProcessPool as err:
+        raise PipelineError(
+            "score: a worker process was ended from outside, perhaps for want of memory. What is "
+            "done is kept: run the same command again, with fewer --workers."
+        ) from err
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+#: Of a worker process.
+_SCORER: Scorer | None = None
+
+
+def _start(job: Job) -> None:
+    global _SCORER
+    _SCORER = Scorer(job)
+
+
+def _score(part: Part) -> None:
+    assert _SCORER is not None  # `_start` has run in this process
+    _SCORER(part.inputs, part.target)
+
+
+# -- the whole ------------------------------------------------------------------------------------
+@contextmanager
+def _writer(
+    path: Path, form: str, schema: pyarrow.Schema
+) -> Iterator[Callable[[pyarrow.Table], None]]:
+    """What takes tables one after another into a file."""
+    import pyarrow.parquet
+
+    if form == ".parquet":
+        with pyarrow.parquet.ParquetWriter(path, schema) as file:
+            yield file.write_table
+        return
+    with path.open("w", encoding="utf-8", newline="") as stream:
+        rows = csv.DictWriter(stream, schema.names, lineterminator="\n")
+        rows.writeheader()
+        yield lambda table: rows.writerows(_as_text(row) for row in table.to_pylist())
+
+
+def _as_text(row: Row) -> Row:
+    return {
+        name: uncalculated(value) if name == "path" else "" if value is None else _cell(value)
+        for name, value in row.items()
+    }
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"{value:.6f}" if isinstance(value, float) else str(value)
+
+
+def join(parts: Sequence[Part], out: Path, n_kept: int) -> Scored:
+    """Put the parts' answers into one file, CSV or Parquet by its name, a part at a time."""
+    import pyarrow.compute
+    import pyarrow.parquet
+
+    temporary = out.with_name(f".tmp-{out.name}")
+    schema = pyarrow.parquet.read_schema(parts[0].target)
+    n_images = n_errors = n_ood = 0
+    with storage_errors(out), _writer(temporary, out.suffix.lower(), schema) as write:
+        for part in parts:
+            table = pyarrow.parquet.read_table(part.target)
+            write(table)
+            n_images += table.num_rows
+            n_errors += table.num_rows - table[_ERROR].null_count
+            n_ood += pyarrow.compute.sum(table[_OOD]).as_py() or 0
+    with storage_errors(out):
+        temporary.replace(out)
+    return Scored(n_images, n_errors, n_ood, n_kept)
