@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.errors import DataError
-from pipelines.metrics.intervals import Draws, by_shares, mean_of_shares, rounded_interval
+from pipelines.metrics.intervals import Draws, by_shares, mean_of_shares, rounded_intervals
 from pipelines.serving.trust import Interval
 
 
@@ -49,4 +49,4 @@ def attack_intervals(
     counts = np.stack([is_attack, ~is_attack], axis=1)
     apcer, bpcer = by_shares(draws, wrong, counts)
     found = {"apcer": apcer, "bpcer": bpcer, "acer": mean_of_shares(draws, wrong, counts)}
-    return {name: rounded_interval(each) for name, each in found.items() if each is not None}
+    return rounded_intervals(found)

@@ -32,7 +32,7 @@ from pipelines.metrics.intervals import (
     recalls,
     resampled,
     roc_auc,
-    rounded_interval,
+    rounded_intervals,
     specificities,
 )
 from pipelines.serving.bundle import Bundle
@@ -80,14 +80,14 @@ def metric_intervals(
         found[f"roc_auc_ovr.{label}"] = areas[index]
         for name, by_label in of_labels.items():
             found[f"{name}.{label}"] = by_label[index]
-    return _defined(found)
+    return rounded_intervals(found)
 
 
 def paired_intervals(
     draws: Draws, class_index: NDArray[np.int64], a: NDArray[Any], b: NDArray[Any], n_classes: int
 ) -> dict[str, Interval]:
     """``accuracy_drop``, ``macro_f1_drop`` from (n,) answers ``a`` to ``b``, and ``agreement``."""
-    return _defined(
+    return rounded_intervals(
         {
             "accuracy_drop": paired(draws, class_index, a, b, n_classes, accuracies),
             "macro_f1_drop": paired(draws, class_index, a, b, n_classes, macro_f1s),
@@ -175,7 +175,7 @@ def trust_intervals(
         is_right = probabilities.argmax(axis=1) == class_index
         found["refused"] = by_mean(draws, is_refused)
         found["accuracy_of_accepted"] = by_mean(draws, np.where(is_refused, np.nan, is_right))
-    return _defined(found)
+    return rounded_intervals(found)
 
 
 def plain(intervals: Mapping[str, Interval]) -> dict[str, dict[str, float]]:
@@ -201,7 +201,3 @@ def _bounds(intervals: Mapping[str, Interval]) -> dict[str, float]:
         for name, interval in intervals.items()
         for end in ("low", "high")
     }
-
-
-def _defined(found: Mapping[str, Interval | None]) -> dict[str, Interval]:
-    return {name: rounded_interval(each) for name, each in found.items() if each is not None}

@@ -22,7 +22,7 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -128,6 +128,11 @@ def interval_of(
 def rounded_interval(interval: Interval) -> Interval:
     """An interval as it is written."""
     return Interval.model_validate(rounded(interval.model_dump()))
+
+
+def rounded_intervals(found: Mapping[str, Interval | None]) -> dict[str, Interval]:
+    """Those that there are, as they are kept."""
+    return {name: rounded_interval(each) for name, each in found.items() if each is not None}
 
 
 def _ratio(part: NDArray[Any], whole: NDArray[Any]) -> Floats:

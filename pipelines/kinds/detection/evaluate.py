@@ -32,7 +32,7 @@ from pipelines.metrics.detection import (
     reached,
     true_counts,
 )
-from pipelines.metrics.intervals import Draws, by_mean, draw, interval_of, rounded_interval
+from pipelines.metrics.intervals import Draws, by_mean, draw, interval_of, rounded_intervals
 from pipelines.plots.boxes import Drawn, boxes_sheet
 from pipelines.serving.bundle import Bundle
 from pipelines.serving.detection import BOXES_NAME, in_picture, threshold_of
@@ -122,16 +122,14 @@ class TestedDetection:
         intervals = {key: _defined(draws, values[key]) for key in values}
         for key, found in tested.found.items():
             wrong = _off(tested, found, len(labels))
-            if (interval := by_mean(draws, wrong, _ANY)) is not None:
-                intervals[key]["counting_error"] = rounded_interval(interval)
+            intervals[key] |= rounded_intervals({"counting_error": by_mean(draws, wrong, _ANY)})
         drops = {
             f"{name}_drop": values["fp32"][name] - values["int8"][name]
             for name in ("ap", "ap50", "presence")
         }
         paired = _defined(draws, drops, _DROP)
         same = agreement(tested.found["fp32"], tested.found["int8"], tested.thresholds)
-        if (shared := by_mean(draws, same)) is not None:
-            paired["agreement"] = rounded_interval(shared)
+        paired |= rounded_intervals({"agreement": by_mean(draws, same)})
         return Certainty(intervals, paired)
 
     def tables(self, answers: Answers) -> tuple[str, str]:
@@ -232,8 +230,7 @@ def _defined(
     values: Mapping[str, NDArray[np.float64]],
     bounds: tuple[float, float] = (0.0, 1.0),
 ) -> dict[str, Interval]:
-    found = {name: interval_of(draws, of, bounds) for name, of in values.items()}
-    return {name: rounded_interval(each) for name, each in found.items() if each is not None}
+    return rounded_intervals({name: interval_of(draws, of, bounds) for name, of in values.items()})
 
 
 def _off(tested: _Tested, found: NDArray[np.float64], n_labels: int) -> NDArray[np.float64]:

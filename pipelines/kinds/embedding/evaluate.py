@@ -16,7 +16,7 @@ from pipelines.data.images import open_image
 from pipelines.data.manifest import Entry
 from pipelines.kinds.embedding.truth import identity_of, known_of
 from pipelines.metrics.certainty import Certainty
-from pipelines.metrics.intervals import DIFFERENCE, Draws, by_mean, rounded_interval
+from pipelines.metrics.intervals import DIFFERENCE, Draws, by_mean, rounded_intervals
 from pipelines.metrics.retrieval import (
     Known,
     PairRates,
@@ -118,7 +118,7 @@ class TestedEmbedding:
         }
         paired["eer_drop"] = drop_interval(draws, rates["fp32"].eer, rates["int8"].eer)
         paired["agreement"] = by_mean(draws, agreements(fp32.distance, int8.distance, known))
-        return Certainty(intervals, _defined(paired))
+        return Certainty(intervals, rounded_intervals(paired))
 
     def tables(self, answers: Answers) -> tuple[str, str]:
         """A row a picture with its nearest; nothing is confused."""
@@ -192,7 +192,7 @@ def _measured(found: _Found, bound: float) -> dict[str, float]:
 
 
 def _intervals(draws: Draws, found: _Found, rates: PairRates) -> dict[str, Interval]:
-    return _defined(
+    return rounded_intervals(
         {
             **{name: by_mean(draws, hits) for name, hits in found.hits.items()},
             "eer": rate_interval(draws, rates.eer),
@@ -203,10 +203,6 @@ def _intervals(draws: Draws, found: _Found, rates: PairRates) -> dict[str, Inter
             f"point.specificity.{SAME}": rate_interval(draws, 1 - rates.false_match),
         }
     )
-
-
-def _defined(found: Mapping[str, Interval | None]) -> dict[str, Interval]:
-    return {name: rounded_interval(each) for name, each in found.items() if each is not None}
 
 
 def _sheet(answers: Answers, found: _Found, known: Known) -> bytes:

@@ -20,13 +20,12 @@ from pipelines.data.workers import ordered_map
 from pipelines.kinds.segmentation.audit import dice_of_ellipse, dice_of_mean, grids_of
 from pipelines.kinds.segmentation.masks import MaskFile, drawn_masks
 from pipelines.metrics.certainty import Certainty
-from pipelines.metrics.intervals import DIFFERENCE, Draws, by_mean, rounded_interval
+from pipelines.metrics.intervals import DIFFERENCE, Draws, by_mean, rounded_intervals
 from pipelines.metrics.segmentation import boundary_f1, by_picture, dice, iou, mean_iou
 from pipelines.plots.masks import Outlined, dice_histogram, mask_sheet
 from pipelines.serving.bundle import Bundle
 from pipelines.serving.segmentation import MASK_NAME, in_picture, indexed, thresholds_of
 from pipelines.serving.sessions import Precision
-from pipelines.serving.trust import Interval
 
 if TYPE_CHECKING:
     from pipelines.kinds.evaluate import Answers
@@ -207,11 +206,11 @@ class TestedSegmentation:
             found = {name: by_mean(draws, each.by_image(name)) for name in _METRICS}
             for at, label in enumerate(answers.bundle.labels):
                 found[f"dice.{label}"] = by_mean(draws, each.of_label("dice", at))
-            intervals[precision] = _defined(found)
+            intervals[precision] = rounded_intervals(found)
         if answers.is_ood is not None:
             served = answers.bundle.served.precision
             reached = np.where(answers.is_ood, np.nan, of[served].by_image("dice"))
-            intervals[served] |= _defined(
+            intervals[served] |= rounded_intervals(
                 {
                     "refused": by_mean(draws, answers.is_ood),
                     "dice_of_accepted": by_mean(draws, reached),
@@ -225,7 +224,7 @@ class TestedSegmentation:
         }
         # What a page calls the same answer.
         paired["agreement"] = by_mean(draws, _agreement(answers))
-        return Certainty(intervals, _defined(paired))
+        return Certainty(intervals, rounded_intervals(paired))
 
     def tables(self, answers: Answers) -> tuple[str, str]:
         """A row an image and label of the served file; nothing is confused."""
@@ -284,7 +283,3 @@ def _summary(of: _Of, labels: Sequence[str]) -> dict[str, Any]:
 def _mean(values: NDArray[np.float64]) -> float | None:
     """The mean of what is a number; None where nothing is."""
     return None if np.isnan(values).all() else float(np.nanmean(values))
-
-
-def _defined(found: Mapping[str, Interval | None]) -> dict[str, Interval]:
-    return {name: rounded_interval(each) for name, each in found.items() if each is not None}
