@@ -126,8 +126,8 @@ def _make(params: TaskParams, seed: int, files: TaskPaths) -> Answer:
             f"{files.bundle}: is of another float model than {files.float_dir} holds. "
             f"Run `dvc repro evaluate@{files.task}` first."
         )
-    test = evaluate.test_split(TESTED[released.kind], released, files)
     entries = read_manifest(files.manifest)
+    test = evaluate.test_split(TESTED[released.kind], released, entries, files)
     source = _Source(released, meta, entries, test, params, seed, files)
     form = (meta.image_px, meta.mean, meta.std)
     _LOG.info("%s: lowering the program in float32", files.task)

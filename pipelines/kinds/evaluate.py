@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,8 @@ from pipelines.metrics.certainty import Certainty
 from pipelines.metrics.intervals import Draws
 from pipelines.serving.bundle import Bundle
 from pipelines.serving.sessions import Precision
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +45,13 @@ class Answers:
     geometry: NDArray[np.float64]
     raw_dir: Path
     train: Sequence[Entry] = ()
+    _made: dict[object, object] = field(default_factory=dict, init=False, repr=False)
+
+    def once(self, make: Callable[[Answers], T]) -> T:
+        """What is made of the answers, at the first question that rests on it."""
+        if make not in self._made:
+            self._made[make] = make(self)
+        return cast("T", self._made[make])
 
 
 class TestedKind(Protocol):

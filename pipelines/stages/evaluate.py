@@ -54,8 +54,9 @@ def run(task: str, params: EvaluateParams, seed: int, paths: Paths) -> None:
     # DVC does not let it be absent; by hand it may, and then the gate refuses.
     audit = read_audit(files.audit, task) if files.audit.is_file() else None
     kind = KINDS[bundle.kind]
-    entries = test_split(kind, bundle, files)
-    answers = _answer(bundle, entries, files)
+    entries = read_manifest(files.manifest)
+    test = test_split(kind, bundle, entries, files)
+    answers = _answer(bundle, test, in_split(entries, "train"), files)
     finished, metrics, certainty = measured(kind, answers, audit, params, seed)
     figures = kind.figures(answers, params)
     write_text(files.metrics, json.dumps(metrics, indent=2) + "\n")
@@ -66,7 +67,7 @@ def run(task: str, params: EvaluateParams, seed: int, paths: Paths) -> None:
         for name, png in figures.items():
             write_bytes(folder / name, png)
     write_text(files.bundle, finished.to_json())
-    _LOG.info("%s: %d test images, %s", task, len(entries), kind.summary(metrics, certainty))
+    _LOG.info("%s: %d test images, %s", task, len(test), kind.summary(metrics, certainty))
     description = run_markdown(finished, metrics)
     _tell_mlflow(bundle, with_bounds(metrics, certainty), figures, description, paths)
 
@@ -105,19 +106,21 @@ def measured(
     return finished, metrics, certainty
 
 
-def test_split(kind: TestedKind, bundle: Bundle, files: TaskPaths) -> list[Entry]:
+def test_split(
+    kind: TestedKind, bundle: Bundle, entries: Sequence[Entry], files: TaskPaths
+) -> list[Entry]:
     """The test split, if it is the one that the training has never seen.
 
     Args:
         kind: of the task.
         bundle: of the model.
+        entries: of the manifest.
         files: of the task.
 
     Raises:
         LeakageError: if it is another.
         DataError: if it is empty, or not what the model answers.
     """
-    entries = read_manifest(files.manifest)
     found, expected = content_sha256(entries), bundle.provenance.data_sha256
     if found != expected:
         raise LeakageError(
@@ -136,7 +139,9 @@ def test_split(kind: TestedKind, bundle: Bundle, files: TaskPaths) -> list[Entry
     return test
 
 
-def _answer(bundle: Bundle, entries: Sequence[Entry], files: TaskPaths) -> Answers:
+def _answer(
+    bundle: Bundle, entries: Sequence[Entry], train: Sequence[Entry], files: TaskPaths
+) -> Answers:
     n_threads = os.cpu_count() or 1
     predictors = {
         precision: Predictor.load(files.candidate, precision, n_threads=n_threads)
@@ -158,7 +163,6 @@ def _answer(bundle: Bundle, entries: Sequence[Entry], files: TaskPaths) -> Answe
     served = bundle.served.precision
     judge = predictors[served].out_of_distribution
     is_ood = judge.judge(outputs[served][EMBEDDING_NAME])[1] if judge else None
-    train = in_split(read_manifest(files.manifest), "train")
     return Answers(bundle, entries, outputs, is_ood, np.stack(places), files.raw_dir, train)
 
 

@@ -86,7 +86,7 @@ class TestedDetection:
 
     def metrics(self, answers: Answers, params: EvaluateParams) -> dict[str, Any]:
         """AP, AP50, presence, counting error; by label AP50, precision and recall."""
-        tested, labels = _Tested.of(answers), answers.bundle.labels
+        tested, labels = answers.once(_Tested.of), answers.bundle.labels
         alone = draw([entry.group for entry in answers.entries], 1, 0)
         found: dict[str, Any] = {key: _metrics(tested, key, labels, alone) for key in tested.found}
         same = agreement(tested.found["fp32"], tested.found["int8"], tested.thresholds)
@@ -101,7 +101,7 @@ class TestedDetection:
 
     def trust(self, answers: Answers, params: EvaluateParams) -> dict[str, Any]:
         """The thresholds on the test split, and how many pictures are refused."""
-        tested = _Tested.of(answers)
+        tested = answers.once(_Tested.of)
         served = tested.matched[answers.bundle.served.precision]
         points = {}
         for label, of, at in zip(answers.bundle.labels, served, tested.thresholds, strict=True):
@@ -117,7 +117,7 @@ class TestedDetection:
 
     def certainty(self, answers: Answers, draws: Draws, params: EvaluateParams) -> Certainty:
         """By group, each box staying with its image."""
-        tested, labels = _Tested.of(answers), answers.bundle.labels
+        tested, labels = answers.once(_Tested.of), answers.bundle.labels
         values = {key: _values(tested, key, labels, draws) for key in tested.found}
         intervals = {key: _defined(draws, values[key]) for key in values}
         for key, found in tested.found.items():
@@ -135,7 +135,7 @@ class TestedDetection:
     def tables(self, answers: Answers) -> tuple[str, str]:
         """A row a box that counts; and true against found, of boxes that overlap by half."""
         bundle = answers.bundle
-        tested = _Tested.of(answers)
+        tested = answers.once(_Tested.of)
         found = tested.found[bundle.served.precision]
         rows, pairs = [], list[tuple[str, str]]()
         for entry, boxes, true in zip(answers.entries, found, tested.truth, strict=True):
@@ -150,7 +150,7 @@ class TestedDetection:
     def figures(self, answers: Answers, params: EvaluateParams) -> dict[str, bytes]:
         """Test pictures with true boxes and those that count."""
         bundle = answers.bundle
-        tested = _Tested.of(answers)
+        tested = answers.once(_Tested.of)
         found = tested.found[bundle.served.precision]
         n = len(answers.entries)
         drawn = []

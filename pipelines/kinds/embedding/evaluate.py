@@ -75,7 +75,7 @@ class TestedEmbedding:
 
     def metrics(self, answers: Answers, params: EvaluateParams) -> dict[str, Any]:
         """Recall, MAP@R and EER, and the error rates at the distance that was chosen on val."""
-        known, found = _found(answers)
+        known, found = answers.once(_found)
         by_precision: dict[str, dict[str, float]] = {
             key: _measured(of, _bound(answers)) for key, of in found.items()
         }
@@ -90,7 +90,7 @@ class TestedEmbedding:
 
     def trust(self, answers: Answers, params: EvaluateParams) -> dict[str, Any]:
         """What the figures rest on, and what is refused."""
-        known, found = _found(answers)
+        known, found = answers.once(_found)
         of = found[answers.bundle.served.precision]
         asked = np.isfinite(of.hits["recall_at_1"])
         refused = answers.is_ood
@@ -107,7 +107,7 @@ class TestedEmbedding:
 
     def certainty(self, answers: Answers, draws: Draws, params: EvaluateParams) -> Certainty:
         """By identity: whole identities are drawn."""
-        known, found = _found(answers)
+        known, found = answers.once(_found)
         bound = _bound(answers)
         rates = {key: resampled_rates(draws, of.pairs, bound) for key, of in found.items()}
         intervals = {key: _intervals(draws, of, rates[key]) for key, of in found.items()}
@@ -122,7 +122,7 @@ class TestedEmbedding:
 
     def tables(self, answers: Answers) -> tuple[str, str]:
         """A row a picture with its nearest; nothing is confused."""
-        known, found = _found(answers)
+        known, found = answers.once(_found)
         of, bound = found[answers.bundle.served.precision], _bound(answers)
         near = ranked(of.distance, known, 1)[:, 0]
         buffer = io.StringIO()
@@ -141,7 +141,7 @@ class TestedEmbedding:
 
     def figures(self, answers: Answers, params: EvaluateParams) -> dict[str, bytes]:
         """Error rates, and some pictures with their nearest."""
-        known, found = _found(answers)
+        known, found = answers.once(_found)
         of = found[answers.bundle.served.precision]
         return {
             "verification.png": verification(of.pairs, _bound(answers)),

@@ -69,20 +69,8 @@ class _Of:
 _METRICS = ("dice", "iou", "boundary_f1")
 
 
-class _Last:
-    """What was measured last: each question of `evaluate` needs it again."""
-
-    def __init__(self) -> None:
-        self._answers: Answers | None = None
-        self._of: dict[Precision, _Of] = {}
-
-    def __call__(self, answers: Answers, precision: Precision) -> _Of:
-        """The same for the same answers."""
-        if answers is not self._answers:
-            self._answers, self._of = answers, {}
-        if precision not in self._of:
-            self._of[precision] = _of(answers, precision)
-        return self._of[precision]
+def _measured(answers: Answers) -> dict[Precision, _Of]:
+    return {precision: _of(answers, precision) for precision in answers.outputs}
 
 
 def _of(answers: Answers, precision: Precision) -> _Of:
@@ -144,9 +132,6 @@ def _shown(answers: Answers, row: int, reading: Reading) -> Outlined:
     return Outlined(np.asarray(picture.resize(size)), true > 0, found > 0)
 
 
-_measured = _Last()
-
-
 class TestedSegmentation:
     """Masks of the test split, in px of the pictures."""
 
@@ -169,7 +154,7 @@ class TestedSegmentation:
         ``blind`` has the Dice of the train split's mean mask and of a centred ellipse of its mean
         area, on a grid of 64 x 64 cells of the picture.
         """
-        of = {precision: _measured(answers, precision) for precision in answers.outputs}
+        of = answers.once(_measured)
         labels = answers.bundle.labels
         known, truth = (
             grids_of(entries, labels, answers.raw_dir)
@@ -178,7 +163,7 @@ class TestedSegmentation:
         found: dict[str, Any] = {key: _summary(each, labels) for key, each in of.items()}
         return {
             **found,
-            "agreement": float(_agreement(answers).mean()),
+            "agreement": float(answers.once(_agreement).mean()),
             "dice_drop": found["fp32"]["dice"] - found["int8"]["dice"],
             "iou_drop": found["fp32"]["iou"] - found["int8"]["iou"],
             "blind": {
@@ -191,7 +176,7 @@ class TestedSegmentation:
         """The share of pictures that are refused, and Dice of the others."""
         if answers.is_ood is None:
             return {}
-        reached = _measured(answers, answers.bundle.served.precision).by_image("dice")
+        reached = answers.once(_measured)[answers.bundle.served.precision].by_image("dice")
         accepted = reached[~answers.is_ood]
         return {
             "refused": float(answers.is_ood.mean()),
@@ -200,7 +185,7 @@ class TestedSegmentation:
 
     def certainty(self, answers: Answers, draws: Draws, params: EvaluateParams) -> Certainty:
         """Of each metric, of Dice of each label, and of what int8 costs."""
-        of = {precision: _measured(answers, precision) for precision in answers.outputs}
+        of = answers.once(_measured)
         intervals = {}
         for precision, each in of.items():
             found = {name: by_mean(draws, each.by_image(name)) for name in _METRICS}
@@ -223,12 +208,12 @@ class TestedSegmentation:
             for name in _METRICS
         }
         # What a page calls the same answer.
-        paired["agreement"] = by_mean(draws, _agreement(answers))
+        paired["agreement"] = by_mean(draws, answers.once(_agreement))
         return Certainty(intervals, rounded_intervals(paired))
 
     def tables(self, answers: Answers) -> tuple[str, str]:
         """A row an image and label of the served file; nothing is confused."""
-        of = _measured(answers, answers.bundle.served.precision)
+        of = answers.once(_measured)[answers.bundle.served.precision]
         buffer = io.StringIO()
         writer = csv.writer(buffer, lineterminator="\n")
         writer.writerow(["path", "group", "label", "true_share", "area_share", *_METRICS])
@@ -242,7 +227,7 @@ class TestedSegmentation:
 
     def figures(self, answers: Answers, params: EvaluateParams) -> dict[str, bytes]:
         """Pictures from the worst to the best with both outlines, and how Dice is spread."""
-        reached = _measured(answers, answers.bundle.served.precision).by_image("dice")
+        reached = answers.once(_measured)[answers.bundle.served.precision].by_image("dice")
         order = np.argsort(reached, kind="stable")
         places = np.linspace(0, len(order) - 1, min(_N_SHOWN, len(order))).round().astype(int)
         rows = order[places]
