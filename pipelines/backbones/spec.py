@@ -28,7 +28,7 @@ import importlib
 import importlib.util
 import math
 import pkgutil
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from pathlib import Path
@@ -193,6 +193,20 @@ class Backbone:
                 if stride > 1
             }
         )
+
+    def channels_at(self, strides: Sequence[int]) -> list[int]:
+        """Channels of the taps that a head stands on.
+
+        Raises:
+            ConfigError: if the network has no map of a stride.
+        """
+        missing = [stride for stride in strides if stride not in self.taps]
+        if missing:
+            raise ConfigError(
+                f"params.yaml: train.backbone: {self.title} has no maps of stride "
+                f"{', '.join(map(str, missing))}, which the task's head reads. Choose another."
+            )
+        return [self.taps[stride].channels for stride in strides]
 
     @property
     def default_cut(self) -> int:

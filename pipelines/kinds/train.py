@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 
 from pipelines.backbones.heads import Classifier
 from pipelines.data.manifest import Entry
@@ -51,11 +51,17 @@ class Criterion(Protocol):
 class BeginsWithData(Protocol):
     """A criterion that fits the head to the train split before its first step."""
 
-    def begin(self, model: Classifier, truth: NDArray[Any]) -> None:
-        """Change what of the head is no weight.
+    def begin(
+        self,
+        model: Classifier,
+        truth: NDArray[Any],
+        embeddings: Callable[[], NDArray[np.float32]],
+    ) -> None:
+        """Change the head in place, and take from it what the loss needs.
 
         Args:
             truth: (n, ...) of the train split in plain views.
+            embeddings: gives (n, d) of the same, of the untrained network.
         """
 
 
@@ -108,14 +114,6 @@ class TrainedKind(Protocol):
 
         Args:
             truth: of the train split.
-        """
-
-    def start(self, head: nn.Module, embeddings: Callable[[], NDArray[np.float32]]) -> None:
-        """Set what of the head is known before the first step; most kinds know nothing.
-
-        Args:
-            head: of `network`; changed in place.
-            embeddings: gives (n, d) of the train split's plain views, of the untrained network.
         """
 
     def untaught(self, truth: NDArray[Any], labels: Sequence[str]) -> list[str]:

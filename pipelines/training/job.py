@@ -322,7 +322,8 @@ def train(
     ) -> list[EpochLog]:
         criterion = kind.criterion(images.truth, len(labels), job.params)
         if isinstance(criterion, BeginsWithData):
-            criterion.begin(model, images.plain_truth())
+            embeddings = partial(_embeddings, model, images, job.params)
+            criterion.begin(model, images.plain_truth(), embeddings)
         return fit(
             model,
             phases,
@@ -372,7 +373,6 @@ def _begin(
         made = data.summary
         model, weights = start_model(job.params, len(made.labels), job.seed, paths, made.kind)
         model.to(runtime.device)
-        KINDS[made.kind].start(model.head, lambda: _embeddings(model, images, job.params))
         if job.params.distill is not None:
             labels, temperature = data.summary.labels, job.params.distill.temperature
             images = taught(images, labels, teachers, temperature, paths.teachers_dir, normalise)

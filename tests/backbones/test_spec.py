@@ -188,3 +188,9 @@ def test_operators_are_declared_once():
     torchvision_models()
     assert declared
     assert declared == spec._DECLARED
+
+
+def test_a_stride_that_a_network_does_not_reach_is_told():
+    assert backbone("mobilenet_v2", 1.0).channels_at([8, 16, 32]) == [32, 96, 320]
+    with pytest.raises(ConfigError, match="vgg16 has no maps of stride 32, which the task's head"):
+        backbone("vgg16", 1.0).channels_at([16, 32])

@@ -149,9 +149,6 @@ class TrainedPoint:
     def mates(self, truth):
         return None
 
-    def start(self, head, embeddings):
-        pass
-
     def untaught(self, truth, labels):
         return []
 

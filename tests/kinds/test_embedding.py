@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import onnx
@@ -311,12 +312,12 @@ def test_head_starts_there_and_one_with_hidden_layers_as_it_was_drawn():
 
     values = np.random.default_rng(1).normal(size=(30, 40)).astype(np.float32)
     plain = nn.Sequential(nn.Dropout(0.0), nn.Linear(40, DIMENSIONS))
-    TrainedEmbedding().start(plain, lambda: values)
+    Contrastive(0.1).begin(SimpleNamespace(head=plain), None, lambda: values)
     with torch.no_grad():
         found = plain(torch.from_numpy(values)).numpy()
     assert np.abs(found[:, :29].mean(axis=0)).max() < 1e-3
     assert (found[:, 29:] == 0).all()
     deep = nn.Sequential(nn.Linear(40, 8), nn.ReLU(), nn.Dropout(0.0), nn.Linear(8, DIMENSIONS))
     before = deep[-1].weight.clone()
-    TrainedEmbedding().start(deep, lambda: values)
+    Contrastive(0.1).begin(SimpleNamespace(head=deep), None, lambda: values)
     assert torch.equal(before, deep[-1].weight)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from pipelines.backbones.heads import Classifier, make_classifier
@@ -56,9 +56,6 @@ class TrainedClassification:
 
     def mates(self, truth: NDArray[np.int64]) -> None:
         """Each image counts for itself."""
-
-    def start(self, head: nn.Module, embeddings: Callable[[], NDArray[np.float32]]) -> None:
-        """Logits begin near 0, as `make_head` draws them."""
 
     def untaught(self, truth: NDArray[np.int64], labels: Sequence[str]) -> list[str]:
         """Classes without an image."""

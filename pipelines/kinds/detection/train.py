@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from pipelines.backbones.heads import Classifier, make_network
@@ -87,13 +87,7 @@ class TrainedDetection:
                 f"{list(hidden)}, dropout {dropout:g}). Expected hidden: [] and dropout: 0."
             )
         network = backbone(name, width)
-        missing = [stride for stride in STRIDES if stride not in network.taps]
-        if missing:
-            raise ConfigError(
-                f"params.yaml: train.backbone: {network.title} has no maps of stride "
-                f"{', '.join(map(str, missing))}, which a detection needs. Choose another."
-            )
-        head = partial(BoxHead, [network.taps[stride].channels for stride in STRIDES], n_labels)
+        head = partial(BoxHead, network.channels_at(STRIDES), n_labels)
         return make_network(network, head, cut=cut, seed=seed, strides=STRIDES)
 
     def truth(
@@ -110,9 +104,6 @@ class TrainedDetection:
 
     def mates(self, truth: NDArray[np.float32]) -> None:
         """Each image counts for itself."""
-
-    def start(self, head: nn.Module, embeddings: Callable[[], NDArray[np.float32]]) -> None:
-        """Begins as `network` has drawn it."""
 
     def untaught(self, truth: NDArray[np.float32], labels: Sequence[str]) -> list[str]:
         """Classes without a box."""
@@ -151,7 +142,12 @@ class BoxLoss:
     side_px: int
     places: Tensor = field(default_factory=lambda: torch.empty(0, 4))
 
-    def begin(self, model: Classifier, truth: NDArray[np.float32]) -> None:
+    def begin(
+        self,
+        model: Classifier,
+        truth: NDArray[np.float32],
+        embeddings: Callable[[], NDArray[np.float32]],
+    ) -> None:
         """Fit the head's shapes, before the first step.
 
         Args:

@@ -86,28 +86,6 @@ class TrainedEmbedding:
         """Pictures of one identity."""
         return truth[:, 0]
 
-    def start(self, head: nn.Module, embeddings: Callable[[], NDArray[np.float32]]) -> None:
-        """The train split's principal directions, each with the same spread.
-
-        So that a few directions in which all pictures differ most, light and pose among them, do
-        not decide what is near. A head with hidden layers begins as it was drawn.
-
-        References:
-            Jégou and Chum 2012, "Negative evidences and co-occurrences in image retrieval: the
-            benefit of PCA and whitening".
-        """
-        assert isinstance(head, nn.Sequential)
-        if len(head) > 2:
-            return
-        last = head[-1]
-        assert isinstance(last, nn.Linear)
-        weight, bias = whitening(embeddings(), DIMENSIONS)
-        with torch.no_grad():
-            last.weight[: len(weight)] = torch.from_numpy(weight).to(last.weight)
-            last.weight[len(weight) :] = 0
-            last.bias[: len(bias)] = torch.from_numpy(bias).to(last.bias)
-            last.bias[len(bias) :] = 0
-
     def untaught(self, truth: NDArray[np.int64], labels: Sequence[str]) -> list[str]:
         """There is no label."""
         return []
@@ -160,6 +138,34 @@ class Contrastive:
     """
 
     temperature: float
+
+    def begin(
+        self,
+        model: Classifier,
+        truth: NDArray[np.int64],
+        embeddings: Callable[[], NDArray[np.float32]],
+    ) -> None:
+        """The head gives the train split's principal directions, each with the same spread.
+
+        So that a few directions in which all pictures differ most, light and pose among them, do
+        not decide what is near. A head with hidden layers begins as it was drawn.
+
+        References:
+            Jégou and Chum 2012, "Negative evidences and co-occurrences in image retrieval: the
+            benefit of PCA and whitening".
+        """
+        head = model.head
+        assert isinstance(head, nn.Sequential)
+        if len(head) > 2:
+            return
+        last = head[-1]
+        assert isinstance(last, nn.Linear)
+        weight, bias = whitening(embeddings(), DIMENSIONS)
+        with torch.no_grad():
+            last.weight[: len(weight)] = torch.from_numpy(weight).to(last.weight)
+            last.weight[len(weight) :] = 0
+            last.bias[: len(bias)] = torch.from_numpy(bias).to(last.bias)
+            last.bias[len(bias) :] = 0
 
     def targets(self, truth: Tensor) -> Tensor:
         """(n,) identities."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor, nn
+from torch import Tensor
 from torch.nn import functional
 
 from pipelines.backbones.heads import Classifier, make_network
@@ -51,8 +51,7 @@ class TrainedSegmentation:
                 f"params.yaml: train.head.hidden: a head of masks has one width, got {len(hidden)}."
             )
         network = backbone(name, width)
-        channels = [network.taps[stride].channels for stride in STRIDES]
-        head = partial(MaskHead, channels, n_labels, hidden, dropout)
+        head = partial(MaskHead, network.channels_at(STRIDES), n_labels, hidden, dropout)
         return make_network(network, head, cut=cut, seed=seed, strides=STRIDES)
 
     def truth(self, entries: Sequence[Entry], labels: Sequence[str], raw_dir: Path) -> NDArray[Any]:
@@ -68,9 +67,6 @@ class TrainedSegmentation:
 
     def mates(self, truth: NDArray[Any]) -> None:
         """Each image counts for itself."""
-
-    def start(self, head: nn.Module, embeddings: Callable[[], NDArray[np.float32]]) -> None:
-        """Begins as `network` has drawn it."""
 
     def untaught(self, truth: NDArray[Any], labels: Sequence[str]) -> list[str]:
         """Labels that no mask shows."""

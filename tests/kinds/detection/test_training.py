@@ -95,7 +95,9 @@ def network():
 @pytest.fixture
 def loss(network) -> BoxLoss:
     criterion = BoxLoss(3, SIDE)
-    criterion.begin(network, np.stack([rows((0.1, 0.1, 0.3, 0.4, 0), (0.5, 0.5, 0.9, 0.8, 2))]))
+    criterion.begin(
+        network, np.stack([rows((0.1, 0.1, 0.3, 0.4, 0), (0.5, 0.5, 0.9, 0.8, 2))]), embeddings=None
+    )
     return criterion
 
 
@@ -140,7 +142,7 @@ def test_small_boxes_have_several_places_too(network):
     sides = rng.uniform(8, 20, (12, 2)) / SIDE
     boxes = np.concatenate([first, first + sides, np.zeros((12, 1))], axis=1)
     criterion = BoxLoss(3, SIDE)
-    criterion.begin(network, np.stack([rows(*map(tuple, boxes))]))
+    criterion.begin(network, np.stack([rows(*map(tuple, boxes))]), embeddings=None)
     for box in boxes:
         targets = criterion.targets(torch.from_numpy(np.stack([rows(tuple(box))])))
         assert (targets[0, :, 4] == 0).sum() >= 2
@@ -169,7 +171,7 @@ def test_loss_falls_towards_the_truth_and_counts_no_unsaid_place(loss):
 
 def test_no_box_at_all_is_refused(network):
     with pytest.raises(DataError, match="no plain view of the train split shows a box"):
-        BoxLoss(3, SIDE).begin(network, np.stack([rows()]))
+        BoxLoss(3, SIDE).begin(network, np.stack([rows()]), embeddings=None)
 
 
 @pytest.mark.parametrize(
