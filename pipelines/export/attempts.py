@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -40,6 +40,23 @@ class Judgement:
     agreement: float
     metrics: dict[str, float]
     missed: tuple[str, ...]
+
+    @classmethod
+    def of(
+        cls,
+        agreement: float,
+        metrics: Mapping[str, float],
+        least: float,
+        what: str = "agreement with fp32",
+    ) -> Self:
+        """By a bound on agreement alone.
+
+        Args:
+            what: the agreement is, in words.
+        """
+        same = round(agreement, 6)
+        missed = () if same >= least else (f"{what} {same:.1%} (bound {least:.1%})",)
+        return cls(same, {name: round(value, 6) for name, value in metrics.items()}, missed)
 
 
 Judge = Callable[[NDArray[np.float32]], Judgement]

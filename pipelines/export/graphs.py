@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import GraphProto, NodeProto, helper, numpy_helper
+from onnx import GraphProto, NodeProto, ValueInfoProto, helper, numpy_helper
 
 from pipelines.data.workers import n_workers
 from pipelines.export.onnx_export import INPUT_NAME
@@ -19,6 +19,11 @@ from pipelines.serving.sessions import make_session
 #: Where ReLU6 cuts off.
 RELU6_TOP = 6.0
 
+#: What `with_inner_features` gives.
+EMBEDDING_MEANING = (
+    "pooled features of the last block, then those that its last depthwise convolution reads; "
+    "tells pictures out of distribution"
+)
 #: Pictures that go through a session at once.
 _BATCH = 32
 
@@ -153,6 +158,21 @@ def add_to_logits(model: bytes, shift: NDArray[np.float32]) -> bytes:
             data: bytes = proto.SerializeToString(deterministic=True)
             return data
     raise ValueError("the head's last layer has no bias of the logits' size")
+
+
+def with_output(model: bytes, add: Callable[[GraphProto, ValueInfoProto], ValueInfoProto]) -> bytes:
+    """The same model with another output in the place of its logits.
+
+    Args:
+        add: adds nodes that read `LOGITS_NAME`; from the output as it was to what takes its place.
+    """
+    proto = onnx.load_from_string(model)
+    outputs = proto.graph.output
+    index, given = next((i, out) for i, out in enumerate(outputs) if out.name == LOGITS_NAME)
+    outputs[index].CopyFrom(add(proto.graph, given))
+    onnx.checker.check_model(proto)
+    data: bytes = proto.SerializeToString(deterministic=True)
+    return data
 
 
 def with_short_names(model: bytes) -> bytes:

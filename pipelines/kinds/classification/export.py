@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipelines.card import DatasetCard
 from pipelines.config.export import ExportParams
 from pipelines.export.attempts import Judge, Judgement
+from pipelines.export.graphs import EMBEDDING_MEANING
 from pipelines.metrics.calibration import fit_temperature, operating_point
 from pipelines.metrics.classification import accuracy, agreement, macro_f1
 from pipelines.serving.answer import EMBEDDING_NAME
@@ -28,8 +29,7 @@ class ExportedClassification:
         {
             LOGITS_NAME: "one a label; softmax after division by the temperature gives "
             "probabilities",
-            EMBEDDING_NAME: "pooled features of the last block, then those that its last depthwise "
-            "convolution reads; tells pictures out of distribution",
+            EMBEDDING_NAME: EMBEDDING_MEANING,
         }
     )
 

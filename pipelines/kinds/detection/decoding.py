@@ -12,12 +12,12 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
-import onnx
 import onnxruntime as ort
 from numpy.typing import NDArray
-from onnx import GraphProto, TensorProto, helper, numpy_helper
+from onnx import GraphProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from pipelines.data.workers import n_workers
+from pipelines.export.graphs import with_output
 from pipelines.serving.classification import LOGITS_NAME
 from pipelines.serving.detection import BOXES_NAME, N_COLUMNS
 from pipelines.serving.sessions import make_session
@@ -42,19 +42,15 @@ def finished(model: bytes) -> bytes:
     Returns:
         The same, whose output `BOXES_NAME` is (n, k, 6) with the columns of `serving.detection`.
     """
-    proto = onnx.load_from_string(model)
-    graph = proto.graph
-    index, given = next((i, out) for i, out in enumerate(graph.output) if out.name == LOGITS_NAME)
-    _, n_places, n_values = (dim.dim_value for dim in given.type.tensor_type.shape.dim)
-    batch = given.type.tensor_type.shape.dim[0]
-    n_found = _append(graph, n_places, n_values)
+    return with_output(model, _boxes)
+
+
+def _boxes(graph: GraphProto, given: ValueInfoProto) -> ValueInfoProto:
+    batch, n_places, n_values = given.type.tensor_type.shape.dim
+    n_found = _append(graph, n_places.dim_value, n_values.dim_value)
     boxes = helper.make_tensor_value_info(BOXES_NAME, TensorProto.FLOAT, [None, n_found, N_COLUMNS])
     boxes.type.tensor_type.shape.dim[0].CopyFrom(batch)
-    graph.output.remove(given)
-    graph.output.insert(index, boxes)
-    onnx.checker.check_model(proto)
-    data: bytes = proto.SerializeToString(deterministic=True)
-    return data
+    return boxes
 
 
 def decoded(outputs: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from pipelines.card import DatasetCard
 from pipelines.config.export import ExportParams
 from pipelines.export.attempts import Judge, Judgement
+from pipelines.export.graphs import EMBEDDING_MEANING
 from pipelines.kinds.detection.decoding import decoded, finished
 from pipelines.kinds.detection.train import ap50
 from pipelines.metrics.detection import OVERLAPS, agreement, best_point, matches, mean_agreement
@@ -30,8 +31,7 @@ class ExportedDetection:
         {
             BOXES_NAME: "the most certain first: x0, y0, x1, y1 as shares of the input's side, "
             "score in [0, 1] (0: none), number of the label",
-            EMBEDDING_NAME: "pooled features of the last block, then those that its last depthwise "
-            "convolution reads; tells pictures out of distribution",
+            EMBEDDING_NAME: EMBEDDING_MEANING,
         }
     )
 
@@ -55,11 +55,9 @@ class ExportedDetection:
 
         def judged(outputs: NDArray[np.float32]) -> Judgement:
             found = decoded(outputs)
-            same = round(mean_agreement(agreement(of_fp32, found, thresholds)), 6)
-            missed: tuple[str, ...] = ()
-            if same < params.min_agreement:
-                missed = (f"agreement with fp32 {same:.1%} (bound {params.min_agreement:.1%})",)
-            return Judgement(same, {"ap50": round(ap50(found, truth, n_labels), 6)}, missed)
+            same = mean_agreement(agreement(of_fp32, found, thresholds))
+            metrics = {"ap50": ap50(found, truth, n_labels)}
+            return Judgement.of(same, metrics, params.min_agreement)
 
         return judged
 

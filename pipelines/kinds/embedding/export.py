@@ -8,14 +8,14 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import onnx
 from numpy.typing import NDArray
-from onnx import helper
+from onnx import GraphProto, ValueInfoProto, helper
 
 from pipelines.card import DatasetCard
 from pipelines.config.export import ExportParams
 from pipelines.errors import DataError
 from pipelines.export.attempts import Judge, Judgement
+from pipelines.export.graphs import EMBEDDING_MEANING, with_output
 from pipelines.metrics.retrieval import (
     Known,
     agreements,
@@ -41,25 +41,13 @@ class ExportedEmbedding:
         {
             VECTOR_NAME: "of unit length; half of 1 minus the cosine of two is how far two "
             "pictures lie apart",
-            EMBEDDING_NAME: "pooled features of the last block, then those that its last depthwise "
-            "convolution reads; tells pictures out of distribution",
+            EMBEDDING_NAME: EMBEDDING_MEANING,
         }
     )
 
     def finished(self, model: bytes) -> bytes:
         """With the length made 1, in float32 whatever the file's precision."""
-        proto = onnx.load_from_string(model)
-        graph = proto.graph
-        graph.node.append(
-            helper.make_node(
-                "LpNormalization", [LOGITS_NAME], [VECTOR_NAME], VECTOR_NAME, axis=1, p=2
-            )
-        )
-        given = next(output for output in graph.output if output.name == LOGITS_NAME)
-        given.name = VECTOR_NAME
-        onnx.checker.check_model(proto)
-        data: bytes = proto.SerializeToString(deterministic=True)
-        return data
+        return with_output(model, _unit_length)
 
     def compared(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Vectors of unit length."""
@@ -71,12 +59,11 @@ class ExportedEmbedding:
 
         def judged(outputs: NDArray[np.float32]) -> Judgement:
             found = _distances(outputs)
-            same = round(float(agreements(of_fp32, found, truth).mean()), 6)
+            same = float(agreements(of_fp32, found, truth).mean())
             recall = recall_at(found, truth, 1)
             rate = equal_error_rates(pairs_of(found, truth))[0][0]
-            metrics = {"recall_at_1": _rounded(np.nanmean(recall)), "eer": _rounded(rate)}
-            words = f"agreement with fp32 {same:.1%} (bound {params.min_agreement:.1%})"
-            return Judgement(same, metrics, () if same >= params.min_agreement else (words,))
+            metrics = {"recall_at_1": float(np.nanmean(recall)), "eer": float(rate)}
+            return Judgement.of(same, metrics, params.min_agreement)
 
         return judged
 
@@ -116,10 +103,14 @@ class ExportedEmbedding:
         return {"operating_points": {SAME: point}}
 
 
+def _unit_length(graph: GraphProto, given: ValueInfoProto) -> ValueInfoProto:
+    graph.node.append(
+        helper.make_node("LpNormalization", [LOGITS_NAME], [VECTOR_NAME], VECTOR_NAME, axis=1, p=2)
+    )
+    given.name = VECTOR_NAME
+    return given
+
+
 def _distances(outputs: NDArray[np.float32]) -> NDArray[np.float64]:
     vectors = unit(outputs)
     return distances(vectors, vectors)
-
-
-def _rounded(value: Any) -> float:
-    return round(float(value), 6)

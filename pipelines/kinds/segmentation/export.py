@@ -8,15 +8,15 @@ from types import MappingProxyType
 from typing import Any
 
 import numpy as np
-import onnx
 import torch
 from numpy.typing import NDArray
-from onnx import helper, numpy_helper
+from onnx import GraphProto, ValueInfoProto, helper, numpy_helper
 
 from pipelines.card import DatasetCard
 from pipelines.config.export import ExportParams
 from pipelines.errors import DataError
 from pipelines.export.attempts import Judge, Judgement
+from pipelines.export.graphs import EMBEDDING_MEANING, with_output
 from pipelines.kinds.segmentation.train import at_cells
 from pipelines.metrics.segmentation import STEPS, best_threshold, mean_dice, mean_iou
 from pipelines.serving.answer import EMBEDDING_NAME
@@ -34,8 +34,7 @@ class ExportedSegmentation:
         {
             MASK_NAME: "of each label and pixel of the input, the probability that it shows the "
             "label",
-            EMBEDDING_NAME: "pooled features of the last block, then those that its last depthwise "
-            "convolution reads; tells pictures out of distribution",
+            EMBEDDING_NAME: EMBEDDING_MEANING,
         }
     )
 
@@ -44,32 +43,7 @@ class ExportedSegmentation:
 
         The number of times stands in the file, which `serving.vetting` bounds.
         """
-        proto = onnx.load_from_string(model)
-        graph = proto.graph
-        side_px = graph.input[0].type.tensor_type.shape.dim[1].dim_value
-        given = next(output for output in graph.output if output.name == LOGITS_NAME)
-        places = given.type.tensor_type.shape.dim
-        times = side_px / places[2].dim_value
-        scales = numpy_helper.from_array(np.array([1, 1, times, times], np.float32), "mask_scales")
-        graph.initializer.append(scales)
-        graph.node.extend(
-            [
-                helper.make_node(
-                    "Resize",
-                    [LOGITS_NAME, "", scales.name],
-                    ["mask_logits"],
-                    "mask_logits",
-                    mode="linear",
-                    coordinate_transformation_mode="half_pixel",
-                ),
-                helper.make_node("Sigmoid", ["mask_logits"], [MASK_NAME], MASK_NAME),
-            ]
-        )
-        given.name = MASK_NAME
-        places[2].dim_value = places[3].dim_value = side_px
-        onnx.checker.check_model(proto)
-        data: bytes = proto.SerializeToString(deterministic=True)
-        return data
+        return with_output(model, _enlarged)
 
     def compared(self, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Probabilities."""
@@ -85,13 +59,9 @@ class ExportedSegmentation:
 
         def judged(logits: NDArray[np.float32]) -> Judgement:
             found = _shown(logits, cells)
-            same = round(mean_iou(found, of_fp32), 6)
-            metrics = {
-                "dice": round(mean_dice(found, shown), 6),
-                "iou": round(mean_iou(found, shown), 6),
-            }
-            words = f"IoU with the masks of fp32 {same:.1%} (bound {params.min_agreement:.1%})"
-            return Judgement(same, metrics, () if same >= params.min_agreement else (words,))
+            metrics = {"dice": mean_dice(found, shown), "iou": mean_iou(found, shown)}
+            same, least = mean_iou(found, of_fp32), params.min_agreement
+            return Judgement.of(same, metrics, least, "IoU with the masks of fp32")
 
         return judged
 
@@ -116,6 +86,30 @@ class ExportedSegmentation:
         }
         _LOG.info("thresholds: %s", ", ".join(f"{k} {p.threshold:g}" for k, p in points.items()))
         return {"operating_points": points}
+
+
+def _enlarged(graph: GraphProto, given: ValueInfoProto) -> ValueInfoProto:
+    side_px = graph.input[0].type.tensor_type.shape.dim[1].dim_value
+    places = given.type.tensor_type.shape.dim
+    times = side_px / places[2].dim_value
+    scales = numpy_helper.from_array(np.array([1, 1, times, times], np.float32), "mask_scales")
+    graph.initializer.append(scales)
+    graph.node.extend(
+        [
+            helper.make_node(
+                "Resize",
+                [LOGITS_NAME, "", scales.name],
+                ["mask_logits"],
+                "mask_logits",
+                mode="linear",
+                coordinate_transformation_mode="half_pixel",
+            ),
+            helper.make_node("Sigmoid", ["mask_logits"], [MASK_NAME], MASK_NAME),
+        ]
+    )
+    given.name = MASK_NAME
+    places[2].dim_value = places[3].dim_value = side_px
+    return given
 
 
 def _shown(logits: NDArray[np.float32], cells: Sequence[int]) -> NDArray[np.bool_]:
