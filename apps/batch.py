@@ -11,11 +11,8 @@ import streamlit as st
 from apps.models import Model
 from apps.session import Shot
 from apps.texts import Texts
+from pipelines.columns import uncalculated
 from pipelines.serving.predictor import Prediction, combine
-
-#: A spreadsheet takes a cell that begins with one of these for a formula
-#: (OWASP, "CSV injection").
-_FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 
 
 def table(t: Texts, model: Model, shots: Sequence[Shot]) -> None:
@@ -72,7 +69,7 @@ def as_csv(model: Model, shots: Sequence[Shot]) -> str:
     called = ["name"] if names else []
     writer.writerow(["picture", "face", "label", *called, "is_ood", "true_label", *labels])
     for shot in shots:
-        name = f"'{shot.name}" if shot.name.startswith(_FORMULA_SIGNS) else shot.name
+        name = uncalculated(shot.name, "'")
         for number, given in _numbered(shot):
             shares = [f"{given.probabilities[label]:.6f}" for label in labels]
             own = [model.bundle.name_of(given.label)] if names else []

@@ -153,12 +153,11 @@ def _has_camera(url: str | None) -> bool:
     return parts.scheme == "https" or parts.hostname in _LOCAL_HOSTS or not parts.hostname
 
 
-def names(pictures: Sequence[Incoming]) -> list[str]:
-    """Names to choose one of several by; those that stand twice get a number."""
+def names(of: Sequence[str]) -> list[str]:
+    """Names to choose one of several pictures by; those that stand twice get a number."""
     seen: dict[str, int] = {}
     given = []
-    for picture in pictures:
-        seen[picture.name] = seen.get(picture.name, 0) + 1
-        n = seen[picture.name]
-        given.append(picture.name if n == 1 else f"{picture.name} ({n})")
+    for name in of:
+        seen[name] = seen.get(name, 0) + 1
+        given.append(name if seen[name] == 1 else f"{name} ({seen[name]})")
     return given

@@ -130,7 +130,7 @@ def _page(t: Texts, app: TaskApp) -> None:
         shown = kept.shots.get(kept.shown or "")
         if shown is None and len(shots) > 1:
             with several:
-                shown = _choose_one(t, model, incoming, shots)
+                shown = _choose_one(t, model, shots)
         elif shown is None and shots:
             shown = shots[0]
         together = shown is None and len(shots) > 1
@@ -170,9 +170,7 @@ def _show_refused(lines: Sequence[str], t: Texts) -> None:
             st.markdown("\n".join(f"- {line}" for line in lines))
 
 
-def _choose_one(
-    t: Texts, model: Model, incoming: Sequence[Incoming], shots: Sequence[Shot]
-) -> Shot | None:
+def _choose_one(t: Texts, model: Model, shots: Sequence[Shot]) -> Shot | None:
     """The one of several pictures that the phone shows; None: all of them as one answer."""
     st.html(f'<h2 class="fl-sub">{escape(t("batch.title", n=len(shots)))}</h2>')
     is_one_thing = model.has_classes and st.toggle(
@@ -180,8 +178,7 @@ def _choose_one(
         key=f"together-{model.task}",
         help=f"{t('batch.combine_hint')} {t('batch.combine_few')}",
     )
-    answered = [one for one in incoming if one.key in {shot.key for shot in shots}]
-    by_name = dict(zip(names(answered), shots, strict=True))
+    by_name = dict(zip(names([shot.name for shot in shots]), shots, strict=True))
     if model.has_classes:
         batch.table(t, model, shots)
     if is_one_thing:

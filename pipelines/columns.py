@@ -43,6 +43,6 @@ def shown(name: str) -> str:
 _FORMULA_SIGNS = ("=", "+", "-", "@", "\t", "\r")
 
 
-def uncalculated(name: str) -> str:
-    """A file's name, as no spreadsheet calculates it."""
-    return f"./{name}" if name.startswith(_FORMULA_SIGNS) else name
+def uncalculated(name: str, mark: str = "./") -> str:
+    """A file's name, as no spreadsheet calculates it: behind a mark where it would."""
+    return f"{mark}{name}" if name.startswith(_FORMULA_SIGNS) else name

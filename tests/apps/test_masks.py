@@ -14,12 +14,14 @@ import pytest
 from PIL import Image
 from streamlit.testing.v1 import AppTest
 
-from apps.masks import Masked, answered, as_csv, as_zip, overlay
+from apps.masks import as_zip, overlay
 from apps.models import Model, load_model
 from apps.pictures import Incoming
+from apps.seen import Seen, answered, as_csv
 from apps.texts import LANGUAGES, load_texts
 from pipelines.card import load_card
 from pipelines.paths import Paths
+from pipelines.serving.segmentation import Mask
 from tests.apps.conftest import ROOT, encoded
 from tests.kinds.segmentation.bright_net import write_bundle
 
@@ -49,7 +51,7 @@ def picture(size: tuple[int, int] = (120, 90)) -> Image.Image:
     return image
 
 
-def masked(model: Model, image: Image.Image, name: str = "a.png") -> Masked:
+def masked(model: Model, image: Image.Image, name: str = "a.png") -> Seen[Mask]:
     return answered(model, Incoming("key", name, encoded(image)))
 
 

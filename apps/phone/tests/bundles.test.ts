@@ -40,11 +40,11 @@ describe.skipIf(!existsSync(FOLDER))("a bundle", () => {
       expect(probabilities[said.label]).toBeGreaterThan(probabilities[label]! - 2 * MAX_DIFFERENCE);
       const apart = bundle.labels.map((name, i) => Math.abs(said.probabilities[i]! - probabilities[name]!));
       expect(Math.max(...apart)).toBeLessThanOrEqual(MAX_DIFFERENCE);
-      // A score that was fitted to a dozen pictures moves with each bit.
-      if (Math.max(...apart) > 0) continue;
-      if (IS_EXACT) expect(oodScore!).toBeCloseTo(ood_score, 6);
-      else expect(Math.abs(oodScore! - ood_score)).toBeLessThan(0.2);
-      if (IS_EXACT) expect(isOod).toBe(is_ood);
+      // A score that was fitted to a dozen pictures moves with each bit, and equal probabilities are not equal
+      // bits: a drawn network may be certain, whatever it sees.
+      if (!IS_EXACT || Math.max(...apart) > 0) continue;
+      expect(oodScore!).toBeCloseTo(ood_score, 6);
+      expect(isOod).toBe(is_ood);
     }
     await model.session.release();
   });
