@@ -96,6 +96,24 @@ def write_text(path: Path, text: str) -> None:
 
 
 @contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A path to write to, for a library that takes no bytes; it becomes ``path`` at the end.
+
+    One process at a time may write the same file.
+
+    Raises:
+        StorageError: if the disk is full or forbids it; the old content stays.
+    """
+    temporary = path.with_name(f"{_PREFIX}{path.name}")
+    with storage_errors(path):
+        try:
+            yield temporary
+            temporary.replace(path)
+        finally:
+            temporary.unlink(missing_ok=True)
+
+
+@contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
     """A fresh folder to fill, that takes the place of ``path`` when the block ends well.
 

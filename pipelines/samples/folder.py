@@ -376,9 +376,7 @@ def _render(brush: Marker, sheet: Sheet, *, task: str, seed: int, side_px: int) 
     Raises:
         DataError: if the painter has no picture for the label.
     """
-    subject = _rng(seed, task, "subject", sheet.label, sheet.subject)
-    shot = _rng(seed, task, "shot", sheet.label, sheet.subject, sheet.shot)
-    facts = _rng(seed, task, "file", sheet.label, sheet.subject, sheet.shot)
+    subject, shot, facts = _draws(sheet, task, seed)
     try:
         painted, marks = brush(sheet.label, subject, shot, side_px)
     except KeyError as err:
@@ -391,21 +389,28 @@ def _render(brush: Marker, sheet: Sheet, *, task: str, seed: int, side_px: int) 
     box, size = framing(painted.size, facts, side_px)
     picture = painted.resize(size, Image.Resampling.BICUBIC, box=box)
     data = encode(picture, sheet.form, quality=int(facts.integers(90, 96)))
-    shrunk = _NEAR_SIZE if sheet.form == "near_duplicate" else 1.0
-    size = (round(size[0] * shrunk), round(size[1] * shrunk))
+    if sheet.form == "near_duplicate":
+        size = _near(size)
     return _Drawn(data, size, _framed_marks(marks, painted.size, box, size))
 
 
 def _render_mask(paint_mask: Painter, sheet: Sheet, *, task: str, seed: int, side_px: int) -> bytes:
     """The bytes of the mask of one painted file, framed as that is."""
-    of = (sheet.label, sheet.subject)
-    subject = _rng(seed, task, "subject", *of)
-    shot = _rng(seed, task, "shot", *of, sheet.shot)
-    facts = _rng(seed, task, "file", *of, sheet.shot)
+    subject, shot, facts = _draws(sheet, task, seed)
     framed = frame(paint_mask(sheet.label, subject, shot, side_px), facts, side_px)
     if sheet.form == "near_duplicate":
         framed = _shrunk(framed)
     return _bytes(framed.point(lambda value: 255 * (value >= 128)), "PNG")
+
+
+def _draws(sheet: Sheet, task: str, seed: int) -> tuple[np.random.Generator, ...]:
+    """What the subject, the shot and the file of a sheet are drawn with."""
+    of = (sheet.label, sheet.subject)
+    return (
+        _rng(seed, task, "subject", *of),
+        _rng(seed, task, "shot", *of, sheet.shot),
+        _rng(seed, task, "file", *of, sheet.shot),
+    )
 
 
 def _rng(seed: int, *key: str | int) -> np.random.Generator:
@@ -483,8 +488,12 @@ def encode(picture: Image.Image, form: Form, *, quality: int) -> bytes:
 
 def _shrunk(picture: Image.Image) -> Image.Image:
     """A near duplicate of it."""
-    size = (round(picture.width * 0.92), round(picture.height * 0.92))
-    return picture.resize(size, Image.Resampling.BICUBIC)
+    return picture.resize(_near(picture.size), Image.Resampling.BICUBIC)
+
+
+def _near(size: tuple[int, int]) -> tuple[int, int]:
+    """The size of what repeats a picture of a size, nearly."""
+    return round(size[0] * _NEAR_SIZE), round(size[1] * _NEAR_SIZE)
 
 
 def _bytes(picture: Image.Image, file_format: str, **options: object) -> bytes:

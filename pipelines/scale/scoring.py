@@ -18,13 +18,13 @@ from dataclasses import dataclass
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
-from pipelines.atomic import storage_errors
+from pipelines.atomic import new_file
 from pipelines.columns import uncalculated
 from pipelines.errors import CorruptImageError, PipelineError
 from pipelines.scale.inputs import Input, read_input
-from pipelines.serving.answer import Answer
+from pipelines.serving.answer import Answer, ServedKind
 from pipelines.serving.bundle import Bundle
 from pipelines.serving.predictor import Predictor
 from pipelines.serving.sessions import Precision
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     import pyarrow
 
 Row: TypeAlias = dict[str, Any]
+A = TypeVar("A", bound=Answer)
 #: What the answers' file may end in.
 FORMS = (".parquet", ".csv")
 #: Parts in work and waiting, a worker.
@@ -89,14 +90,21 @@ class Scorer:
             )
         except CorruptImageError as err:
             return {"path": path, _ERROR: err.reason}
-        numbers = set(kind.numbers(bundle))
-        cells = zip(kind.columns(bundle), kind.cells(said, bundle), strict=True)
         return {
             "path": path,
-            **{name: float(cell) if name in numbers else cell for name, cell in cells},
+            **typed(kind, said, bundle),
             _OOD: said.is_ood,
             _SCORE: said.ood_score,
         }
+
+
+def typed(kind: ServedKind[A], said: A, bundle: Bundle) -> Row:
+    """An answer by column: numbers as numbers, None where there is none."""
+    numbers = set(kind.numbers(bundle))
+    cells = zip(kind.columns(bundle), kind.cells(said, bundle), strict=True)
+    return {
+        name: cell if name not in numbers else float(cell) if cell else None for name, cell in cells
+    }
 
 
 def schema_of(bundle: Bundle, precision: Precision) -> pyarrow.Schema:
@@ -128,10 +136,8 @@ def write_rows(target: Path, rows: Sequence[Row], schema: pyarrow.Schema) -> Non
     import pyarrow.parquet
 
     table = pyarrow.Table.from_pylist(list(rows), schema=schema)
-    temporary = target.with_name(f".tmp-{target.name}")
-    with storage_errors(target):
-        pyarrow.parquet.write_table(table, temporary)
-        temporary.replace(target)
+    with new_file(target) as path:
+        pyarrow.parquet.write_table(table, path)
 
 
 # -- parts ----------------------------------------------------------------------------------------
@@ -152,11 +158,11 @@ def parts_of(
         folder: where their answers go.
         size: most pictures of a part.
     """
-    model = bundle.files[precision].sha256
+    model = [bundle.files[precision].sha256, bundle.model_dump_json()]
     found = []
     for number, start in enumerate(range(0, len(inputs), size)):
         chunk = tuple(inputs[start : start + size])
-        said = json.dumps([model, bundle.model_dump_json(), [(i.name, i.location) for i in chunk]])
+        said = json.dumps([*model, [(i.name, i.location) for i in chunk]])
         key = hashlib.sha256(said.encode(errors="surrogateescape")).hexdigest()[:16]
         found.append(Part(chunk, folder / f"{number:06d}-{key}.parquet"))
     return found
@@ -250,16 +256,13 @@ def join(parts: Sequence[Part], out: Path, n_kept: int) -> Scored:
     import pyarrow.compute
     import pyarrow.parquet
 
-    temporary = out.with_name(f".tmp-{out.name}")
     schema = pyarrow.parquet.read_schema(parts[0].target)
     n_images = n_errors = n_ood = 0
-    with storage_errors(out), _writer(temporary, out.suffix.lower(), schema) as write:
+    with new_file(out) as path, _writer(path, out.suffix.lower(), schema) as write:
         for part in parts:
             table = pyarrow.parquet.read_table(part.target)
             write(table)
             n_images += table.num_rows
             n_errors += table.num_rows - table[_ERROR].null_count
             n_ood += pyarrow.compute.sum(table[_OOD]).as_py() or 0
-    with storage_errors(out):
-        temporary.replace(out)
     return Scored(n_images, n_errors, n_ood, n_kept)

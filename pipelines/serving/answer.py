@@ -105,9 +105,9 @@ class ServedKind(ABC, Generic[A]):
     def cells(self, answer: A, bundle: Bundle) -> list[str]:
         """An answer in the row of a table."""
 
+    @abstractmethod
     def numbers(self, bundle: Bundle) -> list[str]:
-        """Those of `columns` whose cells are numbers; by default none."""
-        return []
+        """Those of `columns` whose cells are numbers, or empty where there is none."""
 
     @abstractmethod
     def document(self, answer: A, bundle: Bundle) -> dict[str, Any]:

@@ -136,7 +136,7 @@ class ServedDetection(ServedKind[Boxes]):
 
     @override
     def columns(self, bundle: Bundle) -> list[str]:
-        return [*(f"n_{label}" for label in bundle.labels), BOXES_NAME]
+        return [*self.numbers(bundle), BOXES_NAME]
 
     @override
     def cells(self, answer: Boxes, bundle: Bundle) -> list[str]:
@@ -146,6 +146,10 @@ class ServedDetection(ServedKind[Boxes]):
             if box.is_counted
         )
         return [*map(str, answer.counts(bundle.labels).values()), boxes]
+
+    @override
+    def numbers(self, bundle: Bundle) -> list[str]:
+        return [f"n_{label}" for label in bundle.labels]
 
     @override
     def document(self, answer: Boxes, bundle: Bundle) -> dict[str, Any]:

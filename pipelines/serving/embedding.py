@@ -159,6 +159,10 @@ class ServedEmbedding(ServedKind[Embedding]):
         return [first.identity, f"{first.distance:.6f}", said, first.path]
 
     @override
+    def numbers(self, bundle: Bundle) -> list[str]:
+        return ["distance"]
+
+    @override
     def document(self, answer: Embedding, bundle: Bundle) -> dict[str, Any]:
         return {
             "neighbours": [

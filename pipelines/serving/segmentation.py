@@ -203,6 +203,10 @@ class ServedSegmentation(ServedKind[Mask]):
         ]
 
     @override
+    def numbers(self, bundle: Bundle) -> list[str]:
+        return [f"area_share_{label}" for label in bundle.labels]
+
+    @override
     def document(self, answer: Mask, bundle: Bundle) -> dict[str, Any]:
         return {
             "regions": {

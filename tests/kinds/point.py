@@ -72,6 +72,9 @@ class ServedPoint(ServedKind[Point]):
     def cells(self, answer, bundle):
         return [f"{answer.x_px:.3f}", f"{answer.y_px:.3f}"]
 
+    def numbers(self, bundle):
+        return self.columns(bundle)
+
     def document(self, answer, bundle):
         return {"x_px": answer.x_px, "y_px": answer.y_px}
 
