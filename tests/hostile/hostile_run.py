@@ -32,6 +32,7 @@ from pipelines.sources.intake import Intake
 from tests.hostile import hostile_files as files
 from tests.hostile import hostile_formats as formats
 from tests.hostile import hostile_images as images
+from tests.hostile import hostile_truth as truth
 from tests.hostile.changes import Named
 from tests.image_files import encode
 from tests.process_cost import forget_peak, memory
@@ -129,7 +130,7 @@ def cases(kind: str, folder: Path) -> tuple[Named, Door]:
         case "models":
             sound_model = (folder / "model_fp32.onnx").read_bytes()
             return files.models(sound_model), make_session
-    raise ValueError(kind)
+    return truth.door_of(kind, folder)
 
 
 def mutants(named: list[tuple[str, bytes]], n: int) -> Named:

@@ -20,6 +20,15 @@ MAX_CPU_S = 2.0
 #: At least so many files of each kind.
 QUICK = {"archives": 300, "cards": 90, "bundles": 200, "models": 150, "images": 800}
 QUICK |= {"formats": 4000}
+QUICK |= {
+    "coco": 300,
+    "voc": 120,
+    "yolo": 120,
+    "names": 120,
+    "masks": 120,
+    "galleries": 150,
+    "bundles-of-kinds": 600,
+}
 
 
 def results(kind: str, folder: Path, timeout_s: float, *n_mutants: str) -> list[dict]:
@@ -74,7 +83,12 @@ def test_bombs_cost_little(kind, tmp_path):
 )
 @pytest.mark.parametrize(
     "kind",
-    [*("images", "archives", "cards", "bundles", "models"), "dicom", "heic", "avif", "jpeg2000"],
+    [
+        *("images", "archives", "cards", "bundles", "models"),
+        *("dicom", "heic", "avif", "jpeg2000"),
+        *("coco", "voc", "yolo", "names", "masks", "galleries"),
+        "bundles-of-kinds",
+    ],
 )
 def test_mutants_are_taken_or_refused_in_one_line(kind, n, tmp_path, tiny_project):
     found = results(kind, folder_of(kind, tmp_path, tiny_project), 7000, str(n))

@@ -40,6 +40,9 @@ _ORIENTATION = 0x0112
 #: A file of this length or more holds no annotations that a person made.
 _MAX_BYTES = 500_000_000
 
+#: What a document of another form than expected does to its reader.
+_ODD = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
+
 Corners = tuple[float, float, float, float]
 
 
@@ -122,7 +125,7 @@ def _coco(
         where = str(folder / path)
         try:
             pictures, names = _of_coco(document, where, path, place)
-        except (KeyError, TypeError, ValueError, AttributeError) as err:
+        except _ODD as err:
             raise DataError(
                 f"{where}: is no COCO file of boxes ({err!r}). Expected images (id, file_name), "
                 f"categories (id, name) and annotations (image_id, category_id, bbox). Export it "
@@ -151,7 +154,10 @@ def _of_coco(
     for entry in document["images"]:
         sides = (entry.get("width"), entry.get("height"))
         size = (int(sides[0]), int(sides[1])) if all(sides) else None
-        pictures[entry["id"]] = Picture(place.of(str(entry["file_name"]), path.parent), size, where)
+        name = entry["file_name"]
+        if not isinstance(name, str):
+            raise TypeError(f"file_name {name!r}")
+        pictures[entry["id"]] = Picture(place.of(name, path.parent), size, where)
     lost = [a for a in document["annotations"] if a["image_id"] not in pictures]
     if lost:
         ids = sorted({str(each["image_id"]) for each in lost})
@@ -210,7 +216,7 @@ def _voc(
             continue
         try:
             picture = _of_voc(root, where, path, place)
-        except (KeyError, TypeError, ValueError, AttributeError) as err:
+        except _ODD as err:
             raise DataError(
                 f"{where}: is no Pascal VOC annotation ({err!r}). Expected filename, size, and "
                 f"object elements with name and bndbox (xmin, ymin, xmax, ymax). Export it again."
@@ -251,7 +257,8 @@ def _xml(path: Path) -> ElementTree.Element:
                 f"{path}: declares entities. Expected a plain XML file. Export it again."
             )
         return ElementTree.fromstring(text)
-    except (OSError, ElementTree.ParseError) as err:
+    # ValueError and LookupError: an encoding that is not known, or none that it can read.
+    except (OSError, ElementTree.ParseError, ValueError, LookupError) as err:
         raise DataError(f"{path}: cannot be read as XML ({err}). Export it again.") from err
 
 
@@ -286,6 +293,15 @@ def _yolo(
     return _with_unmarked(found, images, str(folder))
 
 
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, UnicodeDecodeError) as err:
+        raise DataError(
+            f"{path}: cannot be read as text in UTF-8 ({err}). Save or export it again."
+        ) from err
+
+
 def _label_file(path: str, texts: Mapping[str, PurePosixPath]) -> str | None:
     """The text beside an image, or in ``labels`` where the image is in ``images``."""
     beside = PurePosixPath(path).with_suffix(".txt")
@@ -302,7 +318,7 @@ def _is_yolo(path: Path) -> bool:
 
 
 def _of_yolo(path: Path, names: Sequence[str]) -> Iterator[tuple[str, Corners]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(_lines(path), start=1):
         words = line.split()
         if not words:
             continue
@@ -326,12 +342,18 @@ def _names(
     folder: Path, named: Sequence[PurePosixPath], settings: Sequence[PurePosixPath]
 ) -> list[str]:
     for path in named:
-        lines = (folder / path).read_text(encoding="utf-8-sig").splitlines()
-        return [line.strip() for line in lines if line.strip()]
+        return [line.strip() for line in _lines(folder / path) if line.strip()]
     for path in settings:
         listed = read_yaml(folder / path).get("names")
         if isinstance(listed, Mapping):
-            return [str(listed[key]) for key in sorted(listed, key=int)]
+            numbers = [key for key in listed if str(key).isdecimal()]
+            if sorted(map(int, numbers)) != list(range(len(listed))):
+                told = ", ".join(map(repr, listed))
+                raise DataError(
+                    f"{folder / path}: names: expected the numbers 0 to {len(listed) - 1} (got "
+                    f"{told[:60]}). Number the classes without a hole."
+                )
+            return [str(listed[key]) for key in sorted(numbers, key=int)]
         if isinstance(listed, list):
             return [str(name) for name in listed]
     raise DataError(
