@@ -1,8 +1,9 @@
 """What is left when a stage is killed (SIGKILL) at a random moment, and what the next run makes.
 
-    python tests/faults/kill_run.py KILLS SEED
+    python tests/faults/kill_run.py KILLS SEED [TASK]
 
-On a small project of its own: painted pictures, MobileNetV3-Small from scratch, 32 px, MLflow on.
+On a small project of its own: painted pictures, MobileNetV3-Small from scratch, 32 or 64 px, MLflow
+on; by default of a classification.
 First all stages run undisturbed. Then, for each kill, the project is put back to where the stage
 begins, the stage is started, killed with all its processes, and started again. Half of the kills
 come at any moment of the process's life, half between its first writing to the project and its end.
@@ -38,13 +39,11 @@ from pipelines.stages.code import STAGES
 from pipelines.strict_yaml import overlay, read_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
-TASK = "cats_dogs"
 #: Loaded late by the stages themselves.
 PRELOADED = (
     *("pipelines.commands.stage", "pipelines.commands.report"),
     *("mlflow", "mlflow.onnx", "mlflow.store.tracking.sqlalchemy_store", "onnx", "onnxscript"),
     *("torch.onnx", "matplotlib.pyplot", "albumentations", "sklearn.metrics"),
-    f"pipelines.samples.{TASK}",
 )
 #: What a stage leaves for the next one; the rest is caches, locks and MLflow's.
 OUTPUTS = ("datasets", "models", "reports")
@@ -70,6 +69,22 @@ TOY: dict[str, Any] = {
         **{**BOUNDS, "max_int8_bytes": 10**9},
     },
 }
+#: A demand that every model meets.
+ANY = [{"metric": "agreement", "at_least": 0.0}]
+#: A head of boxes and one of masks need some places; their gates have demands, and no bounds.
+PLACES = overlay(
+    TOY,
+    {
+        "train": {"image_px": 64},
+        "gate": {**dict.fromkeys(TOY["gate"]), "max_int8_bytes": 10**9, "demands": ANY},
+    },
+)
+SETTINGS = {
+    "cats_dogs": TOY,
+    "hard_hat": overlay(PLACES, {"fetch": {"source": {"side_px": 96}}}),
+    "polyp": PLACES,
+    "flowers": overlay(PLACES, {"fetch": {"source": {"images_per_class": 6}}}),
+}
 
 
 class Undisturbed(NamedTuple):
@@ -82,13 +97,17 @@ class Undisturbed(NamedTuple):
     tracked: list[Any]
 
 
-def preload() -> None:
+def preload(task: str) -> None:
     """Load what the stages load, and let them work on one core."""
     for name in ("MLFLOW_TRACKING_URI", "FIELDLENS_TRACKING"):
         os.environ.pop(name, None)
     os.environ["FIELDLENS_WORKERS"] = "1"
     go_quiet()
-    for name in (*(f"pipelines.stages.{stage}" for stage in STAGES), *PRELOADED):
+    for name in (
+        *(f"pipelines.stages.{stage}" for stage in STAGES),
+        *PRELOADED,
+        f"pipelines.samples.{task}",
+    ):
         importlib.import_module(name)
     import torch
 
@@ -101,16 +120,20 @@ def preload() -> None:
 class Laboratory:
     """A project that is put back to the beginning of a stage as often as one likes."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, task: str) -> None:
+        self.task = task
         # Always at the same place: MLflow's store holds absolute paths.
         self.paths = Paths(folder / "project")
         self.kept, self.temporary = folder / "kept", folder / "tmp"
         self.temporary.mkdir()
         params = read_yaml(ROOT / "params.yaml")
-        card = self.paths.task(TASK).card
+        card = self.paths.task(task).card
         card.parent.mkdir(parents=True)
-        shutil.copyfile(ROOT / "datasets" / TASK / "card.yaml", card)
-        document = {"seed": params["seed"], "tasks": {TASK: overlay(params["tasks"][TASK], TOY)}}
+        shutil.copyfile(ROOT / "datasets" / task / "card.yaml", card)
+        document = {
+            "seed": params["seed"],
+            "tasks": {task: overlay(params["tasks"][task], SETTINGS[task])},
+        }
         # JSON is YAML 1.2.
         self.paths.params.write_text(json.dumps(document), encoding="utf-8")
         self.undisturbed = {stage: self.run_undisturbed(stage) for stage in STAGES}
@@ -178,7 +201,12 @@ class Laboratory:
         return faults
 
     def start(self, stage: str) -> multiprocessing.process.BaseProcess:
-        arguments = [stage, *([] if stage == "report" else [TASK]), "--root", str(self.paths.root)]
+        arguments = [
+            stage,
+            *([] if stage == "report" else [self.task]),
+            "--root",
+            str(self.paths.root),
+        ]
         process = multiprocessing.get_context("fork").Process(target=self.work, args=(arguments,))
         process.start()
         return process
@@ -248,13 +276,13 @@ class Laboratory:
         return [sorted(runs), aliases, versions]
 
 
-def main(n_kills: int, seed: int) -> None:
+def main(n_kills: int, seed: int, task: str = "cats_dogs") -> None:
     """Kill the stages in turn until there were so many kills; a line a fault, and the sum."""
-    preload()
+    preload(task)
     draw = np.random.default_rng(seed)
     n_done, faults = 0, list[str]()
     with tempfile.TemporaryDirectory() as folder:
-        laboratory = Laboratory(Path(folder))
+        laboratory = Laboratory(Path(folder), task)
         for turn in range(4 * n_kills):
             found = laboratory.kill_one(STAGES[turn % len(STAGES)], draw)
             if found is not None:
@@ -267,4 +295,4 @@ def main(n_kills: int, seed: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]), int(sys.argv[2]))
+    main(int(sys.argv[1]), int(sys.argv[2]), *sys.argv[3:])

@@ -233,11 +233,18 @@ def test_folder_whose_replacing_was_killed_between_two_renames_is_not_lost(tmp_p
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
-    "n_kills", [6, pytest.param(42, marks=pytest.mark.by_hand(reason="half an hour"))]
+    ("task", "n_kills"),
+    [
+        ("cats_dogs", 6),
+        ("hard_hat", 8),
+        pytest.param("cats_dogs", 42, marks=pytest.mark.by_hand(reason="half an hour")),
+        pytest.param("polyp", 8, marks=pytest.mark.by_hand(reason="as hard_hat's, a minute")),
+        pytest.param("flowers", 8, marks=pytest.mark.by_hand(reason="as hard_hat's, a minute")),
+    ],
 )
-def test_kills_leave_nothing_behind(n_kills):
+def test_kills_leave_nothing_behind(task, n_kills):
     done = subprocess.run(
-        [sys.executable, Path(__file__).with_name("kill_run.py"), str(n_kills), "3"],
+        [sys.executable, Path(__file__).with_name("kill_run.py"), str(n_kills), "3", task],
         capture_output=True,
         text=True,
         check=False,
