@@ -163,6 +163,25 @@ class WheelMember:
 
 
 @dataclass(frozen=True, slots=True)
+class WheelGraph(WheelMember):
+    """A frozen graph of TensorFlow inside a wheel."""
+
+    #: How the names of the trunk's layers begin.
+    scopes: tuple[str, ...]
+    #: Of the graph's batch norms, and of ours.
+    eps: tuple[float, float]
+
+    def tensors(self, path: Path, names: list[str]) -> dict[str, Tensor]:
+        """The graph's layers, which stand in the order of our blocks."""
+        from pipelines.backbones.frozen_graph import trunk_of
+
+        try:
+            return _by_order(trunk_of(path.read_bytes(), self.scopes, self.eps), names)
+        except SourceError as err:
+            raise Miss(str(err)) from err
+
+
+@dataclass(frozen=True, slots=True)
 class NpmMember:
     """A graph model of TensorFlow.js inside a package of npm; the package is never installed."""
 

