@@ -361,12 +361,16 @@ def test_each_kind_has_a_table_with_its_blind_baselines(of_kind):
 
 def test_a_column_that_no_task_has_is_left_out_and_a_cell_is_not(of_kind):
     plain = of_kind("detection", {"ap50": 0.5}, {}, task="plain")
-    (table,) = kind_tables([plain])
-    assert not any(heading.startswith("AP, ") for heading in table.header)
-    sized = of_kind("detection", {"ap50": 0.6, "by_size": {"small": {"ap": 0.2}}}, {}, task="sized")
-    (table,) = kind_tables([plain, sized])
-    assert column(table, "AP, small") == ["n/a", "0.200"]
-    assert "AP, large" not in table.header
+    assert not further_tables([plain])["Boxes by size"][0].rows
+    sized = of_kind(
+        "detection", {"ap50": 0.6, "by_size": {"small": {"ap": 0.2, "n": 1200}}}, {}, "sized"
+    )
+    (table,) = further_tables([plain, sized])["Boxes by size"]
+    assert table.header == ["Task", "AP, small", "small boxes"]
+    assert table.rows == [["sized", "0.200", "1,200"]]
+    counted = of_kind("detection", {"ap50": 0.6, "counting_error": 1.5}, {})
+    (table,) = kind_tables([plain, counted])
+    assert column(table, "Counts off by") == ["n/a", "1.500"]
     # It is there, and is not defined.
     nothing = of_kind("detection", {"ap50": None}, {})
     assert column(kind_tables([nothing])[0], "AP50") == ["n/a"]

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 from pipelines.kinds.shown import LABEL, NOWHERE, Figure, Shown, Table, abstention, of_label, served
 
-#: Of true boxes, by their area in px of the picture: below 32 x 32, below 96 x 96, above.
-_SIZES = ("small", "medium", "large")
+_SIZED, _SIZES = "served.by_size", ("small", "medium", "large")
 
 SHOWN = Shown(
     title="Detection",
@@ -13,14 +12,12 @@ SHOWN = Shown(
     columns={
         "AP50": served("ap50"),
         "AP": served("ap"),
-        **{f"AP, {size}": Figure(f"served.by_size.{size}.ap", f"ap.{size}") for size in _SIZES},
         "Presence (AUC)": served("presence"),
         "Counts off by": served("counting_error"),
         "AP50 of the commonest boxes": Figure("blind.ap50"),
     },
     how="AP50: average precision of boxes that overlap a true one by half, AP: over overlaps from "
-    "0.50 to 0.95, both means over the classes; small, medium and large: of boxes below 32 x 32 px "
-    "of the picture, below 96 x 96 px, and above. Presence: area under the ROC curve of whether a "
+    "0.50 to 0.95, both means over the classes. Presence: area under the ROC curve of whether a "
     "picture shows a class, a mean over classes. Counts: by how many boxes a picture and class, "
     "from the thresholds on that val chose. Commonest boxes: what is reached without a look by "
     "the boxes that pictures of other groups have most often.",
@@ -37,6 +34,15 @@ SHOWN = Shown(
         "true boxes": Figure(f"served.per_label.{LABEL}.n"),
     },
     tables=(
+        Table(
+            "Boxes by size",
+            "AP of boxes by the true area in px of the picture: small below 32 x 32, medium below "
+            "96 x 96, large above. Test split, served file.",
+            {
+                **{f"AP, {size}": Figure(f"{_SIZED}.{size}.ap", f"ap.{size}") for size in _SIZES},
+                **{f"{size} boxes": Figure(f"{_SIZED}.{size}.n") for size in _SIZES},
+            },
+        ),
         Table(
             "Thresholds of boxes",
             "From which score on a box counts: the best F1 of boxes that overlap by half, on val.",
