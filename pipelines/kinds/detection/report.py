@@ -14,13 +14,13 @@ SHOWN = Shown(
         "AP": served("ap"),
         "Presence (AUC)": served("presence"),
         "Counts off by": served("counting_error"),
-        "AP50 of the commonest boxes": Figure("blind.ap50"),
+        "Blind AP50": Figure("blind.ap50"),
     },
     how="AP50: average precision of boxes that overlap a true one by half, AP: over overlaps from "
     "0.50 to 0.95, both means over the classes. Presence: area under the ROC curve of whether a "
     "picture shows a class, a mean over classes. Counts: by how many boxes a picture and class, "
-    "from the thresholds on that val chose. Commonest boxes: what is reached without a look by "
-    "the boxes that pictures of other groups have most often.",
+    "from the thresholds on that val chose. Blind AP50: what the boxes reach that pictures of "
+    "other groups have most often, told of every picture.",
     why="AP50 and AP, because others quote them; how far counts are off, because a count is what "
     "people read; presence, because that is what a border or the facts of a file could tell.",
     measure="presence (AUC)",

@@ -12,13 +12,13 @@ SHOWN = Shown(
         "Recall@1": served("recall_at_1"),
         "MAP@R": served("map_at_r"),
         "EER": served("eer"),
-        "Recall@1 of one vector for all": Figure("bundle.audit.chance"),
+        "Chance recall@1": Figure("bundle.audit.chance"),
     },
     how="Of identities that no training has seen; each picture is asked for among the others of "
     "the test split. Recall@k: whether one of the k nearest is of the same identity; MAP@R: mean "
     "average precision among the nearest R, of which R could be right; EER: where as many pairs "
-    "of two identities are taken for one as pairs of one for two; lower is better. One vector for "
-    "all is what chance gives on train and val, whose blind distances learn nothing.",
+    "of two identities are taken for one as pairs of one for two; lower is better. Chance: "
+    "one vector for all pictures of train and val, on which the blind distances are measured.",
     why="Recall@1, because the nearest picture is the answer; MAP@R, because it tells models "
     "apart that all find one; the EER, because a pair may be asked instead of a gallery.",
     tables=(
