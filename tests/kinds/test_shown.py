@@ -37,7 +37,11 @@ def metrics_in_git() -> dict[str, list[dict[str, Any]]]:
     """By kind, the metrics of the painted samples that lie in Git."""
     found: dict[str, list[dict[str, Any]]] = {kind: [] for kind in KINDS}
     for task in load_params(ROOT / "params.yaml").tasks:
-        metrics = json.loads((ROOT / f"reports/{task}/metrics.json").read_text(encoding="utf-8"))
+        file = ROOT / f"reports/{task}/metrics.json"
+        # A task that has not been run here yet has none.
+        if not file.is_file():
+            continue
+        metrics = json.loads(file.read_text(encoding="utf-8"))
         of = metrics[metrics["served"]]
         marks = {"ap50": "detection", "dice": "segmentation", "eer": "embedding"}
         kind = next((kind for mark, kind in marks.items() if mark in of), "classification")
