@@ -122,7 +122,7 @@ def _facts(t: Texts, model: Model) -> str:
     served = bundle.served.precision
     metrics = (bundle.metrics or {}).get(served, {})
     # What counts most of a kind; and, last in its list, what blind models are measured in.
-    headings, names = zip(*KINDS[bundle.kind].items(), strict=True)
+    headings, names = zip(*KINDS[bundle.kind].headline.items(), strict=True)
     is_of_classes = bundle.kind == DEFAULT_KIND
     title, first = (t("hub.accuracy"), names[0]) if is_of_classes else (headings[-1], names[-1])
     accuracy, compared = metrics.get(first), metrics.get(names[-1])

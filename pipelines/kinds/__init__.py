@@ -12,7 +12,7 @@ and what serves a model loads no torch. Each half is a question and a table of w
 | `export` | what int8 must keep, what val fits, the file | `pipelines.kinds.export` |
 | `evaluate` | metrics with intervals, tables, figures | `pipelines.kinds.evaluate` |
 | `gate` | bounds that have a name in params.yaml | `pipelines.kinds.gate` |
-| `report` | the metrics that count most | `pipelines.kinds.report` |
+| `report` | figures, baselines, tables and words of pages | `pipelines.kinds.report` |
 | `new`; none need answer | a folder of one's own, params to start with | `pipelines.kinds.new` |
 | apps, phone page | the panel of an answer | `apps.answers.PANELS`, apps/phone/src/kinds.ts |
 """

@@ -1,14 +1,18 @@
-"""What the pages show of a task first, by its kind."""
+"""What the pages show of a task, by its kind."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-#: Headings, and metrics of the served file by their keys in metrics.json. The last is what the
-#: audit is measured in; ``paired`` has ``<metric>_drop`` of each.
-KINDS: Mapping[str, Mapping[str, str]] = {
-    "classification": {"Accuracy": "accuracy", "Macro-F1": "macro_f1"},
-    "detection": {"AP50": "ap50", "Presence (AUC)": "presence"},
-    "segmentation": {"IoU": "iou", "Boundary F1": "boundary_f1", "Dice": "dice"},
-    "embedding": {"EER": "eer", "MAP@R": "map_at_r", "Recall@1": "recall_at_1"},
+from pipelines.kinds.classification.report import SHOWN as CLASSIFICATION
+from pipelines.kinds.detection.report import SHOWN as DETECTION
+from pipelines.kinds.embedding.report import SHOWN as EMBEDDING
+from pipelines.kinds.segmentation.report import SHOWN as SEGMENTATION
+from pipelines.kinds.shown import Shown
+
+KINDS: Mapping[str, Shown] = {
+    "classification": CLASSIFICATION,
+    "detection": DETECTION,
+    "segmentation": SEGMENTATION,
+    "embedding": EMBEDDING,
 }

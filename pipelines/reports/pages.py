@@ -1,8 +1,9 @@
 """From values to Markdown and HTML: reports, results, model cards, external validations.
 
 The words and the layout stand in templates/; a page is one file that loads nothing from elsewhere,
-and figures stand in it as WebP at the size of their display. Which metrics come first, a task's
-kind says. Called by `report` and `validate`; `evaluate` and `gate` put `run_markdown` into MLflow.
+and figures stand in it as WebP at the size of their display. Which figures there are, a task's
+kind says (`pipelines.kinds.report`). Called by `report` and `validate`; `evaluate` and `gate` put
+`run_markdown` into MLflow.
 """
 
 from __future__ import annotations
@@ -22,10 +23,14 @@ from PIL import Image
 from pipelines.card import DatasetCard
 from pipelines.errors import DataError
 from pipelines.kinds.report import KINDS
+from pipelines.kinds.shown import LABEL, Figure, Shown, Table
 from pipelines.serving.bundle import Bundle, PreprocessSpec
 from pipelines.serving.sessions import Precision
 from pipelines.serving.trust import METRIC_NAMES, AuditScore, Interval
 from pipelines.validation.external import Validation
+
+#: Of a figure that a task does not have; None is one that is not defined.
+_ABSENT = object()
 
 
 def share(value: float | None) -> str:
@@ -92,9 +97,14 @@ class TaskResult:
         return self.blind is not None and audit is not None and audit.verdict == "shortcut"
 
     @property
+    def shown(self) -> Shown:
+        """What the pages show of a task of this kind."""
+        return KINDS[self.bundle.kind]
+
+    @property
     def headline(self) -> Mapping[str, str]:
         """By heading, the metrics that count most for a task of this kind; the last counts most."""
-        return KINDS[self.bundle.kind]
+        return self.shown.headline
 
     @property
     def main(self) -> str:
@@ -104,11 +114,11 @@ class TaskResult:
     @property
     def measure(self) -> str:
         """What people call it."""
-        return METRIC_NAMES.get(self.main, self.main)
+        return self.shown.measure or METRIC_NAMES.get(self.main, self.main)
 
     @property
-    def measured(self) -> dict[str, str]:
-        """By heading, what `evaluate` measured. A new column is a line here; all pages follow."""
+    def row(self) -> dict[str, str | None]:
+        """By heading, a cell of the kind's table; None of what this task has not."""
         audit, blind, absent = self.bundle.audit, self.blind, "not measured"
         verdict = audit.verdict if audit is not None else absent
         if audit is not None and verdict == "shortcut" and audit.accepted is not None:
@@ -116,7 +126,7 @@ class TaskResult:
         reached = f"{with_interval(blind.macro_f1)} {blind.name}" if blind else absent
         return {
             "Served": self.bundle.served.precision,
-            **{heading: self.figure(metric) for heading, metric in self.headline.items()},
+            **{heading: self.cell(figure) for heading, figure in self.shown.columns.items()},
             f"Blind {self.measure}": reached,
             f"Linear probe {self.measure}": with_interval(audit.probe) if audit else absent,
             "Audit": verdict,
@@ -125,6 +135,36 @@ class TaskResult:
             "Agreement int8/fp32": share(self.metrics["agreement"]),
             "int8 bytes": f"{self.metrics['bytes']['int8']:,}",
         }
+
+    @property
+    def measured(self) -> dict[str, str]:
+        """By heading, what `evaluate` measured of this task."""
+        return {heading: cell for heading, cell in self.row.items() if cell is not None}
+
+    def cell(self, figure: Figure, label: str = "") -> str | None:
+        """A figure of this task as a cell says it; None where neither it nor its interval is.
+
+        Args:
+            label: that the figure is of, where its path has a place for one.
+        """
+        interval = self.interval(figure.interval.replace(LABEL, label))
+        if interval is not None:
+            return with_interval(interval)
+        found = self.at(figure.path, label)
+        if isinstance(found, str):
+            return found
+        if isinstance(found, int):
+            return f"{found:,}"
+        return None if found is _ABSENT else share(found)
+
+    def at(self, path: str, label: str = "") -> Any:
+        """What stands at the path of a `Figure`; `_ABSENT` where nothing does."""
+        found: Any = {**self.metrics, "served": self.served, "bundle": self.bundle}
+        for key in path.split("."):
+            name = key.replace(LABEL, label)
+            is_mapping = isinstance(found, Mapping)
+            found = found.get(name, _ABSENT) if is_mapping else getattr(found, name, _ABSENT)
+        return found
 
     def interval(self, metric: str) -> Interval | None:
         """The interval of a metric of the served file; None where there is none.
@@ -143,10 +183,93 @@ class TaskResult:
         """`of` the file that is served."""
         return self.of(self.bundle.served.precision, metric)
 
+    def name_of(self, metric: str) -> str:
+        """What people call a metric, as short as a heading asks."""
+        return self.measure if metric == self.main else METRIC_NAMES.get(metric, metric)
+
     def paired(self, key: str, sign: str = "") -> str:
         """What int8 costs against fp32 on the same resamples, as a cell says it."""
         found = self.metrics["paired"].get(key)
         return with_interval(found and Interval.model_validate(found), sign=sign)
+
+
+# -- tables of several tasks ----------------------------------------------------------------------
+class Filled(NamedTuple):
+    """A table, and what stands above it."""
+
+    title: str
+    words: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+    @classmethod
+    def of(cls, title: str, words: str, rows: Sequence[Mapping[str, str | None]]) -> Filled:
+        """Of rows with the same headings; a column without any cell is left out."""
+        header = [name for name in (rows[0] if rows else ()) if any(row[name] for row in rows)]
+        return cls(title, words, header, [[row[name] or "n/a" for name in header] for row in rows])
+
+
+def _by_kind(results: Sequence[TaskResult]) -> list[list[TaskResult]]:
+    """Those of each kind that is there."""
+    found = [[result for result in results if result.bundle.kind == kind] for kind in KINDS]
+    return [of_kind for of_kind in found if of_kind]
+
+
+def kind_tables(results: Sequence[TaskResult]) -> list[Filled]:
+    """A table a kind: a row a task."""
+    return [
+        Filled.of(
+            of_kind[0].shown.title,
+            of_kind[0].shown.how,
+            [
+                {
+                    "Task": found.bundle.task,
+                    "Data": found.bundle.provenance.data_source,
+                    **found.row,
+                    "Gate": found.verdict,
+                }
+                for found in of_kind
+            ],
+        )
+        for of_kind in _by_kind(results)
+    ]
+
+
+def further_tables(results: Sequence[TaskResult]) -> dict[str, list[Filled]]:
+    """By heading, the other tables of the kinds; those without a row have what to say instead.
+
+    Tables of one heading and the same words are one, and have the same columns.
+    """
+    found: dict[str, dict[str, list[dict[str, str | None]]]] = {}
+    for of_kind in _by_kind(results):
+        for table in of_kind[0].shown.tables:
+            rows = [row for result in of_kind for row in _rows(result, table)]
+            words = table.words if rows else table.missing
+            found.setdefault(table.title, {}).setdefault(words, []).extend(rows)
+    return {
+        title: [Filled.of(title, words, rows) for words, rows in tables.items()]
+        for title, tables in found.items()
+    }
+
+
+def _rows(found: TaskResult, table: Table) -> list[dict[str, str | None]]:
+    """The rows of a task; none where it has no figure for them."""
+    if table.needs and found.at(table.needs) in (None, _ABSENT):
+        return []
+    rows = []
+    for label in found.bundle.labels if table.is_by_label else [""]:
+        cells = {name: found.cell(figure, label) for name, figure in table.columns.items()}
+        if any(cell is not None for cell in cells.values()):
+            named = {"label": found.bundle.name_of(label)} if table.is_by_label else {}
+            rows.append({"Task": found.bundle.task, **named, **cells})
+    return rows
+
+
+def label_table(found: TaskResult) -> Filled:
+    """What is told of each label of a task."""
+    columns = found.shown.by_label
+    rows = _rows(found, Table("", "", columns)) if columns else []
+    return Filled.of("By label", "", [{k: row[k] for k in row if k != "Task"} for row in rows])
 
 
 # -- templates ------------------------------------------------------------------------------------
@@ -162,9 +285,15 @@ def _environment(form: Literal["md", "html"]) -> Environment:
     )
     found.globals |= {"form": form, "metric_names": METRIC_NAMES}
     found.filters |= {
+        "by_kind": _by_kind,
+        "further_tables": further_tables,
+        "kind_tables": kind_tables,
+        "label_table": label_table,
+    }
+    found.filters |= {
         "cell": lambda text: _line(text).replace("|", "\\|"),
         "drop_in": lambda metric, found: found.paired(f"{metric}_drop", "+"),
-        "drop_of": lambda metric: f"drop of {METRIC_NAMES.get(metric, metric)}",
+        "drop_of": lambda metric, found: f"drop of {found.name_of(metric)}",
         "interval": with_interval,
         "line": _line,
         "name_of": lambda metric: METRIC_NAMES.get(metric, metric),

@@ -368,6 +368,7 @@ SMALL = {
     ),
     "latency": ("--task", "weld_defect", "--runs", "2"),
     "load": ("--people", "2", "--seconds", "4"),
+    "peer": ("--task", "polyp", "--minutes", "0.02"),
     "strategies": (
         *("--task", "weld_defect", "--networks", "mobilenet_v2"),
         *("--images", "40", "--epochs", "1"),

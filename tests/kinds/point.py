@@ -26,6 +26,7 @@ from pipelines.errors import DataError
 from pipelines.export.attempts import Judgement
 from pipelines.kinds import audit, evaluate, export, figures, gate, prepare, report, train
 from pipelines.kinds.blind import folds_by_group
+from pipelines.kinds.shown import Shown, served
 from pipelines.metrics.certainty import Certainty
 from pipelines.metrics.intervals import by_mean, draw
 from pipelines.serving import kinds as serving
@@ -299,7 +300,16 @@ TABLES = (
     (export.KINDS, ExportedPoint()),
     (evaluate.KINDS, TestedPoint()),
     (gate.KINDS, {}),
-    (report.KINDS, {"Closeness": "closeness"}),
+    (
+        report.KINDS,
+        Shown(
+            title="Point",
+            headline={"Closeness": "closeness"},
+            columns={"Closeness": served("closeness")},
+            how="",
+            why="",
+        ),
+    ),
 )
 
 

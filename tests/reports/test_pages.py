@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import json
 import re
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -10,8 +11,16 @@ import pytest
 from PIL import Image
 
 from pipelines.card import DatasetCard
-from pipelines.reports.pages import TaskResult, embedded, model_card, run_markdown
-from pipelines.serving.bundle import Bundle, read_bundle
+from pipelines.reports.pages import (
+    TaskResult,
+    embedded,
+    further_tables,
+    kind_tables,
+    label_table,
+    model_card,
+    run_markdown,
+)
+from pipelines.serving.bundle import Abstention, Bundle, read_bundle
 from pipelines.serving.trust import AuditReport, Interval, read_audit
 
 
@@ -278,8 +287,8 @@ def test_card_shows_operating_points_abstention_and_the_way_to_int8(written):
         },
         int8_path=(candidate,),
     )
-    assert "| tiny | red_tile | 0.90 | 0.400 | 0.800 / 0.950 |" in text
-    assert "Score knn; the threshold accepts 95% of the val images." in text
+    assert "| tiny | red_tile | 0.900 | 0.400 | 0.800 | 0.950 |" in text
+    assert "| tiny | knn | 0.950 |" in text
     assert "| round | minmax | 2 | 0.990 | 0.900 | 0.880 | 28.4 | 2,500,000 | yes | yes |" in text
 
 
@@ -296,3 +305,113 @@ def test_tables_are_whole_whatever_the_words_hold(written):
     for table in re.findall(r"(?:^\|.*\n)+", text, re.MULTILINE):
         bars = {len(re.findall(r"(?<!\\)\|", row)) for row in table.splitlines()}
         assert len(bars) == 1, table
+
+
+# -- tables of the kinds --------------------------------------------------------------------------
+def interval(value: float) -> dict[str, float]:
+    return {"value": value, "low": value - 0.1, "high": value + 0.1}
+
+
+@pytest.fixture
+def of_kind(tested_project):
+    """Makes what is known of a task of any kind."""
+    files = tested_project.task("tiny")
+    bundle = read_bundle(files.bundle)
+    tiny = json.loads(files.metrics.read_text())
+
+    def make(
+        kind: str, served: dict[str, Any], others: dict[str, Any], task: str = "tiny", **of: Any
+    ) -> TaskResult:
+        known = {name: Interval(**interval(value)) for name, value in of.items()}
+        changed = bundle.model_copy(
+            update={"kind": kind, "task": task, "intervals": {"int8": known, "fp32": {}}}
+        )
+        kept = {key: tiny[key] for key in ("n_images", "n_groups", "agreement", "bytes")}
+        metrics = kept | {"int8": served, "fp32": served, "served": "int8", **others}
+        return TaskResult(changed, metrics, failed=(), figures={})
+
+    return make
+
+
+def column(table: Any, heading: str) -> list[str]:
+    return [row[table.header.index(heading)] for row in table.rows]
+
+
+def test_each_kind_has_a_table_with_its_blind_baselines(of_kind):
+    boxes = of_kind("detection", {"ap50": 0.5}, {"blind": {"ap50": 0.01}}, ap50=0.5, presence=0.7)
+    masks = of_kind(
+        "segmentation",
+        {"dice": 0.8},
+        {"blind": {"mean_mask": 0.3, "centred_ellipse": 0.29}},
+        dice=0.8,
+    )
+    vectors = of_kind("embedding", {"eer": 0.1}, {}, eer=0.1)
+    found = {table.title: table for table in kind_tables([vectors, masks, boxes])}
+    assert list(found) == ["Detection", "Segmentation", "Embedding"]
+    assert column(found["Detection"], "AP50") == ["0.500 (0.400 to 0.600)"]
+    assert column(found["Detection"], "Blind AP50") == ["0.010"]
+    assert column(found["Detection"], "Blind presence (AUC)") == ["0.300 (0.200 to 0.400) border"]
+    assert column(found["Segmentation"], "Dice of the mean mask") == ["0.300"]
+    assert column(found["Segmentation"], "Dice of a centred ellipse") == ["0.290"]
+    assert column(found["Embedding"], "EER") == ["0.100 (0.000 to 0.200)"]
+    assert column(found["Embedding"], "Chance recall@1") == [f"{vectors.bundle.audit.chance:.3f}"]
+
+
+def test_a_column_that_no_task_has_is_left_out_and_a_cell_is_not(of_kind):
+    plain = of_kind("detection", {"ap50": 0.5}, {}, task="plain")
+    assert not further_tables([plain])["Boxes by size"][0].rows
+    sized = of_kind(
+        "detection", {"ap50": 0.6, "by_size": {"small": {"ap": 0.2, "n": 1200}}}, {}, "sized"
+    )
+    (table,) = further_tables([plain, sized])["Boxes by size"]
+    assert table.header == ["Task", "AP, small", "small boxes"]
+    assert table.rows == [["sized", "0.200", "1,200"]]
+    counted = of_kind("detection", {"ap50": 0.6, "counting_error": 1.5}, {})
+    (table,) = kind_tables([plain, counted])
+    assert column(table, "Counts off by") == ["n/a", "1.500"]
+    # It is there, and is not defined.
+    nothing = of_kind("detection", {"ap50": None}, {})
+    assert column(kind_tables([nothing])[0], "AP50") == ["n/a"]
+
+
+def test_attacks_stand_beside_the_accuracy_with_their_threshold(of_kind):
+    rates = {"attack": "spoof", "threshold": 0.7, "apcer": 0.03, "bpcer": 0.0, "acer": 0.015}
+    door = of_kind(
+        "classification", {"accuracy": 0.9}, {"presentation_attack": rates}, "door", acer=0.015
+    )
+    plain = of_kind("classification", {"accuracy": 0.8}, {}, "plain")
+    (table,) = further_tables([plain, door])["Presentation attacks"]
+    assert table.rows == [
+        ["door", "spoof", "0.700", "0.030", "0.000", "0.015 (-0.085 to 0.115)", "0.900"]
+    ]
+
+
+def test_abstention_of_all_kinds_is_one_table(of_kind):
+    array = {"shape": (1,), "dtype": "int8", "data": "AA=="}
+    chosen = Abstention(
+        score="knn", threshold=0.3, acceptance=0.95, arrays={"a": array}, n_train=9, n_val=9
+    )
+    masks = of_kind("segmentation", {}, {"refused": 0.1, "dice_of_accepted": 0.9}, "masks")
+    boxes = of_kind("detection", {}, {"refused": 0.2}, "boxes")
+    both = [
+        replace(found, bundle=found.bundle.model_copy(update={"abstention": chosen}))
+        for found in (masks, boxes)
+    ]
+    (table,) = further_tables(both)["Abstention"]
+    assert table.rows == [
+        ["boxes", "knn", "0.950", "0.200", "n/a"],
+        ["masks", "knn", "0.950", "0.100", "0.900"],
+    ]
+
+
+def test_labels_of_boxes_and_masks_have_rows(of_kind):
+    labels = {name: {"dice": 0.5, "iou": 0.4} for name in ("red_tile", "green_tile")}
+    table = label_table(
+        of_kind("segmentation", {"per_label": labels}, {}, **{"dice.red_tile": 0.5})
+    )
+    assert table.header == ["label", "Dice", "IoU"]
+    assert table.rows == [
+        ["red_tile", "0.500 (0.400 to 0.600)", "0.400"],
+        ["green_tile", "0.500", "0.400"],
+    ]
+    assert not label_table(of_kind("embedding", {"eer": 0.1}, {})).rows
