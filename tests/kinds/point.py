@@ -78,7 +78,7 @@ class ServedPoint(ServedKind[Point]):
 
 # -- prepare --------------------------------------------------------------------------------------
 class PreparedPoint:
-    def records(self, raw_dir, card):
+    def records(self, raw_dir, card, *, is_whole=True):
         with (raw_dir / "points.csv").open(encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))
         for row in rows:

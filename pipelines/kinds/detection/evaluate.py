@@ -96,7 +96,10 @@ class TestedDetection:
             "agreement": mean_agreement(same),
             "ap50_drop": found["fp32"]["ap50"] - found["int8"]["ap50"],
             "presence_drop": found["fp32"]["presence"] - found["int8"]["presence"],
-            "blind": {"ap50": blind, "of": "the commonest boxes of other groups of the test split"},
+            "blind": {
+                "ap50": blind,
+                "of": f"the commonest boxes of other groups of {answers.name}",
+            },
         }
 
     def trust(self, answers: Answers, params: EvaluateParams) -> dict[str, Any]:

@@ -166,7 +166,7 @@ def _bound(answers: Answers) -> float:
 
 def _found(answers: Answers) -> tuple[Known, dict[Precision, _Found]]:
     known = known_of(answers.entries)
-    check_asked(known, "the test split")
+    check_asked(known, answers.name)
     found: dict[Precision, _Found] = {}
     pairs: Pairs | None = None
     for precision, outputs in answers.outputs.items():

@@ -34,7 +34,7 @@ class PreparedEmbedding:
     set without them would look better than it is.
     """
 
-    def records(self, raw_dir: Path, card: DatasetCard) -> list[Record]:
+    def records(self, raw_dir: Path, card: DatasetCard, *, is_whole: bool = True) -> list[Record]:
         """Identities as groups; occasions as the table states them."""
         if not raw_dir.is_dir():
             raise MissingDataError(
@@ -48,7 +48,7 @@ class PreparedEmbedding:
             )
         occasions = _occasions(images)
         several = _several(images, occasions)
-        if len(several) < _LEAST:
+        if is_whole and len(several) < _LEAST:
             raise DataError(
                 f"{raw_dir}: {len(several)} identities have pictures of two occasions; expected at "
                 f"least {_LEAST}, two for each of train, val and test. Add pictures, or identities."

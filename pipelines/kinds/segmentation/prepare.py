@@ -40,7 +40,7 @@ _GLANCE_PX = 64
 class PreparedSegmentation:
     """A picture and its mask; filed under whether anything is shown."""
 
-    def records(self, raw_dir: Path, card: DatasetCard) -> list[Record]:
+    def records(self, raw_dir: Path, card: DatasetCard, *, is_whole: bool = True) -> list[Record]:
         """The pictures with their masks; groups, sources and splits stand in records.csv."""
         if not raw_dir.is_dir():
             raise MissingDataError(
