@@ -18,7 +18,7 @@ from pipelines.kinds.classification.evaluate import TestedClassification
 from pipelines.kinds.detection.evaluate import TestedDetection
 from pipelines.kinds.embedding.evaluate import TestedEmbedding
 from pipelines.kinds.segmentation.evaluate import TestedSegmentation
-from pipelines.metrics.certainty import Certainty
+from pipelines.metrics.certainty import Certainty, Gain
 from pipelines.metrics.intervals import Draws
 from pipelines.progress import track
 from pipelines.serving.answer import EMBEDDING_NAME
@@ -57,6 +57,12 @@ class Answers:
     train_dir: Path | None = None
     name: str = "the test split"
     _made: dict[object, object] = field(default_factory=dict, init=False, repr=False)
+
+    @property
+    def only(self) -> Precision:
+        """Of answers of one file, which it is."""
+        (precision,) = self.outputs
+        return precision
 
     def once(self, make: Callable[[Answers], T]) -> T:
         """What is made of the answers, at the first question that rests on it."""
@@ -136,6 +142,27 @@ class TestedKind(Protocol):
 
     def figures(self, answers: Answers, params: EvaluateParams) -> dict[str, bytes]:
         """PNG files by name."""
+
+    def gains(self, one: Answers, other: Answers, draws: Draws) -> dict[str, Gain]:
+        """What a second model gains over a first on the same images, by metric.
+
+        Args:
+            one: what one file of a model says.
+            other: the same images, of another model.
+            draws: of their groups.
+        """
+
+    #: What `kept` is a share of, in words.
+    kept_of: str
+
+    def kept(self, before: Answers, after: Answers) -> NDArray[np.float64]:
+        """(n,) share of each image's answer that is still given, in [0, 1].
+
+        Args:
+            before: what one file says of the images.
+            after: the same file, of the images changed; its geometry, too, leads from px of the
+                images as they were, and may turn and mirror.
+        """
 
     def summary(self, metrics: Mapping[str, Any], certainty: Certainty) -> str:
         """The served file in one line, for the log."""

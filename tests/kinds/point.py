@@ -26,7 +26,7 @@ from pipelines.errors import DataError
 from pipelines.export.attempts import Judgement
 from pipelines.kinds import audit, evaluate, export, figures, gate, prepare, report, train
 from pipelines.kinds.blind import folds_by_group
-from pipelines.metrics.certainty import Certainty
+from pipelines.metrics.certainty import Certainty, defined, gain_of_means
 from pipelines.metrics.intervals import by_mean, draw
 from pipelines.serving import kinds as serving
 from pipelines.serving.answer import EMBEDDING_NAME, Answer, ServedKind
@@ -281,6 +281,23 @@ class TestedPoint:
 
     def figures(self, answers, params):
         return {}
+
+    def gains(self, one, other, draws):
+        by_side = []
+        for answers in (one, other):
+            true, found = self._found(answers)
+            by_side.append(closeness(found[answers.only], true))
+        return defined({"closeness": gain_of_means(draws, *by_side)})
+
+    kept_of = "the places that stay within a twentieth of a side"
+
+    def kept(self, before, after):
+        one, other = (
+            np.array(list(map(in_picture, each.outputs[each.only][NAME], each.geometry)))
+            for each in (before, after)
+        )
+        sides = [(entry.width_px, entry.height_px) for entry in before.entries]
+        return (np.linalg.norm((one - other) / np.array(sides), axis=1) < NEAR).astype(float)
 
     def summary(self, metrics, certainty):
         return f"closeness {metrics[metrics['served']]['closeness']:.3f}"

@@ -15,7 +15,7 @@ from pipelines.config.evaluate import EvaluateParams
 from pipelines.data.images import open_image
 from pipelines.data.manifest import Entry
 from pipelines.kinds.embedding.truth import identity_of, known_of
-from pipelines.metrics.certainty import Certainty
+from pipelines.metrics.certainty import Certainty, Gain, defined, gain_of, gain_of_means
 from pipelines.metrics.intervals import DIFFERENCE, Draws, by_mean, rounded_intervals
 from pipelines.metrics.retrieval import (
     Known,
@@ -148,6 +148,30 @@ class TestedEmbedding:
             # Its name keeps it out of pages on real images.
             "neighbour_samples.png": _sheet(answers, of, known),
         }
+
+    def gains(self, one: Answers, other: Answers, draws: Draws) -> dict[str, Gain]:
+        """Recall, MAP@R, and the rates of errors at the distance that each chose on val."""
+        (first, rates), (second, others) = (
+            (found, resampled_rates(draws, found.pairs, _bound(each)))
+            for each in (one, other)
+            for found in (each.once(_found)[1][each.only],)
+        )
+        hits = {
+            name: gain_of_means(draws, of, second.hits[name]) for name, of in first.hits.items()
+        }
+        errors = {
+            name: gain_of(draws, getattr(rates, name), getattr(others, name))
+            for name in ("eer", "false_match", "false_non_match")
+        }
+        return defined(hits | errors)
+
+    kept_of = "the five nearest of the other pictures, which stay unchanged"
+
+    def kept(self, before: Answers, after: Answers) -> NDArray[np.float64]:
+        """The changed pictures are asked for among the others as they were."""
+        one, other = (each.outputs[each.only][VECTOR_NAME] for each in (before, after))
+        known = known_of(before.entries)
+        return agreements(distances(one, one), distances(other, one), known)
 
     def summary(self, metrics: Mapping[str, Any], certainty: Certainty) -> str:
         """Recall, EER and agreement."""
