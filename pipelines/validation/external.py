@@ -6,7 +6,7 @@ Pure: answers in, findings out. Called by `validate`, which reads the files and 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -121,9 +121,7 @@ class Validation(_Part):
 
     def words_of(self, metric: str) -> str:
         """What people call a metric, or that of one label."""
-        name, _, label = metric.partition(".")
-        words = METRIC_NAMES.get(name, name.replace("_", " "))
-        return f"{words} of {self.name_of(label)}" if label else words
+        return words_of(metric, self.name_of)
 
     @property
     def best_blind(self) -> BlindScore | None:
@@ -147,6 +145,18 @@ class Validation(_Part):
         """How many images were set aside, by kind."""
         kinds = [entry.kind for entry in self.set_aside]
         return {kind: kinds.count(kind) for kind in sorted(set(kinds))}
+
+
+def words_of(metric: str, name_of: Callable[[str], str] = str) -> str:
+    """What people call a metric, or that of one label.
+
+    Args:
+        metric: as its key; that of a label ends with it, after a full stop.
+        name_of: what they call the label.
+    """
+    name, _, label = metric.partition(".")
+    words = METRIC_NAMES.get(name, name.replace("_", " "))
+    return f"{words} of {name_of(label)}" if label else words
 
 
 def measure(
