@@ -275,7 +275,8 @@ def _of_truth(case: _Case, bundle_path: Path, project: Project | None) -> _Said:
     }
     of = as_tested(predictors, entries, case.folder, project, case.section.evaluate, case.seed)
     internal = _internal(bundle, case.predictor)
-    names = [name for name in internal if not name.startswith("point.")]
+    # Points say the same again, and what is refused is told apart.
+    names = [name for name in internal if name != "refused" and not name.startswith("point.")]
     found = _validation(
         case,
         entries,
@@ -400,6 +401,11 @@ def _as_text(found: Validation, page: Path, beyond: str, figures: Sequence[str] 
             )
         )
     lines += ["", table(("METRIC", "HERE", "INTERNAL TEST", "DROP", "OVERLAP"), rows), ""]
+    if found.has_few_groups:
+        lines.append(
+            f"Groups are few ({found.n_groups}): the true figures may well lie outside of the "
+            f"intervals."
+        )
     lines.append(_blind_words(found))
     if found.absent_labels:
         lines.append(f"Nothing here shows {', '.join(map(found.name_of, found.absent_labels))}.")

@@ -23,6 +23,8 @@ from pipelines.serving.trust import METRIC_NAMES, Interval
 VALIDATION_FILE = "validation.json"
 
 _OF_CLASSES = "classification"
+#: Fewer groups than this: a bootstrap interval is too narrow to be quoted.
+_FEW_GROUPS = 20
 #: Metrics whose drop from the internal test split is stated, of labels.
 DROPS = ("accuracy", "balanced_accuracy", "macro_f1", "ece")
 #: Metrics of which less is better.
@@ -134,6 +136,11 @@ class Validation(_Part):
         """What is reached without a look, by its name, where a kind says so."""
         told = self.metrics.get("blind", {})
         return {name: of for name, of in told.items() if isinstance(of, float)}
+
+    @property
+    def has_few_groups(self) -> bool:
+        """Whether the intervals are too narrow for that reason alone."""
+        return self.n_groups < _FEW_GROUPS
 
     def is_worse(self, metric: str) -> bool:
         """Whether the folder's figure is the worse one, by more than luck."""

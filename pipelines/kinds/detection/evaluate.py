@@ -94,8 +94,8 @@ class TestedDetection:
         return {
             **found,
             "agreement": mean_agreement(same),
-            "ap50_drop": found["fp32"]["ap50"] - found["int8"]["ap50"],
-            "presence_drop": found["fp32"]["presence"] - found["int8"]["presence"],
+            "ap50_drop": _drop(found, "ap50"),
+            "presence_drop": _drop(found, "presence"),
             "blind": {
                 "ap50": blind,
                 "of": f"the commonest boxes of other groups of {answers.name}",
@@ -238,6 +238,12 @@ def _metrics(
         }
     off = _off(tested, tested.found[key], len(labels))
     return {**values, "counting_error": float(off.mean()), "per_label": by_label}
+
+
+def _drop(found: Mapping[str, Any], name: str) -> float | None:
+    """What int8 loses; None where there is no such figure: of presence if all pictures show all."""
+    fp32, int8 = found["fp32"][name], found["int8"][name]
+    return None if fp32 is None or int8 is None else fp32 - int8
 
 
 def _number(value: np.floating) -> float | None:
