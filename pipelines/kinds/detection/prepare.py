@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from pipelines.card import DatasetCard
-from pipelines.data.manifest import Record, group_of
+from pipelines.data.manifest import Record, check_fetched, group_of
 from pipelines.data.tree import TABLES, files_of, split_named
-from pipelines.errors import DataError, MissingDataError
+from pipelines.errors import DataError
 from pipelines.kinds.detection.boxes import Marked, as_text, of_text
 from pipelines.kinds.detection.formats import checked, read_boxes
 
@@ -32,10 +32,7 @@ class PreparedDetection:
             MissingDataError: if the folder is not there.
             DataError: if there are no annotations, or they say what cannot be.
         """
-        if not raw_dir.is_dir():
-            raise MissingDataError(
-                f"{raw_dir}: there are no raw images. Run `fieldlens fetch {card.task}` first."
-            )
+        check_fetched(raw_dir, card)
         listed = read_boxes(raw_dir, files_of(raw_dir))
         facts = _facts(raw_dir)
         marked: dict[str, list[Marked]] = {}
