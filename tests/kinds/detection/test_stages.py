@@ -161,7 +161,7 @@ def test_commands_of_trust_know_boxes(made, tmp_path, capsys):
     # The folder itself, for a model that has come without its manifest.
     alone = Paths(tmp_path / "alone")
     shutil.copytree(made.root, alone.root)
-    folder = shutil.move(alone.task(TASK).raw_dir, tmp_path / "site")
+    folder = str(shutil.move(alone.task(TASK).raw_dir, tmp_path / "site"))
     assert run(made, "validate", TASK, folder) == 2
     assert "none counts" in capsys.readouterr().err
     shutil.rmtree(alone.task(TASK).prepared_dir)
