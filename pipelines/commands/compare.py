@@ -1,6 +1,7 @@
 """`fieldlens compare A B`: is one set of answers better than another, or is it luck?
 
-Reads two predictions.csv of the same test images; runs no model.
+Two predictions.csv of labels are compared as they lie, and no model runs. Boxes, masks and vectors
+say too little in a table: two bundles are asked about the test split, as `evaluate` asks them.
 """
 
 from __future__ import annotations
@@ -8,17 +9,27 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import get_args
 
 from pipelines.columns import shown, table
 from pipelines.commands.answer import Answer
+from pipelines.data.manifest import read_manifest
 from pipelines.errors import ConfigError, DataError, MissingDataError
+from pipelines.kinds.evaluate import KINDS, answered
+from pipelines.kinds.report import KINDS as SHOWN
+from pipelines.metrics.intervals import draw
 from pipelines.metrics.predictions import Comparison, Predictions, compare, parse_predictions
 from pipelines.paths import Paths
+from pipelines.serving.bundle import Bundle
+from pipelines.serving.predictor import Predictor
 from pipelines.serving.sessions import Precision
 from pipelines.serving.trust import Interval
+from pipelines.stages.evaluate import test_split
+from pipelines.validation.external import ERRORS, words_of
 
 _FILE = "predictions.csv"
 #: Of the intervals; a comparison is no result of the pipeline, so these are not in params.yaml.
@@ -27,6 +38,7 @@ _RESAMPLES, _SEED = 5000, 42
 _LISTED = 20
 #: Images that an error names.
 _NAMED = 3
+_HEADER = ("METRIC", "A", "B", "B - A", "INTERVAL")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +58,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The two sets of answers, and whose they are."""
     for name in ("a", "b"):
         parser.add_argument(
-            name, metavar=name.upper(), help="a predictions.csv, a folder with one, or a task"
+            name,
+            metavar=name.upper(),
+            help="a predictions.csv, a bundle.json, a folder with one of them, or a task",
         )
     precisions = ("fp32", "int8")
     parser.add_argument(
@@ -60,6 +74,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     """What separates two sets of answers, with intervals and the images that changed."""
+    names = (arguments.a, arguments.b)
+    has_labels = {name: _has_labels(_answers_file(paths, name)) for name in names}
+    if not all(has_labels.values()):
+        bundles = {name: _bundle_file(paths, name) for name in names}
+        first, second = (bundles[name] for name in names)
+        if first is not None and second is not None:
+            return _of_models(paths, arguments, first, second)
+        model = next((name for name in names if bundles[name] and not has_labels[name]), None)
+        if model is not None:
+            missing = next(name for name in names if bundles[name] is None)
+            raise ConfigError(
+                f"{shown(missing)}: there is no bundle.json. {shown(model)} is a model, so that "
+                f"two models are compared. Expected a bundle.json, a folder that holds one "
+                f"(models/<task>/mobile), or a task that `fieldlens evaluate` has been run for."
+            )
     one = _side(paths, arguments.a, arguments.precision)
     other = _align(_side(paths, arguments.b, arguments.precision_b or arguments.precision), one)
     rows = one.rows
@@ -70,12 +99,17 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     return Answer(form(one, other, found))
 
 
-def _side(paths: Paths, name: str, precision: Precision | None) -> _Side:
+def _answers_file(paths: Paths, name: str) -> Path:
     path = Path(name)
     if path.is_dir():
-        path = path / _FILE
-    elif not path.exists() and paths.task(name).predictions.is_file():
-        path = paths.task(name).predictions
+        return path / _FILE
+    if not path.exists() and paths.task(name).predictions.is_file():
+        return paths.task(name).predictions
+    return path
+
+
+def _side(paths: Paths, name: str, precision: Precision | None) -> _Side:
+    path = _answers_file(paths, name)
     try:
         rows = parse_predictions(path.read_text(encoding="utf-8", errors="surrogateescape"))
     except FileNotFoundError:
@@ -145,11 +179,112 @@ def _some(names: Sequence[str]) -> str:
     return ", ".join(map(repr, names[:_NAMED])) + more
 
 
-def _verdict(gain: Interval | None, what: str) -> str:
+# -- two models -----------------------------------------------------------------------------------
+def _has_labels(path: Path) -> bool:
+    """Whether a file is a table of labels; what else is there is told by whoever reads it."""
+    try:
+        with path.open(encoding="utf-8", errors="surrogateescape") as stream:
+            header = stream.readline()
+    except OSError:
+        return False
+    return any(f"{precision}_answer" in header for precision in get_args(Precision))
+
+
+def _bundle_file(paths: Paths, name: str) -> Path | None:
+    """The bundle that is meant, if there is one."""
+    path = Path(name)
+    if path.suffix == ".json" and path.is_file():
+        return path
+    place = path if path.is_dir() else None if path.exists() else paths.task(name).mobile_dir
+    file = None if place is None else place / paths.task("any").bundle.name
+    return file if file is not None and file.is_file() else None
+
+
+def _of_models(paths: Paths, arguments: argparse.Namespace, first: Path, second: Path) -> Answer:
+    n_threads = os.cpu_count() or 1
+    wanted = (arguments.precision, arguments.precision_b or arguments.precision)
+    one, other = (
+        Predictor.load(path, precision, n_threads=n_threads)
+        for path, precision in zip((first, second), wanted, strict=True)
+    )
+    _check_alike(one.bundle, other.bundle, first, second)
+    kind, files = KINDS[one.bundle.kind], paths.task(one.bundle.task)
+    entries = read_manifest(files.manifest)
+    said = []
+    for each, predictor in (("A", one), ("B", other)):
+        test = test_split(kind, predictor.bundle, entries, files)
+        asked = {predictor.precision: predictor}
+        said.append(answered(asked, test, files.raw_dir, doing=f"testing {each}"))
+    draws = draw([entry.group for entry in said[0].entries], _RESAMPLES, _SEED)
+    gains = kind.gains(said[0], said[1], draws)
+    sides = (f"{shown(str(first))} ({one.precision})", f"{shown(str(second))} ({other.precision})")
+    n_images = len(said[0].entries)
+    if arguments.as_json:
+        document = {
+            "a": {"path": str(first), "precision": one.precision},
+            "b": {"path": str(second), "precision": other.precision},
+            "metrics": {
+                name: {"a": of.one, "b": of.other, "b_minus_a": of.gain.model_dump()}
+                for name, of in gains.items()
+            },
+            "n_images": n_images,
+            "n_groups": draws.n_groups,
+            "resamples": _RESAMPLES,
+            "seed": _SEED,
+        }
+        return Answer(json.dumps(document, indent=2))
+    rows = [
+        (words_of(name, one.bundle.name_of), *_row(of.one, of.other, of.gain))
+        for name, of in gains.items()
+    ]
+    lines = [
+        *_about(sides, n_images, draws.n_groups),
+        table(_HEADER, rows),
+        "",
+        *(
+            _verdict(gains[name].gain, words_of(name), is_error=name in ERRORS)
+            for name in SHOWN[one.bundle.kind].headline.values()
+            if name in gains
+        ),
+    ]
+    return Answer("\n".join(lines))
+
+
+def _check_alike(one: Bundle, other: Bundle, first: Path, second: Path) -> None:
+    """Nothing, if the two models answer the same question.
+
+    Raises:
+        ConfigError: names the first thing that differs.
+    """
+    for what in ("task", "kind", "labels"):
+        left, right = getattr(one, what), getattr(other, what)
+        if left != right:
+            raise ConfigError(
+                f"{shown(str(second))}: {what} is {right!r}, but {left!r} in {shown(str(first))}. "
+                f"A comparison needs two models of one task."
+            )
+
+
+def _about(sides: Sequence[str], n_images: int, n_groups: int) -> list[str]:
+    return [
+        f"A  {sides[0]}",
+        f"B  {sides[1]}",
+        f"{n_images:,} images of {n_groups:,} groups, the same in both; intervals are 95 %, "
+        f"paired, by group.",
+        "",
+    ]
+
+
+# -- in short -------------------------------------------------------------------------------------
+def _row(a: float, b: float, gain: Interval) -> tuple[str, ...]:
+    return f"{a:.3f}", f"{b:.3f}", f"{gain.value:+.3f}", f"{gain.low:+.3f} to {gain.high:+.3f}"
+
+
+def _verdict(gain: Interval | None, what: str, *, is_error: bool = False) -> str:
     if gain is None:
         return f"{what} is not defined."
     if gain.low > 0 or gain.high < 0:
-        better = "B" if gain.value > 0 else "A"
+        better = "B" if (gain.value > 0) != is_error else "A"
         return f"{better} is better in {what}: the interval of the difference leaves 0 out."
     return f"No difference in {what} is shown: its interval holds 0."
 
@@ -159,15 +294,14 @@ def _as_text(one: _Side, other: _Side, found: Comparison) -> str:
     for name, words in (("accuracy", "accuracy"), ("macro_f1", "macro-F1")):
         a, b, gain = found.a[name], found.b[name], found.gain[name]
         if a is not None and b is not None and gain is not None:
-            interval = f"{gain.low:+.3f} to {gain.high:+.3f}"
-            rows.append((words, f"{a.value:.3f}", f"{b.value:.3f}", f"{gain.value:+.3f}", interval))
+            rows.append((words, *_row(a.value, b.value, gain)))
     lines = [
-        f"A  {shown(str(one.path))} ({one.precision})",
-        f"B  {shown(str(other.path))} ({other.precision})",
-        f"{found.n_images:,} images of {found.n_groups:,} groups, the same in both; intervals are "
-        f"95 %, paired, by group.",
-        "",
-        table(("METRIC", "A", "B", "B - A", "INTERVAL"), rows),
+        *_about(
+            [f"{shown(str(each.path))} ({each.precision})" for each in (one, other)],
+            found.n_images,
+            found.n_groups,
+        ),
+        table(_HEADER, rows),
         "",
         _verdict(found.gain["accuracy"], "accuracy"),
         _verdict(found.gain["macro_f1"], "macro-F1"),

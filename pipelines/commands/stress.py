@@ -7,15 +7,15 @@ from __future__ import annotations
 
 import argparse
 import os
-from pathlib import Path
+from typing import Any
 
 from pipelines.columns import table
 from pipelines.commands.answer import Answer
 from pipelines.config.params import load_params
-from pipelines.data.manifest import content_sha256, read_manifest
+from pipelines.data.manifest import Entry, content_sha256, read_manifest
 from pipelines.errors import DataError, GateError, LeakageError
+from pipelines.kinds.evaluate import KINDS
 from pipelines.paths import Paths, TaskPaths
-from pipelines.progress import track
 from pipelines.serving.predictor import Predictor
 from pipelines.validation.behaviour import Flips, changes, flipped_answers
 
@@ -33,10 +33,12 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     task, split = arguments.task, arguments.split
     section = load_params(paths.params).task(task)
     predictor = Predictor.load(paths.task(task).bundle, n_threads=os.cpu_count() or 1)
-    files = _split_files(predictor, paths.task(task), split)
+    files = paths.task(task)
+    entries = _split(predictor, files, split)
     found = flipped_answers(
         predictor,
-        track(files, f"{task}: stressing", len(files)),
+        entries,
+        files.raw_dir,
         changes(with_flip=section.train.augment.horizontal_flip),
         section.evaluate.max_changed,
     )
@@ -46,12 +48,15 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
         f"{turned.bound:.3f} may (params.yaml: evaluate.max_changed.{turned.change.family})."
         for turned in missed
     )
-    where = f"{task}, {predictor.precision}, {len(files)} {split} images"
+    where = f"{task}, {predictor.precision}, {len(entries)} {split} images"
+    kept_of = KINDS[predictor.bundle.kind].kept_of
+    if kept_of:
+        where += f"\nThe share is 1 minus what stays, a mean over images, of {kept_of}."
     exit_code = GateError.exit_code if missed else 0
     return Answer(f"{where}\n{_table(found)}", complaints, exit_code)
 
 
-def _split_files(predictor: Predictor, files: TaskPaths, split: str) -> list[Path]:
+def _split(predictor: Predictor[Any], files: TaskPaths, split: str) -> list[Entry]:
     entries = read_manifest(files.manifest)
     if content_sha256(entries) != predictor.bundle.provenance.data_sha256:
         raise LeakageError(
@@ -61,7 +66,7 @@ def _split_files(predictor: Predictor, files: TaskPaths, split: str) -> list[Pat
     chosen = [entry for entry in entries if entry.split == split]
     if not chosen:
         raise DataError(f"{files.manifest}: the {split} split is empty.")
-    return [files.raw_dir / entry.path for entry in chosen]
+    return chosen
 
 
 def _table(found: list[Flips]) -> str:

@@ -9,13 +9,15 @@ from __future__ import annotations
 import argparse
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pipelines.atomic import write_text
+from pipelines.atomic import write_bytes, write_text
 from pipelines.card import load_card
 from pipelines.columns import shown, table
 from pipelines.commands.answer import Answer
@@ -31,7 +33,9 @@ from pipelines.progress import track
 from pipelines.reports.pages import external_page, with_interval
 from pipelines.serving.bundle import Bundle
 from pipelines.serving.predictor import Predictor
-from pipelines.serving.trust import METRIC_NAMES
+from pipelines.serving.sessions import Precision
+from pipelines.serving.trust import Interval
+from pipelines.validation.as_tested import as_tested
 from pipelines.validation.blind import (
     Asked,
     ask,
@@ -65,7 +69,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "folder",
         nargs="?",
         type=Path,
-        help="a folder a class, or records.csv with path, label and group (default: the folders "
+        help="a folder a class, or records.csv with path, label and group; boxes, masks or "
+        "identities as `prepare` reads them (default: the folders "
         "that params.yaml names below real.TASK.validate_on)",
     )
     parser.add_argument(
@@ -109,32 +114,33 @@ def _on_folder(
             f"Name a folder outside of it."
         )
     predictor = _predictor(files, bundle_path)
+    project = _project(files, predictor.bundle)
     sifted = sift(
         folder,
         load_card(files.card),
         predictor.bundle.labels,
-        _project(files, predictor.bundle),
+        project,
         min_side_px=section.prepare.min_side_px,
         reading=predictor.reading,
         near_duplicate_bits=section.prepare.near_duplicate_bits,
     )
-    names = dict(predictor.bundle.label_names)
-    asked, refused = _ask_all(folder, sifted, predictor)
-    found = _validation(predictor, folder, name, sifted, asked, refused, section, params.seed)
+    case = _Case(predictor, folder, name, sifted, section, params.seed)
+    # Where more than a label is true of an image, its kind measures it.
+    if any(entry.truth for entry in sifted.entries):
+        said = _of_truth(case, bundle_path or files.bundle, project)
+    else:
+        said = _of_labels(case)
+    found = said.validation
     write_text(target / VALIDATION_FILE, found.model_dump_json(indent=2) + "\n")
     write_text(target / _PAGE, external_page(found))
-    write_text(
-        target / _PREDICTIONS,
-        predictions_csv(
-            predictor.bundle.labels,
-            [each.entry for each in asked],
-            {predictor.precision: probabilities_of(asked)},
-        ),
-    )
+    write_text(target / _PREDICTIONS, said.predictions)
+    for file, png in said.figures.items():
+        write_bytes(target / file, png)
     if as_json:
         return Answer(found.model_dump_json(indent=2))
-    text = _as_text(found, target / _PAGE, beyond_range(asked, predictor))
-    return Answer(f"{text}\n\n{sifted.account(refused).as_text('class', names)}")
+    names = dict(predictor.bundle.label_names)
+    text = _as_text(found, target / _PAGE, said.beyond, sorted(said.figures))
+    return Answer(f"{text}\n\n{sifted.account(said.refused).as_text('class', names)}")
 
 
 def _on_declared(paths: Paths, task: str | None) -> Answer:
@@ -200,57 +206,134 @@ def _ask_all(
 
 
 # -- figures --------------------------------------------------------------------------------------
-def _validation(
-    predictor: Predictor,
-    folder: Path,
-    name: str,
-    sifted: NewImages,
-    asked: Sequence[Asked],
-    refused: Sequence[Excluded],
-    section: TaskParams,
-    seed: int,
-) -> Validation:
-    bundle, params = predictor.bundle, section.evaluate
+@dataclass(frozen=True, slots=True)
+class _Case:
+    """A model and the folder that it is tried on."""
+
+    predictor: Predictor[Any]
+    folder: Path
+    name: str
+    sifted: NewImages
+    section: TaskParams
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Said:
+    """What there is to write.
+
+    Attributes:
+        predictions: the text of predictions.csv.
+        refused: images that counted, and could not be used later.
+        beyond: what goes beyond the range of the training data, in words.
+        figures: PNG files by name.
+    """
+
+    validation: Validation
+    predictions: str
+    refused: Sequence[Excluded] = ()
+    beyond: str = ""
+    figures: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def _of_labels(case: _Case) -> _Said:
+    bundle, params = case.predictor.bundle, case.section.evaluate
+    asked, refused = _ask_all(case.folder, case.sifted, case.predictor)
     entries = [each.entry for each in asked]
     true = class_index_of(entries, bundle.labels)
     probabilities = probabilities_of(asked)
-    draws = draw([entry.group for entry in entries], params.resamples, seed)
+    draws = draw([entry.group for entry in entries], params.resamples, case.seed)
     metrics, intervals = measure(draws, true, probabilities, bundle.labels, params.calibration_bins)
-    blind, missing = _blind(folder, asked, section, seed)
-    excluded = tuple(sorted((*sifted.excluded, *refused), key=lambda each: each.path))
+    blind, missing = _blind(case.folder, asked, case.section, case.seed)
     majority = np.full_like(true, np.bincount(true).argmax())
+    found = _validation(
+        case,
+        entries,
+        refused,
+        absent_labels=tuple(
+            label for index, label in enumerate(bundle.labels) if index not in true
+        ),
+        n_groups=draws.n_groups,
+        metrics=metrics,
+        intervals=intervals,
+        drops=drops(_internal(bundle, case.predictor), intervals),
+        abstained=_abstained(
+            case.predictor, asked, true, probabilities, params.resamples, case.seed
+        ),
+        chance=rounded(macro_f1(true, majority, len(bundle.labels))),
+        blind=blind,
+        blind_missing=missing,
+    )
+    text = predictions_csv(bundle.labels, entries, {case.predictor.precision: probabilities})
+    return _Said(found, text, refused, beyond_range(asked, case.predictor))
+
+
+def _of_truth(case: _Case, bundle_path: Path, project: Project | None) -> _Said:
+    bundle, entries = case.predictor.bundle, case.sifted.entries
+    predictors: dict[Precision, Predictor[Any]] = {
+        precision: Predictor.load(bundle_path, precision) for precision in ("fp32", "int8")
+    }
+    of = as_tested(predictors, entries, case.folder, project, case.section.evaluate, case.seed)
+    internal = _internal(bundle, case.predictor)
+    # Points say the same again, and what is refused is told apart.
+    names = [name for name in internal if name != "refused" and not name.startswith("point.")]
+    found = _validation(
+        case,
+        entries,
+        (),
+        absent_labels=tuple(
+            label
+            for label in bundle.labels
+            if not any(name.endswith(f".{label}") for name in of.intervals)
+        ),
+        n_groups=of.draws.n_groups,
+        metrics=of.metrics,
+        intervals=of.intervals,
+        drops=drops(internal, of.intervals, names),
+        abstained=of.abstained,
+        chance=None,
+        blind=(),
+        blind_missing="",
+    )
+    return _Said(found, of.table, figures=of.figures)
+
+
+def _internal(bundle: Bundle, predictor: Predictor[Any]) -> Mapping[str, Interval]:
+    return (bundle.intervals or {}).get(predictor.precision, {})
+
+
+def _validation(
+    case: _Case, entries: Sequence[Entry], refused: Sequence[Excluded], **figures: Any
+) -> Validation:
+    """What is true of any folder, and its figures."""
+    bundle, precision = case.predictor.bundle, case.predictor.precision
+    excluded = sorted((*case.sifted.excluded, *refused), key=lambda each: each.path)
     return Validation(
         task=bundle.task,
+        kind=bundle.kind,
         title=bundle.title,
-        folder=name,
-        precision=predictor.precision,
-        model_sha256=bundle.files[predictor.precision].sha256,
+        folder=case.name,
+        precision=precision,
+        model_sha256=bundle.files[precision].sha256,
         data_source=bundle.provenance.data_source,
         folder_sha256=_content(entries),
         labels=bundle.labels,
         label_names=bundle.label_names,
-        absent_labels=tuple(
-            label for index, label in enumerate(bundle.labels) if index not in true
-        ),
         n_found=len(entries) + len(excluded),
         n_images=len(entries),
-        n_groups=draws.n_groups,
-        set_aside=excluded,
-        duplicates_sought=sifted.sought,
-        metrics=metrics,
-        intervals=intervals,
-        drops=drops((bundle.intervals or {}).get(predictor.precision, {}), intervals),
-        abstained=_abstained(predictor, asked, true, probabilities, params.resamples, seed),
-        chance=rounded(macro_f1(true, majority, len(bundle.labels))),
-        blind=blind,
-        blind_missing=missing,
-        resamples=params.resamples,
-        seed=seed,
+        set_aside=tuple(excluded),
+        duplicates_sought=case.sifted.sought,
+        resamples=case.section.evaluate.resamples,
+        seed=case.seed,
+        **figures,
     )
 
 
 def _content(entries: Sequence[Entry]) -> str:
-    lines = sorted(f"{entry.sha256}\t{entry.label}\t{entry.group}\n" for entry in entries)
+    said = [
+        (entry.sha256, entry.label, entry.group, *filter(None, [entry.truth])) for entry in entries
+    ]
+    lines = sorted("\t".join(each) + "\n" for each in said)
     return hashlib.sha256("".join(lines).encode(errors="surrogateescape")).hexdigest()
 
 
@@ -292,7 +375,7 @@ def _blind(
 
 
 # -- in short -------------------------------------------------------------------------------------
-def _as_text(found: Validation, page: Path, beyond: str) -> str:
+def _as_text(found: Validation, page: Path, beyond: str, figures: Sequence[str] = ()) -> str:
     lines = [
         f"{found.title} ({found.task}, {found.precision}) on {shown(found.folder)}: "
         f"{found.n_images:,} images of {found.n_groups:,} groups",
@@ -304,13 +387,13 @@ def _as_text(found: Validation, page: Path, beyond: str) -> str:
         f"Set aside: {excluded or 'nothing'}. Copies looked for: {found.duplicates_sought}."
     )
     rows = []
-    for name in DROPS:
+    for name in DROPS if found.chance is not None else found.drops or found.intervals:
         if name not in found.intervals:
             continue
         drop = found.drops.get(name)
         rows.append(
             (
-                METRIC_NAMES[name],
+                found.words_of(name),
                 with_interval(found.intervals[name]),
                 with_interval(drop.internal) if drop else "not known",
                 with_interval(drop.drop, sign="+") if drop else "",
@@ -318,20 +401,37 @@ def _as_text(found: Validation, page: Path, beyond: str) -> str:
             )
         )
     lines += ["", table(("METRIC", "HERE", "INTERNAL TEST", "DROP", "OVERLAP"), rows), ""]
-    best = found.best_blind
-    if best is not None:
+    if found.has_few_groups:
         lines.append(
-            f"Macro-F1 without seeing the subject ({best.name}): "
-            f"{with_interval(best.macro_f1)}; of the commonest label: {found.chance:.3f}."
+            f"Groups are few ({found.n_groups}): the true figures may well lie outside of the "
+            f"intervals."
         )
-    else:
-        lines.append(f"No blind baseline: {found.blind_missing}")
+    lines.append(_blind_words(found))
+    if found.absent_labels:
+        lines.append(f"Nothing here shows {', '.join(map(found.name_of, found.absent_labels))}.")
     if found.abstained is not None:
-        lines.append(
-            f"Called out of distribution: {with_interval(found.abstained.refused)} of the images; "
-            f"accuracy on the others {with_interval(found.abstained.accuracy_of_accepted)}."
+        refused = f"Called out of distribution: {with_interval(found.abstained.refused)}"
+        accuracy = found.abstained.accuracy_of_accepted
+        others = (
+            "" if found.chance is None else f"; accuracy on the others {with_interval(accuracy)}"
         )
+        lines.append(f"{refused} of the images{others}.")
+    if figures:
+        lines.append(f"Figures beside the report: {', '.join(figures)}")
     if beyond:
         lines.append(beyond)
     lines.append(f"Report: {shown(str(page))}")
     return "\n".join(lines)
+
+
+def _blind_words(found: Validation) -> str:
+    best = found.best_blind
+    if best is not None:
+        return (
+            f"Macro-F1 without seeing the subject ({best.name}): "
+            f"{with_interval(best.macro_f1)}; of the commonest label: {found.chance or 0:.3f}."
+        )
+    if found.blind_missing:
+        return f"No blind baseline: {found.blind_missing}"
+    told = ", ".join(f"{found.words_of(name)} {of:.3f}" for name, of in found.unseen.items())
+    return f"Without seeing the subject: {told}." if told else "No blind baseline is known here."

@@ -83,6 +83,18 @@ _TRUTH = "truth"
 _COLUMNS = [field.name for field in fields(Entry) if field.name != _TRUTH]
 
 
+def check_fetched(raw_dir: Path, card: DatasetCard) -> None:
+    """Nothing, if there is a raw folder.
+
+    Raises:
+        MissingDataError: says how to get one.
+    """
+    if not raw_dir.is_dir():
+        raise MissingDataError(
+            f"{raw_dir}: there are no raw images. Run `fieldlens fetch {card.task}` first."
+        )
+
+
 def read_raw(raw_dir: Path, card: DatasetCard) -> list[Record]:
     """The records of a raw folder, by path, in any layout that `pipelines.data.layout` knows.
 
@@ -94,10 +106,7 @@ def read_raw(raw_dir: Path, card: DatasetCard) -> list[Record]:
         DataError: if a folder or a row names a class that the card does not know, no image was
             found, or the folder cannot be read (see `read_folder`).
     """
-    if not raw_dir.is_dir():
-        raise MissingDataError(
-            f"{raw_dir}: there are no raw images. Run `fieldlens fetch {card.task}` first."
-        )
+    check_fetched(raw_dir, card)
     return records_of(raw_dir, read_folder(raw_dir, card), card)
 
 

@@ -10,7 +10,8 @@ and what serves a model loads no torch. Each half is a question and a table of w
 | `audit` | what is reached without pixels | `pipelines.kinds.audit` |
 | `train` | truth, its places in a view, head, loss, val | `pipelines.kinds.train`, `.figures` |
 | `export` | what int8 must keep, what val fits, the file | `pipelines.kinds.export` |
-| `evaluate` | metrics with intervals, tables, figures | `pipelines.kinds.evaluate` |
+| `evaluate`, `validate` | metrics with intervals, tables, figures | `pipelines.kinds.evaluate` |
+| `compare`, `stress` | what a second model gains, what of answers stays | the same |
 | `gate` | bounds that have a name in params.yaml | `pipelines.kinds.gate` |
 | `report` | figures, baselines, tables and words of pages | `pipelines.kinds.report` |
 | `new`; none need answer | a folder of one's own, params to start with | `pipelines.kinds.new` |

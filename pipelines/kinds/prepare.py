@@ -18,8 +18,12 @@ from pipelines.kinds.segmentation.prepare import PreparedSegmentation
 class PreparedKind(Protocol):
     """A kind, as far as `prepare` must know it."""
 
-    def records(self, raw_dir: Path, card: DatasetCard) -> list[Record]:
+    def records(self, raw_dir: Path, card: DatasetCard, *, is_whole: bool = True) -> list[Record]:
         """The images of a raw folder with their truth, for a task without a reader of its own.
+
+        Args:
+            is_whole: whether it must hold what a task needs: each class, enough for three splits;
+                not so where a finished model is tried.
 
         Raises:
             MissingDataError: if the folder is not there.

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,12 +19,14 @@ from pipelines.metrics.classification import (
     reliability_bins,
 )
 from pipelines.metrics.intervals import (
+    DIFFERENCE,
     Draws,
     accuracies,
     balanced_accuracies,
     by_mean,
     by_shares,
     ece,
+    interval_of,
     macro_f1s,
     of_counts,
     paired,
@@ -32,6 +34,7 @@ from pipelines.metrics.intervals import (
     recalls,
     resampled,
     roc_auc,
+    rounded_interval,
     rounded_intervals,
     specificities,
 )
@@ -81,6 +84,51 @@ def metric_intervals(
         for name, by_label in of_labels.items():
             found[f"{name}.{label}"] = by_label[index]
     return rounded_intervals(found)
+
+
+class Gain(NamedTuple):
+    """One metric of two models on the same images.
+
+    Attributes:
+        one: of the first.
+        other: of the second.
+        gain: by how much that of the second lies above that of the first, in pairs.
+    """
+
+    one: float
+    other: float
+    gain: Interval
+
+
+def gain_of(
+    draws: Draws,
+    one: NDArray[Any],
+    other: NDArray[Any],
+    bounds: tuple[float, float] = DIFFERENCE,
+) -> Gain | None:
+    """A metric of (1 + r,) resamples of two models; None where it is not defined."""
+    gain = interval_of(draws, other - one, bounds)
+    if gain is None:
+        return None
+    return Gain(float(one[0]), float(other[0]), rounded_interval(gain))
+
+
+def gain_of_means(
+    draws: Draws,
+    one: NDArray[Any],
+    other: NDArray[Any],
+    bounds: tuple[float, float] = DIFFERENCE,
+) -> Gain | None:
+    """The same of a metric that is a mean of (n,) values, NaN where an image does not count."""
+    gain = by_mean(draws, other - one, bounds)
+    if gain is None:
+        return None
+    return Gain(float(np.nanmean(one)), float(np.nanmean(other)), rounded_interval(gain))
+
+
+def defined(gains: Mapping[str, Gain | None]) -> dict[str, Gain]:
+    """Those that there are."""
+    return {name: each for name, each in gains.items() if each is not None}
 
 
 def paired_intervals(

@@ -407,7 +407,9 @@ def html_page(results: Sequence[TaskResult]) -> str:
 
 def external_page(found: Validation) -> str:
     """validation.html: a released model on images from elsewhere."""
-    return _html("validation.html.jinja", found=found)
+    headline = KINDS[found.kind].headline
+    worse = [name for name in headline.values() if name in found.drops and found.is_worse(name)]
+    return _html("validation.html.jinja", found=found, headline=headline, worse=worse)
 
 
 class Embedded(NamedTuple):

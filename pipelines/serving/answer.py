@@ -7,7 +7,7 @@ torch. What making, testing and releasing a model ask stands in `pipelines.kinds
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Generic
@@ -53,6 +53,28 @@ class Answer:
 A = TypeVar("A", bound=Answer, default=Any)
 
 
+@dataclass(frozen=True, slots=True)
+class Evidence:
+    """One thing that a model says of a picture, and how sure it is when places are covered.
+
+    Attributes:
+        name: of the thing, for the name of a file.
+        said: the thing, in words.
+        score: of (n, …) outputs by name, (n,) how sure the model is of it.
+        least: fall of the score that is drawn brightest at least: where no place matters much,
+            noise would be drawn as a finding.
+        fall: what it is to cover a place, in words with a place for the fall.
+        box: left, top, right and bottom in px of the input, where the thing has a place.
+    """
+
+    name: str
+    said: str
+    score: Callable[[Mapping[str, NDArray[np.float32]]], NDArray[np.float64]]
+    least: float
+    fall: str
+    box: tuple[float, float, float, float] | None = None
+
+
 class ServedKind(ABC, Generic[A]):
     """A kind of a task, as far as serving must know it."""
 
@@ -61,6 +83,8 @@ class ServedKind(ABC, Generic[A]):
     #: Whether the first output is a score a label, of which `explain` tells which places speak for
     #: it.
     is_explained: bool = False
+    #: Of another kind without `evidence`, why, and what to do instead; else empty.
+    not_explained: str = "no answer is explained by its places. `fieldlens predict` says what it is"
 
     def beside(self, folder: Path) -> ServedKind[A]:
         """The same for a bundle in a folder, where decoding needs what lies there; or as it is."""
@@ -112,6 +136,20 @@ class ServedKind(ABC, Generic[A]):
     @abstractmethod
     def document(self, answer: A, bundle: Bundle) -> dict[str, Any]:
         """An answer as JSON has it, without what every kind says."""
+
+    def evidence(
+        self, outputs: Mapping[str, NDArray[np.float32]], bundle: Bundle, label: str | None
+    ) -> Evidence:
+        """What of an answer `explain` asks the places about, where `not_explained` is empty.
+
+        Args:
+            outputs: as of `decode`.
+            label: that is wanted; None for the answer's own.
+
+        Raises:
+            ValueError: says why there is nothing to explain in this picture.
+        """
+        raise ValueError(self.not_explained)
 
     def drawing(self, answer: A, size: tuple[int, int]) -> Image.Image | None:
         """An answer as a picture to be kept beside the other, e.g. a mask; by default none.

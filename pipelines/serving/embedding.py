@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from typing_extensions import override
 
 from pipelines.columns import shown, table
-from pipelines.serving.answer import EMBEDDING_NAME, Answer, ServedKind
+from pipelines.serving.answer import EMBEDDING_NAME, Answer, Evidence, ServedKind
 from pipelines.serving.gallery import Gallery, gallery_file, read_gallery
 
 if TYPE_CHECKING:
@@ -30,6 +30,10 @@ VECTOR_NAME = "vector"
 SAME = "same_identity"
 #: Nearest pictures that an answer holds.
 N_NEIGHBOURS = 5
+#: Up to which distance a picture of a gallery is the one that is asked about.
+_ITSELF = 1e-3
+#: `Evidence.least` of a distance in [0, 1].
+_LEAST_MOVE = 0.02
 
 
 def distances(one: NDArray[np.float32], other: NDArray[np.float32]) -> NDArray[np.float64]:
@@ -82,6 +86,7 @@ class ServedEmbedding(ServedKind[Embedding]):
     """A vector for the whole picture; the gallery is read at the first answer that needs it."""
 
     outputs = (VECTOR_NAME, EMBEDDING_NAME)
+    not_explained = ""
 
     def __init__(self, folder: Path | None = None) -> None:
         """Look for the gallery in the bundle's folder; without one nothing is near."""
@@ -124,6 +129,38 @@ class ServedEmbedding(ServedKind[Embedding]):
         vector, gallery = outputs[VECTOR_NAME], self.gallery(bundle)
         near = () if gallery is None else nearest(vector, gallery, bundle)
         return Embedding(vector=vector, neighbours=near)
+
+    @override
+    def evidence(
+        self, outputs: Mapping[str, NDArray[np.float32]], bundle: Bundle, label: str | None
+    ) -> Evidence:
+        """What holds the picture near its nearest of the gallery, or that of one identity."""
+        gallery, vector = self.gallery(bundle), outputs[VECTOR_NAME]
+        if gallery is None:
+            raise ValueError(
+                f"has no gallery to be near to; make one: fieldlens gallery --task {bundle.task}"
+            )
+        far = distances(vector[np.newaxis], gallery.vectors)[0]
+        asked = [
+            row
+            for row in np.argsort(far, kind="stable").tolist()
+            if far[row] > _ITSELF and label in (None, gallery.pictures[row].identity)
+        ]
+        if not asked:
+            whose = "" if label is None else f" of {label}"
+            raise ValueError(f"has no other picture{whose} in the gallery to be near to")
+        nearest_one, target = gallery.pictures[asked[0]], gallery.vectors[asked[0]][np.newaxis]
+
+        def score(found: Mapping[str, NDArray[np.float32]]) -> NDArray[np.float64]:
+            return 1 - distances(found[VECTOR_NAME], target)[:, 0]
+
+        return Evidence(
+            name=nearest_one.identity,
+            said=f"{nearest_one.identity} at a distance of {far[asked[0]]:.3f}",
+            score=score,
+            least=_LEAST_MOVE,
+            fall="moves it {:.3f} farther away",
+        )
 
     @override
     def lines(self, answer: Embedding, bundle: Bundle) -> list[str]:

@@ -38,19 +38,43 @@ def occlusion_map(
     patch_px: int | None = None,
     stride_px: int | None = None,
 ) -> NDArray[np.float32]:
-    """By how much the log-odds of a label fall where a place is covered.
+    """By how much the log-odds of a label fall where a place is covered; as `falls`.
 
-    The cover has the picture's own mean colour. The log-odds are
-    ln(p / (1 - p)) at temperature 1; a pixel's value is the mean over the patches that cover it.
+    The log-odds are ln(p / (1 - p)) at temperature 1.
 
     Args:
         logits_of: (n, side, side, 3) pixels -> (n, n_classes) logits.
+        pixels: (side, side, 3) in [0, 255], as the model sees the picture.
+        patch_px: as of `falls`.
+        stride_px: as of `falls`.
+    """
+    return falls(
+        lambda batch: log_odds(logits_of(batch), class_index),
+        pixels,
+        patch_px=patch_px,
+        stride_px=stride_px,
+    )
+
+
+def falls(
+    score_of: Callable[[NDArray[np.uint8]], NDArray[np.float64]],
+    pixels: NDArray[np.uint8],
+    *,
+    patch_px: int | None = None,
+    stride_px: int | None = None,
+) -> NDArray[np.float32]:
+    """By how much a score falls where a place is covered with the picture's own mean colour.
+
+    A pixel's value is the mean over the patches that cover it.
+
+    Args:
+        score_of: (n, side, side, 3) pixels -> (n,), higher where the answer is surer.
         pixels: (side, side, 3) in [0, 255], as the model sees the picture.
         patch_px: side of the cover; None for 3/14 of the picture's side.
         stride_px: how far it moves; None for 1/14 of the picture's side.
 
     Returns:
-        (side, side); above 0 where the place speaks for the label, below 0 where it speaks against.
+        (side, side); above 0 where the place speaks for the answer, below 0 where against it.
 
     Raises:
         ValueError: if the patch does not fit or the stride leaves gaps.
@@ -63,7 +87,7 @@ def occlusion_map(
             f"expected 1 <= stride_px <= patch_px <= {side_px}, got stride_px {stride} and "
             f"patch_px {patch}"
         )
-    before = float(log_odds(logits_of(pixels[np.newaxis]), class_index)[0])
+    before = float(score_of(pixels[np.newaxis])[0])
     places = list(_places(pixels.shape[0], pixels.shape[1], patch, stride))
     total = np.zeros(pixels.shape[:2], dtype=np.float64)
     times = np.zeros(pixels.shape[:2], dtype=np.float64)
@@ -73,8 +97,8 @@ def occlusion_map(
         batch = np.repeat(pixels[np.newaxis], len(some), axis=0)
         for picture, place in zip(batch, some, strict=True):
             picture[place] = cover
-        falls = before - log_odds(logits_of(batch), class_index)
-        for place, fall in zip(some, falls, strict=True):
+        lost = before - score_of(batch)
+        for place, fall in zip(some, lost, strict=True):
             total[place] += fall
             times[place] += 1
     return (total / times).astype(np.float32)

@@ -141,6 +141,10 @@ class ServedSegmentation(ServedKind[Mask]):
     """Of each label of the bundle, the pixels that show it."""
 
     outputs = (MASK_NAME, EMBEDDING_NAME)
+    not_explained = (
+        "the mask itself says which places show a label. `fieldlens predict --drawings FOLDER` "
+        "draws it"
+    )
 
     @override
     def check_labels(self, labels: Sequence[str]) -> None:

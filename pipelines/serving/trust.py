@@ -29,6 +29,7 @@ METRIC_NAMES = {
     "recall_at_1": "recall@1",
     "map_at_r": "MAP@R",
     "eer": "EER",
+    "ap": "AP",
     "ap50": "AP50",
     "presence": "area under the ROC curve of which classes a picture shows",
 }

@@ -13,21 +13,16 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from pipelines.atomic import new_folder, write_bytes, write_text
 from pipelines.config.evaluate import EvaluateParams
 from pipelines.data.manifest import Entry, content_sha256, in_split, read_manifest
 from pipelines.errors import DataError, LeakageError
-from pipelines.kinds.evaluate import KINDS, Answers, TestedKind
+from pipelines.kinds.evaluate import KINDS, Answers, TestedKind, answered
 from pipelines.metrics.certainty import Certainty, plain, with_bounds
 from pipelines.metrics.classification import rounded
 from pipelines.metrics.intervals import draw
 from pipelines.paths import Paths, TaskPaths
-from pipelines.progress import track
 from pipelines.reports.pages import run_markdown
-from pipelines.serving.answer import EMBEDDING_NAME
 from pipelines.serving.bundle import Bundle, read_bundle
 from pipelines.serving.predictor import Predictor
 from pipelines.serving.sessions import Precision
@@ -56,7 +51,11 @@ def run(task: str, params: EvaluateParams, seed: int, paths: Paths) -> None:
     kind = KINDS[bundle.kind]
     entries = read_manifest(files.manifest)
     test = test_split(kind, bundle, entries, files)
-    answers = _answer(bundle, test, in_split(entries, "train"), files)
+    predictors = {
+        precision: Predictor.load(files.candidate, precision, n_threads=os.cpu_count() or 1)
+        for precision in PRECISIONS
+    }
+    answers = answered(predictors, test, files.raw_dir, in_split(entries, "train"))
     finished, metrics, certainty = measured(kind, answers, audit, params, seed)
     figures = kind.figures(answers, params)
     write_text(files.metrics, json.dumps(metrics, indent=2) + "\n")
@@ -137,33 +136,6 @@ def test_split(
     if unknown is not None:
         raise DataError(f"{files.manifest}: {unknown}. Run `dvc repro export@{bundle.task}`.")
     return test
-
-
-def _answer(
-    bundle: Bundle, entries: Sequence[Entry], train: Sequence[Entry], files: TaskPaths
-) -> Answers:
-    n_threads = os.cpu_count() or 1
-    predictors = {
-        precision: Predictor.load(files.candidate, precision, n_threads=n_threads)
-        for precision in PRECISIONS
-    }
-    parts: dict[Precision, list[dict[str, NDArray[np.float32]]]] = {key: [] for key in PRECISIONS}
-    any_of, places = predictors["fp32"], []
-    for entry in track(entries, f"{bundle.task}: testing", len(entries)):
-        path = files.raw_dir / entry.path
-        opened = any_of.opened(path)
-        places.append(any_of.geometry(opened))
-        pixels = any_of.pixels(opened.rgb, name=str(path))[np.newaxis]
-        for precision, predictor in predictors.items():
-            parts[precision].append(predictor.outputs(pixels))
-    outputs = {
-        precision: {name: np.concatenate([each[name] for each in found]) for name in found[0]}
-        for precision, found in parts.items()
-    }
-    served = bundle.served.precision
-    judge = predictors[served].out_of_distribution
-    is_ood = judge.judge(outputs[served][EMBEDDING_NAME])[1] if judge else None
-    return Answers(bundle, entries, outputs, is_ood, np.stack(places), files.raw_dir, train)
 
 
 def _metrics(kind: TestedKind, answers: Answers, params: EvaluateParams) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 Pictures go through the serving `Predictor` as they are and slightly changed: stored as a JPEG,
 brighter or darker, turned a little, and mirrored where the domain allows it. What is counted is
-changed answers, right or wrong: a model may err and must not waver. Called by `fieldlens stress`
-and by the tests marked ``model``.
+changed answers, right or wrong: a model may err and must not waver. What stays of an answer the
+kind says (`pipelines.kinds.evaluate`); places are led back to where they were before the change.
+Called by `fieldlens stress` and by the tests marked ``model``.
 
 References:
     Ribeiro et al. 2020, "Beyond accuracy: behavioral testing of NLP models with CheckList":
@@ -15,16 +16,20 @@ References:
 from __future__ import annotations
 
 import io
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image, ImageEnhance
 
 from pipelines.config.evaluate import ChangeFamily
 from pipelines.data.images import open_image
+from pipelines.data.manifest import Entry
 from pipelines.data.pixel_range import Reading
+from pipelines.data.preprocess import Geometry, geometry_of
+from pipelines.kinds.evaluate import KINDS, Answers, See, answered
 from pipelines.serving.predictor import Predictor
 
 #: What phones, messengers and web pages store; 50 is where blocks begin to be seen.
@@ -43,11 +48,13 @@ class Change:
     Attributes:
         family: changes of one family share a bound.
         apply: from an upright RGB picture to another of the same size.
+        moves: from the size of the picture to what leads from its px to those of the changed one.
     """
 
     family: ChangeFamily
     name: str
     apply: Callable[[Image.Image], Image.Image]
+    moves: Callable[[tuple[int, int]], Geometry] = lambda size: geometry_of()
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +62,8 @@ class Flips:
     """How many answers a change flipped.
 
     Attributes:
-        n_changed: answers that differ from those on the unchanged picture.
+        n_changed: answers that differ from those on the unchanged picture, in anything.
+        share: of the answers that did not stay, as the kind counts it; a mean over pictures.
         n_refused: pictures that are out of distribution when changed, and were not before.
         bound: largest share of changed answers; None where there is none.
     """
@@ -63,13 +71,9 @@ class Flips:
     change: Change
     n_images: int
     n_changed: int
+    share: float
     n_refused: int
     bound: float | None
-
-    @property
-    def share(self) -> float:
-        """Share of changed answers."""
-        return self.n_changed / self.n_images
 
     @property
     def holds(self) -> bool:
@@ -82,16 +86,20 @@ def changes(*, with_flip: bool) -> tuple[Change, ...]:
     found = [
         *(Change("jpeg", f"JPEG quality {q}", _jpeg(q)) for q in _JPEG_QUALITIES),
         *(Change("brightness", f"brightness x {b:g}", _brightness(b)) for b in _BRIGHTNESS),
-        *(Change("rotation", f"rotation {d:+g} degrees", _rotation(d)) for d in _ROTATION_DEG),
+        *(
+            Change("rotation", f"rotation {d:+g} degrees", _rotation(d), _turn(d))
+            for d in _ROTATION_DEG
+        ),
     ]
     if with_flip:
-        found.append(Change("flip", "mirrored", _mirrored))
+        found.append(Change("flip", "mirrored", _mirrored, _mirror))
     return tuple(found)
 
 
 def flipped_answers(
-    predictor: Predictor,
-    files: Iterable[Path],
+    predictor: Predictor[Any],
+    entries: Sequence[Entry],
+    raw_dir: Path,
     wanted: Sequence[Change],
     bounds: Mapping[ChangeFamily, float],
 ) -> list[Flips]:
@@ -99,25 +107,51 @@ def flipped_answers(
 
     Args:
         predictor: of the file that is served.
+        entries: pictures in ``raw_dir``.
         bounds: largest share of changed answers by family; a family may be absent.
 
     Raises:
         CorruptImageError: if a file is not an image that may enter.
     """
-    n_images = 0
-    n_changed, n_refused = [0] * len(wanted), [0] * len(wanted)
-    for file in files:
-        picture = open_image(file, reading=predictor.reading).rgb
-        before = predictor.predict(picture)
-        n_images += 1
-        for place, change in enumerate(wanted):
-            after = predictor.predict(change.apply(picture))
-            n_changed[place] += after.label != before.label
-            n_refused[place] += after.is_ood and not before.is_ood
-    return [
-        Flips(change, n_images, changed, refused, bounds.get(change.family))
-        for change, changed, refused in zip(wanted, n_changed, n_refused, strict=True)
-    ]
+    kind = KINDS[predictor.bundle.kind]
+
+    def answers(change: Change) -> Answers:
+        # Each time anew: decoded pictures of a split would not fit into memory.
+        return answered(
+            {predictor.precision: predictor},
+            *(entries, raw_dir),
+            see=_seen(change),
+            doing=change.name,
+        )
+
+    before = answers(Change("jpeg", "as they are", lambda picture: picture))
+    found = []
+    for change in wanted:
+        after = answers(change)
+        kept = kind.kept(before, after)
+        refused = None
+        if before.is_ood is not None and after.is_ood is not None:
+            refused = after.is_ood & ~before.is_ood
+        found.append(
+            Flips(
+                change,
+                n_images=len(entries),
+                n_changed=int((kept < 1).sum()),
+                share=float(1 - kept.mean()),
+                n_refused=0 if refused is None else int(refused.sum()),
+                bound=bounds.get(change.family),
+            )
+        )
+    return found
+
+
+def _seen(change: Change) -> See:
+    def see(predictor: Predictor[Any], path: Path) -> tuple[Image.Image, Geometry]:
+        picture = open_image(path, reading=predictor.reading).rgb
+        changed = change.apply(picture)
+        return changed, predictor.geometry(changed) @ change.moves(picture.size)
+
+    return see
 
 
 def _jpeg(quality: int) -> Callable[[Image.Image], Image.Image]:
@@ -150,3 +184,20 @@ def _rotation(degrees: float) -> Callable[[Image.Image], Image.Image]:
 
 def _mirrored(picture: Image.Image) -> Image.Image:
     return picture.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+
+
+def _mirror(size: tuple[int, int]) -> Geometry:
+    return np.array([[-1.0, 0, size[0]], [0, 1, 0], [0, 0, 1]])
+
+
+def _turn(degrees: float) -> Callable[[tuple[int, int]], Geometry]:
+    cos, sin = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+
+    def moves(size: tuple[int, int]) -> Geometry:
+        x, y = size[0] / 2, size[1] / 2
+        # Counter-clockwise to the eye, while y points down.
+        return np.array(
+            [[cos, sin, x - cos * x - sin * y], [-sin, cos, y + sin * x - cos * y], [0, 0, 1]]
+        )
+
+    return moves

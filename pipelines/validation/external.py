@@ -6,7 +6,7 @@ Pure: answers in, findings out. Called by `validate`, which reads the files and 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Annotated, Any, Literal
 
 import numpy as np
@@ -17,13 +17,18 @@ from pipelines.metrics.certainty import metric_intervals
 from pipelines.metrics.classification import classification_metrics, rounded
 from pipelines.metrics.intervals import Draws, by_mean, rounded_interval
 from pipelines.serving.sessions import Precision
-from pipelines.serving.trust import Interval
+from pipelines.serving.trust import METRIC_NAMES, Interval
 
 #: What `validate` writes beside its page.
 VALIDATION_FILE = "validation.json"
 
-#: Metrics whose drop from the internal test split is stated.
+_OF_CLASSES = "classification"
+#: Fewer groups than this: a bootstrap interval is too narrow to be quoted.
+_FEW_GROUPS = 20
+#: Metrics whose drop from the internal test split is stated, of labels.
 DROPS = ("accuracy", "balanced_accuracy", "macro_f1", "ece")
+#: Metrics of which less is better.
+ERRORS = frozenset({"ece", "eer", "false_match", "false_non_match", "counting_error"})
 
 
 class _Part(BaseModel):
@@ -77,6 +82,8 @@ class Validation(_Part):
 
     schema_version: Literal[1] = 1
     task: str
+    #: What the model answers.
+    kind: Annotated[str, Field(exclude_if=lambda kind: kind == _OF_CLASSES)] = _OF_CLASSES
     title: str
     #: Name of the folder, without where it lies.
     folder: str
@@ -102,8 +109,8 @@ class Validation(_Part):
     intervals: dict[str, Interval]
     drops: dict[str, Drop]
     abstained: Abstained | None
-    #: Macro-F1 of always answering the commonest label of the folder.
-    chance: float
+    #: Macro-F1 of always answering the commonest label of the folder; null where images have none.
+    chance: float | None
     blind: tuple[BlindScore, ...]
     #: Why there are no blind baselines; empty where there are.
     blind_missing: str
@@ -114,6 +121,10 @@ class Validation(_Part):
         """What people call a label."""
         return self.label_names.get(label, label)
 
+    def words_of(self, metric: str) -> str:
+        """What people call a metric, or that of one label."""
+        return words_of(metric, self.name_of)
+
     @property
     def best_blind(self) -> BlindScore | None:
         """Of the models that cannot see the subject, the one that got farthest."""
@@ -121,10 +132,38 @@ class Validation(_Part):
         return max(deciding, key=lambda each: each.macro_f1.value, default=None)
 
     @property
+    def unseen(self) -> dict[str, float]:
+        """What is reached without a look, by its name, where a kind says so."""
+        told = self.metrics.get("blind", {})
+        return {name: of for name, of in told.items() if isinstance(of, float)}
+
+    @property
+    def has_few_groups(self) -> bool:
+        """Whether the intervals are too narrow for that reason alone."""
+        return self.n_groups < _FEW_GROUPS
+
+    def is_worse(self, metric: str) -> bool:
+        """Whether the folder's figure is the worse one, by more than luck."""
+        drop = self.drops[metric].drop
+        return drop.high < 0 if metric in ERRORS else drop.low > 0
+
+    @property
     def n_by_kind(self) -> dict[str, int]:
         """How many images were set aside, by kind."""
         kinds = [entry.kind for entry in self.set_aside]
         return {kind: kinds.count(kind) for kind in sorted(set(kinds))}
+
+
+def words_of(metric: str, name_of: Callable[[str], str] = str) -> str:
+    """What people call a metric, or that of one label.
+
+    Args:
+        metric: as its key; that of a label ends with it, after a full stop.
+        name_of: what they call the label.
+    """
+    name, _, label = metric.partition(".")
+    words = METRIC_NAMES.get(name, name.replace("_", " "))
+    return f"{words} of {name_of(label)}" if label else words
 
 
 def measure(
@@ -170,8 +209,16 @@ def abstained(
     )
 
 
-def drops(internal: Mapping[str, Interval], external: Mapping[str, Interval]) -> dict[str, Drop]:
-    """By metric, how far the folder lies below the internal test split."""
+def drops(
+    internal: Mapping[str, Interval],
+    external: Mapping[str, Interval],
+    names: Sequence[str] = DROPS,
+) -> dict[str, Drop]:
+    """By metric, how far the folder lies below the internal test split.
+
+    Args:
+        names: of the metrics; those that both have count.
+    """
     return {
         name: Drop(
             internal=internal[name],
@@ -180,7 +227,7 @@ def drops(internal: Mapping[str, Interval], external: Mapping[str, Interval]) ->
             do_intervals_overlap=internal[name].low <= external[name].high
             and external[name].low <= internal[name].high,
         )
-        for name in DROPS
+        for name in names
         if name in internal and name in external
     }
 

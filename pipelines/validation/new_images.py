@@ -21,11 +21,11 @@ from pipelines.data.account import Account, account
 from pipelines.data.decoding import Seen, by_patient, decode, entries_of
 from pipelines.data.duplicates import drop_exact, join_groups, linked_by_copies
 from pipelines.data.fingerprints import stack
-from pipelines.data.layout import read_folder
-from pipelines.data.manifest import Entry, records_of
+from pipelines.data.manifest import Entry
 from pipelines.data.pixel_range import AS_IT_COMES, Reading
-from pipelines.data.tree import File
+from pipelines.data.tree import File, files_of
 from pipelines.errors import DataError, MissingDataError
+from pipelines.kinds.prepare import KINDS
 from pipelines.validation.external import Excluded
 
 #: Reasons that name another image, without it.
@@ -86,7 +86,7 @@ def sift(
     """The images of a folder that count, and why the others do not.
 
     Args:
-        folder: in any layout that `read_folder` knows.
+        folder: as `prepare` reads a raw one of the card's kind.
         labels: that the model knows.
         project: images that the model may have seen; None where it is not known.
 
@@ -94,22 +94,25 @@ def sift(
         MissingDataError: if there is no such folder.
         DataError: if it holds a class that the card does not know, or no image that counts.
     """
+    kind = KINDS[card.kind]
+    filed = kind.names(labels)
     if not folder.is_dir():
-        raise MissingDataError(
-            f"{folder}: there is no such folder. Expected a folder a class "
-            f"({', '.join(card.labels)}), or records.csv."
+        expected = (
+            f"a folder a class ({', '.join(card.labels)}), or records.csv"
+            if filed == tuple(labels)
+            else f"images with what is true of them, as `fieldlens prepare {card.task}` reads them"
         )
-    layout = read_folder(folder, card)
+        raise MissingDataError(f"{folder}: there is no such folder. Expected {expected}.")
     # A part of a published split means nothing to a model that was not trained on it.
-    listed = [replace(each, split=None) for each in records_of(folder, layout, card)]
+    listed = [replace(each, split=None) for each in kind.records(folder, card, is_whole=False)]
     excluded = [
         Excluded(
             path=each.path, kind="unknown_label", reason=f"the model was not taught {each.label!r}"
         )
         for each in listed
-        if each.label not in labels
+        if each.label not in filed
     ]
-    record_of = {each.path: each for each in listed if each.label in labels}
+    record_of = {each.path: each for each in listed if each.label in filed}
     what = f"{card.task}: decoding the folder"
     seen, refused = decode(folder, sorted(record_of), min_side_px, reading, what)
     excluded += [Excluded(path=each.path, kind="refused", reason=each.reason) for each in refused]
@@ -141,7 +144,7 @@ def sift(
         entries=tuple(entries_of(kept, kept_records, joined.groups, ["test"] * len(kept))),
         excluded=tuple(sorted(excluded, key=lambda each: each.path)),
         sought=sought,
-        files=layout.files,
+        files=tuple(files_of(folder)),
         label_of={each.path: each.label for each in listed},
     )
 

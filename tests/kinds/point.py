@@ -27,7 +27,7 @@ from pipelines.export.attempts import Judgement
 from pipelines.kinds import audit, evaluate, export, figures, gate, prepare, report, train
 from pipelines.kinds.blind import folds_by_group
 from pipelines.kinds.shown import Shown, served
-from pipelines.metrics.certainty import Certainty
+from pipelines.metrics.certainty import Certainty, defined, gain_of_means
 from pipelines.metrics.intervals import by_mean, draw
 from pipelines.serving import kinds as serving
 from pipelines.serving.answer import EMBEDDING_NAME, Answer, ServedKind
@@ -82,7 +82,7 @@ class ServedPoint(ServedKind[Point]):
 
 # -- prepare --------------------------------------------------------------------------------------
 class PreparedPoint:
-    def records(self, raw_dir, card):
+    def records(self, raw_dir, card, *, is_whole=True):
         with (raw_dir / "points.csv").open(encoding="utf-8") as stream:
             rows = list(csv.DictReader(stream))
         for row in rows:
@@ -285,6 +285,23 @@ class TestedPoint:
 
     def figures(self, answers, params):
         return {}
+
+    def gains(self, one, other, draws):
+        by_side = []
+        for answers in (one, other):
+            true, found = self._found(answers)
+            by_side.append(closeness(found[answers.only], true))
+        return defined({"closeness": gain_of_means(draws, *by_side)})
+
+    kept_of = "the places that stay within a twentieth of a side"
+
+    def kept(self, before, after):
+        one, other = (
+            np.array(list(map(in_picture, each.outputs[each.only][NAME], each.geometry)))
+            for each in (before, after)
+        )
+        sides = [(entry.width_px, entry.height_px) for entry in before.entries]
+        return (np.linalg.norm((one - other) / np.array(sides), axis=1) < NEAR).astype(float)
 
     def summary(self, metrics, certainty):
         return f"closeness {metrics[metrics['served']]['closeness']:.3f}"

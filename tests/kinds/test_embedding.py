@@ -276,7 +276,35 @@ def test_every_stage_and_command(strategy, tmp_path, monkeypatch, capsys):
     assert nearest[0]["distance"] < 1e-3
     assert run("gallery", str(files.raw_dir / "pitch3")) == 2
     assert "no picture was found" in capsys.readouterr().err
-    assert run("explain", picture) == 2
+    out = tmp_path / "maps"
+    assert run("explain", picture, "--out", str(out)) == 0
+    # Not itself.
+    assert "at a distance of 0.000" not in capsys.readouterr().out
+    assert len(list(out.iterdir())) == 1
+    assert run("explain", picture, "--label", "nobody") == 2
+    assert "has no other picture of nobody in the gallery" in capsys.readouterr().err
+    assert run("stress", TASK) == 0
+    assert "the five nearest of the other pictures" in capsys.readouterr().out
+    assert (
+        run("compare", TASK, TASK, *["--precision", "int8", "--precision-b", "fp32", "--json"]) == 0
+    )
+    gains = json.loads(capsys.readouterr().out)["metrics"]
+    for name in ("recall_at_1", "map_at_r", "eer"):
+        drop = metrics["paired"][f"{name}_drop"]["value"]
+        assert gains[name]["b_minus_a"]["value"] == pytest.approx(drop, abs=2e-6)
+    # The test split as another's folder, for a model that has come without its manifest.
+    garden, manifest = tmp_path / "garden", files.manifest.read_bytes()
+    for entry in found:
+        if entry.split == "test":
+            (garden / entry.path).parent.mkdir(parents=True, exist_ok=True)
+            (garden / entry.path).write_bytes((files.raw_dir / entry.path).read_bytes())
+    files.manifest.unlink()
+    assert run("validate", TASK, str(garden), "--json") == 0
+    validation = json.loads(capsys.readouterr().out)
+    for name in ("recall_at_1", "map_at_r", "eer", "false_match"):
+        assert validation["metrics"][name] == metrics[served][name]
+        assert validation["drops"][name]["drop"]["value"] == 0
+    files.manifest.write_bytes(manifest)
     # Another model beside it: the gallery is of the one before.
     gallery = files.mobile_dir / "gallery.json"
     document = json.loads(gallery.read_text(encoding="utf-8"))

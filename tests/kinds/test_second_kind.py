@@ -228,7 +228,7 @@ def test_commands_say_its_answer_and_explain_none(made, capsys):
     assert run(made, "predict", picture) == 0
     assert " px, y " in capsys.readouterr().out
     assert run(made, "explain", picture) == 2
-    assert "of the kind point no label is explained" in capsys.readouterr().err
+    assert "of the kind point no answer is explained" in capsys.readouterr().err
 
 
 def test_its_bundle_is_held_to_its_own_rules(bundle_path):

@@ -166,3 +166,29 @@ def test_an_answer_in_words_cells_and_json():
     document = kind.document(said, bundle)
     assert document["counts"] == {"a": 1, "b": 0}
     assert document["boxes"][1]["is_counted"] is False
+
+
+ROWS = np.float32(
+    [[0.1, 0.1, 0.3, 0.3, 0.9, 0], [0.6, 0.6, 0.9, 0.9, 0.7, 1], [0.5, 0.5, 0.9, 0.9, 0.4, 0]]
+)
+
+
+def test_evidence_is_the_surest_box_of_the_label_and_one_like_it():
+    bundle, kind = bundle_of(["cat", "dog"], {}, n=3), ServedDetection()
+    asked = kind.evidence({"boxes": ROWS}, bundle, None)
+    assert (asked.name, asked.said) == ("cat", "cat 0.900, the most certain box")
+    assert asked.box == pytest.approx((6.4, 6.4, 19.2, 19.2))
+    asked = kind.evidence({"boxes": ROWS}, bundle, "dog")
+    half, other, padding = ROWS.copy(), ROWS.copy(), ROWS.copy()
+    half[1, 2] = 0.75
+    other[1, 5] = 0
+    padding[1, 4] = 0
+    scores = asked.score({"boxes": np.stack([ROWS, half, other, padding])})
+    # Half of the box is left; of another label, or padding, nothing is like it.
+    assert scores == pytest.approx([0.7, 0.35, 0, 0], abs=1e-6)
+
+
+def test_nothing_is_explained_where_no_box_is():
+    bundle = bundle_of(["cat", "dog"], {}, n=3)
+    with pytest.raises(ValueError, match="shows no box of dog to explain"):
+        ServedDetection().evidence({"boxes": ROWS[[0, 2, 2]]}, bundle, "dog")

@@ -119,3 +119,20 @@ def test_bundle_of_an_embedding_has_no_labels_and_one_point():
     shape = {**document["outputs"][0], "shape": (-1, 3, 1)}
     with pytest.raises(ValueError, match=r"outputs\.vector\.shape"):
         Bundle.model_validate(document | {"outputs": (shape, document["outputs"][1])})
+
+
+def test_evidence_is_the_nearest_other_picture(tmp_path):
+    bundle = bundle_of(0.75)
+    kind = laid_beside(tmp_path, bundle)
+    asked = kind.evidence(outputs([1, 0, 0]), bundle, None)
+    # rose/1.jpg is the picture itself.
+    assert asked.said == "rose at a distance of 0.200"
+    far = distances(np.float32([[0, 1, 0]]), VECTORS)[0, KNOWN["paths"].index("rose/2.jpg")]
+    found = asked.score({"vector": np.float32([[1, 0, 0], [0, 1, 0]])})
+    assert found == pytest.approx([0.8, 1 - far], abs=1e-3)
+    for name in set(KNOWN["identities"]) - {"rose"}:
+        assert kind.evidence(outputs([1, 0, 0]), bundle, name).name == name
+    with pytest.raises(ValueError, match="no other picture of nobody in the gallery"):
+        kind.evidence(outputs([1, 0, 0]), bundle, "nobody")
+    with pytest.raises(ValueError, match="fieldlens gallery --task"):
+        ServedEmbedding().evidence(outputs([1, 0, 0]), bundle, None)

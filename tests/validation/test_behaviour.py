@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from pipelines.data.manifest import in_split, read_manifest
 from pipelines.serving.predictor import Predictor
 from pipelines.validation.behaviour import Change, changes, flipped_answers
 
@@ -57,6 +58,17 @@ def test_rotations_go_both_ways():
     assert gap(there.apply(photo()), back.apply(photo())) > 1
 
 
+@pytest.mark.parametrize("change", changes(with_flip=True), ids=lambda change: change.name)
+def test_moves_says_where_a_place_went(change):
+    size = (120, 80)
+    picture = Image.new("RGB", size, "black")
+    picture.paste("white", (88, 18, 96, 26))
+    changed = np.asarray(change.apply(picture).convert("L"), float)
+    rows, columns = np.mgrid[: size[1], : size[0]] + 0.5
+    found = [(each * changed).sum() / changed.sum() for each in (columns, rows)]
+    assert (change.moves(size) @ [92, 22, 1])[:2] == pytest.approx(found, abs=0.25)
+
+
 def test_flip_is_asked_only_where_the_domain_allows_it():
     assert "flip" in {change.family for change in changes(with_flip=True)}
     assert "flip" not in {change.family for change in changes(with_flip=False)}
@@ -65,12 +77,12 @@ def test_flip_is_asked_only_where_the_domain_allows_it():
 def test_flipped_answers_counts_changed_labels(tested_project):
     files = tested_project.task("tiny")
     predictor = Predictor.load(files.bundle)
-    pictures = sorted(files.raw_dir.glob("*/test_*.png"))
+    entries = in_split(read_manifest(files.manifest), "test")
     swap = Change("flip", "red and blue swapped", _swap_red_and_blue)
     none = Change("jpeg", "nothing", lambda picture: picture)
-    turned, same = flipped_answers(predictor, pictures, (swap, none), {"flip": 0.4})
-    before = [predictor.predict(path).label for path in pictures]
-    assert turned.n_images == len(pictures)
+    turned, same = flipped_answers(predictor, entries, files.raw_dir, (swap, none), {"flip": 0.4})
+    before = [predictor.predict(files.raw_dir / entry.path).label for entry in entries]
+    assert turned.n_images == len(entries)
     # Green tiles stay green; red and blue ones change places.
     assert turned.n_changed == sum(label != "green_tile" for label in before)
     assert turned.share > 0.4

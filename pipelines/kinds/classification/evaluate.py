@@ -14,13 +14,17 @@ from pipelines.errors import ConfigError
 from pipelines.metrics.attacks import attack_intervals, attack_rates
 from pipelines.metrics.certainty import (
     Certainty,
+    Gain,
+    defined,
+    gain_of,
+    gain_of_means,
     metric_intervals,
     paired_intervals,
     served_metrics,
     trust_intervals,
 )
 from pipelines.metrics.classification import agreement, classification_metrics, max_recall_drop
-from pipelines.metrics.intervals import Draws
+from pipelines.metrics.intervals import Draws, macro_f1s, resampled
 from pipelines.metrics.predictions import confusion_csv, predictions_csv
 from pipelines.plots.served import served_figures
 from pipelines.serving.bundle import Bundle
@@ -113,6 +117,26 @@ class TestedClassification:
             answers.bundle, _truth(answers), _logits(answers, served), params.calibration_bins
         )
 
+    def gains(self, one: Answers, other: Answers, draws: Draws) -> dict[str, Gain]:
+        """Accuracy and macro-F1."""
+        true, n_classes = _truth(one), len(one.bundle.labels)
+        first, second = _said(one), _said(other)
+        accuracy = gain_of_means(
+            draws, np.asarray(first == true, float), np.asarray(second == true, float)
+        )
+        f1 = gain_of(
+            draws,
+            macro_f1s(resampled(draws, true, first, n_classes)),
+            macro_f1s(resampled(draws, true, second, n_classes)),
+        )
+        return defined({"accuracy": accuracy, "macro_f1": f1})
+
+    kept_of = ""
+
+    def kept(self, before: Answers, after: Answers) -> NDArray[np.float64]:
+        """1 where the label stays, else 0."""
+        return np.asarray(_said(before) == _said(after), np.float64)
+
     def summary(self, metrics: Mapping[str, Any], certainty: Certainty) -> str:
         """Accuracy, macro-F1 and agreement."""
         served = metrics["served"]
@@ -141,6 +165,12 @@ def _attack(bundle: Bundle, label: str) -> tuple[int, float]:
 
 def _truth(answers: Answers) -> NDArray[np.int64]:
     return class_index_of(answers.entries, answers.bundle.labels)
+
+
+def _said(answers: Answers) -> NDArray[np.int64]:
+    """(n,) labels that one file answers with, by their numbers."""
+    said: NDArray[np.int64] = _logits(answers, answers.only).argmax(axis=1)
+    return said
 
 
 def _logits(answers: Answers, precision: Precision) -> NDArray[np.float32]:

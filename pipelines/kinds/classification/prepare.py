@@ -12,7 +12,7 @@ from pipelines.data.manifest import Record, read_raw
 class PreparedClassification:
     """A folder a class, or a table with a class a row; the class is all that is true."""
 
-    def records(self, raw_dir: Path, card: DatasetCard) -> list[Record]:
+    def records(self, raw_dir: Path, card: DatasetCard, *, is_whole: bool = True) -> list[Record]:
         """As `read_raw`."""
         return read_raw(raw_dir, card)
 

@@ -16,7 +16,7 @@ from pipelines.data.images import open_image
 from pipelines.data.manifest import Entry
 from pipelines.kinds.detection.boxes import moved, of_text, real, true_boxes
 from pipelines.kinds.detection.commonest import commonest_of_others
-from pipelines.metrics.certainty import Certainty
+from pipelines.metrics.certainty import Certainty, Gain, defined, gain_of, gain_of_means
 from pipelines.metrics.detection import (
     OVERLAPS,
     Matches,
@@ -94,9 +94,12 @@ class TestedDetection:
         return {
             **found,
             "agreement": mean_agreement(same),
-            "ap50_drop": found["fp32"]["ap50"] - found["int8"]["ap50"],
-            "presence_drop": found["fp32"]["presence"] - found["int8"]["presence"],
-            "blind": {"ap50": blind, "of": "the commonest boxes of other groups of the test split"},
+            "ap50_drop": _drop(found, "ap50"),
+            "presence_drop": _drop(found, "presence"),
+            "blind": {
+                "ap50": blind,
+                "of": f"the commonest boxes of other groups of {answers.name}",
+            },
         }
 
     def trust(self, answers: Answers, params: EvaluateParams) -> dict[str, Any]:
@@ -168,6 +171,28 @@ class TestedDetection:
             )
         return {"boxes.png": boxes_sheet(drawn, bundle.labels)}
 
+    def gains(self, one: Answers, other: Answers, draws: Draws) -> dict[str, Gain]:
+        """AP, AP50, of each label too, presence and counting error."""
+        labels = one.bundle.labels
+        sides = [each.once(_Tested.of) for each in (one, other)]
+        values, off = [], []
+        for tested in sides:
+            (key,) = tested.found
+            values.append(_values(tested, key, labels, draws))
+            off.append(_off(tested, tested.found[key], len(labels)))
+        found = {name: gain_of(draws, values[0][name], values[1][name]) for name in values[0]}
+        most = _ANY[1]
+        found["counting_error"] = gain_of_means(draws, off[0], off[1], (-most, most))
+        return defined(found)
+
+    kept_of = "the boxes that count, with and without the change, that have a partner at IoU 0.5"
+
+    def kept(self, before: Answers, after: Answers) -> NDArray[np.float64]:
+        """The boxes with a partner of their label; all where neither tells of any."""
+        thresholds = [threshold_of(before.bundle, label) for label in before.bundle.labels]
+        one, other = (_moved_back(each) for each in (before, after))
+        return np.nan_to_num(agreement(one, other, thresholds), nan=1.0)
+
     def summary(self, metrics: Mapping[str, Any], certainty: Certainty) -> str:
         """AP50, AP, counting error and agreement."""
         served = metrics["served"]
@@ -189,6 +214,15 @@ def _in_px(answers: Answers, boxes: NDArray[np.float32]) -> NDArray[np.float64]:
     return found
 
 
+def _moved_back(answers: Answers) -> NDArray[np.float64]:
+    """(n, k, 6) boxes in px of the pictures as they were before they were turned or mirrored."""
+    side_px = answers.bundle.input.shape[1]
+    found = answers.outputs[answers.only][BOXES_NAME].astype(np.float64)
+    for rows, geometry in zip(found, answers.geometry, strict=True):
+        rows[:, :4] = moved(rows[:, :4] * side_px, np.linalg.inv(geometry))
+    return found
+
+
 def _metrics(
     tested: _Tested, key: Precision, labels: Sequence[str], alone: Draws
 ) -> dict[str, Any]:
@@ -204,6 +238,12 @@ def _metrics(
         }
     off = _off(tested, tested.found[key], len(labels))
     return {**values, "counting_error": float(off.mean()), "per_label": by_label}
+
+
+def _drop(found: Mapping[str, Any], name: str) -> float | None:
+    """What int8 loses; None where there is no such figure: of presence if all pictures show all."""
+    fp32, int8 = found["fp32"][name], found["int8"][name]
+    return None if fp32 is None or int8 is None else fp32 - int8
 
 
 def _number(value: np.floating) -> float | None:

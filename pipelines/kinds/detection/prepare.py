@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from pipelines.card import DatasetCard
-from pipelines.data.manifest import Record, group_of
+from pipelines.data.manifest import Record, check_fetched, group_of
 from pipelines.data.tree import TABLES, files_of, split_named
-from pipelines.errors import DataError, MissingDataError
+from pipelines.errors import DataError
 from pipelines.kinds.detection.boxes import Marked, as_text, of_text
 from pipelines.kinds.detection.formats import checked, read_boxes
 
@@ -25,17 +25,14 @@ NOTHING = "nothing"
 class PreparedDetection:
     """An image is filed under its rarest class, and a split is balanced by each that it shows."""
 
-    def records(self, raw_dir: Path, card: DatasetCard) -> list[Record]:
+    def records(self, raw_dir: Path, card: DatasetCard, *, is_whole: bool = True) -> list[Record]:
         """Images with boxes of COCO, Pascal VOC or YOLO; groups of records.csv or the card.
 
         Raises:
             MissingDataError: if the folder is not there.
             DataError: if there are no annotations, or they say what cannot be.
         """
-        if not raw_dir.is_dir():
-            raise MissingDataError(
-                f"{raw_dir}: there are no raw images. Run `fieldlens fetch {card.task}` first."
-            )
+        check_fetched(raw_dir, card)
         listed = read_boxes(raw_dir, files_of(raw_dir))
         facts = _facts(raw_dir)
         marked: dict[str, list[Marked]] = {}
@@ -51,7 +48,7 @@ class PreparedDetection:
             n_twice += n_same
         counts = Counter(label for boxes in marked.values() for label in {b.label for b in boxes})
         missing = [label for label in card.labels if not counts[label]]
-        if missing:
+        if missing and is_whole:
             raise DataError(
                 f"{raw_dir}: no box of {', '.join(missing)}. Expected some of each class of the "
                 f"card. Add them, or take the class off the card."

@@ -15,7 +15,7 @@ from pipelines.config.evaluate import EvaluateParams
 from pipelines.data.images import open_image
 from pipelines.data.manifest import Entry
 from pipelines.kinds.embedding.truth import identity_of, known_of
-from pipelines.metrics.certainty import Certainty
+from pipelines.metrics.certainty import Certainty, Gain, defined, gain_of, gain_of_means
 from pipelines.metrics.intervals import DIFFERENCE, Draws, by_mean, rounded_intervals
 from pipelines.metrics.retrieval import (
     Known,
@@ -149,6 +149,30 @@ class TestedEmbedding:
             "neighbour_samples.png": _sheet(answers, of, known),
         }
 
+    def gains(self, one: Answers, other: Answers, draws: Draws) -> dict[str, Gain]:
+        """Recall, MAP@R, and the rates of errors at the distance that each chose on val."""
+        (first, rates), (second, others) = (
+            (found, resampled_rates(draws, found.pairs, _bound(each)))
+            for each in (one, other)
+            for found in (each.once(_found)[1][each.only],)
+        )
+        hits = {
+            name: gain_of_means(draws, of, second.hits[name]) for name, of in first.hits.items()
+        }
+        errors = {
+            name: gain_of(draws, getattr(rates, name), getattr(others, name))
+            for name in ("eer", "false_match", "false_non_match")
+        }
+        return defined(hits | errors)
+
+    kept_of = "the five nearest of the other pictures, which stay unchanged"
+
+    def kept(self, before: Answers, after: Answers) -> NDArray[np.float64]:
+        """The changed pictures are asked for among the others as they were."""
+        one, other = (each.outputs[each.only][VECTOR_NAME] for each in (before, after))
+        known = known_of(before.entries)
+        return agreements(distances(one, one), distances(other, one), known)
+
     def summary(self, metrics: Mapping[str, Any], certainty: Certainty) -> str:
         """Recall, EER and agreement."""
         served = metrics["served"]
@@ -166,7 +190,7 @@ def _bound(answers: Answers) -> float:
 
 def _found(answers: Answers) -> tuple[Known, dict[Precision, _Found]]:
     known = known_of(answers.entries)
-    check_asked(known, "the test split")
+    check_asked(known, answers.name)
     found: dict[Precision, _Found] = {}
     pairs: Pairs | None = None
     for precision, outputs in answers.outputs.items():

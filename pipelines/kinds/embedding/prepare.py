@@ -14,9 +14,9 @@ from pathlib import Path
 
 from pipelines.card import DatasetCard
 from pipelines.data.layout import Labelled, read_folder
-from pipelines.data.manifest import Record
+from pipelines.data.manifest import Record, check_fetched
 from pipelines.data.tree import TABLES
-from pipelines.errors import DataError, MissingDataError
+from pipelines.errors import DataError
 from pipelines.kinds.embedding.truth import written
 
 _LOG = logging.getLogger(__name__)
@@ -34,12 +34,9 @@ class PreparedEmbedding:
     set without them would look better than it is.
     """
 
-    def records(self, raw_dir: Path, card: DatasetCard) -> list[Record]:
+    def records(self, raw_dir: Path, card: DatasetCard, *, is_whole: bool = True) -> list[Record]:
         """Identities as groups; occasions as the table states them."""
-        if not raw_dir.is_dir():
-            raise MissingDataError(
-                f"{raw_dir}: there are no raw images. Run `fieldlens fetch {card.task}` first."
-            )
+        check_fetched(raw_dir, card)
         images = read_folder(raw_dir, card).images
         if not images:
             raise DataError(
@@ -48,7 +45,7 @@ class PreparedEmbedding:
             )
         occasions = _occasions(images)
         several = _several(images, occasions)
-        if len(several) < _LEAST:
+        if is_whole and len(several) < _LEAST:
             raise DataError(
                 f"{raw_dir}: {len(several)} identities have pictures of two occasions; expected at "
                 f"least {_LEAST}, two for each of train, val and test. Add pictures, or identities."

@@ -19,7 +19,7 @@ from pipelines.data.pixel_range import Reading
 from pipelines.data.workers import ordered_map
 from pipelines.kinds.segmentation.audit import dice_of_ellipse, dice_of_mean, grids_of
 from pipelines.kinds.segmentation.masks import MaskFile, drawn_masks
-from pipelines.metrics.certainty import Certainty
+from pipelines.metrics.certainty import Certainty, Gain, defined, gain_of_means
 from pipelines.metrics.intervals import DIFFERENCE, Draws, by_mean, rounded_intervals
 from pipelines.metrics.segmentation import boundary_f1, by_picture, dice, iou, mean_iou
 from pipelines.plots.masks import Outlined, dice_histogram, mask_sheet
@@ -109,6 +109,19 @@ def _bounded(
     return np.asarray(small), np.diag([width / size[0], height / size[1], 1.0])
 
 
+def _blind(answers: Answers) -> dict[str, float]:
+    """By baseline its Dice; nothing where no train split is there."""
+    if not answers.train:
+        return {}
+    labels = answers.bundle.labels
+    known = grids_of(answers.train, labels, answers.train_dir or answers.raw_dir)
+    truth = grids_of(answers.entries, labels, answers.raw_dir)
+    return {
+        "mean_mask": dice_of_mean(known, truth),
+        "centred_ellipse": dice_of_ellipse(known, truth),
+    }
+
+
 def _agreement(answers: Answers) -> NDArray[np.float64]:
     """(n,) IoU of int8's masks with those of fp32, in px of the input."""
     thresholds = thresholds_of(answers.bundle)
@@ -156,20 +169,13 @@ class TestedSegmentation:
         """
         of = answers.once(_measured)
         labels = answers.bundle.labels
-        known, truth = (
-            grids_of(entries, labels, answers.raw_dir)
-            for entries in (answers.train, answers.entries)
-        )
         found: dict[str, Any] = {key: _summary(each, labels) for key, each in of.items()}
         return {
             **found,
             "agreement": float(answers.once(_agreement).mean()),
             "dice_drop": found["fp32"]["dice"] - found["int8"]["dice"],
             "iou_drop": found["fp32"]["iou"] - found["int8"]["iou"],
-            "blind": {
-                "mean_mask": dice_of_mean(known, truth),
-                "centred_ellipse": dice_of_ellipse(known, truth),
-            },
+            "blind": _blind(answers),
         }
 
     def trust(self, answers: Answers, params: EvaluateParams) -> dict[str, Any]:
@@ -238,6 +244,32 @@ class TestedSegmentation:
             "test_samples.png": mask_sheet(shown, titles),
             "dice_histogram.png": dice_histogram(reached),
         }
+
+    def gains(self, one: Answers, other: Answers, draws: Draws) -> dict[str, Gain]:
+        """Dice, IoU and boundary F1."""
+        first, second = (each.once(_measured)[each.only] for each in (one, other))
+        return defined(
+            {
+                name: gain_of_means(draws, first.by_image(name), second.by_image(name))
+                for name in _METRICS
+            }
+        )
+
+    kept_of = "the mask, as its IoU with the one before the change"
+
+    def kept(self, before: Answers, after: Answers) -> NDArray[np.float64]:
+        """IoU of the masks, in px of the input before the change; a mean over labels."""
+        thresholds = thresholds_of(before.bundle)
+        numbers = np.arange(1, len(thresholds) + 1)[:, np.newaxis, np.newaxis]
+        reached = []
+        for row, (one, other) in enumerate(
+            zip(*(each.outputs[each.only][MASK_NAME] for each in (before, after)), strict=True)
+        ):
+            back = after.geometry[row] @ np.linalg.inv(before.geometry[row])
+            placed = in_picture(other, back, (one.shape[2], one.shape[1]))
+            masks = (indexed(maps, thresholds) == numbers for maps in (one, placed))
+            reached.append(mean_iou(*(mask[np.newaxis] for mask in masks)))
+        return np.array(reached)
 
     def summary(self, metrics: Mapping[str, Any], certainty: Certainty) -> str:
         """Dice, IoU, what is reached blindly, and agreement."""

@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 from pipelines.card import DatasetCard
 from pipelines.data.images import Glance, glance, read_file
 from pipelines.data.layout import Labelled, listed_files
-from pipelines.data.manifest import Record, group_of, reading_of
+from pipelines.data.manifest import Record, check_fetched, group_of, reading_of
 from pipelines.data.tree import files_of
 from pipelines.data.workers import ordered_map
-from pipelines.errors import CorruptImageError, DataError, MissingDataError
+from pipelines.errors import CorruptImageError, DataError
 from pipelines.kinds.segmentation.masks import (
     MASKS,
     MaskFile,
@@ -40,12 +40,9 @@ _GLANCE_PX = 64
 class PreparedSegmentation:
     """A picture and its mask; filed under whether anything is shown."""
 
-    def records(self, raw_dir: Path, card: DatasetCard) -> list[Record]:
+    def records(self, raw_dir: Path, card: DatasetCard, *, is_whole: bool = True) -> list[Record]:
         """The pictures with their masks; groups, sources and splits stand in records.csv."""
-        if not raw_dir.is_dir():
-            raise MissingDataError(
-                f"{raw_dir}: there are no raw images. Run `fieldlens fetch {card.task}` first."
-            )
+        check_fetched(raw_dir, card)
         images, mask_of = _paired(raw_dir)
         reading = reading_of(card)
 

@@ -132,8 +132,45 @@ def test_commands_print_boxes(made, capsys):
     assert run(made, "predict", str(picture), "--csv") == 0
     header = capsys.readouterr().out.splitlines()[0]
     assert header == "path,n_helmet,n_no_helmet,n_no_wear,n_wear,boxes,is_ood,error"
-    assert run(made, "explain", str(picture)) == 2
-    assert "of the kind detection no label is explained" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_commands_of_trust_know_boxes(made, tmp_path, capsys):
+    files = made.task(TASK)
+    metrics = json.loads(files.metrics.read_text(encoding="utf-8"))
+    served = metrics["served"]
+    picture = files.raw_dir / read_manifest(files.manifest)[0].path
+    out = tmp_path / "maps"
+    assert run(made, "explain", str(picture), "--out", str(out)) == 0
+    assert "the most certain box; " in capsys.readouterr().out
+    assert [path.read_bytes()[:4] for path in out.iterdir()] == [b"\x89PNG"]
+    assert run(made, "explain", str(picture), "--method", "gradcam") == 2
+    assert "--method gradcam: is of scores of labels" in capsys.readouterr().err
+    assert run(made, "stress", TASK) == 0
+    assert "partner at IoU 0.5" in capsys.readouterr().out
+    assert (
+        run(
+            made, "compare", TASK, TASK, *["--precision", "int8", "--precision-b", "fp32", "--json"]
+        )
+        == 0
+    )
+    found = json.loads(capsys.readouterr().out)["metrics"]
+    for name in ("ap", "ap50", "presence"):
+        drop = metrics["paired"][f"{name}_drop"]["value"]
+        assert found[name]["b_minus_a"]["value"] == pytest.approx(drop, abs=2e-6)
+    # The folder itself, for a model that has come without its manifest.
+    alone = Paths(tmp_path / "alone")
+    shutil.copytree(made.root, alone.root)
+    folder = str(shutil.move(alone.task(TASK).raw_dir, tmp_path / "site"))
+    assert run(made, "validate", TASK, folder) == 2
+    assert "none counts" in capsys.readouterr().err
+    shutil.rmtree(alone.task(TASK).prepared_dir)
+    assert run(alone, "validate", TASK, folder, "--json") == 0
+    validation = json.loads(capsys.readouterr().out)
+    assert validation["n_images"] > metrics["n_images"]
+    assert set(validation["drops"]) >= {"ap", "ap50", "presence", "counting_error", "ap50.helmet"}
+    assert validation["drops"]["ap50"]["internal"] == metrics["intervals"][served]["ap50"]
+    assert (alone.task(TASK).external_dir / "site/boxes.png").is_file()
 
 
 @pytest.mark.slow

@@ -165,7 +165,7 @@ def test_long_pictures_are_answered_in_their_own_px(made):
 def test_what_no_mask_answers_is_refused_in_one_line(made, verb, capsys):
     picture = str(made.task(spots.TASK).raw_dir / "images/01.png")
     assert run(made, verb, picture) == 2
-    assert "of the kind segmentation no label is explained" in capsys.readouterr().err
+    assert "of the kind segmentation the mask itself says" in capsys.readouterr().err
 
 
 def test_two_drawings_of_one_name_are_refused_before_any_is_written(made, tmp_path, capsys):
