@@ -97,6 +97,17 @@ def masks(folder: Path, n: int = N, values: tuple[int, ...] = (255,)) -> Path:
     return folder
 
 
+def outlines(folder: Path) -> Path:
+    """The squares of `boxes` as polygons."""
+    document = json.loads((boxes(folder) / "coco.json").read_text())
+    for each in document["annotations"]:
+        x, y, width, height = each["bbox"]
+        right, low = x + width, y + height
+        each["segmentation"] = [[x, y, right, y, right, low, x, low]]
+    (folder / "coco.json").write_text(json.dumps(document), encoding="utf-8")
+    return folder
+
+
 def identities(folder: Path, n: int = 10) -> Path:
     """Three pictures each, and one of a stranger."""
     for name in range(n):
@@ -123,6 +134,11 @@ MADE = {"detection": boxes, "segmentation": masks, "embedding": identities}
             lambda folder: masks(folder, values=(1, 2)),
             *((), "segmentation", ("label_1", "label_2"), "24 masks: label 1 in 9, label 2 in 12."),
         ),
+        (
+            *(outlines, ("--kind", "segmentation"), "segmentation"),
+            *(("e_scooter_rider", "walker"), "24 masks: label 1 in 9, label 2 in 12."),
+        ),
+        (outlines, (), "detection", None, "21 boxes: e_scooter_rider 9, walker 12."),
         (identities, ("--kind", "embedding"), "embedding", (), "11 identities in 31 pictures."),
         (
             *(identities, ("--kind", "embedding"), "embedding", None),
@@ -220,6 +236,11 @@ def both(folder: Path) -> None:
         (both, (), "Say which is meant: --kind detection or --kind segmentation."),
         (lambda f: identities(f, 5), ("--kind", "embedding"), "expected at least 6"),
         (masks, ("--kind", "detection"), "no annotations of boxes were found"),
+        (
+            boxes,
+            ("--kind", "segmentation"),
+            "is no COCO file of outlines (KeyError('segmentation')",
+        ),
     ],
 )
 def test_new_refuses_in_one_line_and_writes_nothing(
