@@ -213,6 +213,19 @@ def two_sets(folder: Path) -> None:
     write_coco(folder / "other.json", [], [], {1: "dog"})
 
 
+def unmarked(folder: Path) -> None:
+    document = json.loads((boxes(folder) / "coco.json").read_text())
+    (folder / "coco.json").write_text(json.dumps(document | {"annotations": []}))
+
+
+def other_table(folder: Path) -> None:
+    (boxes(folder) / "records.csv").write_text("path,group\nelsewhere/7.png,a\n")
+
+
+def other_code_page(folder: Path) -> None:
+    (yolo(folder) / "classes.txt").write_bytes("fl\xe4che\nwalker\n".encode("latin-1"))
+
+
 def both(folder: Path) -> None:
     boxes(folder)
     masks(folder / "more")
@@ -226,6 +239,11 @@ def both(folder: Path) -> None:
         (two_sets, (), "have different categories"),
         (lambda folder: (boxes(folder) / "coco.json").write_text('{"annotations"'), (), "as JSON"),
         (lambda folder: boxes(folder, 2), (), "expected at least 3 images"),
+        (unmarked, (), "the annotations of 24 images hold no box"),
+        (unmarked, ("--kind", "segmentation"), "the annotations of 24 images hold no outline"),
+        (other_table, (), "the table speaks of none of the annotated images"),
+        (other_code_page, (), "classes.txt: cannot be read as text in UTF-8"),
+        (lambda folder: folder.mkdir(), ("--kind", "segmentation"), "no image was found"),
         (grey, (), "grey edges: 256 values"),
         (coloured, (), "several channels or 16 bits (mode RGB)"),
         (

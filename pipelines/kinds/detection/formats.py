@@ -20,9 +20,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
 
+from pipelines.data.annotations import Corners, Places, Sizes, read_coco, sizes_of, turn_of
 from pipelines.data.tree import File, suffix_of
 from pipelines.errors import DataError
-from pipelines.kinds.annotations import Corners, Places, Sizes, read_coco, sizes_of, turn_of
 from pipelines.kinds.detection.boxes import MAX_BOXES, Marked
 from pipelines.strict_yaml import read_yaml
 
@@ -217,7 +217,7 @@ def _is_yolo(path: Path) -> bool:
 
 
 def _of_yolo(path: Path, names: Sequence[str]) -> Iterator[tuple[str, Corners]]:
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), start=1):
+    for number, line in enumerate(_lines(path), start=1):
         words = line.split()
         if not words:
             continue
@@ -237,12 +237,20 @@ def _of_yolo(path: Path, names: Sequence[str]) -> Iterator[tuple[str, Corners]]:
         yield names[label], (x - half[0], y - half[1], x + half[0], y + half[1])
 
 
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as err:
+        raise DataError(
+            f"{path}: cannot be read as text in UTF-8 ({err}). Save it again, or take it out."
+        ) from err
+
+
 def _names(
     folder: Path, named: Sequence[PurePosixPath], settings: Sequence[PurePosixPath]
 ) -> list[str]:
     for path in named:
-        lines = (folder / path).read_text(encoding="utf-8-sig").splitlines()
-        return [line.strip() for line in lines if line.strip()]
+        return [line.strip() for line in _lines(folder / path) if line.strip()]
     for path in settings:
         listed = read_yaml(folder / path).get("names")
         if isinstance(listed, Mapping):

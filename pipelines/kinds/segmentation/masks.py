@@ -19,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from pipelines.data.images import read_file
 from pipelines.data.manifest import Entry
@@ -118,8 +118,10 @@ def read_mask(data: bytes, where: str, labels: Sequence[str]) -> NDArray[np.uint
                 raise DataError(f"{where}: {size[0]} x {size[1]} px are more than are decoded.")
             values = np.asarray(image) if mode in _MODES else None
     except DECODER_ERRORS as err:
+        # Pillow names where it looked, which is another place each time.
+        why = "it begins as none" if isinstance(err, UnidentifiedImageError) else err
         raise DataError(
-            f"{where}: is no PNG that can be read ({err}). Expected a mask as PNG; JPEG would blur "
+            f"{where}: is no PNG that can be read ({why}). Expected a mask as PNG; JPEG would blur "
             f"its edges."
         ) from err
     if values is None:

@@ -8,6 +8,7 @@ from typing import Any
 
 from pipelines.data.manifest import Record
 from pipelines.data.tree import File
+from pipelines.errors import DataError
 from pipelines.kinds.segmentation.masks import MASKS, MaskFile, is_mask, key_of, n_labels_of
 from pipelines.kinds.segmentation.outlines import read_outlines
 
@@ -57,7 +58,12 @@ class NewSegmentation:
         """
         paths = [file.path for file in files if file.kind == "image" and is_mask(file.path)]
         if not paths and (listed := read_outlines(folder, files)):
-            return sorted({name for each in listed for name, _ in each.marks})
+            if names := sorted({name for each in listed for name, _ in each.marks}):
+                return names
+            raise DataError(
+                f"{folder}: the annotations of {len(listed)} images hold no outline. Expected "
+                f"some. Export the set again."
+            )
         n = n_labels_of(folder / path for path in paths)
         return [task] if n == 1 else [f"label_{number}" for number in range(1, n + 1)]
 

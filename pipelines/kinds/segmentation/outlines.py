@@ -21,9 +21,9 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from pipelines.data.annotations import Listed, read_coco, sizes_of, turn_of
 from pipelines.data.tree import File
 from pipelines.errors import DataError
-from pipelines.kinds.annotations import Listed, read_coco, sizes_of, turn_of
 
 #: Of the extent of a polygon, the least that must lie in the picture, as of a box.
 _LEAST_INSIDE = 0.5
@@ -73,8 +73,10 @@ def drawn_mask(
             f"it, or take it out of the file."
         )
     sizes = sizes_of(folder / listed.path)
-    # Of a file that is no image `prepare` says so; its mask is never asked for.
-    width, height = sizes.upright if sizes is not None else listed.size or (1, 1)
+    if sizes is None:
+        # No image: `prepare` says so, and its mask is never asked for.
+        return np.zeros((1, 1), dtype=np.uint8)
+    width, height = sizes.upright
     turn = turn_of(listed.path, listed.size, listed.where, sizes)
     mask = np.zeros((height, width), dtype=np.uint8)
     for name, parts in listed.marks:
@@ -153,13 +155,15 @@ def _of_runs(stated: Mapping[str, Any], shape: tuple[int, ...], of: str) -> NDAr
             f"{of}: its run lengths are compressed, which is not read. Expected polygons, or "
             f"counts as a list of numbers. Export polygons."
         )
-    counts = np.asarray(runs, dtype=np.int64).reshape(-1)
-    if list(size or ()) != list(shape) or (counts < 0).any() or counts.sum() != math.prod(shape):
+    if not isinstance(runs, list) or not all(type(run) is int and run >= 0 for run in runs):
+        runs = []
+    if size != list(shape) or sum(runs) != math.prod(shape):
+        told = f"of {sum(runs):,} px" if runs else "no list of numbers"
         raise DataError(
-            f"{of}: its run lengths are of {counts.sum():,} px and of the size {size}. Expected "
-            f"those of the upright picture, [height, width] {list(shape)}. Export it again."
+            f"{of}: its run lengths are {told}, of the size {size}. Expected those of the upright "
+            f"picture, [height, width] {list(shape)}. Export it again."
         )
-    inside = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+    inside = np.repeat(np.arange(len(runs)) % 2 == 1, runs)
     found: NDArray[np.bool_] = inside.reshape(shape[::-1]).T
     return found
 

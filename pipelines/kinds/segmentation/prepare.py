@@ -12,13 +12,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.card import DatasetCard
+from pipelines.data.annotations import Listed, stated_of
 from pipelines.data.images import Glance, glance, read_file
 from pipelines.data.layout import Labelled, check_once, listed_files
 from pipelines.data.manifest import Record, group_of, reading_of
 from pipelines.data.tree import File, files_of
 from pipelines.data.workers import ordered_map
 from pipelines.errors import CorruptImageError, DataError, MissingDataError
-from pipelines.kinds.annotations import Listed
 from pipelines.kinds.segmentation.masks import (
     MASKS,
     MaskFile,
@@ -54,6 +54,13 @@ class PreparedSegmentation:
             images, masks = _of_files(raw_dir, card)
         else:
             images, masks = _of_outlines(raw_dir, listed, card)
+        shares = zip(*(mask.shares for mask in masks), strict=True)
+        missing = [label for label, of in zip(card.labels, shares, strict=True) if not any(of)]
+        if missing:
+            raise DataError(
+                f"{raw_dir}: no mask shows {', '.join(missing)}. Expected some of each class of "
+                f"the card. Add them, or take the class off the card."
+            )
         return [
             Record(
                 image.path,
@@ -117,11 +124,6 @@ def _of_outlines(
     """The images that COCO files list, with what the table says of them, and their masks."""
     listed = sorted(listed, key=lambda each: each.path)
     check_once([each.path for each in listed], raw_dir)
-    stated = {row.path: row for row in listed_files(raw_dir)}
-    images = [
-        stated.get(each.path) or Labelled(each.path, "", "", "", None, each.where)
-        for each in listed
-    ]
 
     def drawn(each: Listed[Parts]) -> MaskFile:
         mask = drawn_mask(raw_dir, each, card.label_of, card.labels)
@@ -130,7 +132,13 @@ def _of_outlines(
         sha256 = hashlib.sha256(data).hexdigest()
         return MaskFile(path, sha256, shares_of(mask, len(card.labels)), png=text)
 
-    return images, list(ordered_map(drawn, listed, window=_WINDOW))
+    masks = list(ordered_map(drawn, listed, window=_WINDOW))
+    stated = stated_of(raw_dir, {each.path for each in listed})
+    images = [
+        stated.get(each.path) or Labelled(each.path, "", "", "", None, each.where)
+        for each in listed
+    ]
+    return images, masks
 
 
 def _sized(masks: Sequence[MaskFile]) -> list[MaskFile]:

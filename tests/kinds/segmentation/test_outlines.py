@@ -149,6 +149,8 @@ BAD = [
     ([], {}, "there is none, maybe a box alone"),
     ({"size": [44, 60], "counts": "abc`0"}, {}, "its run lengths are compressed"),
     ({"size": [44, 60], "counts": [7, 8]}, {}, "its run lengths are of 15 px"),
+    ({"size": [44, 60], "counts": ["a"]}, {}, "its run lengths are no list of numbers"),
+    ({"size": 5, "counts": None}, {}, "of the size 5. Expected those of the upright picture"),
     ({"size": [60, 44], "counts": [2640]}, {}, "[height, width] [44, 60]"),
     (None, {}, "is no COCO file of outlines (TypeError("),
     ([SQUARE], {"category_id": 11}, "category_id 11, which is none of the file's"),
@@ -176,6 +178,7 @@ def test_bad_outlines_are_one_line_and_leave_nothing(
             {"images": [{"id": n, "file_name": f"images/{n}.png"} for n in range(N)]},
             "'images/0.png' is annotated and is not there",
         ),
+        ({"annotations": []}, "no mask shows spot. Expected some of each class of the card"),
         (
             {"images": [{"id": n, "file_name": "images/00.png"} for n in range(N)]},
             "1 path(s) are listed more than once ('images/00.png')",
@@ -189,7 +192,7 @@ def test_bad_outlines_are_one_line_and_leave_nothing(
 def test_a_file_of_other_pictures_or_categories_is_one_line(changes, message, tmp_path, capsys):
     paths = project(tmp_path / "project", N)
     marked = {"image_id": 0, "category_id": 10, "segmentation": [SQUARE]}
-    outlined(paths.task("spots").raw_dir, annotations=[marked], **changes)
+    outlined(paths.task("spots").raw_dir, **({"annotations": [marked]} | changes))
     refused(paths, message, capsys)
 
 

@@ -10,16 +10,20 @@ References:
 from __future__ import annotations
 
 import json
+import logging
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Container, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any, Generic, NamedTuple, TypeVar
 
 from PIL import Image
 
+from pipelines.data.layout import Labelled, listed_files
 from pipelines.data.tree import DECODER_ERRORS, SOURCE_FILE, suffix_of
 from pipelines.errors import DataError
+
+_LOG = logging.getLogger(__name__)
 
 _NAMED = 3
 #: EXIF tag of the orientation; from 5 on width and height change places.
@@ -53,6 +57,36 @@ class Places:
             if len(found := self._by_name.get(key, [])) == 1:
                 return found[0]
         return str(near / pure)
+
+
+def stated_of(folder: Path, paths: Container[str]) -> dict[str, Labelled]:
+    """What a folder's table says of images besides their annotations, by path.
+
+    Rows of other images are told, since groups that are not found are lost.
+
+    Args:
+        paths: of the images that are annotated.
+
+    Raises:
+        DataError: if the table cannot be read, or speaks of none of them.
+    """
+    rows = listed_files(folder)
+    found = {row.path: row for row in rows if row.path in paths}
+    others = [row for row in rows if row.path not in paths]
+    if rows and not found:
+        raise DataError(
+            f"{rows[0].where}: the table speaks of none of the annotated images (its first path is "
+            f"{rows[0].path!r}). Expected their paths, from {folder}. Mend the paths."
+        )
+    if others:
+        _LOG.warning(
+            "%s: %d of %d rows speak of images that are not annotated (the first: %r)",
+            folder,
+            len(others),
+            len(rows),
+            others[0].path,
+        )
+    return found
 
 
 # -- COCO -----------------------------------------------------------------------------------------
