@@ -16,8 +16,8 @@ from pipelines.samples.canvas import Colour, Mask, Picture, Point
 from pipelines.samples.pen import Marks, mix
 
 _LABELS = ("rbc", "wbc", "platelet")
-#: How many of each a field may show that is not called after them.
-_OTHERS = {"wbc": 2, "platelet": 3}
+#: Of each, one more than a field may show that is not called after it.
+_OTHERS = {"wbc": 3, "platelet": 3}
 _FEWEST, _MOST = 4, 9
 _PALE: Colour = (0.93, 0.9, 0.9)
 _INK: Colour = (0.3, 0.24, 0.36)
