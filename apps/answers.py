@@ -14,7 +14,7 @@ from apps.models import N_THREADS, Model, processor
 from apps.session import Face, Scene, Shot
 from apps.texts import Texts
 from apps.tones import Tone, Tones
-from pipelines.serving.detection import Boxes
+from pipelines.serving.detection import Boxes, count_intervals
 from pipelines.serving.embedding import Embedding, Neighbour
 from pipelines.serving.predictor import Prediction
 from pipelines.serving.segmentation import Mask, colour_of
@@ -134,11 +134,14 @@ def boxes(t: Texts, model: Model, said: Boxes, tones: Tones) -> str:
     counts = said.counts(model.bundle.labels)
     n_all = sum(counts.values())
     title = t("boxes.none") if not n_all else t("boxes.found", n=n_all)
+    likely = count_intervals(said, model.bundle)
     rows = "".join(
         f'<li class="{tones.get(label, "plain")}"><span class="fl-n">{n}</span>'
-        f"<b>{escape(t.label(model.task, label, model.names))}</b></li>"
+        f"<b>{escape(t.label(model.task, label, model.names))}</b>{_likely(t, likely.get(label))}"
+        f"</li>"
         for label, n in counts.items()
     )
+    note = f'<p class="fl-small">{escape(t("boxes.likely_note"))}</p>' if likely else ""
     gravest = max(
         (label for label, n in counts.items() if n),
         key=lambda label: _GRAVITY.index(tones.get(label, "plain")),
@@ -147,8 +150,14 @@ def boxes(t: Texts, model: Model, said: Boxes, tones: Tones) -> str:
     step = _next_step(t, model, gravest) if gravest else ""
     return (
         f'<div class="fl-say"><h2>{escape(title)}</h2></div>'
-        f'<ol class="fl-faces" aria-label="{escape(t("boxes.counts"))}">{rows}</ol>{step}'
+        f'<ol class="fl-faces" aria-label="{escape(t("boxes.counts"))}">{rows}</ol>{note}{step}'
     )
+
+
+def _likely(t: Texts, ends: tuple[int, int] | None) -> str:
+    if ends is None:
+        return ""
+    return f"<span>{escape(t('boxes.likely', low=ends[0], high=ends[1]))}</span>"
 
 
 #: By kind of the task, what the phone shows of a picture's answer.

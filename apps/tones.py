@@ -13,6 +13,8 @@ Tone = Literal["plain", "ok", "warn", "alarm"]
 Tones = Mapping[str, Tone]
 
 TONES: Mapping[str, Tones] = {
+    # No cell is good or bad: colours that tell them apart.
+    "blood_cells": {"wbc": "ok", "platelet": "warn"},
     "chest_xray": {"covid19": "alarm", "pneumonia": "alarm"},
     "face_spoof": {"spoof": "alarm"},
     "hard_hat": {"helmet": "ok", "no_helmet": "alarm", "no_wear": "warn", "wear": "ok"},

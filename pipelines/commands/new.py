@@ -85,8 +85,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--kind",
         choices=(DEFAULT_KIND, *KINDS),
-        help="boxes (COCO, Pascal VOC, YOLO), a folder masks, a folder an identity; found by "
-        "itself where the folder says it",
+        help="boxes (COCO, Pascal VOC, YOLO), a folder masks or COCO's outlines, a folder an "
+        "identity; found by itself where the folder says it",
     )
 
 

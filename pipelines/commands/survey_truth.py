@@ -69,6 +69,8 @@ def survey_truth(folder: Path, kind: str, task: str, card_of: Callable[[Survey],
         for file in files
         if file.kind == "image" and not (kind == "segmentation" and is_mask(file.path))
     ]
+    if not paths:
+        raise DataError(f"{folder}: no image was found. Expected images with their truth.")
     images = tuple(Labelled(path, "image", "", "", None, str(folder)) for path in paths)
     first = survey_of(
         folder, Layout("table", images, tuple(files), has_groups=False), classes, kind

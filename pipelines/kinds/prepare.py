@@ -48,4 +48,7 @@ KINDS: dict[str, PreparedKind] = {
     "embedding": PreparedEmbedding(),
 }
 #: By kind, suffixes of files of truth that are neither images nor a table; `fetch` takes them.
-TRUTH_SUFFIXES: Mapping[str, frozenset[str]] = {"detection": BOX_FILES}
+TRUTH_SUFFIXES: Mapping[str, frozenset[str]] = {
+    "detection": BOX_FILES,
+    "segmentation": frozenset({".json"}),
+}

@@ -10,13 +10,14 @@ A resample of groups (`pipelines.metrics.intervals`) changes how often an image 
 which box matches which, so that all resamples are a product of matrices.
 
 References:
-    Lin et al. 2014, "Microsoft COCO: common objects in context", and cocoapi's COCOeval: areas of
-    all sizes, here with as many boxes an image as the model tells.
+    Lin et al. 2014, "Microsoft COCO: common objects in context", and cocoapi's COCOeval, here with
+    as many boxes an image as the model tells.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,6 +29,15 @@ Floats = NDArray[np.float64]
 
 #: Overlaps from which on a box is right: AP is the mean over them, AP50 that of the first.
 OVERLAPS = np.linspace(0.5, 0.95, 10)
+#: Of what is called small, medium and large, the least and the largest area of a box in square px.
+SIZES: Mapping[str, tuple[float, float]] = {
+    "small": (0.0, 32.0**2),
+    "medium": (32.0**2, 96.0**2),
+    "large": (96.0**2, math.inf),
+}
+_ALL = (0.0, math.inf)
+#: Of the true counts, the share that may lie below a band, and above it.
+_TAIL = 0.025
 #: Of recall, to the last bit those of cocoapi: some recalls lie on one.
 _LEVELS = np.linspace(0, 1, 101)
 #: Cells of the tables of resamples that are held at a time: 32 MB each.
@@ -52,12 +62,14 @@ class Matches:
         image: (d,) which image each is in.
         score: (d,).
         is_hit: (o, d) whether it matches, at each of the overlaps that were asked for.
+        is_left_out: (o, d) whether it is neither right nor wrong, being of another size than asked.
         n_true: (n,) true boxes of each image.
     """
 
     image: NDArray[np.int64]
     score: Floats
     is_hit: NDArray[np.bool_]
+    is_left_out: NDArray[np.bool_]
     n_true: NDArray[np.int64]
 
 
@@ -66,32 +78,55 @@ def matches(
     truth: NDArray[np.floating],
     n_labels: int,
     at: NDArray[np.float64] = OVERLAPS,
+    areas: tuple[float, float] = _ALL,
 ) -> list[Matches]:
     """By label, what became of each box.
 
     Args:
         at: (o,) overlaps from which on a box is right.
+        areas: of the true boxes that are asked for, both included. What is found of another is
+            left out, and so is what is nothing and of another area itself.
     """
-    return [_matches(found, truth, label, at) for label in range(n_labels)]
+    return [_matches(found, truth, label, at, areas) for label in range(n_labels)]
 
 
 def _matches(
-    found: NDArray[np.floating], truth: NDArray[np.floating], label: int, at: Floats
+    found: NDArray[np.floating],
+    truth: NDArray[np.floating],
+    label: int,
+    at: Floats,
+    areas: tuple[float, float],
 ) -> Matches:
-    images, scores, hits = list[NDArray[np.int64]](), list[Floats](), list[NDArray[np.bool_]]()
-    n_true = (truth[:, :, 4] == label).sum(axis=1)
+    images, scores = list[NDArray[np.int64]](), list[Floats]()
+    hits, others = list[NDArray[np.bool_]](), list[NDArray[np.bool_]]()
+    n_true = []
     for image, (rows, true) in enumerate(zip(found, truth, strict=True)):
         own = rows[(rows[:, 4] > 0) & (rows[:, 5] == label)]
         own = own[np.argsort(-own[:, 4], kind="stable")]
         images.append(np.full(len(own), image))
         scores.append(own[:, 4].astype(np.float64))
-        shared = overlaps(own[:, :4], true[true[:, 4] == label, :4])
-        hits.append(hits_of(shared, at))
+        true = true[true[:, 4] == label, :4]
+        is_asked = _is_within(true, areas)
+        n_true.append(int(is_asked.sum()))
+        right, of_others = _matched(overlaps(own[:, :4], true), at, is_asked)
+        hits.append(right)
+        others.append(of_others | (~right & ~_is_within(own[:, :4], areas)))
     score = np.concatenate(scores)
     order = np.argsort(-score, kind="stable")
     return Matches(
-        np.concatenate(images)[order], score[order], np.concatenate(hits, axis=1)[:, order], n_true
+        np.concatenate(images)[order],
+        score[order],
+        np.concatenate(hits, axis=1)[:, order],
+        np.concatenate(others, axis=1)[:, order],
+        np.array(n_true, dtype=np.int64),
     )
+
+
+def _is_within(boxes: NDArray[np.floating], areas: tuple[float, float]) -> NDArray[np.bool_]:
+    sides = boxes[:, 2:].astype(np.float64) - boxes[:, :2]
+    area = sides.prod(axis=1)
+    within: NDArray[np.bool_] = (area >= areas[0]) & (area <= areas[1])
+    return within
 
 
 def hits_of(shared: Floats, at: Floats) -> NDArray[np.bool_]:
@@ -101,19 +136,30 @@ def hits_of(shared: Floats, at: Floats) -> NDArray[np.bool_]:
         shared: (k, m) overlaps with its true boxes, the most certain first.
         at: (o,).
     """
-    hits = np.zeros((len(at), len(shared)), dtype=bool)
+    return _matched(shared, at, np.ones(shared.shape[1], dtype=bool))[0]
+
+
+def _matched(
+    shared: Floats, at: Floats, is_asked: NDArray[np.bool_]
+) -> tuple[NDArray[np.bool_], NDArray[np.bool_]]:
+    """(o, k) which match a true box that is asked for, and which, having none, another one."""
+    hits, others = np.zeros((2, len(at), len(shared)), dtype=bool)
     if not shared.size:
-        return hits
+        return hits, others
     is_free = np.ones((len(at), shared.shape[1]), dtype=bool)
     levels = np.arange(len(at))
+    turns = [(own, into) for own, into in ((is_asked, hits), (~is_asked, others)) if own.any()]
     for row in np.flatnonzero(shared.max(axis=1) >= at.min()):
-        left = np.where(is_free, shared[row], -1.0)
-        # Of equals the last, as cocoapi.
-        best = shared.shape[1] - 1 - left[:, ::-1].argmax(axis=1)
-        is_hit = left[levels, best] >= np.minimum(at, 1 - 1e-10)
-        hits[:, row] = is_hit
-        is_free[levels[is_hit], best[is_hit]] = False
-    return hits
+        is_open = np.ones(len(at), dtype=bool)
+        for own, into in turns:
+            left = np.where(is_free & own, shared[row], -1.0)
+            # Of equals the last, as cocoapi.
+            best = shared.shape[1] - 1 - left[:, ::-1].argmax(axis=1)
+            is_hit = is_open & (left[levels, best] >= np.minimum(at, 1 - 1e-10))
+            into[:, row] = is_hit
+            is_free[levels[is_hit], best[is_hit]] = False
+            is_open &= ~is_hit
+    return hits, others
 
 
 def average_precision(of: Matches, draws: Draws | None = None) -> Floats:
@@ -121,7 +167,11 @@ def average_precision(of: Matches, draws: Draws | None = None) -> Floats:
     place, times = _weights(draws, len(of.n_true))
     n_groups = times.shape[1]
     true = times @ np.bincount(place, of.n_true, minlength=n_groups)
-    return np.stack([_areas(place[of.image], is_hit, times, true) for is_hit in of.is_hit])
+    found = []
+    for is_hit, is_left_out in zip(of.is_hit, of.is_left_out, strict=True):
+        kept = ~is_left_out
+        found.append(_areas(place[of.image[kept]], is_hit[kept], times, true))
+    return np.stack(found)
 
 
 def _weights(draws: Draws | None, n_images: int) -> tuple[NDArray[np.int64], Floats]:
@@ -215,6 +265,26 @@ def counts(
 def true_counts(truth: NDArray[np.floating], n_labels: int) -> NDArray[np.int64]:
     """(n, n_labels) true boxes."""
     return np.stack([(truth[:, :, 4] == label).sum(axis=1) for label in range(n_labels)], axis=1)
+
+
+def count_band(missing: NDArray[np.int64]) -> tuple[int, int] | None:
+    """What to add to a count, least and most, so that the true one is between in 95 % of pictures.
+
+    True of pictures that are drawn as these are; None of fewer than 39, of which no two ends can be
+    that sure.
+
+    Args:
+        missing: (n,) true boxes of a picture less those that count.
+
+    References:
+        Lei et al. 2018, "Distribution-free predictive inference for regression", split conformal.
+    """
+    n = len(missing)
+    n_outside = int((n + 1) * _TAIL)
+    if n_outside < 1:
+        return None
+    ordered = np.sort(missing)
+    return int(ordered[n_outside - 1]), int(ordered[n - n_outside])
 
 
 def best_scores(found: NDArray[np.floating], n_labels: int) -> Floats:

@@ -137,6 +137,17 @@ class BoxPoint(_Part):
     precision: float
     #: Boxes of val that it rests on.
     n_boxes: int
+    #: What to add to a count, least and most: the true counts of 95 % of the pictures that are
+    #: drawn as val's lie between. Not there where val has fewer than 39 pictures.
+    count_band: Annotated[tuple[int, int] | None, Field(exclude_if=lambda band: band is None)] = (
+        None
+    )
+
+    @model_validator(mode="after")
+    def _band_rises(self) -> BoxPoint:
+        if self.count_band is not None and self.count_band[0] > self.count_band[1]:
+            raise ValueError("count_band: {} is above {}".format(*self.count_band))
+        return self
 
 
 def read_audit(path: Path, task: str) -> AuditReport:

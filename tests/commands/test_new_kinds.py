@@ -97,6 +97,17 @@ def masks(folder: Path, n: int = N, values: tuple[int, ...] = (255,)) -> Path:
     return folder
 
 
+def outlines(folder: Path) -> Path:
+    """The squares of `boxes` as polygons."""
+    document = json.loads((boxes(folder) / "coco.json").read_text())
+    for each in document["annotations"]:
+        x, y, width, height = each["bbox"]
+        right, low = x + width, y + height
+        each["segmentation"] = [[x, y, right, y, right, low, x, low]]
+    (folder / "coco.json").write_text(json.dumps(document), encoding="utf-8")
+    return folder
+
+
 def identities(folder: Path, n: int = 10) -> Path:
     """Three pictures each, and one of a stranger."""
     for name in range(n):
@@ -123,6 +134,11 @@ MADE = {"detection": boxes, "segmentation": masks, "embedding": identities}
             lambda folder: masks(folder, values=(1, 2)),
             *((), "segmentation", ("label_1", "label_2"), "24 masks: label 1 in 9, label 2 in 12."),
         ),
+        (
+            *(outlines, ("--kind", "segmentation"), "segmentation"),
+            *(("e_scooter_rider", "walker"), "24 masks: label 1 in 9, label 2 in 12."),
+        ),
+        (outlines, (), "detection", None, "21 boxes: e_scooter_rider 9, walker 12."),
         (identities, ("--kind", "embedding"), "embedding", (), "11 identities in 31 pictures."),
         (
             *(identities, ("--kind", "embedding"), "embedding", None),
@@ -197,6 +213,19 @@ def two_sets(folder: Path) -> None:
     write_coco(folder / "other.json", [], [], {1: "dog"})
 
 
+def unmarked(folder: Path) -> None:
+    document = json.loads((boxes(folder) / "coco.json").read_text())
+    (folder / "coco.json").write_text(json.dumps(document | {"annotations": []}))
+
+
+def other_table(folder: Path) -> None:
+    (boxes(folder) / "records.csv").write_text("path,group\nelsewhere/7.png,a\n")
+
+
+def other_code_page(folder: Path) -> None:
+    (yolo(folder) / "classes.txt").write_bytes("fl\xe4che\nwalker\n".encode("latin-1"))
+
+
 def both(folder: Path) -> None:
     boxes(folder)
     masks(folder / "more")
@@ -210,6 +239,11 @@ def both(folder: Path) -> None:
         (two_sets, (), "have different categories"),
         (lambda folder: (boxes(folder) / "coco.json").write_text('{"annotations"'), (), "as JSON"),
         (lambda folder: boxes(folder, 2), (), "expected at least 3 images"),
+        (unmarked, (), "the annotations of 24 images hold no box"),
+        (unmarked, ("--kind", "segmentation"), "the annotations of 24 images hold no outline"),
+        (other_table, (), "the table speaks of none of the annotated images"),
+        (other_code_page, (), "classes.txt: cannot be read as text in UTF-8"),
+        (lambda folder: folder.mkdir(), ("--kind", "segmentation"), "no image was found"),
         (grey, (), "grey edges: 256 values"),
         (coloured, (), "several channels or 16 bits (mode RGB)"),
         (
@@ -220,6 +254,11 @@ def both(folder: Path) -> None:
         (both, (), "Say which is meant: --kind detection or --kind segmentation."),
         (lambda f: identities(f, 5), ("--kind", "embedding"), "expected at least 6"),
         (masks, ("--kind", "detection"), "no annotations of boxes were found"),
+        (
+            boxes,
+            ("--kind", "segmentation"),
+            "is no COCO file of outlines (KeyError('segmentation')",
+        ),
     ],
 )
 def test_new_refuses_in_one_line_and_writes_nothing(

@@ -10,10 +10,12 @@ import pytest
 
 from pipelines.metrics.detection import (
     OVERLAPS,
+    SIZES,
     agreement,
     average_precision,
     best_point,
     best_scores,
+    count_band,
     counts,
     matches,
     mean_over_labels,
@@ -27,13 +29,13 @@ from pipelines.metrics.intervals import draw, interval_of
 N_LABELS = 3
 
 
-def painted(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+def painted(n: int, seed: int, longest: float = 60) -> tuple[np.ndarray, np.ndarray]:
     """Truth, and boxes that hit some of it, are off by a little, or are elsewhere."""
     rng = np.random.default_rng(seed)
     truth, found = np.full((n, 8, 5), np.nan), np.zeros((n, 20, 6))
     for image in range(n):
         for row in range(rng.integers(0, 8)):
-            x, y, width, height = rng.uniform((0, 0, 8, 8), (200, 200, 60, 60))
+            x, y, width, height = rng.uniform((0, 0, 8, 8), (200, 200, longest, longest))
             truth[image, row] = (x, y, x + width, y + height, rng.integers(N_LABELS))
         true = truth[image][np.isfinite(truth[image, :, 4])]
         for row in range(rng.integers(0, 20)):
@@ -43,7 +45,7 @@ def painted(n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
                 corners[2:] = np.maximum(corners[2:], corners[:2] + 1)
                 label = one[4] if rng.random() < 0.8 else rng.integers(N_LABELS)
             else:
-                x, y, width, height = rng.uniform((0, 0, 8, 8), (200, 200, 60, 60))
+                x, y, width, height = rng.uniform((0, 0, 8, 8), (200, 200, longest, longest))
                 corners, label = np.array([x, y, x + width, y + height]), rng.integers(N_LABELS)
             found[image, row] = (*corners, round(rng.uniform(0.05, 1), 2), label)
     return found, truth
@@ -98,7 +100,7 @@ def test_average_precision_is_cocos(library, seed):
     coco = pytest.importorskip(f"{library}.coco" if library == "pycocotools" else library)
     evaluation = pytest.importorskip(f"{library}.cocoeval") if library == "pycocotools" else coco
     evaluate = getattr(evaluation, "COCOeval", None) or evaluation.COCOeval_faster
-    found, truth = painted(30, seed)
+    found, truth = painted(30, seed, longest=160)
     annotations = [
         (image, *one)
         for image, boxes in enumerate(truth)
@@ -135,6 +137,9 @@ def test_average_precision_is_cocos(library, seed):
     own = mean_over_labels([average_precision(of) for of in matches(found, truth, N_LABELS)])
     assert own.mean() == pytest.approx(run.stats[0], abs=1e-9)
     assert own[0, 0] == pytest.approx(run.stats[1], abs=1e-9)
+    for stat, areas in zip(run.stats[3:6], SIZES.values(), strict=True):
+        sized = [average_precision(of) for of in matches(found, truth, N_LABELS, areas=areas)]
+        assert mean_over_labels(sized).mean() == pytest.approx(stat, abs=1e-9)
 
 
 def test_a_resample_is_the_images_as_often_as_they_are_drawn():
@@ -176,6 +181,27 @@ def test_each_true_box_is_matched_once_and_the_most_certain_comes_first():
     assert reached(of, 0.5).precision == 0.5
 
 
+def test_of_one_size_the_others_are_neither_right_nor_wrong():
+    """By hand: a small and a large true box, each found; and nothing, found small and large."""
+    truth = np.array([[[0, 0, 10, 10, 0], [100, 100, 300, 300, 0]]], dtype=float)
+    found = np.array(
+        [
+            [
+                [100, 100, 300, 300, 0.9, 0],
+                [400, 400, 600, 600, 0.8, 0],
+                [50, 50, 55, 55, 0.7, 0],
+                [0, 0, 10, 10, 0.6, 0],
+            ]
+        ]
+    )
+    expected = {"small": 0.5, "medium": None, "large": 1.0}
+    for size, areas in SIZES.items():
+        of = matches(found, truth, 1, OVERLAPS[:1], areas)[0]
+        value = average_precision(of)[0, 0]
+        assert np.isnan(value) if expected[size] is None else value == pytest.approx(expected[size])
+        assert of.n_true.sum() == (expected[size] is not None)
+
+
 def test_counts_and_presence():
     truth = np.full((4, 3, 5), np.nan)
     truth[0, :2] = [[0, 0, 9, 9, 0], [20, 0, 29, 9, 0]]
@@ -193,6 +219,19 @@ def test_counts_and_presence():
     assert presence(draws, there, scores)[0] == 1.0
     assert presence(draws, there, 1 - scores)[0] == 0.0
     assert np.isnan(presence(draws, np.ones((4, 2), bool), scores)[0])
+
+
+def test_a_band_of_counts_leaves_out_as_many_as_it_may_and_holds_of_others():
+    assert count_band(np.arange(38)) is None
+    assert count_band(np.arange(39)) == (0, 38)
+    assert count_band(np.arange(79)[::-1]) == (1, 77)
+    rng = np.random.default_rng(3)
+    held = []
+    for _ in range(300):
+        low, high = count_band(rng.poisson(3, 60) - rng.poisson(2, 60))
+        others = rng.poisson(3, 100) - rng.poisson(2, 100)
+        held.append(((others >= low) & (others <= high)).mean())
+    assert 0.95 <= np.mean(held) < 0.995
 
 
 def test_agreement_is_the_share_of_boxes_with_a_partner():

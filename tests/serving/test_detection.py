@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ from PIL import Image
 
 from pipelines.errors import BundleError
 from pipelines.serving.bundle import Artefact, Bundle, read_bundle
-from pipelines.serving.detection import Boxes, ServedDetection
+from pipelines.serving.detection import Boxes, ServedDetection, count_intervals
 from pipelines.serving.predictor import Predictor
 
 GOLDEN = Path(__file__).parent.parent / "golden"
@@ -192,3 +193,25 @@ def test_nothing_is_explained_where_no_box_is():
     bundle = bundle_of(["cat", "dog"], {}, n=3)
     with pytest.raises(ValueError, match="shows no box of dog to explain"):
         ServedDetection().evidence({"boxes": ROWS[[0, 2, 2]]}, bundle, "dog")
+
+
+def test_a_count_has_the_interval_that_val_gave_where_its_threshold_holds(tmp_path):
+    old = bundle_of(["a", "b"], {"a": 0.4, "b": 0.4})
+    # A bundle that was made without one is read, and writes none.
+    assert "count_band" not in old.to_json()
+    document = json.loads(old.to_json())
+    document["box_points"]["a"]["count_band"] = [-2, 3]
+    (tmp_path / "bundle.json").write_text(json.dumps(document), encoding="utf-8")
+    bundle = read_bundle(tmp_path / "bundle.json", verify=False)
+    boxes = np.float32([[0.1, 0.2, 0.5, 0.6, 0.45, 0], [0.5, 0.5, 1, 1, 0.3, 0], [0] * 6, [0] * 6])
+    kind = ServedDetection()
+    said = kind.decode({"boxes": boxes}, bundle, np.eye(3))
+    assert count_intervals(said, bundle) == {"a": (0, 4)}
+    assert kind.lines(said, bundle)[0] == "found: a 1 (95 %: 0 to 4), b 0"
+    assert kind.document(said, bundle)["count_intervals"] == {"a": [0, 4]}
+    moved = replace(said, boxes=tuple(replace(box, is_counted=True) for box in said.boxes))
+    assert count_intervals(moved, bundle) == {}
+    document["box_points"]["a"]["count_band"] = [3, -2]
+    (tmp_path / "bundle.json").write_text(json.dumps(document), encoding="utf-8")
+    with pytest.raises(BundleError, match="count_band: 3 is above -2"):
+        read_bundle(tmp_path / "bundle.json", verify=False)

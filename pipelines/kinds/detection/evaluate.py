@@ -19,6 +19,7 @@ from pipelines.kinds.detection.commonest import commonest_of_others
 from pipelines.metrics.certainty import Certainty, Gain, defined, gain_of, gain_of_means
 from pipelines.metrics.detection import (
     OVERLAPS,
+    SIZES,
     Matches,
     agreement,
     average_precision,
@@ -57,21 +58,33 @@ class _Tested:
         truth: (n, t, 5) in px.
         found: (n, k, 6) in px.
         matched: at all `OVERLAPS`.
+        sized: the same, of boxes of each size.
         thresholds: by label.
+        bands: by label, what to add to a count, least and most; None where val gave none.
     """
 
     truth: NDArray[np.float32]
     found: dict[Precision, NDArray[np.float64]]
     matched: dict[Precision, list[Matches]]
+    sized: dict[Precision, dict[str, list[Matches]]]
     thresholds: list[float]
+    bands: list[tuple[int, int] | None]
 
     @classmethod
     def of(cls, answers: Answers) -> _Tested:
         labels = answers.bundle.labels
         truth = true_boxes(answers.entries, labels)
         found = {key: _in_px(answers, of[BOXES_NAME]) for key, of in answers.outputs.items()}
-        matched = {key: matches(boxes, truth, len(labels)) for key, boxes in found.items()}
-        return cls(truth, found, matched, [threshold_of(answers.bundle, name) for name in labels])
+        n = len(labels)
+        matched = {key: matches(boxes, truth, n) for key, boxes in found.items()}
+        sized = {
+            key: {size: matches(boxes, truth, n, areas=areas) for size, areas in SIZES.items()}
+            for key, boxes in found.items()
+        }
+        thresholds = [threshold_of(answers.bundle, name) for name in labels]
+        points = [answers.bundle.box_points.get(name) for name in labels]
+        bands = [None if point is None else point.count_band for point in points]
+        return cls(truth, found, matched, sized, thresholds, bands)
 
 
 class TestedDetection:
@@ -85,7 +98,7 @@ class TestedDetection:
         return None
 
     def metrics(self, answers: Answers, params: EvaluateParams) -> dict[str, Any]:
-        """AP, AP50, presence, counting error; by label AP50, precision and recall."""
+        """AP, AP50, presence, counting error; AP by size; by label AP50 and what counts lack."""
         tested, labels = answers.once(_Tested.of), answers.bundle.labels
         alone = draw([entry.group for entry in answers.entries], 1, 0)
         found: dict[str, Any] = {key: _metrics(tested, key, labels, alone) for key in tested.found}
@@ -124,8 +137,14 @@ class TestedDetection:
         values = {key: _values(tested, key, labels, draws) for key in tested.found}
         intervals = {key: _defined(draws, values[key]) for key in values}
         for key, found in tested.found.items():
-            wrong = _off(tested, found, len(labels))
-            intervals[key] |= rounded_intervals({"counting_error": by_mean(draws, wrong, _ANY)})
+            wrong = np.abs(_off(tested, found, len(labels)))
+            each = {
+                f"counting_error.{name}": off for name, off in zip(labels, wrong.T, strict=True)
+            }
+            each["counting_error"] = wrong.mean(axis=1)
+            intervals[key] |= rounded_intervals(
+                {name: by_mean(draws, off, _ANY) for name, off in each.items()}
+            )
         drops = {
             f"{name}_drop": values["fp32"][name] - values["int8"][name]
             for name in ("ap", "ap50", "presence")
@@ -227,17 +246,41 @@ def _metrics(
     tested: _Tested, key: Precision, labels: Sequence[str], alone: Draws
 ) -> dict[str, Any]:
     values = {name: _number(of[0]) for name, of in _values(tested, key, labels, alone).items()}
+    off = _off(tested, tested.found[key], len(labels))
     by_label = {}
-    for label, of, at in zip(labels, tested.matched[key], tested.thresholds, strict=True):
-        point = reached(of, at)
+    for number, label in enumerate(labels):
+        of, band = tested.matched[key][number], tested.bands[number]
+        point = reached(of, tested.thresholds[number])
         by_label[label] = {
             "ap50": values.pop(f"ap50.{label}"),
             "precision": point.precision,
             "recall": point.recall,
             "n": int(of.n_true.sum()),
+            "counting_error": float(np.abs(off[:, number]).mean()),
+            "counting_bias": float(off[:, number].mean()),
+            "in_count_band": None
+            if band is None
+            else float(_is_within(off[:, number], band).mean()),
         }
-    off = _off(tested, tested.found[key], len(labels))
-    return {**values, "counting_error": float(off.mean()), "per_label": by_label}
+    by_size = {
+        size: {
+            "ap": values.pop(f"ap.{size}"),
+            "n": int(sum(of.n_true.sum() for of in tested.sized[key][size])),
+        }
+        for size in SIZES
+    }
+    return {
+        **values,
+        "counting_error": float(np.abs(off).mean()),
+        "by_size": by_size,
+        "per_label": by_label,
+    }
+
+
+def _is_within(off: NDArray[np.int64], band: tuple[int, int]) -> NDArray[np.bool_]:
+    """Whether the true count is in the band around what is counted."""
+    within: NDArray[np.bool_] = (-off >= band[0]) & (-off <= band[1])
+    return within
 
 
 def _drop(found: Mapping[str, Any], name: str) -> float | None:
@@ -262,6 +305,10 @@ def _values(
         "ap50": means[0],
         "presence": presence(draws, there, best_scores(tested.found[key], len(labels))),
         **{f"ap50.{label}": of[0] for label, of in zip(labels, by_label, strict=True)},
+        **{
+            f"ap.{size}": mean_over_labels([average_precision(of, draws) for of in each]).mean(0)
+            for size, each in tested.sized[key].items()
+        },
     }
 
 
@@ -273,10 +320,10 @@ def _defined(
     return rounded_intervals({name: interval_of(draws, of, bounds) for name, of in values.items()})
 
 
-def _off(tested: _Tested, found: NDArray[np.float64], n_labels: int) -> NDArray[np.float64]:
-    """(n,) by how many boxes the counts of an image are wrong, a mean over labels."""
+def _off(tested: _Tested, found: NDArray[np.float64], n_labels: int) -> NDArray[np.int64]:
+    """(n, n_labels) by how many boxes the counts of an image are too high."""
     told = counts(found, tested.thresholds, n_labels)
-    off: NDArray[np.float64] = np.abs(told - true_counts(tested.truth, n_labels)).mean(axis=1)
+    off: NDArray[np.int64] = told - true_counts(tested.truth, n_labels)
     return off
 
 

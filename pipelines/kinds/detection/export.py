@@ -16,7 +16,16 @@ from pipelines.export.attempts import Judge, Judgement
 from pipelines.export.graphs import EMBEDDING_MEANING
 from pipelines.kinds.detection.decoding import decoded, finished
 from pipelines.kinds.detection.train import ap50
-from pipelines.metrics.detection import OVERLAPS, agreement, best_point, matches, mean_agreement
+from pipelines.metrics.detection import (
+    OVERLAPS,
+    agreement,
+    best_point,
+    count_band,
+    counts,
+    matches,
+    mean_agreement,
+    true_counts,
+)
 from pipelines.serving.answer import EMBEDDING_NAME
 from pipelines.serving.detection import BOXES_NAME, DEFAULT_THRESHOLD
 from pipelines.serving.trust import BoxPoint
@@ -69,11 +78,17 @@ class ExportedDetection:
         labels: Sequence[str],
         params: ExportParams,
     ) -> dict[str, Any]:
-        """By label the threshold of the best F1; none for a label of which val shows no box."""
-        each = matches(outputs[BOXES_NAME], truth, len(labels), OVERLAPS[:1])
+        """By label the threshold of the best F1, and how far counts are off then, on val.
+
+        None for a label of which val shows no box.
+        """
+        found = outputs[BOXES_NAME]
+        each = matches(found, truth, len(labels), OVERLAPS[:1])
+        best = [best_point(of) for of in each]
+        thresholds = [1.0 if point is None else round(point.threshold, 6) for point in best]
+        missing = true_counts(truth, len(labels)) - counts(found, thresholds, len(labels))
         points = {}
-        for label, of in zip(labels, each, strict=True):
-            point = best_point(of)
+        for label, of, point, off in zip(labels, each, best, missing.T, strict=True):
             if point is None:
                 _LOG.warning("%s: no box of val was found; %.1f is its threshold", label, 0.5)
                 continue
@@ -82,6 +97,7 @@ class ExportedDetection:
                 recall=round(point.recall, 6),
                 precision=round(point.precision, 6),
                 n_boxes=int(of.n_true.sum()),
+                count_band=count_band(off),
             )
         told = ", ".join(f"{label} {point.threshold:.2f}" for label, point in points.items())
         _LOG.info("thresholds: %s", told)

@@ -7,24 +7,21 @@ box over the edge is cut at it. Boxes of a turned photograph are those of the pi
 it, unless the stated size says that the stored one was marked.
 
 References:
-    cocodataset.org, "Data format"; Everingham et al. 2010, "The Pascal visual object classes
-    challenge", whose pixels are counted from 1; docs.ultralytics.com, "Object detection datasets".
+    Everingham et al. 2010, "The Pascal visual object classes challenge", whose pixels are counted
+    from 1; docs.ultralytics.com, "Object detection datasets".
 """
 
 from __future__ import annotations
 
-import json
 import math
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
 
-from PIL import Image
-
-from pipelines.data.tree import DECODER_ERRORS, SOURCE_FILE, File, suffix_of
+from pipelines.data.annotations import ODD, Corners, Places, Sizes, read_coco, sizes_of, turn_of
+from pipelines.data.tree import File, suffix_of
 from pipelines.errors import DataError
 from pipelines.kinds.detection.boxes import MAX_BOXES, Marked
 from pipelines.strict_yaml import read_yaml
@@ -35,15 +32,6 @@ _NAMED = 3
 #: Of a box, the least that must lie in the picture: tools let a hand slip over the edge.
 _LEAST_INSIDE = 0.5
 _MIN_SIDE_PX = 0.5
-#: EXIF tag of the orientation; from 5 on width and height change places.
-_ORIENTATION = 0x0112
-#: A file of this length or more holds no annotations that a person made.
-_MAX_BYTES = 500_000_000
-
-#: What a document of another form than expected does to its reader.
-_ODD = (KeyError, TypeError, ValueError, AttributeError, OverflowError)
-
-Corners = tuple[float, float, float, float]
 
 
 @dataclass(slots=True)
@@ -110,97 +98,18 @@ def told_by(folder: Path, files: Sequence[File]) -> str:
 def _coco(
     folder: Path, images: Sequence[str], others: Sequence[PurePosixPath]
 ) -> list[Picture] | None:
-    documents = {}
-    for path in others:
-        if suffix_of(path) == ".json" and path.name != SOURCE_FILE:
-            document = _json(folder / path)
-            if isinstance(document, dict) and {"images", "annotations"} <= document.keys():
-                documents[path] = document
-    if not documents:
+    found = read_coco(folder, images, others, _of_coco, "boxes", "bbox")
+    if found is None:
         return None
-    found: list[Picture] = []
-    known: dict[str, frozenset[str]] = {}
-    place = _Places(images)
-    for path, document in documents.items():
-        where = str(folder / path)
-        try:
-            pictures, names = _of_coco(document, where, path, place)
-        except _ODD as err:
-            raise DataError(
-                f"{where}: is no COCO file of boxes ({err!r}). Expected images (id, file_name), "
-                f"categories (id, name) and annotations (image_id, category_id, bbox). Export it "
-                f"again."
-            ) from err
-        known[where] = frozenset(names)
-        found += pictures
-    if len(set(known.values())) > 1:
-        first, other = list(known)[:2]
-        odd = sorted(known[first] ^ known[other])[:_NAMED]
-        raise DataError(
-            f"{folder}: {first} and {other} have different categories ({', '.join(odd)} stand in "
-            f"one of them). Expected one list for all. Join them in one tool and export again."
-        )
-    return found
+    return [Picture(each.path, each.size, each.where, each.marks) for each in found]
 
 
-def _of_coco(
-    document: Mapping[str, Any], where: str, path: PurePosixPath, place: _Places
-) -> tuple[list[Picture], list[str]]:
-    names = {entry["id"]: str(entry["name"]) for entry in document.get("categories", ())}
-    _check_distinct([entry["id"] for entry in document.get("categories", ())], "category", where)
-    _check_distinct(list(names.values()), "category", where)
-    _check_distinct([entry["id"] for entry in document["images"]], "image", where)
-    pictures = {}
-    for entry in document["images"]:
-        sides = (entry.get("width"), entry.get("height"))
-        size = (int(sides[0]), int(sides[1])) if all(sides) else None
-        name = entry["file_name"]
-        if not isinstance(name, str):
-            raise TypeError(f"file_name {name!r}")
-        pictures[entry["id"]] = Picture(place.of(name, path.parent), size, where)
-    lost = [a for a in document["annotations"] if a["image_id"] not in pictures]
-    if lost:
-        ids = sorted({str(each["image_id"]) for each in lost})
-        raise DataError(
-            f"{where}: {len(lost)} annotation(s) are of images that the file does not list "
-            f"(image_id {', '.join(ids[:_NAMED])}). Expected each image_id among images. Export "
-            f"the file again, or take these annotations out."
-        )
-    for annotation in document["annotations"]:
-        number = annotation["category_id"]
-        if number not in names:
-            raise DataError(
-                f"{where}: an annotation has category_id {number!r}, which is none of the file's "
-                f"categories ({', '.join(map(str, names))}; holes between ids are fine). Add the "
-                f"category, or take the annotation out."
-            )
-        if annotation.get("iscrowd"):
-            # Of a crowd, not of a thing.
-            continue
-        x, y, width, height = map(float, annotation["bbox"])
-        picture = pictures[annotation["image_id"]]
-        picture.boxes.append((names[number], (x, y, x + width, y + height)))
-    return list(pictures.values()), list(names.values())
-
-
-def _check_distinct(values: Sequence[Any], what: str, where: str) -> None:
-    twice = [str(value) for value, n in Counter(values).items() if n > 1]
-    if twice:
-        raise DataError(
-            f"{where}: {what} {', '.join(twice[:_NAMED])} stands more than once. Expected each "
-            f"once. Mend the file."
-        )
-
-
-def _json(path: Path) -> Any:
-    try:
-        if path.stat().st_size > _MAX_BYTES:
-            raise DataError(f"{path}: has more than {_MAX_BYTES:,} bytes. Split the set.")
-        return json.loads(path.read_text(encoding="utf-8-sig"))
-    except (OSError, ValueError, RecursionError) as err:
-        raise DataError(
-            f"{path}: cannot be read as JSON ({err}). Export it again, or take it out."
-        ) from err
+def _of_coco(annotation: Mapping[str, Any]) -> Corners | None:
+    if annotation.get("iscrowd"):
+        # Of a crowd, not of a thing.
+        return None
+    x, y, width, height = map(float, annotation["bbox"])
+    return (x, y, x + width, y + height)
 
 
 # -- Pascal VOC -----------------------------------------------------------------------------------
@@ -208,7 +117,7 @@ def _voc(
     folder: Path, images: Sequence[str], others: Sequence[PurePosixPath]
 ) -> list[Picture] | None:
     paths = [path for path in others if suffix_of(path) == ".xml"]
-    place, found = _Places(images), dict[str, Picture]()
+    place, found = Places(images), dict[str, Picture]()
     for path in paths:
         where = str(folder / path)
         root = _xml(folder / path)
@@ -216,7 +125,7 @@ def _voc(
             continue
         try:
             picture = _of_voc(root, where, path, place)
-        except _ODD as err:
+        except ODD as err:
             raise DataError(
                 f"{where}: is no Pascal VOC annotation ({err!r}). Expected filename, size, and "
                 f"object elements with name and bndbox (xmin, ymin, xmax, ymax). Export it again."
@@ -230,7 +139,7 @@ def _voc(
     return _with_unmarked(found, images, str(folder)) if found else None
 
 
-def _of_voc(root: ElementTree.Element, where: str, path: PurePosixPath, place: _Places) -> Picture:
+def _of_voc(root: ElementTree.Element, where: str, path: PurePosixPath, place: Places) -> Picture:
     name = root.findtext("filename") or f"{path.stem}.jpg"
     size = None
     if (sides := root.find("size")) is not None:
@@ -293,15 +202,6 @@ def _yolo(
     return _with_unmarked(found, images, str(folder))
 
 
-def _lines(path: Path) -> list[str]:
-    try:
-        return path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as err:
-        raise DataError(
-            f"{path}: cannot be read as text in UTF-8 ({err}). Save or export it again."
-        ) from err
-
-
 def _label_file(path: str, texts: Mapping[str, PurePosixPath]) -> str | None:
     """The text beside an image, or in ``labels`` where the image is in ``images``."""
     beside = PurePosixPath(path).with_suffix(".txt")
@@ -338,6 +238,15 @@ def _of_yolo(path: Path, names: Sequence[str]) -> Iterator[tuple[str, Corners]]:
         yield names[label], (x - half[0], y - half[1], x + half[0], y + half[1])
 
 
+def _lines(path: Path) -> list[str]:
+    try:
+        return path.read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as err:
+        raise DataError(
+            f"{path}: cannot be read as text in UTF-8 ({err}). Save it again, or take it out."
+        ) from err
+
+
 def _names(
     folder: Path, named: Sequence[PurePosixPath], settings: Sequence[PurePosixPath]
 ) -> list[str]:
@@ -362,30 +271,6 @@ def _names(
     )
 
 
-# -- places of images -----------------------------------------------------------------------------
-class _Places:
-    """Finds the image that an annotation names: by its path, or by its name where that is one."""
-
-    def __init__(self, images: Sequence[str]) -> None:
-        self._paths = set(images)
-        self._by_name: dict[str, list[str]] = {}
-        for path in images:
-            pure = PurePosixPath(path)
-            for key in {pure.name, pure.stem}:
-                self._by_name.setdefault(key, []).append(path)
-
-    def of(self, name: str, near: PurePosixPath, *stems: str) -> str:
-        """The path of an image; the name itself, below ``near``, where it is not there."""
-        pure = PurePosixPath(name.replace("\\", "/"))
-        for place in (near / pure, pure, near / "images" / pure):
-            if str(place) in self._paths:
-                return str(place)
-        for key in (pure.name, pure.stem, *stems):
-            if len(found := self._by_name.get(key, [])) == 1:
-                return found[0]
-        return str(near / pure)
-
-
 def _with_unmarked(
     found: Mapping[str, Picture], images: Iterable[str], where: str
 ) -> list[Picture]:
@@ -407,7 +292,7 @@ def checked(
     Raises:
         DataError: if a class is unknown, or a box cannot be.
     """
-    sizes = _sizes(folder / picture.path)
+    sizes = sizes_of(folder / picture.path)
     turn = _turn(picture, sizes)
     found: dict[Marked, None] = {}
     if len(picture.boxes) > MAX_BOXES:
@@ -425,10 +310,10 @@ def checked(
                 f"entry in the card."
             )
         placed = turn(corners)
-        cut = _cut(placed, None if sizes is None else sizes[1])
+        cut = _cut(placed, None if sizes is None else sizes.upright)
         if cut is None:
             told = ", ".join(f"{side:g}" for side in placed)
-            size = "" if sizes is None else f" of {sizes[1][0]} x {sizes[1][1]} px"
+            size = "" if sizes is None else " of {} x {} px".format(*sizes.upright)
             raise DataError(
                 f"{picture.where}: a box of {name!r} in {picture.path!r}{size} lies outside of it "
                 f"or has no area: from x, y to x, y it is {told} px. Expected px inside the "
@@ -456,54 +341,12 @@ def _check_units(picture: Picture) -> None:
         )
 
 
-def _sizes(path: Path) -> tuple[tuple[int, int], tuple[int, int], int] | None:
-    """Width and height as stored and upright, and the EXIF orientation; None of a bad file."""
-    try:
-        with Image.open(path) as image:
-            stored = image.size
-            orientation = int(image.getexif().get(_ORIENTATION, 1))
-    except DECODER_ERRORS:
-        # `prepare` refuses it, with its reason.
-        return None
-    except Image.DecompressionBombError:
-        return None
-    return stored, stored[::-1] if orientation >= 5 else stored, orientation
-
-
-def _turn(
-    picture: Picture, sizes: tuple[tuple[int, int], tuple[int, int], int] | None
-) -> Callable[[Corners], Corners]:
+def _turn(picture: Picture, sizes: Sizes | None) -> Callable[[Corners], Corners]:
     """From the corners that are stated to px of the upright picture."""
-    if sizes is None:
-        return lambda corners: corners
-    stored, upright, orientation = sizes
-    if picture.is_relative:
-        width, height = upright
+    if picture.is_relative and sizes is not None:
+        width, height = sizes.upright
         return lambda c: (c[0] * width, c[1] * height, c[2] * width, c[3] * height)
-    if picture.size is not None and picture.size not in (stored, upright):
-        stated = "{} x {}".format(*picture.size)
-        raise DataError(
-            f"{picture.where}: {picture.path!r} is said to have {stated} px and has "
-            f"{stored[0]} x {stored[1]}, so that its boxes are of another picture. Expected the "
-            f"sizes of the files. Use the original files, or export again."
-        )
-    is_stored = picture.size == stored and picture.size != upright
-    if is_stored:
-        return lambda corners: _upright(corners, stored, orientation)
-    return lambda corners: corners
-
-
-def _upright(corners: Corners, stored: tuple[int, int], orientation: int) -> Corners:
-    """Corners in the stored picture as they are after its EXIF orientation (5 to 8)."""
-    width, height = stored
-    x0, y0, x1, y1 = corners
-    mirrored: dict[int, Corners] = {
-        5: (y0, x0, y1, x1),
-        6: (height - y1, x0, height - y0, x1),
-        7: (height - y1, width - x1, height - y0, width - x0),
-        8: (y0, width - x1, y1, width - x0),
-    }
-    return mirrored.get(orientation, corners)
+    return turn_of(picture.path, picture.size, picture.where, sizes)
 
 
 def _cut(corners: Corners, size: tuple[int, int] | None) -> Corners | None:

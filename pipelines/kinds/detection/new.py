@@ -9,6 +9,7 @@ from typing import Any
 
 from pipelines.data.manifest import Record
 from pipelines.data.tree import File
+from pipelines.errors import DataError
 from pipelines.kinds.detection.boxes import of_text
 from pipelines.kinds.detection.formats import read_boxes, told_by
 
@@ -52,7 +53,13 @@ class NewDetection:
     def names(self, folder: Path, files: Sequence[File], task: str) -> Sequence[str]:
         """Categories of which there is a box."""
         pictures = read_boxes(folder, files)
-        return sorted({name for picture in pictures for name, _ in picture.boxes})
+        names = sorted({name for picture in pictures for name, _ in picture.boxes})
+        if not names:
+            raise DataError(
+                f"{folder}: the annotations of {len(pictures)} images hold no box. Expected some. "
+                f"Export the set again."
+            )
+        return names
 
     def counted(self, records: Sequence[Record]) -> Sequence[str]:
         """Boxes of each label, and pictures that show none."""

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import logging
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 
 from pipelines.card import DatasetCard
+from pipelines.data.annotations import stated_of
 from pipelines.data.manifest import Record, check_fetched, group_of
-from pipelines.data.tree import TABLES, files_of, split_named
+from pipelines.data.tree import files_of, split_named
 from pipelines.errors import DataError
 from pipelines.kinds.detection.boxes import Marked, as_text, of_text
 from pipelines.kinds.detection.formats import checked, read_boxes
@@ -34,7 +33,6 @@ class PreparedDetection:
         """
         check_fetched(raw_dir, card)
         listed = read_boxes(raw_dir, files_of(raw_dir))
-        facts = _facts(raw_dir)
         marked: dict[str, list[Marked]] = {}
         n_twice = 0
         for picture in listed:
@@ -54,12 +52,13 @@ class PreparedDetection:
                 f"card. Add them, or take the class off the card."
             )
         _tell(card.task, marked, n_twice)
+        stated = stated_of(raw_dir, marked)
         return [
             Record(
                 path,
                 min((box.label for box in boxes), key=lambda name: counts[name], default=NOTHING),
-                facts.get(path, {}).get("group") or group_of(path, card),
-                facts.get(path, {}).get("source", ""),
+                (stated[path].group if path in stated else "") or group_of(path, card),
+                stated[path].source if path in stated else "",
                 split_named(PurePosixPath(path).parts[0]),
                 as_text(boxes),
             )
@@ -84,25 +83,3 @@ def _tell(task: str, marked: dict[str, list[Marked]], n_twice: int) -> None:
         _LOG.info("%s: %d image(s) show nothing that is marked, and are kept", task, n_empty)
     if n_twice:
         _LOG.warning("%s: %d box(es) stood twice in one image, and count once", task, n_twice)
-
-
-def _facts(raw_dir: Path) -> dict[str, dict[str, str]]:
-    """By path, what records.csv says of an image besides its boxes.
-
-    Raises:
-        DataError: if it cannot be read, or has no column ``path``.
-    """
-    table = raw_dir / TABLES[0]
-    if not table.is_file():
-        return {}
-    try:
-        reader = csv.DictReader(io.StringIO(table.read_text(encoding="utf-8-sig"), newline=""))
-        rows = list(reader)
-    except (OSError, ValueError, csv.Error) as err:
-        raise DataError(f"{table}: cannot be read as CSV in UTF-8 ({err}). Save it again.") from err
-    if "path" not in (reader.fieldnames or ()):
-        raise DataError(
-            f"{table}: expected the columns path and group, and maybe source (got "
-            f"{', '.join(reader.fieldnames or ()) or 'none'}). Name the columns in the first row."
-        )
-    return {row["path"]: {key: value or "" for key, value in row.items() if key} for row in rows}

@@ -4,11 +4,12 @@ A mask is a PNG of one channel, as large as the upright picture. Of one label it
 255 (or 0 and 1); of several it is indexed, 0 where none is shown, else the place of the label on
 the card, from 1. It has the name of its picture in a folder ``masks``: images/a.jpg and
 masks/a.png, frames/x/a.jpg and frames/masks/x/a.png; the column ``mask`` of records.csv says it
-otherwise.
+otherwise. Outlines of COCO files (`outlines`) become such a PNG, which the truth holds itself.
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import io
 import json
@@ -18,7 +19,7 @@ from pathlib import Path, PurePosixPath
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 
 from pipelines.data.images import read_file
 from pipelines.data.manifest import Entry
@@ -47,16 +48,21 @@ class MaskFile:
         sha256: of the file's bytes, hexadecimal.
         shares: of each label, the share of the picture that shows it.
         size: ``small``, ``middle`` or ``large`` beside the set's others; empty where none is shown.
+        png: the mask itself as base64, of outlines that stand in the file ``path``; else empty.
     """
 
     path: str
     sha256: str
     shares: tuple[float, ...]
     size: str = ""
+    png: str = ""
 
     def to_truth(self) -> str:
         """`Record.truth`."""
-        return json.dumps(asdict(self))
+        fields = asdict(self)
+        if not self.png:
+            del fields["png"]
+        return json.dumps(fields)
 
     @classmethod
     def of(cls, truth: str) -> MaskFile:
@@ -112,8 +118,10 @@ def read_mask(data: bytes, where: str, labels: Sequence[str]) -> NDArray[np.uint
                 raise DataError(f"{where}: {size[0]} x {size[1]} px are more than are decoded.")
             values = np.asarray(image) if mode in _MODES else None
     except DECODER_ERRORS as err:
+        # Pillow names where it looked, which is another place each time.
+        why = "it begins as none" if isinstance(err, UnidentifiedImageError) else err
         raise DataError(
-            f"{where}: is no PNG that can be read ({err}). Expected a mask as PNG; JPEG would blur "
+            f"{where}: is no PNG that can be read ({why}). Expected a mask as PNG; JPEG would blur "
             f"its edges."
         ) from err
     if values is None:
@@ -190,7 +198,10 @@ class Drawn:
         """
         where = str(self.raw_dir / self.file.path)
         try:
-            data = read_file(self.raw_dir / self.file.path, self.file.path)
+            if self.file.png:
+                data = base64.b64decode(self.file.png)
+            else:
+                data = read_file(self.raw_dir / self.file.path, self.file.path)
         except CorruptImageError as err:
             raise DataError(f"{where}: {err.reason}. Run `fieldlens fetch` again.") from err
         if hashlib.sha256(data).hexdigest() != self.file.sha256:

@@ -8,11 +8,13 @@ from typing import Any
 
 from pipelines.data.manifest import Record
 from pipelines.data.tree import File
+from pipelines.errors import DataError
 from pipelines.kinds.segmentation.masks import MASKS, MaskFile, is_mask, key_of, n_labels_of
+from pipelines.kinds.segmentation.outlines import read_outlines
 
 
 class NewSegmentation:
-    """A PNG a picture in a folder ``masks``."""
+    """A PNG a picture in a folder ``masks``; or COCO's outlines, where the kind is named."""
 
     settings: Mapping[str, Mapping[str, Any]] = {
         "train": {
@@ -50,8 +52,18 @@ class NewSegmentation:
         return f"a folder {MASKS!r} with {n} file(s) called like pictures" if n else ""
 
     def names(self, folder: Path, files: Sequence[File], task: str) -> Sequence[str]:
-        """The task's own name for the one label of binary masks, else a number an index."""
+        """The task's own name for the one label of binary masks, else a number an index.
+
+        Of outlines without a mask file the categories that are shown.
+        """
         paths = [file.path for file in files if file.kind == "image" and is_mask(file.path)]
+        if not paths and (listed := read_outlines(folder, files)):
+            if names := sorted({name for each in listed for name, _ in each.marks}):
+                return names
+            raise DataError(
+                f"{folder}: the annotations of {len(listed)} images hold no outline. Expected "
+                f"some. Export the set again."
+            )
         n = n_labels_of(folder / path for path in paths)
         return [task] if n == 1 else [f"label_{number}" for number in range(1, n + 1)]
 

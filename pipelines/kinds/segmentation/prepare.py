@@ -1,4 +1,4 @@
-"""The half of `segmentation` that `prepare` asks: masks beside the pictures, checked."""
+"""The half of `segmentation` that `prepare` asks: masks or outlines of the pictures, checked."""
 
 from __future__ import annotations
 
@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pipelines.card import DatasetCard
+from pipelines.data.annotations import Listed, stated_of
 from pipelines.data.images import Glance, glance, read_file
-from pipelines.data.layout import Labelled, listed_files
+from pipelines.data.layout import Labelled, check_once, listed_files
 from pipelines.data.manifest import Record, check_fetched, group_of, reading_of
-from pipelines.data.tree import files_of
+from pipelines.data.tree import File, files_of
 from pipelines.data.workers import ordered_map
 from pipelines.errors import CorruptImageError, DataError
 from pipelines.kinds.segmentation.masks import (
@@ -26,6 +27,7 @@ from pipelines.kinds.segmentation.masks import (
     read_mask,
     shares_of,
 )
+from pipelines.kinds.segmentation.outlines import Parts, as_png, drawn_mask, read_outlines
 
 #: What a picture is filed under.
 SHOWN, NOTHING = "shown", "nothing"
@@ -43,31 +45,19 @@ class PreparedSegmentation:
     def records(self, raw_dir: Path, card: DatasetCard, *, is_whole: bool = True) -> list[Record]:
         """The pictures with their masks; groups, sources and splits stand in records.csv."""
         check_fetched(raw_dir, card)
-        images, mask_of = _paired(raw_dir)
-        reading = reading_of(card)
-
-        def examined(image: Labelled) -> MaskFile:
-            path = mask_of[image.path]
-            where = f"{raw_dir / path}"
-            data = read_file(raw_dir / path, path)
-            mask = read_mask(data, where, card.labels)
-            try:
-                seen = glance(
-                    raw_dir / image.path, side_px=_GLANCE_PX, name=image.path, reading=reading
-                )
-            except CorruptImageError:
-                # `prepare` refuses it, with the reason.
-                seen = None
-            if seen is not None:
-                _check_size(mask, where, seen, image.path)
-            sha256 = hashlib.sha256(data).hexdigest()
-            return MaskFile(path, sha256, shares_of(mask, len(card.labels)))
-
-        masks = list(ordered_map(examined, images, window=_WINDOW))
-        # Of masks that are the same, one speaks for all: else copies of a picture, each with its
-        # own copy of the mask, would be taken for pictures with two truths.
-        first = {mask.sha256: mask.path for mask in reversed(masks)}
-        masks = [replace(mask, path=first[mask.sha256]) for mask in masks]
+        files = files_of(raw_dir)
+        listed = None if _has_masks(raw_dir, files) else read_outlines(raw_dir, files)
+        if listed is None:
+            images, masks = _of_files(raw_dir, card)
+        else:
+            images, masks = _of_outlines(raw_dir, listed, card)
+        shares = zip(*(mask.shares for mask in masks), strict=True)
+        missing = [label for label, of in zip(card.labels, shares, strict=True) if not any(of)]
+        if missing and is_whole:
+            raise DataError(
+                f"{raw_dir}: no mask shows {', '.join(missing)}. Expected some of each class of "
+                f"the card. Add them, or take the class off the card."
+            )
         return [
             Record(
                 image.path,
@@ -88,6 +78,64 @@ class PreparedSegmentation:
         """Where something is shown, also how large it is beside the set's others."""
         size = MaskFile.of(record.truth).size
         return (record.label, size) if size else (record.label,)
+
+
+def _of_files(raw_dir: Path, card: DatasetCard) -> tuple[list[Labelled], list[MaskFile]]:
+    images, mask_of = _paired(raw_dir)
+    reading = reading_of(card)
+
+    def examined(image: Labelled) -> MaskFile:
+        path = mask_of[image.path]
+        where = f"{raw_dir / path}"
+        data = read_file(raw_dir / path, path)
+        mask = read_mask(data, where, card.labels)
+        try:
+            seen = glance(
+                raw_dir / image.path, side_px=_GLANCE_PX, name=image.path, reading=reading
+            )
+        except CorruptImageError:
+            # `prepare` refuses it, with the reason.
+            seen = None
+        if seen is not None:
+            _check_size(mask, where, seen, image.path)
+        sha256 = hashlib.sha256(data).hexdigest()
+        return MaskFile(path, sha256, shares_of(mask, len(card.labels)))
+
+    masks = list(ordered_map(examined, images, window=_WINDOW))
+    # Of masks that are the same, one speaks for all: else copies of a picture, each with its
+    # own copy of the mask, would be taken for pictures with two truths.
+    first = {mask.sha256: mask.path for mask in reversed(masks)}
+    return images, [replace(mask, path=first[mask.sha256]) for mask in masks]
+
+
+def _has_masks(raw_dir: Path, files: Sequence[File]) -> bool:
+    """Whether masks are files, which then speak for the folder."""
+    return any(file.kind == "image" and is_mask(file.path) for file in files) or any(
+        row.cells.get("mask", "").strip() for row in listed_files(raw_dir)
+    )
+
+
+def _of_outlines(
+    raw_dir: Path, listed: Sequence[Listed[Parts]], card: DatasetCard
+) -> tuple[list[Labelled], list[MaskFile]]:
+    """The images that COCO files list, with what the table says of them, and their masks."""
+    listed = sorted(listed, key=lambda each: each.path)
+    check_once([each.path for each in listed], raw_dir)
+
+    def drawn(each: Listed[Parts]) -> MaskFile:
+        mask = drawn_mask(raw_dir, each, card.label_of, card.labels)
+        data, text = as_png(mask, f"{each.where}: {each.path!r}")
+        path = Path(each.where).relative_to(raw_dir).as_posix()
+        sha256 = hashlib.sha256(data).hexdigest()
+        return MaskFile(path, sha256, shares_of(mask, len(card.labels)), png=text)
+
+    masks = list(ordered_map(drawn, listed, window=_WINDOW))
+    stated = stated_of(raw_dir, {each.path for each in listed})
+    images = [
+        stated.get(each.path) or Labelled(each.path, "", "", "", None, each.where)
+        for each in listed
+    ]
+    return images, masks
 
 
 def _sized(masks: Sequence[MaskFile]) -> list[MaskFile]:
@@ -128,7 +176,7 @@ def _paired(raw_dir: Path) -> tuple[list[Labelled], dict[str, str]]:
     if not images:
         raise DataError(
             f"{raw_dir}: no image was found. Expected pictures, and their masks as PNG of the same "
-            f"name in a folder {MASKS!r}."
+            f"name in a folder {MASKS!r}, or a COCO file of outlines."
         )
     by_key: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for path in masks:

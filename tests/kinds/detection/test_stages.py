@@ -61,6 +61,10 @@ def write(paths: Paths, section: dict) -> None:
     paths.params.write_text(json.dumps({"seed": 5, "tasks": {TASK: section}}), encoding="utf-8")
 
 
+def n_boxes(metrics: dict) -> int:
+    return sum(each["n"] for each in metrics["int8"]["per_label"].values())
+
+
 @pytest.fixture(scope="module")
 def made(tmp_path_factory) -> Paths:
     """A project in which every stage has run: a minute."""
@@ -93,6 +97,10 @@ def test_what_stages_write_says_what_it_is(made):
     metrics = json.loads(files.metrics.read_text(encoding="utf-8"))
     of = metrics["intervals"]["int8"]
     assert set(of) >= {"ap", "ap50", "presence", "counting_error", "ap50.helmet"}
+    assert set(of) >= {"ap.small", "counting_error.helmet"}
+    by_size = metrics["int8"]["by_size"]
+    assert sum(each["n"] for each in by_size.values()) == n_boxes(metrics)
+    assert by_size["large"] == {"ap": None, "n": 0}
     for name in ("ap50", "ap", "counting_error"):
         assert of[name]["low"] <= of[name]["value"] <= of[name]["high"]
         assert of[name]["value"] == pytest.approx(metrics["int8"][name], abs=2e-6)
@@ -100,7 +108,7 @@ def test_what_stages_write_says_what_it_is(made):
     assert 0 <= metrics["blind"]["ap50"] < 0.5
     rows = list(csv.DictReader(io.StringIO(files.confusion.read_text(encoding="utf-8"))))
     n_true = sum(row["actual"] != "nothing" for row in rows)
-    assert n_true == sum(each["n"] for each in metrics["int8"]["per_label"].values())
+    assert n_true == n_boxes(metrics)
     sheet = Image.open(files.test_figures_dir / "boxes.png")
     assert sheet.width > 1000
     assert "| AP50 |" in made.results_page.read_text(encoding="utf-8")
