@@ -51,6 +51,10 @@ setup: $(READY) $(WEIGHTS)  ## make .venv and fetch the default weights; afterwa
 repro: $(READY) $(WEIGHTS)  ## run the stages that are out of date, from images to released models
 	dvc repro -k
 
+# As commands have it (pipelines/quiet.py): processes of tests fill the cores, so none spins on one.
+test test-slow test-all: export OMP_WAIT_POLICY := PASSIVE
+test test-slow test-all: export OPENBLAS_NUM_THREADS := 1
+
 test: $(READY)  ## quick tests: no network, no trained model, two to three minutes
 	python -m pytest -q $(XDIST) --dist worksteal -m "not slow and not network"
 

@@ -30,6 +30,10 @@ _OF_COMMANDS = {
     # OpenMP's waiting threads spin by default. On two cores with one of them busy, that slowed the
     # training of a tail to a fifth (docs/experiments/training.md). Read when torch is loaded.
     "OMP_WAIT_POLICY": "PASSIVE",
+    # Threads of OpenBLAS (NumPy's, SciPy's; not torch's) spin whatever is said, and one has done
+    # short vectors before the others wake: a probe of 6,000 images took seven times the processor's
+    # time on two (docs/experiments/time_and_memory.md). Read when NumPy is loaded.
+    "OPENBLAS_NUM_THREADS": "1",
 }
 
 

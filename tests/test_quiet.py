@@ -13,6 +13,12 @@ def test_go_quiet_sets_what_is_not_set():
     assert environ["OMP_WAIT_POLICY"] == "PASSIVE"
 
 
+def test_a_command_loads_numpy_after_it_has_said_on_how_many_threads():
+    """A library that is loaded has read its environment; only `go_quiet` may come first."""
+    code = "import sys, pipelines.cli; print('numpy' in sys.modules)"
+    assert python(code, environ={}).strip() == "False"
+
+
 @pytest.mark.parametrize("act", [go_quiet, switch_off_reports])
 def test_users_choice_is_left_alone(act):
     environ = {"MLFLOW_DISABLE_TELEMETRY": "false"}

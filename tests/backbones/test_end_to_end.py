@@ -31,7 +31,7 @@ from pipelines.serving.bundle import read_bundle
 from pipelines.stages import evaluate, export, train
 from pipelines.training.float_model import load_float_model
 from pipelines.training.job import normalise
-from tests.backbones.names import NAMES, marked
+from tests.backbones.names import NAMES
 from tests.backbones.test_contract import UNFOLDED
 from tests.backbones.toy_family import toy
 from tests.stages.test_export import CARD
@@ -70,11 +70,7 @@ VARIED = {"toy", "mobilenet_v1", "mobilenet_v2", "mobilenet_v3_small"}
 #: What stands behind the pool, and what the last convolution with a kernel reads.
 N_EMBEDDED = {"toy": 20 + 24}
 CASES = [
-    pytest.param(
-        (name, strategy),
-        id=f"{name}-{strategy}",
-        marks=marked(name, {"toy"} if strategy == "cached" else ()),
-    )
+    pytest.param((name, strategy), id=f"{name}-{strategy}", marks=pytest.mark.slow)
     for name in NAMES
     for strategy in ("cached", "full")
 ]
@@ -183,7 +179,6 @@ def test_from_its_name_to_an_answer_in_the_app(made, monkeypatch):
     assert np.mean(alike[1]) >= (0.9 if made.name == "toy" else 0)
 
 
-@pytest.mark.slow
 def test_the_phone_page_gives_the_apps_answers(made, tmp_path, monkeypatch):
     """In Node: the page's reader, resampler, runtime and decoding, without a browser."""
     app = made.app(monkeypatch)

@@ -95,6 +95,7 @@ def test_without_models_it_says_what_to_run(script, n_needed, tmp_path):
     assert "make repro" in done.stderr
 
 
+@pytest.mark.slow
 def test_backbones_probes_what_has_weights_and_a_random_network_beside(tmp_path):
     rng = np.random.default_rng(3)
     lines = ["path,label,group"]

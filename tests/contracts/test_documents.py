@@ -51,7 +51,13 @@ def test_the_page_has_its_tables():
 
 
 @pytest.mark.parametrize(
-    "command", sorted({row.command for row in ROWS if row.is_quick}), ids=" ".join
+    "command",
+    [
+        # Every network is built once and looked through: ten seconds.
+        pytest.param(each, marks=[pytest.mark.slow] if each == ("fieldlens", "cost") else [])
+        for each in sorted({row.command for row in ROWS if row.is_quick})
+    ],
+    ids=" ".join,
 )
 def test_command_prints_the_figures_beside_it(command, capsys):
     figures = [figure for row in ROWS if row.command == command for figure in row.figures]

@@ -183,7 +183,8 @@ def test_export_writes_a_candidate_that_answers_like_the_float_model(project, fi
     assert str(Path.home()) not in text
 
 
-@pytest.mark.parametrize("precision", ["int8", pytest.param("fp32", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["int8", "fp32"])
 def test_a_refitted_model_is_as_sure_as_the_network_before_the_refit(precision, project, files):
     meta, model, _ = load_float_model(files.float_dir)
     refitted = meta.model_copy(update={"is_refit": True})
