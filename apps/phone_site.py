@@ -46,7 +46,7 @@ _CODINGS = (("br", ".br"), ("gzip", ".gz"))
 
 #: The tasks that there are, and their words.
 _INDEX = "/models/index.json"
-#: Of a kind that compares: which gallery there is. The page asks it each time, and the gallery by its hash.
+#: Which gallery there is: this the page asks each time, and the gallery itself by its hash.
 _GALLERY_FACTS = "gallery_file.json"
 
 #: A build names these by the hash of what they hold.
@@ -168,7 +168,7 @@ _WITH_GALLERY = frozenset({"embedding"})
 
 
 def _gallery(paths: Paths, bundle: Bundle) -> Path | None:
-    """The file of known pictures beside a bundle; None where there is none, or none is asked for."""
+    """The gallery beside a bundle; None where there is none, or its kind compares nothing."""
     file = gallery_file(paths.task(bundle.task).bundle.parent)
     return file if bundle.kind in _WITH_GALLERY and file.is_file() else None
 

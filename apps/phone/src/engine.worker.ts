@@ -70,7 +70,8 @@ async function update(request: Wanted, signal: AbortSignal): Promise<void> {
     else if (usable === next) next = { ...next, keeping };
     else if (usable === ready) ready = { ...ready, keeping };
   });
-  say({ kind: "updated", id, updated: { isNew: next?.task === task, keeping } });
+  const isGalleryAlone = next?.pair.text === ready?.pair.text;
+  say({ kind: "updated", id, updated: { isNew: next?.task === task, isGalleryAlone, keeping } });
 }
 
 /** Throws a Refusal. */

@@ -30,6 +30,8 @@ export interface Loaded {
 /** What became of the question whether the server has a newer model. */
 export interface Updated {
   readonly isNew: boolean;
+  /** Whether only its gallery is another. */
+  readonly isGalleryAlone: boolean;
   readonly keeping: Keeping;
 }
 
