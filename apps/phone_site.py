@@ -21,7 +21,7 @@ from pipelines.card import DatasetCard, load_card
 from pipelines.errors import BundleError, ConfigError
 from pipelines.paths import Paths
 from pipelines.serving.bundle import Bundle, read_bundle
-from pipelines.serving.gallery import gallery_file
+from pipelines.serving.gallery import gallery_file, read_gallery
 
 logger = logging.getLogger(__name__)
 
@@ -119,17 +119,23 @@ class PhoneSite:
                 return None
 
     def addresses(self) -> list[str]:
-        """All that there is to ask for, the page's root apart, which is index.html."""
+        """All that there is to ask for, the page's root apart, which is index.html.
+
+        Raises:
+            BundleError: if a gallery is damaged or another model's.
+        """
         found = [address for address in self.pages if address != "/"]
         for entry in _index(self.paths):
             task = str(entry["task"])
-            bundle = read_bundle(self.paths.task(task).bundle, verify=False)
+            path = self.paths.task(task).bundle
+            bundle = read_bundle(path, verify=False)
             names = ("bundle.json", bundle.files[bundle.served.precision].name)
             found += [f"/models/{task}/{name}" for name in names]
             if bundle.kind in _WITH_GALLERY:
                 found.append(f"/models/{task}/{_GALLERY_FACTS}")
-                gallery = _gallery(self.paths, bundle)
-                found += [f"/models/{task}/{gallery.name}"] if gallery else []
+                if gallery := _gallery(path, bundle):
+                    read_gallery(gallery, bundle)
+                    found.append(f"/models/{task}/{gallery.name}")
         return [*found, _INDEX]
 
     def _page(self, address: str, codings: Sequence[str]) -> Answer:
@@ -152,7 +158,7 @@ class PhoneSite:
         if name == "bundle.json":
             return _squeezed(path.read_bytes(), TYPES[".json"], _ASK_AGAIN, codings)
         bundle = read_bundle(path, verify=False)
-        gallery = _gallery(self.paths, bundle)
+        gallery = _gallery(path, bundle)
         if name == _GALLERY_FACTS and bundle.kind in _WITH_GALLERY:
             return _json(None if gallery is None else _facts(gallery), codings)
         file = path.with_name(name)
@@ -167,9 +173,9 @@ KINDS = frozenset({"classification", "detection", "segmentation", "embedding"})
 _WITH_GALLERY = frozenset({"embedding"})
 
 
-def _gallery(paths: Paths, bundle: Bundle) -> Path | None:
+def _gallery(path: Path, bundle: Bundle) -> Path | None:
     """The gallery beside a bundle; None where there is none, or its kind compares nothing."""
-    file = gallery_file(paths.task(bundle.task).bundle.parent)
+    file = gallery_file(path.parent)
     return file if bundle.kind in _WITH_GALLERY and file.is_file() else None
 
 
@@ -195,7 +201,8 @@ def _index(paths: Paths) -> list[dict[str, object]]:
     entries = []
     for task in _tasks(paths):
         try:
-            bundle = read_bundle(paths.task(task).bundle, verify=False)
+            path = paths.task(task).bundle
+            bundle = read_bundle(path, verify=False)
         except BundleError as err:
             logger.warning("%s", err)
             continue
@@ -206,7 +213,7 @@ def _index(paths: Paths) -> list[dict[str, object]]:
         except ConfigError:
             card = None
         file = bundle.files[bundle.served.precision]
-        gallery = _gallery(paths, bundle)
+        gallery = _gallery(path, bundle)
         entries.append(
             {
                 "task": task,
