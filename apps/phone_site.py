@@ -16,10 +16,12 @@ from pathlib import Path
 
 from apps.texts import LANGUAGES, load_texts
 from apps.tones import tones_of
+from pipelines.atomic import file_sha256
 from pipelines.card import DatasetCard, load_card
 from pipelines.errors import BundleError, ConfigError
 from pipelines.paths import Paths
 from pipelines.serving.bundle import Bundle, read_bundle
+from pipelines.serving.gallery import gallery_file, read_gallery
 
 logger = logging.getLogger(__name__)
 
@@ -44,6 +46,8 @@ _CODINGS = (("br", ".br"), ("gzip", ".gz"))
 
 #: The tasks that there are, and their words.
 _INDEX = "/models/index.json"
+#: Which gallery there is: this the page asks each time, and the gallery itself by its hash.
+_GALLERY_FACTS = "gallery_file.json"
 
 #: A build names these by the hash of what they hold.
 _HASHED = "assets/"
@@ -115,13 +119,23 @@ class PhoneSite:
                 return None
 
     def addresses(self) -> list[str]:
-        """All that there is to ask for, the page's root apart, which is index.html."""
+        """All that there is to ask for, the page's root apart, which is index.html.
+
+        Raises:
+            BundleError: if a gallery is damaged or another model's.
+        """
         found = [address for address in self.pages if address != "/"]
         for entry in _index(self.paths):
             task = str(entry["task"])
-            bundle = read_bundle(self.paths.task(task).bundle, verify=False)
+            path = self.paths.task(task).bundle
+            bundle = read_bundle(path, verify=False)
             names = ("bundle.json", bundle.files[bundle.served.precision].name)
             found += [f"/models/{task}/{name}" for name in names]
+            if bundle.kind in _WITH_GALLERY:
+                found.append(f"/models/{task}/{_GALLERY_FACTS}")
+                if gallery := _gallery(path, bundle):
+                    read_gallery(gallery, bundle)
+                    found.append(f"/models/{task}/{gallery.name}")
         return [*found, _INDEX]
 
     def _page(self, address: str, codings: Sequence[str]) -> Answer:
@@ -137,21 +151,43 @@ class PhoneSite:
         )
 
     def _model(self, task: str, name: str, codings: Sequence[str]) -> Answer | None:
-        """bundle.json, or the model file that it serves."""
+        """bundle.json, the model file that it serves, or the gallery beside them."""
         if task not in _tasks(self.paths):
             return None
         path = self.paths.task(task).bundle
         if name == "bundle.json":
             return _squeezed(path.read_bytes(), TYPES[".json"], _ASK_AGAIN, codings)
         bundle = read_bundle(path, verify=False)
-        if name != bundle.files[bundle.served.precision].name:
-            return None
+        gallery = _gallery(path, bundle)
+        if name == _GALLERY_FACTS and bundle.kind in _WITH_GALLERY:
+            return _json(None if gallery is None else _facts(gallery), codings)
         file = path.with_name(name)
+        if file.name != bundle.files[bundle.served.precision].name and file != gallery:
+            return None
         return _packed_file(file, file.stat().st_mtime_ns, "gzip" in codings)
 
 
 #: Kinds of tasks that the page can show (apps/phone/src/kinds.ts); others it does not offer.
-KINDS = frozenset({"classification", "detection", "segmentation"})
+KINDS = frozenset({"classification", "detection", "segmentation", "embedding"})
+#: Kinds whose answers are compared with the gallery beside the bundle.
+_WITH_GALLERY = frozenset({"embedding"})
+
+
+def _gallery(path: Path, bundle: Bundle) -> Path | None:
+    """The gallery beside a bundle; None where there is none, or its kind compares nothing."""
+    file = gallery_file(path.parent)
+    return file if bundle.kind in _WITH_GALLERY and file.is_file() else None
+
+
+def _facts(gallery: Path) -> dict[str, object]:
+    """By what the page knows whether it has this very file."""
+    stat = gallery.stat()
+    return {"sha256": _hash(gallery, stat.st_mtime_ns), "size_bytes": stat.st_size}
+
+
+@lru_cache(maxsize=16)
+def _hash(path: Path, _version: int) -> str:
+    return file_sha256(path)
 
 
 def _tasks(paths: Paths) -> list[str]:
@@ -165,7 +201,8 @@ def _index(paths: Paths) -> list[dict[str, object]]:
     entries = []
     for task in _tasks(paths):
         try:
-            bundle = read_bundle(paths.task(task).bundle, verify=False)
+            path = paths.task(task).bundle
+            bundle = read_bundle(path, verify=False)
         except BundleError as err:
             logger.warning("%s", err)
             continue
@@ -176,13 +213,14 @@ def _index(paths: Paths) -> list[dict[str, object]]:
         except ConfigError:
             card = None
         file = bundle.files[bundle.served.precision]
+        gallery = _gallery(path, bundle)
         entries.append(
             {
                 "task": task,
                 "domain": bundle.domain,
                 "title": bundle.title,
                 "is_sample": bundle.is_sample,
-                "size_bytes": file.size_bytes,
+                "size_bytes": file.size_bytes + (gallery.stat().st_size if gallery else 0),
                 "words": {language: _words(bundle, card, language) for language in LANGUAGES},
             }
         )
@@ -228,6 +266,6 @@ def _squeezed(body: bytes, content_type: str, cache: str, codings: Sequence[str]
 
 @lru_cache(maxsize=16)
 def _packed_file(path: Path, _version: int, is_packed: bool) -> Answer:
-    """A model file; its address carries its hash, so that it may be kept for ever."""
+    """A file whose address carries its hash, so that it may be kept for ever."""
     codings = ("gzip",) if is_packed else ()
-    return _squeezed(path.read_bytes(), TYPES[".onnx"], _FOR_EVER, codings)
+    return _squeezed(path.read_bytes(), TYPES[path.suffix], _FOR_EVER, codings)

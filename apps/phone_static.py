@@ -17,6 +17,7 @@ from apps.phone_server import HEADERS
 from apps.phone_site import DIST_DIR, PhoneSite
 from pipelines.atomic import new_folder
 from pipelines.errors import ConfigError, PipelineError
+from pipelines.serving.gallery import gallery_file
 
 #: In a folder that was written by this module.
 _HEADERS_FILE = "_headers"
@@ -31,6 +32,7 @@ def write_site(root: Path, folder: Path, dist_dir: Path = DIST_DIR) -> list[Path
     Raises:
         ConfigError: if the page was not built, there is no model, or ``folder`` holds something
             else.
+        BundleError: if a gallery is damaged or another model's.
         StorageError: if the disk is full or forbids it.
     """
     site = PhoneSite.open(root, dist_dir)
@@ -71,13 +73,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"error: {err}\n")
         return 2
     n_bytes = sum((args.folder / path).stat().st_size for path in written)
-    tasks = sorted(path.parent.name for path in written if path.name == "bundle.json")
+    galleries = _beside(written, gallery_file(Path()).name)
+    known = f" and the galleries (names, small pictures) of {galleries}" if galleries else ""
     sys.stdout.write(
         f"{args.folder}: {len(written)} files, {n_bytes / 1e6:.1f} MB, with the models of "
-        f"{', '.join(tasks)}. Serve it over https; mind the licences of their data "
-        f"(docs/THIRD_PARTY.md).\n"
+        f"{_beside(written, 'bundle.json')}{known}. Serve it over https; mind the licences of "
+        f"their data (docs/THIRD_PARTY.md).\n"
     )
     return 0
+
+
+def _beside(written: Sequence[Path], name: str) -> str:
+    """The tasks that have such a file."""
+    return ", ".join(sorted(path.parent.name for path in written if path.name == name))
 
 
 if __name__ == "__main__":

@@ -63,6 +63,12 @@ def test_golden_neighbours(case, tmp_path):
     assert exact.tolist() == pytest.approx(case["distances"], abs=1e-6)
 
 
+def test_golden_gallery_is_what_is_written():
+    """Held against the phone page's reader too."""
+    text = gallery_text("flowers", bundle_of(None).files["int8"].sha256, gallery())
+    assert text == (GOLDEN / "gallery.json").read_text(encoding="utf-8")
+
+
 def test_answer_is_said_in_every_form(tmp_path):
     bundle = bundle_of(0.75)
     kind = laid_beside(tmp_path, bundle)

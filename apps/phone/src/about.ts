@@ -16,6 +16,11 @@ export function aboutModel(bundle: Bundle, said: Words, loaded: Loaded, texts: T
     [texts.say("about.input"), texts.say(whole ? "about.inputWhole" : "about.inputValue", { side: cropPx })],
     [texts.say("about.engine"), texts.say("about.engineValue", { version: loaded.runtimeVersion })],
   ];
+  if (loaded.gallery) {
+    const { nPictures, nIdentities } = loaded.gallery;
+    const gaps = { pictures: texts.number(nPictures), identities: texts.number(nIdentities) };
+    rows.push([texts.say("about.gallery"), texts.say("about.galleryValue", gaps)]);
+  }
   if (isCalibrated) rows.splice(3, 0, [texts.say("about.temperature"), texts.number(bundle.temperature, 3)]);
   if (bundle.figure) {
     rows.unshift([texts.say(figure.text, { n: bundle.figure.n }), `${texts.number(bundle.figure.value * 100, 1)} %`]);

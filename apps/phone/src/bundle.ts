@@ -35,6 +35,7 @@ export interface Abstention {
 
 export interface Bundle {
   readonly kind: Said["kind"];
+  readonly task: string;
   readonly domain: string;
   readonly labels: readonly string[];
   readonly labelMeanings: Readonly<Record<string, string>>;
@@ -46,6 +47,8 @@ export interface Bundle {
   readonly nFeatures: number;
   readonly precision: "int8" | "fp32";
   readonly file: { readonly name: string; readonly sha256: string; readonly sizeBytes: number };
+  /** Of all model files of the bundle. */
+  readonly hashes: readonly string[];
   readonly temperature: number;
   readonly operatingPoints: Readonly<Record<string, OperatingPoint>>;
   /** Of a detection, by label. */
@@ -109,6 +112,7 @@ function read(json: Json): Bundle {
   const audit = json["audit"];
   return {
     kind: kind as Said["kind"], // the table's
+    task: text(json, "task"),
     domain: text(json, "domain"),
     labels,
     labelMeanings: record(json, "label_meanings") as Record<string, string>,
@@ -118,8 +122,9 @@ function read(json: Json): Bundle {
     nFeatures: embedding ? (numbers(embedding, "shape").at(-1) ?? 0) : 0,
     precision,
     file: { name: text(file, "name"), sha256: text(file, "sha256"), sizeBytes: number(file, "size_bytes") },
+    hashes: records(json, "artefacts").map((each) => text(each, "sha256")),
     temperature: number(json, "temperature"),
-    operatingPoints: readPoints(record(json, "operating_points"), labels),
+    operatingPoints: readPoints(record(json, "operating_points"), known.points ?? labels),
     boxPoints: json["box_points"] == null ? {} : readBoxPoints(record(json, "box_points"), labels),
     abstention: json["abstention"] == null ? null : readAbstention(record(json, "abstention")),
     dataSource: text(record(json, "provenance"), "data_source"),

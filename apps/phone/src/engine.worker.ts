@@ -5,6 +5,7 @@ import mjsUrl from "onnxruntime-web/ort-wasm-simd-threaded.mjs?url";
 import wasmUrl from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
 import { decode, fromBitmap } from "./decode.ts";
 import type { Progress } from "./download.ts";
+import { readGallery } from "./gallery.ts";
 import { ask, makeModel, type Model } from "./model.ts";
 import { geometryOf, preprocess } from "./preprocess.ts";
 import type { Answer, Loaded, Reply, Request } from "./protocol.ts";
@@ -40,11 +41,15 @@ async function load(request: Wanted, signal: AbortSignal): Promise<void> {
     const usable = await prepare(task, pair, nThreads);
     await take({ ...usable, keeping: isFresh ? await keepPair(base, task, pair) : "kept" });
   }
-  const { pair, keeping } = ready!;
+  const { pair, keeping, gallery } = ready!;
   const loaded: Loaded = {
     nThreads,
     modelBytes: pair.bytes.length,
     runtimeVersion: ort.env.versions.web ?? ort.env.versions.common,
+    gallery: gallery && {
+      nPictures: gallery.pictures.length,
+      nIdentities: new Set(gallery.pictures.map(({ identity }) => identity)).size,
+    },
     keeping,
     isFresh,
   };
@@ -65,13 +70,15 @@ async function update(request: Wanted, signal: AbortSignal): Promise<void> {
     else if (usable === next) next = { ...next, keeping };
     else if (usable === ready) ready = { ...ready, keeping };
   });
-  say({ kind: "updated", id, updated: { isNew: next?.task === task, keeping } });
+  const isGalleryAlone = next?.pair.text === ready?.pair.text;
+  say({ kind: "updated", id, updated: { isNew: next?.task === task, isGalleryAlone, keeping } });
 }
 
 /** Throws a Refusal. */
 async function prepare(task: string, pair: Pair, nThreads: number): Promise<Ready> {
   ort.env.wasm.wasmPaths = { mjs: absolute(mjsUrl), wasm: absolute(wasmUrl) };
-  return { ...(await makeModel(pair.bundle, pair.bytes, nThreads)), task, pair, keeping: "off" };
+  const gallery = pair.gallery && (await readGallery(pair.gallery.bytes, pair.bundle));
+  return { ...(await makeModel(pair.bundle, pair.bytes, nThreads, gallery)), task, pair, keeping: "off" };
 }
 
 /** From now on this one answers; the one before gives its memory back. */

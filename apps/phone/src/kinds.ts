@@ -3,6 +3,8 @@
 
 import type { Bundle } from "./bundle.ts";
 import { type Boxes, decodeBoxes } from "./detection.ts";
+import { decodeVector, type Embedding, SAME } from "./embedding.ts";
+import type { Gallery } from "./gallery.ts";
 import type { Geometry } from "./preprocess.ts";
 import { decodeMask, type Mask } from "./segmentation.ts";
 import type { TextKey } from "./texts.ts";
@@ -21,16 +23,20 @@ export interface Classes {
 }
 
 /** What a model of any kind says of a picture. */
-export type Said = Classes | Boxes | Mask;
+export type Said = Classes | Boxes | Mask | Embedding;
 
 interface Kind {
   /** Names of the model's outputs, in the order of the bundle. */
   readonly outputs: readonly string[];
-  readonly decode: (outputs: Outputs, bundle: Bundle, geometry: Geometry) => Said;
+  readonly decode: (outputs: Outputs, bundle: Bundle, geometry: Geometry, gallery?: Gallery | null) => Said;
   /** The one metric that is told of a model, and its words. */
   readonly figure: { readonly metric: string; readonly text: TextKey };
   /** Whether its outputs are divided by the bundle's temperature. */
   readonly isCalibrated: boolean;
+  /** The names of its operating points; null where they are labels. */
+  readonly points: readonly string[] | null;
+  /** Whether its answers need the gallery beside the bundle. */
+  readonly hasGallery: boolean;
 }
 
 /** The output that tells pictures out of distribution. */
@@ -38,12 +44,16 @@ export const EMBEDDING = "embedding";
 
 const ACCURACY = { metric: "accuracy", text: "about.accuracy" } as const;
 const DICE = { metric: "dice", text: "about.dice" } as const;
+const RECALL_AT_1 = { metric: "recall_at_1", text: "about.recallAt1" } as const;
 const AP50 = { metric: "ap50", text: "about.ap50" } as const;
 
+const PLAIN = { isCalibrated: false, points: null, hasGallery: false } as const;
+
 export const KINDS: ReadonlyMap<string, Kind> = new Map([
-  ["classification", { outputs: ["logits", EMBEDDING], decode: decodeClasses, figure: ACCURACY, isCalibrated: true }],
-  ["detection", { outputs: ["boxes", EMBEDDING], decode: decodeBoxes, figure: AP50, isCalibrated: false }],
-  ["segmentation", { outputs: ["mask", EMBEDDING], decode: decodeMask, figure: DICE, isCalibrated: false }],
+  ["classification", { outputs: ["logits", EMBEDDING], decode: decodeClasses, figure: ACCURACY, ...PLAIN, isCalibrated: true }],
+  ["detection", { outputs: ["boxes", EMBEDDING], decode: decodeBoxes, figure: AP50, ...PLAIN }],
+  ["segmentation", { outputs: ["mask", EMBEDDING], decode: decodeMask, figure: DICE, ...PLAIN }],
+  ["embedding", { outputs: ["vector", EMBEDDING], decode: decodeVector, figure: RECALL_AT_1, ...PLAIN, points: [SAME], hasGallery: true }],
 ] satisfies [Said["kind"], Kind][]);
 
 function decodeClasses(outputs: Outputs, bundle: Bundle): Classes {

@@ -3,6 +3,7 @@
 
 import * as ort from "onnxruntime-web/wasm";
 import type { Bundle } from "./bundle.ts";
+import type { Gallery } from "./gallery.ts";
 import { EMBEDDING, KINDS, type Outputs, type Said } from "./kinds.ts";
 import { makeOutOfDistribution } from "./out_of_distribution.ts";
 import type { Geometry } from "./preprocess.ts";
@@ -10,6 +11,8 @@ import { Refusal } from "./refusal.ts";
 
 export interface Model {
   readonly bundle: Bundle;
+  /** What its answers are compared with. */
+  readonly gallery: Gallery | null;
   readonly judge: ReturnType<typeof makeOutOfDistribution> | null;
   readonly session: ort.InferenceSession;
 }
@@ -22,7 +25,7 @@ export interface Judged {
 }
 
 /** Proof that this browser can run a model. Throws a Refusal. */
-export async function makeModel(bundle: Bundle, bytes: Uint8Array, nThreads: number): Promise<Model> {
+export async function makeModel(bundle: Bundle, bytes: Uint8Array, nThreads: number, gallery: Gallery | null = null): Promise<Model> {
   const judge = bundle.abstention ? makeOutOfDistribution(bundle.abstention, bundle.nFeatures) : null;
   ort.env.wasm.numThreads = nThreads;
   ort.env.logLevel = "error";
@@ -32,14 +35,14 @@ export async function makeModel(bundle: Bundle, bytes: Uint8Array, nThreads: num
       intraOpNumThreads: nThreads,
       graphOptimizationLevel: "all",
     });
-    return { bundle, judge, session };
+    return { bundle, gallery, judge, session };
   } catch (error) {
     throw new Refusal("refusal.runtime", { reason: String(error) }, { cause: error });
   }
 }
 
 /** The answer for the pixels that `preprocess` gives; places are led back by the geometry of the picture. */
-export async function ask({ bundle, judge, session }: Model, pixels: Uint8Array, geometry: Geometry): Promise<Judged> {
+export async function ask({ bundle, gallery, judge, session }: Model, pixels: Uint8Array, geometry: Geometry): Promise<Judged> {
   const side = bundle.preprocess.cropPx;
   const ran = await session.run({ [bundle.inputName]: new ort.Tensor("uint8", pixels, [1, side, side, 3]) });
   const outputs: Outputs = Object.fromEntries(
@@ -47,7 +50,7 @@ export async function ask({ bundle, judge, session }: Model, pixels: Uint8Array,
   );
   const verdict = judge ? judge(outputs[EMBEDDING]!) : null;
   return {
-    said: KINDS.get(bundle.kind)!.decode(outputs, bundle, geometry),
+    said: KINDS.get(bundle.kind)!.decode(outputs, bundle, geometry, gallery),
     oodScore: verdict?.oodScore ?? null,
     isOod: verdict?.isOod ?? false,
   };

@@ -7,9 +7,14 @@ export interface Packed {
   readonly data: string;
 }
 
+/** The bytes of base64. */
+export function bytesOf(data: string): Uint8Array<ArrayBuffer> {
+  return Uint8Array.from(atob(data), (character) => character.charCodeAt(0));
+}
+
 /** The numbers, in C order: `scale` times what is stored. */
 export function unpack(packed: Packed): Float64Array {
-  const bytes = Uint8Array.from(atob(packed.data), (character) => character.charCodeAt(0));
+  const bytes = bytesOf(packed.data);
   const n = packed.shape.reduce((a, b) => a * b, 1);
   const numbers = new Float64Array(n);
   const view = new DataView(bytes.buffer);

@@ -20,6 +20,8 @@ export interface Loaded {
   readonly nThreads: number;
   readonly modelBytes: number;
   readonly runtimeVersion: string;
+  /** How much the gallery holds; null without one. */
+  readonly gallery: { readonly nPictures: number; readonly nIdentities: number } | null;
   readonly keeping: Keeping;
   /** Whether the server was asked for it just now; what was on the phone may have a newer one. */
   readonly isFresh: boolean;
@@ -28,6 +30,8 @@ export interface Loaded {
 /** What became of the question whether the server has a newer model. */
 export interface Updated {
   readonly isNew: boolean;
+  /** Whether only its gallery is another. */
+  readonly isGalleryAlone: boolean;
   readonly keeping: Keeping;
 }
 

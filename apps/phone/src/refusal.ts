@@ -15,6 +15,8 @@ export type RefusalKey =
   | "refusal.schema"
   | "refusal.bundle"
   | "refusal.hash"
+  | "refusal.gallery"
+  | "refusal.galleryOther"
   | "refusal.network"
   | "refusal.status"
   | "refusal.stalled"

@@ -1,14 +1,16 @@
 // The models and their list, kept on the phone for when there is no network.
 //
-// A model and its bundle.json are a pair, and a pair changes as a whole: the model is kept under its
-// hash, then its bundle under a new version, and only then what came before is let go of. Whatever
-// breaks off on the way (the network, the storage, the phone) leaves the pair from before. Nothing
-// is written over: a browser may lose the old entry of an address before it has the new one.
+// A model and its bundle.json are a pair, with the gallery where there is one, and a pair changes as a
+// whole: its files are kept under their hashes, then its bundle under a new version, and only then what
+// came before is let go of. Whatever breaks off on the way (the network, the storage, the phone) leaves
+// the pair from before. Nothing is written over: a browser may lose the old entry of an address before
+// it has the new one.
 //
 // Where a browser has no Cache Storage (plain http from another computer), nothing is kept.
 
 import { type Bundle, readBundle } from "./bundle.ts";
 import { download, type Progress } from "./download.ts";
+import { KINDS } from "./kinds.ts";
 import { Refusal } from "./refusal.ts";
 import { sha256 } from "./sha256.ts";
 import { isIndex } from "./tasks.ts";
@@ -23,7 +25,18 @@ export interface Pair {
   /** bundle.json as it came. */
   readonly text: string;
   readonly bytes: Uint8Array<ArrayBuffer>;
+  /** The file of known pictures beside the model; null where there is none. */
+  readonly gallery: { readonly sha256: string; readonly bytes: Uint8Array<ArrayBuffer> } | null;
 }
+
+/** A file beside bundle.json. */
+interface Named {
+  readonly name: string;
+  readonly sha256: string;
+  readonly sizeBytes: number;
+}
+
+const GALLERY = "gallery.json";
 
 /** Whether a pair is there next time too: yes; storage is full; the browser would not; it never does. */
 export type Keeping = "kept" | "full" | "refused" | "off";
@@ -32,7 +45,7 @@ const indexUrl = (base: string): string => new URL("models/index.json", base).hr
 const folderUrl = (base: string, task: string): string => new URL(`models/${encodeURIComponent(task)}/`, base).href;
 const bundleUrl = (base: string, task: string): string => `${folderUrl(base, task)}bundle.json`;
 /** The hash makes it a name of these very bytes. */
-const modelUrl = (base: string, task: string, file: Bundle["file"]): string =>
+const fileUrl = (base: string, task: string, file: Omit<Named, "sizeBytes">): string =>
   `${folderUrl(base, task)}${encodeURIComponent(file.name)}?sha256=${file.sha256}`;
 
 /** The list of tasks that is on the phone; null if there is none. */
@@ -66,8 +79,10 @@ export async function keptPair(base: string, task: string): Promise<Pair | null>
     if (text === undefined) continue;
     try {
       const bundle = readBundle(JSON.parse(text));
-      const bytes = await keptModel(cache, modelUrl(base, task, bundle.file), bundle);
-      if (bytes) return { bundle, text, bytes };
+      const bytes = await keptFile(cache, fileUrl(base, task, bundle.file), bundle.file.sha256);
+      const hash = new URL(entry.url).searchParams.get("gallery");
+      const known = hash && (await keptFile(cache, fileUrl(base, task, { name: GALLERY, sha256: hash }), hash));
+      if (bytes && (!hash || known)) return { bundle, text, bytes, gallery: hash && known ? { sha256: hash, bytes: known } : null };
     } catch {
       continue; // another version of the page kept it, and an older one may be readable
     }
@@ -87,18 +102,44 @@ export async function fetchPair(
   signal: AbortSignal,
 ): Promise<Pair> {
   const { text, json } = await fetchJson(bundleUrl(base, task), signal);
-  if (had?.text === text) return had;
-  const bundle = readBundle(json);
-  if (had?.bundle.file.sha256 === bundle.file.sha256) return { bundle, text, bytes: had.bytes };
-  const url = modelUrl(base, task, bundle.file);
-  const kept = canKeep() ? await keptModel(await caches.open(CACHE), url, bundle) : null;
-  if (kept) return { bundle, text, bytes: kept };
-  // The page keeps models itself; where it cannot, the browser's own cache is better than nothing,
+  const bundle = had && had.text === text ? had.bundle : readBundle(json);
+  const listed = KINDS.get(bundle.kind)!.hasGallery ? await fetchListed(base, task, signal) : null;
+  if (had && had.text === text && had.gallery?.sha256 === listed?.sha256) return had;
+  const { file } = bundle;
+  const sizeBytes = file.sizeBytes + (listed?.sizeBytes ?? 0);
+  const bytes =
+    had?.bundle.file.sha256 === file.sha256
+      ? had.bytes
+      : await fetchFile(base, task, file, (got) => progress(got, sizeBytes), signal);
+  if (!listed) return { bundle, text, bytes, gallery: null };
+  const { sha256 } = listed;
+  const gallery =
+    had?.gallery?.sha256 === sha256
+      ? had.gallery
+      : { sha256, bytes: await fetchFile(base, task, listed, (got) => progress(file.sizeBytes + got, sizeBytes), signal) };
+  return { bundle, text, bytes, gallery };
+}
+
+/** Which gallery the server has beside a bundle; null where it has none. Throws a Refusal. */
+async function fetchListed(base: string, task: string, signal: AbortSignal): Promise<Named | null> {
+  const { json } = await fetchJson(`${folderUrl(base, task)}gallery_file.json`, signal);
+  if (json === null) return null;
+  const { sha256, size_bytes: sizeBytes } = json as { readonly sha256?: unknown; readonly size_bytes?: unknown };
+  if (typeof sha256 !== "string" || typeof sizeBytes !== "number") throw new Refusal("refusal.notJson");
+  return { name: GALLERY, sha256, sizeBytes };
+}
+
+/** A file beside bundle.json: the one on the phone, else the server's. Throws a Refusal. */
+async function fetchFile(base: string, task: string, file: Named, progress: Progress, signal: AbortSignal): Promise<Uint8Array<ArrayBuffer>> {
+  const url = fileUrl(base, task, file);
+  const kept = canKeep() ? await keptFile(await caches.open(CACHE), url, file.sha256) : null;
+  if (kept) return kept;
+  // The page keeps files itself; where it cannot, the browser's own cache is better than nothing,
   // and is passed by where it holds what a server gave under a wrong name.
   const ways: readonly RequestCache[] = canKeep() ? ["no-store"] : ["default", "reload"];
   for (const cache of ways) {
-    const { bytes } = await download(url, { cache, sizeBytes: bundle.file.sizeBytes, progress, signal });
-    if ((await sha256(bytes)) === bundle.file.sha256) return { bundle, text, bytes };
+    const { bytes } = await download(url, { cache, sizeBytes: file.sizeBytes, progress, signal });
+    if ((await sha256(bytes)) === file.sha256) return bytes;
   }
   throw new Refusal("refusal.hash");
 }
@@ -107,22 +148,33 @@ export async function fetchPair(
 export async function keepPair(base: string, task: string, pair: Pair): Promise<Keeping> {
   if (!canKeep()) return "off";
   return alone(async (cache) => {
-    const url = modelUrl(base, task, pair.bundle.file);
-    const isThere = (await keptModel(cache, url, pair.bundle)) !== null;
+    const files = filesOf(base, task, pair);
+    const added: string[] = [];
     let older: readonly Request[];
     try {
-      if (!isThere) await cache.put(url, new Response(pair.bytes, { headers: { "Content-Type": "application/octet-stream" } }));
-      older = await putNewest(cache, bundleUrl(base, task), pair.text, { model: pair.bundle.file.sha256 });
+      for (const { url, sha256, bytes } of files) {
+        if (await keptFile(cache, url, sha256)) continue;
+        added.push(url);
+        await cache.put(url, new Response(bytes, { headers: { "Content-Type": "application/octet-stream" } }));
+      }
+      const hashes = { model: pair.bundle.file.sha256, ...(pair.gallery && { gallery: pair.gallery.sha256 }) };
+      older = await putNewest(cache, bundleUrl(base, task), pair.text, hashes);
     } catch (error) {
-      if (!isThere) await cache.delete(url);
+      for (const url of added) await cache.delete(url);
       return error instanceof DOMException && error.name === "QuotaExceededError" ? "full" : "refused";
     }
     await forget(cache, older);
     const folder = folderUrl(base, task);
-    const models = (await cache.keys()).filter((entry) => entry.url.startsWith(folder) && isModel(entry) && entry.url !== url);
-    await forget(cache, models);
+    const urls = files.map(({ url }) => url);
+    await forget(cache, (await cache.keys()).filter(({ url }) => url.startsWith(folder) && isFile({ url }) && !urls.includes(url)));
     return "kept";
   });
+}
+
+/** What is kept of a pair beside its text, by address. */
+function filesOf(base: string, task: string, { bundle: { file }, bytes, gallery }: Pair): { url: string; sha256: string; bytes: Uint8Array<ArrayBuffer> }[] {
+  const model = { url: fileUrl(base, task, file), sha256: file.sha256, bytes };
+  return gallery ? [model, { url: fileUrl(base, task, { name: GALLERY, sha256: gallery.sha256 }), ...gallery }] : [model];
 }
 
 /** The tasks that have a whole pair on the phone. */
@@ -130,31 +182,30 @@ export async function keptTasks(base: string): Promise<Set<string>> {
   const tasks = new Set<string>();
   if (!canKeep()) return tasks;
   const entries = (await (await caches.open(CACHE)).keys()).map((entry) => new URL(entry.url));
-  const models = new Set(entries.filter(isModel).map((url) => folderOf(url) + url.searchParams.get("sha256")));
-  const folders = new Set(entries.filter(isModel).map(folderOf));
+  const files = new Set(entries.filter(isFile).map((url) => folderOf(url) + url.searchParams.get("sha256")));
+  const folders = new Set(entries.filter(isFile).map(folderOf));
   const root = new URL("models/", base).href;
   for (const url of entries) {
     const folder = folderOf(url);
     if (!folder.startsWith(root) || !url.pathname.endsWith("/bundle.json")) continue;
-    const model = url.searchParams.get("model");
+    const hashes = ["model", "gallery"].map((name) => url.searchParams.get(name)).filter((hash) => hash !== null);
     // Earlier pages kept a bundle without saying whose it is.
-    if (model ? models.has(folder + model) : folders.has(folder)) {
-      tasks.add(decodeURIComponent(folder.slice(root.length, -1)));
-    }
+    const isWhole = hashes.length > 0 ? hashes.every((hash) => files.has(folder + hash)) : folders.has(folder);
+    if (isWhole) tasks.add(decodeURIComponent(folder.slice(root.length, -1)));
   }
   return tasks;
 }
 
-const isModel = (entry: { readonly url: string } | URL): boolean =>
+const isFile = (entry: { readonly url: string } | URL): boolean =>
   new URL(entry instanceof URL ? entry.href : entry.url).searchParams.has("sha256");
 const folderOf = (url: URL): string => url.origin + url.pathname.slice(0, url.pathname.lastIndexOf("/") + 1);
 
-/** A model's bytes, if they are on the phone and right; wrong ones are let go of. */
-async function keptModel(cache: Cache, url: string, bundle: Bundle): Promise<Uint8Array<ArrayBuffer> | null> {
+/** A file's bytes, if they are on the phone and right; wrong ones are let go of. */
+async function keptFile(cache: Cache, url: string, hash: string): Promise<Uint8Array<ArrayBuffer> | null> {
   const kept = await cache.match(url);
   if (!kept) return null;
   const bytes = new Uint8Array(await kept.arrayBuffer());
-  if ((await sha256(bytes)) === bundle.file.sha256) return bytes;
+  if ((await sha256(bytes)) === hash) return bytes;
   await cache.delete(url);
   return null;
 }

@@ -9,9 +9,8 @@ import { fill, h, icon } from "./dom.ts";
 import type { Progress } from "./download.ts";
 import type { Engine } from "./engine.ts";
 import { Pace, Steady } from "./live.ts";
-import type { Answer, Loaded } from "./protocol.ts";
+import type { Answer, Loaded, Updated } from "./protocol.ts";
 import { Refusal } from "./refusal.ts";
-import type { Keeping } from "./store.ts";
 import { type Task, type Words, words } from "./tasks.ts";
 import type { TextKey, Texts } from "./texts.ts";
 
@@ -146,7 +145,7 @@ export class TaskView {
       this.element.dataset["ready"] = "true";
       this.#placeFrame();
       this.onKept();
-      if (loaded.isFresh) this.#showNews(false, loaded.keeping);
+      if (loaded.isFresh) this.#showNews({ isNew: false, isGalleryAlone: false, keeping: loaded.keeping });
       else void this.#update();
     } catch (error) {
       if (this.#isGone) return;
@@ -165,7 +164,7 @@ export class TaskView {
         progress(got, total);
       });
       if (this.#isGone) return;
-      this.#showNews(updated.isNew, updated.keeping);
+      this.#showNews(updated);
       this.onKept();
     } catch (error) {
       if (this.#isGone) return;
@@ -175,14 +174,14 @@ export class TaskView {
     }
   }
 
-  #showNews(isNew: boolean, keeping: Keeping): void {
+  #showNews({ isNew, isGalleryAlone, keeping }: Updated): void {
     const { texts } = this;
     const isUnkept = keeping === "full" || keeping === "refused";
     fill(this.#news);
     if (isUnkept) this.#news.append(...this.#failed(texts.say(`keep.${keeping}`), () => void this.#update()));
     if (!isNew) return;
-    const use = h("button", { type: "button", class: "button", onclick: () => this.#useNewer() }, texts.say("load.useNewer"));
-    this.#news.append(h("p", { class: "loading-title" }, texts.say("load.newer")), use);
+    const use = h("button", { type: "button", class: "button", onclick: () => this.#useNewer() }, texts.say(isGalleryAlone ? "load.useNewerGallery" : "load.useNewer"));
+    this.#news.append(h("p", { class: "loading-title" }, texts.say(isGalleryAlone ? "load.newerGallery" : "load.newer")), use);
   }
 
   #useNewer(): void {

@@ -1,6 +1,8 @@
 import { describe, expect, it } from "vitest";
 import { type Abstention, readBundle } from "../src/bundle.ts";
 import { type Boxes, counted } from "../src/detection.ts";
+import { type Embedding } from "../src/embedding.ts";
+import { type Gallery, readGallery } from "../src/gallery.ts";
 import { makeOutOfDistribution, rooted } from "../src/out_of_distribution.ts";
 import { halfToNumber, unpack } from "../src/packed.ts";
 import { argmax, type Classes, KINDS, softmax } from "../src/kinds.ts";
@@ -210,6 +212,57 @@ describe("a segmentation", () => {
   });
 });
 
+describe("an embedding", () => {
+  const document = JSON.parse(golden("bundle_schema_3.json").toString("utf8"));
+  const of = (threshold: number | null) =>
+    readBundle({
+      ...document, kind: "embedding", task: "flowers", labels: [], label_names: {}, label_meanings: {}, metrics: null, audit: null,
+      operating_points: threshold === null ? {} : { same_identity: { ...document.operating_points.red_tile, threshold } },
+      outputs: [{ name: "vector", shape: [-1, 3] }, document.outputs[1]],
+    });
+  const { gallery: known, cases } = JSON.parse(golden("embedding.json").toString("utf8")) as Compared;
+  const file = golden("gallery.json").toString("utf8");
+  const read = (text: string) => readGallery(new Uint8Array(Buffer.from(text)), of(null));
+  const near = (vector: number[], threshold: number | null, gallery: Gallery | null) =>
+    KINDS.get("embedding")!.decode({ vector: Float32Array.from(vector) }, of(threshold), UNMOVED, gallery) as Embedding;
+
+  it("gives Python's golden neighbours", async () => {
+    const exact = { pictures: known.paths.map((path, i) => ({ path, identity: known.identities[i]!, thumbnail: "" })), dimensions: 3, vectors: Float32Array.from(known.vectors.flat()) };
+    // The file holds them in half precision.
+    for (const [gallery, digits] of [[exact, 6], [await read(file), 3]] as const) {
+      for (const { vector, threshold, rows, distances, is_same } of cases) {
+        const { neighbours } = near(vector, threshold, gallery);
+        expect(neighbours.map(({ path, identity }) => [path, identity])).toEqual(rows.map((row) => [known.paths[row], known.identities[row]]));
+        expect(neighbours.map(({ isSame }) => isSame)).toEqual(is_same);
+        neighbours.forEach(({ distance }, rank) => expect(distance).toBeCloseTo(distances[rank]!, digits));
+      }
+    }
+    expect(cases.length).toBeGreaterThan(2);
+  });
+
+  it("says nothing of neighbours without a gallery, and gives the vector", () => {
+    expect(near([1, 0, 0], 0.5, null)).toEqual({ kind: "embedding", vector: Float32Array.from([1, 0, 0]), neighbours: [] });
+  });
+
+  it.each([
+    ["another model's", "refusal.galleryOther", (text: string) => text.replace(/"model_sha256": *"\w{4}/, '"model_sha256": "0000')],
+    ["of changed vectors", "refusal.gallery", (text: string) => text.replace(/"vectors": *"..../, '"vectors": "AAAA')],
+    ["of cut vectors", "refusal.gallery", (text: string) => text.replace('"dimensions": 3', '"dimensions": 4')],
+    ["of an unknown schema", "refusal.gallery", (text: string) => text.replace('"schema_version": 1', '"schema_version": 2')],
+    ["without an identity", "refusal.gallery", (text: string) => text.replace('"identity": "iris"', '"identity": ""')],
+    ["cut in the middle", "refusal.gallery", (text: string) => text.slice(0, text.length / 2)],
+    ["null", "refusal.gallery", () => "null"],
+  ])("refuses a gallery that is %s", async (_, key, change) => {
+    expect(change(file)).not.toBe(file);
+    await expect(read(change(file))).rejects.toMatchObject({ key, facts: { task: "flowers" } });
+  });
+
+  it("is refused where a point is not that of one identity", () => {
+    const points = { same: document.operating_points.red_tile };
+    expect(() => readBundle({ ...document, kind: "embedding", labels: [], metrics: null, outputs: [{ name: "vector" }, document.outputs[1]], operating_points: points })).toThrow(Refusal);
+  });
+});
+
 it("geometry of a photo that was decoded smaller is that of the photo", () => {
   const photo = { width: 4000, height: 3000 };
   const plain: PreprocessSpec = { resizePx: 256, cropPx: 224, interpolation: "bilinear", grey: false, sidePx: null, borderMask: 0, whole: false, range: null, maxAspect: 20 };
@@ -237,6 +290,18 @@ interface Seen {
   readonly geometry: [[number, number, number], [number, number, number]];
   readonly indexed: number[][];
   readonly regions: Readonly<Record<string, { area_share: number; area_px: number; box_px: number[] | null }>>;
+}
+
+/** tests/golden/embedding.json; tests/serving/test_embedding.py holds Python to it. */
+interface Compared {
+  readonly gallery: { readonly identities: string[]; readonly paths: string[]; readonly vectors: number[][] };
+  readonly cases: {
+    readonly vector: number[];
+    readonly threshold: number | null;
+    readonly rows: number[];
+    readonly distances: number[];
+    readonly is_same: (boolean | null)[];
+  }[];
 }
 
 /** One answer of tests/golden/detection.json; tests/serving/test_detection.py holds Python to it. */
