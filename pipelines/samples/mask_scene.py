@@ -28,7 +28,7 @@ _LABELS = ("with_mask", "without_mask", "mask_worn_incorrectly")
 _SHARES = (0.4, 0.35, 0.25)
 _WALLS = ("c9d3d6", "d8cfbf", "b7c4b1", "c4b3a6", "e3e3de")
 _FLOORS = ("8a8078", "6f7a80", "9a8a70", "77706a")
-_MAX_PEOPLE = 4
+_MAX_PEOPLE = 3
 _EMPTY_SHARE = 0.05
 _BEHIND_SHARE = 0.12
 
@@ -54,12 +54,12 @@ def paint_marked(
     crowd = [make_person(subject) for _ in range(_MAX_PEOPLE)]
     n = 0 if shot.random() < _EMPTY_SHARE else int(shot.integers(1, _MAX_PEOPLE + 1))
     shown = [*shot.choice(_LABELS, max(n - 1, 0), p=_SHARES).tolist(), label][:n]
-    places = shot.permutation(np.linspace(-0.66, 0.66, n) if n > 1 else np.zeros(n))
+    places = shot.permutation(np.linspace(-0.62, 0.62, n) if n > 1 else np.zeros(n))
     # Far ones first, so that near ones sit before them.
-    zooms = np.sort(shot.uniform(0.24, 0.42, n)).tolist()
+    zooms = np.sort(shot.uniform(0.36, 0.54, n)).tolist()
     marks: Marks = []
     for number, (name, x, zoom) in enumerate(zip(shown, places, zooms, strict=True)):
-        shift = (float(x + shot.uniform(-0.08, 0.08)), float(shot.uniform(-0.45, 0.25)))
+        shift = (float(x + shot.uniform(-0.08, 0.08)), float(shot.uniform(-0.4, 0.3)))
         figure = pen.beside(float(shot.uniform(-10, 10)), zoom, shift)
         is_turned = number < n - 1 and bool(shot.random() < _BEHIND_SHARE)
         box = _draw_person(figure, crowd[number], shot, "" if is_turned else name)

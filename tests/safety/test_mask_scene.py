@@ -49,7 +49,7 @@ def test_somebody_is_as_the_label_says_and_boxes_are_of_faces(label):
         for _, (x0, y0, x1, y1) in marks:
             inside = (min(x1, 1) - max(x0, 0)) * (min(y1, 1) - max(y0, 0))
             assert inside > 0.5 * (x1 - x0) * (y1 - y0)
-            assert 0.07 < y1 - y0 < 0.4
+            assert 0.15 < y1 - y0 < 0.4
     assert 0 < n_empty < 8
 
 
@@ -61,7 +61,7 @@ def test_same_person_is_painted_with_the_mask_alone_changed():
         for label in ("with_mask", "without_mask")
     )
     is_changed = np.abs(masked - bare).max(axis=-1) > 40
-    assert 0.002 < is_changed.mean() < 0.1
+    assert 0.002 < is_changed.mean() < 0.2
 
 
 def test_card_says_who_is_in_it_and_that_two_men_stand_in_all_splits():
