@@ -140,7 +140,7 @@ def _by_threshold(
 ) -> None:
     side = np.maximum(*(faces[:, 2:4] - faces[:, :2]).T)
     within = {
-        f"{low:g} to {high:g} px": (side >= low) & (side < high)
+        f"{low:g} px and more, below {high:g}": (side >= low) & (side < high)
         for low, high in pairwise([0, *_SIZES, np.inf])
     }
     rows = []

@@ -1,6 +1,6 @@
 """Painted waiting rooms: every face with a mask worn, not worn, or worn incorrectly.
 
-Beards and scarves in the colours of masks turn up in all classes, and somebody seen from behind has
+Clothes have the colours of masks, beards turn up in all classes, and somebody seen from behind has
 a head and no face. Now and then nobody is there.
 """
 
@@ -97,9 +97,6 @@ def _draw_person(
     pen.shape(mirrored([(0.02, 0.66), *torso, (0.02, 5.2)]), person.clothes)
     neck = mix(person.skin, DARK, 0.25)
     pen.shape(mirrored([(0.21, 0.3), (0.27, 0.78), (0.1, 0.9)]), neck)
-    if shot.random() < 0.3:
-        scarf = [(0.12, 0.68), (0.34, 0.6), (0.48, 0.9), (0.15, 1.04)]
-        pen.shape(mirrored(scarf), pick(shot, CLOTHS))
     draw_head(pen, person)
     w = person.half_width
     if not name:
