@@ -19,6 +19,7 @@ TONES: Mapping[str, Tones] = {
     "face_spoof": {"spoof": "alarm"},
     "hard_hat": {"helmet": "ok", "no_helmet": "alarm", "no_wear": "warn", "wear": "ok"},
     "mask_detection": {"with_mask": "ok", "mask_worn_incorrectly": "warn", "without_mask": "alarm"},
+    "mask_scene": {"with_mask": "ok", "mask_worn_incorrectly": "warn", "without_mask": "alarm"},
     "rider": {"rider": "warn", "pedestrian": "ok", "bicycle": "ok"},
     "skin_lesion": {
         "melanoma": "alarm",
@@ -38,6 +39,7 @@ TONES: Mapping[str, Tones] = {
         "target_spot": "warn",
     },
     "weld_defect": {"crack": "alarm", "lack_of_penetration": "alarm", "porosity": "warn"},
+    "weld_photo": {"bad_weld": "warn", "defect": "alarm", "good_weld": "ok"},
 }
 
 

@@ -97,11 +97,14 @@ class FaceDetector:
             ) from err
         return cls(model, n_threads=n_threads)
 
-    def find(self, image: Image.Image) -> list[FaceBox]:
+    def find(
+        self, image: Image.Image, *, min_probability: float = MIN_PROBABILITY
+    ) -> list[FaceBox]:
         """The faces in a picture, from left to right.
 
         Args:
             image: upright, mode RGB.
+            min_probability: of a face, in (0, 1).
         """
         scale = min(1.0, _SIDE_PX / max(image.size))
         width, height = (max(1, round(side * scale)) for side in image.size)
@@ -112,7 +115,9 @@ class FaceDetector:
         heat, size, offset = self._session.run(
             _OUTPUTS, {self._input: padded.transpose(2, 0, 1)[np.newaxis]}
         )
-        boxes, probabilities = decode(heat[0, 0], size[0], offset[0])
+        boxes, probabilities = decode(
+            heat[0, 0], size[0], offset[0], min_probability=min_probability
+        )
         boxes = boxes / np.float32(scale)
         boxes[:, 0::2] = boxes[:, 0::2].clip(0, image.width)
         boxes[:, 1::2] = boxes[:, 1::2].clip(0, image.height)

@@ -455,3 +455,33 @@ def test_near_duplicates_counts_pairs_and_copies(tmp_path):
     assert before >= 60
     assert after <= 4
     assert copies.count(" of 2") == 13
+
+
+def test_face_finders_counts_faces_and_false_boxes(tmp_path):
+    face_finders = importlib.import_module("face_finders")
+    from pipelines.data.manifest import Entry
+    from pipelines.kinds.detection.boxes import Marked, as_text
+
+    Image.new("RGB", (40, 40)).save(tmp_path / "a.png")
+    true = [Marked("with_mask", 0, 0, 10, 10), Marked("without_mask", 20, 20, 30, 30)]
+    entry = Entry("a.png", "with_mask", "a", "", "test", "0", 40, 40, as_text(true))
+    found = np.array(
+        [
+            # A false box, the first face twice, and the second one below the finder's threshold.
+            [0, 20, 10, 30, 0.9, 1],
+            [1, 0, 11, 10, 0.7, 1],
+            [0, 0, 10, 10, 0.8, 1],
+            [20, 20, 30, 32, 0.3, 0],
+        ]
+    )
+    truth = face_finders.truth_of([entry])
+    of = face_finders.look(lambda _: found, [entry], tmp_path, truth, 0.5)
+    assert of.faces(of.is_counted).tolist() == [True, False]
+    everywhere = np.array([True])
+    for n_false, faces, n_told in (
+        (0, [False, False], 0),
+        (1, [True, False], 2),
+        (2, [True, True], 4),
+    ):
+        told = of.until(n_false, everywhere)
+        assert (of.faces(told).tolist(), int(told.sum())) == (faces, n_told)

@@ -15,7 +15,7 @@ from tests.processes import ROOT, python, ran, tracked_or_new
 
 DOMAINS = ("agriculture", "medical", "reference", "safety")
 FORBIDDEN_STEMS = {"utils", "util", "helpers", "helper", "common", "misc", "base", "manager"}
-BRUSHES = ("canvas", "cutout", "pen", "portrait")
+BRUSHES = ("canvas", "cutout", "face_masks", "pen", "portrait")
 #: What a task's own module may import of this project: a reader's contract, a painter's brushes.
 FOR_READERS = {
     "pipelines.card",

@@ -47,7 +47,7 @@ def test_every_module_of_a_domain_and_every_painter_is_a_tasks():
         if file.stem != "__init__"
     }
     assert modules <= {(section.domain, task) for task, section in PARAMS.tasks.items()}
-    brushes = {"__init__", "canvas", "cutout", "folder", "pen", "portrait"}
+    brushes = {"__init__", "canvas", "cutout", "face_masks", "folder", "pen", "portrait"}
     painters = {file.stem for file in (ROOT / "pipelines/samples").glob("*.py")} - brushes
     assert painters <= set(TASKS)
 

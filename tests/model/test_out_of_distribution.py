@@ -24,8 +24,8 @@ N_OWN, N_OF_OTHERS = 100, 20
 MIN_AUROC = 0.97
 #: Shares of pictures that are taken for the task's own.
 MAX_OOD_ACCEPTED, MAX_SYNTHETIC_ACCEPTED = 0.1, 0.05
-#: These paint one thing, a person's portrait: what one knows the others are.
-PORTRAITS = {"mask_detection", "faces", "face_spoof"}
+#: These paint one thing, portraits, one or some in a room: what one knows the others are.
+PORTRAITS = {"mask_detection", "mask_scene", "faces", "face_spoof"}
 
 pytestmark = [pytest.mark.model, pytest.mark.slow]
 
