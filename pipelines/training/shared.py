@@ -1,13 +1,13 @@
 """A network that several processes train: gradients added up, batch norms over the whole batch."""
 
-from __future__ import annotations
-
+# Without postponed annotations: torch compares those of a hook with its own classes.
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor, distributed, nn
+from torch.distributed import GradBucket  # type: ignore[attr-defined]
 from torch.distributed.nn.functional import all_reduce
+from torch.futures import Future
 from torch.nn.parallel import DistributedDataParallel
 
 from pipelines.errors import ConfigError
@@ -33,7 +33,7 @@ def shared_forward(
     Raises:
         ConfigError: if batch statistics move in a layer that cannot share them.
     """
-    _share_norms(model)
+    share_norms(model)
     parallel = DistributedDataParallel(
         _Forward(model, forward),
         # Norms are either frozen or shared, so that they are the same everywhere.
@@ -45,10 +45,11 @@ def shared_forward(
     return parallel
 
 
-def _add_up(state: object, bucket: Any) -> Any:
+def _add_up(state: object, bucket: GradBucket) -> Future[Tensor]:
     """The sum over all processes and not their mean, since each has a part of one loss."""
     work = distributed.all_reduce(bucket.buffer(), async_op=True)
-    return work.get_future().then(lambda done: done.value()[0])
+    summed: Future[Tensor] = work.get_future().then(lambda done: done.value()[0])
+    return summed
 
 
 def _summed(values: Tensor) -> Tensor:
@@ -70,8 +71,9 @@ class SharedBatchNorm(nn.BatchNorm2d):
         """(n, c, h, w) normalised by what all processes have of each channel."""
         if not self.training:
             return super().forward(inputs)
-        values = inputs.float()
-        n = torch.tensor([values.numel() / values.shape[1]], device=values.device)
+        # bf16 is too coarse for sums; autocast gives norms such.
+        values = inputs.to(torch.promote_types(inputs.dtype, torch.float32))
+        n = values.new_tensor([values.numel() / values.shape[1]])
         sums = _summed(torch.cat([values.sum(dim=(0, 2, 3)), n]))
         count = sums[-1].detach()
         mean = sums[:-1] / count
@@ -94,7 +96,7 @@ class SharedBatchNorm(nn.BatchNorm2d):
         self.running_var.lerp_(variance * count / (count - 1), share)
 
 
-def _share_norms(model: nn.Module) -> None:
+def share_norms(model: nn.Module) -> None:
     """Batch norms that move become shared ones; their parameters stay where they are.
 
     Raises:
