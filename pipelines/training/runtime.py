@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import logging
 import os
+import re
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -176,19 +178,37 @@ class Runtime:
         """A block in which a process that is lost ends this one, too, with one line.
 
         Raises:
-            RanksError: if another process is gone.
+            RanksError: if another process is gone, or torchrun ends this one because of it.
         """
+        if self.world == 1:
+            yield
+            return
+
+        def lost(reason: str) -> RanksError:
+            # This process ends now anyway, and has a line to say.
+            if self.is_primary:
+                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            return RanksError(
+                f"{what}: rank {self.rank} of {self.world} has lost another process ({reason}). At "
+                f"most the epoch under way is lost: look at what the other one said, then run the "
+                f"same command again, with as many processes as you like."
+            )
+
+        def end(*_: object) -> None:
+            raise lost("torchrun ends all")
+
+        # torchrun waits half a minute after this signal: time to leave nothing half-written, and
+        # to say so. The others have nothing to tidy up.
+        before = signal.signal(signal.SIGTERM, end) if self.is_primary else None
         try:
             yield
         except RuntimeError as err:
-            if self.world == 1 or not _is_lost(err):
+            if not _is_lost(err):
                 raise
-            raise RanksError(
-                f"{what}: rank {self.rank} of {self.world} has lost another process "
-                f"({_first_line(err)}). At most the epoch under way is lost: look at what the "
-                f"other one said, then run the same command again, with as many processes as you "
-                f"like."
-            ) from err
+            raise lost(_first_line(err)) from err
+        else:
+            if before is not None:
+                signal.signal(signal.SIGTERM, before)
 
 
 def shown(own: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -270,4 +290,6 @@ def _is_lost(err: RuntimeError) -> bool:
 
 
 def _first_line(err: Exception) -> str:
-    return str(err).splitlines()[0][:200] if str(err) else type(err).__name__
+    # gloo says first where in its own source it is, and ends with advice.
+    words = re.sub(r"^\[[^]]*\]\s*", "", str(err).split(". ")[0].strip())
+    return words.splitlines()[0][:200] if words else type(err).__name__

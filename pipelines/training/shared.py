@@ -37,7 +37,7 @@ def shared_forward(
     parallel = DistributedDataParallel(
         _Forward(model, forward),
         # Norms are either frozen or shared, so that they are the same everywhere.
-        broadcast_buffers=False,
+        forward_sync_buffers=False,
         # Blocks behind the last map that a head reads give nothing, and get no gradient.
         find_unused_parameters=bool(getattr(model, "taps", ())),
     )

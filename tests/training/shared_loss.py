@@ -40,8 +40,14 @@ def truth_of(kind: str, generator: np.random.Generator) -> np.ndarray[Any, Any]:
 
 
 def losses(kind: str, runtime: Runtime, changes: dict[str, Any]) -> list[float]:
-    """Train losses of three epochs, and of the last the sum of all parameters and buffers."""
-    brief = {**PHASE, "learning_rate": 0.001, "schedule": "constant", "warmup_fraction": 0.0}
+    """Train losses of two epochs, and of the last the sum of all parameters and buffers."""
+    brief = {
+        **PHASE,
+        "epochs": 2,
+        "learning_rate": 0.001,
+        "schedule": "constant",
+        "warmup_fraction": 0.0,
+    }
     params = TrainParams.model_validate(
         {
             **PARAMS,

@@ -8,6 +8,7 @@ import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -181,8 +182,12 @@ def test_norms_that_cannot_be_shared_are_refused():
     ],
 )
 def test_a_lost_process_is_told_in_one_line(err, world, expected):
-    with pytest.raises(expected) as told, Runtime(0, world).together("tiny"):
-        raise err
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(expected) as told, Runtime(0, world).together("tiny"):
+            raise err
+    finally:
+        signal.signal(signal.SIGTERM, before)
     if expected is RanksError:
         assert "rank 0 of 2 has lost another process" in str(told.value)
         assert "run the same command again" in str(told.value)
@@ -264,12 +269,10 @@ def test_every_kind_has_one_loss_curve_whatever_the_number_of_processes(tmp_path
     assert len(found) == 1 + len(KINDS) + 2
     alone, shared = found.pop("norms")
     assert shared == pytest.approx(alone, rel=1e-9, abs=1e-9)
-    moving = found.pop("classification {'weights': 'none'}")
-    # Norms over two pictures blow roundings up: the first epoch tells.
-    assert moving[1][0] == pytest.approx(moving[0][0], rel=1e-4)
     for name, (alone, shared) in found.items():
         assert max(alone[:-1]) - min(alone[:-1]) > 1e-3, f"{name}: nothing is learned"
-        assert shared == pytest.approx(alone, rel=1e-5), name
+        # Roundings grow with each step of a network that starts from random weights.
+        assert shared == pytest.approx(alone, rel=2e-4), name
 
 
 @pytest.mark.slow
