@@ -232,7 +232,7 @@ def said(run: subprocess.CompletedProcess[str]) -> list[dict]:
 
 def curve(paths: Paths) -> list[list[float]]:
     """Losses and val values of history.csv."""
-    rows = list(csv.DictReader(paths.task("tiny").history.open()))
+    rows = csv.DictReader(paths.task("tiny").history.read_text().splitlines())
     return [[float(row[name]) for name in ("train_loss", "val_loss")] for row in rows]
 
 
@@ -248,7 +248,8 @@ def tiny_task(tracked_project, train_params):
             optimizer="sgd",
             views=1,
             head_phase=phase,
-            tail_phase={**phase, "learning_rate": 0.001},
+            # From random weights, each step of the tail blows roundings up: one epoch of them.
+            tail_phase={**phase, "learning_rate": 0.001, "epochs": 1},
             **train,
         )
         settings(tracked_project.root, **params.model_dump(mode="json"))
@@ -301,7 +302,7 @@ def test_two_processes_train_as_one_does_and_only_the_primary_writes(strategy, t
     client = MlflowClient(tracking_uri=f"sqlite:///{shared.mlflow_db}")
     (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert run.info.status == "FINISHED"
-    assert run.data.metrics["epoch"] == 4
+    assert run.data.metrics["epoch"] == 3
 
 
 @pytest.mark.slow
