@@ -1,6 +1,7 @@
 """A network that several processes train: gradients added up, batch norms over the whole batch."""
 
 # Without postponed annotations: torch compares those of a hook with its own classes.
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -34,6 +35,8 @@ def shared_forward(
         ConfigError: if batch statistics move in a layer that cannot share them.
     """
     share_norms(model)
+    # Of 1x1 convolutions in channels last; said once a process, and harmless.
+    warnings.filterwarnings("ignore", "Grad strides do not match bucket view strides")
     parallel = DistributedDataParallel(
         _Forward(model, forward),
         # Norms are either frozen or shared, so that they are the same everywhere.
