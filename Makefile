@@ -16,6 +16,9 @@ DATA ?=
 ROOT ?= .
 # Test processes: one a core. `make test XDIST=` runs all in one.
 XDIST ?= -n auto
+# Of `make train`: which task, on how many processes.
+TASK ?=
+NPROC ?= 1
 # Where `make phone-site` writes.
 OUT ?=
 # Whose training `make bench` measures, and whose settings in folds.
@@ -38,7 +41,7 @@ export MLFLOW_DISABLE_TELEMETRY := true
 export NO_ALBUMENTATIONS_UPDATE := 1
 export ORT_DISABLE_TELEMETRY := 1
 
-.PHONY: help setup repro test test-slow test-all check fix ui real dist clean
+.PHONY: help setup repro test test-slow test-all check fix ui train real dist clean
 .PHONY: app shots phone phone-site phone-test docs
 .PHONY: bench bench-prepare bench-latency bench-clocks bench-first_answer bench-abstention bench-training
 .PHONY: bench-folds bench-repro
@@ -124,6 +127,10 @@ bench-folds: $(READY) $(WEIGHTS)
 
 bench-repro: $(READY)
 	python benchmarks/repro.py
+
+train: $(READY) $(WEIGHTS)  ## train one task on several processes of this machine: make train TASK=tomato_leaf NPROC=2
+	@test -n "$(TASK)" || { echo "make train: name a task: make train TASK=tomato_leaf NPROC=2" >&2; exit 2; }
+	torchrun --standalone --nproc-per-node "$(NPROC)" -m pipelines.cli train "$(TASK)" --root "$(ROOT)"
 
 real: $(READY) $(WEIGHTS)  ## the same pipeline on real images (DATA=folder; without it, what the cards say is published is fetched); writes docs/RESULTS.md and docs/cards
 	status=0; fieldlens workspace .real $(if $(DATA),--data "$(DATA)") || status=$$?; \

@@ -68,6 +68,10 @@ class BusyError(PipelineError):
     """Another process works on the same task: its process id and lock file."""
 
 
+class RanksError(PipelineError):
+    """Processes of one training disagree, or one of them is gone: which, in what."""
+
+
 class StorageError(PipelineError):
     """The disk is full or may not be written: path and the system's reason."""
 

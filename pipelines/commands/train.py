@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import re
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -12,9 +13,12 @@ from pipelines.commands import stage
 from pipelines.commands.answer import Answer
 from pipelines.config.params import load_params
 from pipelines.config.recipe import laid_over
-from pipelines.errors import ConfigError, StorageError
+from pipelines.errors import ConfigError, PipelineError, StorageError
 from pipelines.paths import Paths, RecipePaths
 from pipelines.training.runtime import rank_and_world
+
+#: torchrun looks at its processes ten times a second, and ends them all with the first that fails.
+_PRIMARY_SPEAKS_S = 3.0
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -37,13 +41,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     """Train the task's own model, or one by a recipe."""
-    if arguments.recipe is None:
+    try:
+        if arguments.recipe is not None:
+            return _by_recipe(arguments.task, arguments.recipe, arguments.out, paths)
         if arguments.out is not None:
             raise ConfigError(
                 "--out: goes with --recipe alone; the task's own model goes to models/TASK/float."
             )
         return stage.main(arguments, paths)
-    return _by_recipe(arguments.task, arguments.recipe, arguments.out, paths)
+    except PipelineError:
+        if rank_and_world()[0] > 0:
+            # What all processes have found the primary says, and torchrun ends the others
+            # meanwhile; what this one alone has found is said then.
+            time.sleep(_PRIMARY_SPEAKS_S)
+        raise
 
 
 def _by_recipe(task: str, recipe: Path, out: Path | None, paths: Paths) -> Answer:

@@ -17,12 +17,15 @@ B = TypeVar("B")
 def n_workers() -> int:
     """Threads to use: as ``FIELDLENS_WORKERS`` says, else one a processor core.
 
+    Of several processes on this machine, as torchrun counts them, each has its part of the cores.
+
     Raises:
         ConfigError: if it is not a whole number from 1.
     """
     environment = os.environ.get("FIELDLENS_WORKERS")
     if not environment:
-        return os.cpu_count() or 1
+        n_here = os.environ.get("LOCAL_WORLD_SIZE", "")
+        return max((os.cpu_count() or 1) // max(int(n_here) if n_here.isdecimal() else 1, 1), 1)
     if not environment.isdecimal() or int(environment) < 1:
         raise ConfigError(
             f"FIELDLENS_WORKERS: expected a whole number from 1 (got {environment!r}). "

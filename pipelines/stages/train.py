@@ -46,10 +46,21 @@ def run(
         ConfigError: if the backbone or the optimiser is unknown, or the cache bound too small.
         WeightsError: if pretrained weights cannot be had.
         StorageError: if the disk is full.
+        RanksError: if processes disagree in what they train on, or one is gone.
     """
     runtime = runtime or this_process(n_workers())
     files = recipe or paths.task(task)
-    job, data = Job(task, domain, params, seed), Data.read(files)
+    job = Job(task, domain, params, seed)
+    with runtime.together(task):
+        _train(job, paths, runtime, files, recipe)
+
+
+def _train(
+    job: Job, paths: Paths, runtime: Runtime, files: TaskPaths, recipe: RecipePaths | None
+) -> None:
+    # What is missing is missing for all: the primary says it.
+    with runtime.primary_first():
+        data = Data.read(files)
     begin = partial(
         train,
         job,
@@ -69,7 +80,7 @@ def run(
         tracked.done(result, files)
         drop_checkpoint(files.checkpoint_dir)
     reached = ", ".join(f"{name} {value:.3f}" for name, value in result.meta.val.items())
-    _LOG.info("%s: %s", task, reached)
+    _LOG.info("%s: %s", job.task, reached)
 
 
 class _Tracked(Observer):

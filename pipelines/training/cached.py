@@ -13,7 +13,8 @@ import json
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -29,7 +30,7 @@ from pipelines.backbones.heads import Classifier
 from pipelines.config.train import TrainParams
 from pipelines.data.loaders import Pictures
 from pipelines.data.workers import n_workers, ordered_map
-from pipelines.errors import ConfigError
+from pipelines.errors import ConfigError, StorageError
 from pipelines.export.onnx_export import ACTIVATIONS_NAME, INPUT_NAME
 from pipelines.progress import track
 from pipelines.serving.sessions import Precision, make_session
@@ -44,6 +45,7 @@ from pipelines.training.batches import (
     trained_modules,
 )
 from pipelines.training.fit import Phase
+from pipelines.training.runtime import Runtime
 
 _LOG = logging.getLogger(__name__)
 
@@ -109,20 +111,26 @@ def cached_activations(
     *,
     max_bytes: int,
     what: str,
+    runtime: Runtime | None = None,
 ) -> Activations:
     """Activations of a split, from the cache or made now by the ONNX files of the trunk.
 
     Of what the cache keeps, the oldest go when ``max_bytes`` would be passed.
 
+    Args:
+        runtime: whose processes share the work, in one folder that all of them see; None for this
+            one alone.
+
     Raises:
         ConfigError: if this split alone needs more.
         CorruptImageError: if an image changed since `prepare`.
-        StorageError: if the disk is full.
+        StorageError: if the disk is full, or a process does not see the folder.
     """
+    runtime = runtime or Runtime()
     pictures = split.pictures
     key = _key(pictures, slots, trunks)
     folder = cache_dir / key
-    if not (folder / "meta.json").is_file():
+    if not runtime.told((folder / "meta.json").is_file):
         sessions = {name: make_session(model, n_workers()) for name, model in trunks.items()}
         shape = _row_shape(pictures, len(slots), sessions)
         n_bytes = int(np.prod(shape)) * 2
@@ -132,23 +140,55 @@ def cached_activations(
                 f"{n_bytes:,} bytes ({shape[0]} images, {shape[1]} slots); at most {max_bytes:,} "
                 f"are allowed. Lower train.views, or raise the bound."
             )
-        _evict(cache_dir, max_bytes - n_bytes)
-        _LOG.info("%s: %d images x %d views through the frozen trunk", what, shape[0], shape[1])
-        with new_folder(folder) as temporary:
-            values = np.lib.format.open_memmap(
-                temporary / "values.npy", mode="w+", dtype=np.float16, shape=shape
-            )
-            rows = _rows(pictures, slots, sessions, shape[1:])
-            for row, activations in enumerate(track(rows, f"{what}: trunk", shape[0])):
+        with _file_to_fill(folder, shape, max_bytes - n_bytes, runtime) as values:
+            _LOG.info("%s: %d images x %d views through the frozen trunk", what, shape[0], shape[1])
+            own = runtime.share(np.arange(shape[0]))
+            shared = replace(pictures, entries=[pictures.entries[row] for row in own])
+            rows = _rows(shared, slots, sessions, shape[1:])
+            for row, activations in zip(own, track(rows, f"{what}: trunk", len(own)), strict=True):
                 values[row] = activations
-            values.flush()
-            del values
-            write_text(temporary / "meta.json", json.dumps({"shape": shape}))
-    (folder / "meta.json").touch()
+    if runtime.is_primary:
+        (folder / "meta.json").touch()
     values = np.load(folder / "values.npy", mmap_mode="r")
     views = [slot.view for slot in slots]
     rows_truth = ordered_map(lambda row: split.truth_in(row, views), range(len(values)), window=8)
     return Activations(values, np.stack(list(rows_truth)), list(slots))
+
+
+@contextmanager
+def _file_to_fill(
+    folder: Path, shape: tuple[int, ...], budget_bytes: int, runtime: Runtime
+) -> Iterator[NDArray[np.float16]]:
+    """One file of activations; it is there, whole, when every process has filled its rows.
+
+    The primary makes its folder, and room for it: the rest of the cache keeps ``budget_bytes``.
+    """
+    if runtime.is_primary:
+        _evict(folder.parent, budget_bytes)
+    with new_folder(folder) if runtime.is_primary else nullcontext() as made:
+        file = runtime.told(lambda: _empty_file(made, shape))
+        if not file.is_file():
+            raise StorageError(
+                f"rank {runtime.rank} of {runtime.world}: {file} is not there, and rank 0 has just "
+                f"made it. All processes need one project folder: mount it on this machine, or "
+                f"train by strategy: full."
+            )
+        values = np.lib.format.open_memmap(file, mode="r+")
+        yield values
+        values.flush()
+        del values
+        # The folder takes its name when all rows are there.
+        runtime.barrier()
+        if made is not None:
+            write_text(made / "meta.json", json.dumps({"shape": shape}))
+    runtime.barrier()
+
+
+def _empty_file(folder: Path | None, shape: tuple[int, ...]) -> Path:
+    assert folder is not None  # the primary alone makes it
+    file = folder / "values.npy"
+    np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape).flush()
+    return file
 
 
 def _key(pictures: Pictures, slots: Sequence[Slot], trunks: Mapping[Precision, bytes]) -> str:
@@ -219,6 +259,7 @@ def cached_phases(
     *,
     seed: int,
     what: str,
+    runtime: Runtime,
 ) -> list[Phase]:
     """Phases on stored activations of the frozen trunk, of which ``trunks`` are the ONNX files.
 
@@ -237,15 +278,16 @@ def cached_phases(
             cache_dir,
             max_bytes=params.max_cache_bytes,
             what=f"{what}: {name}",
+            runtime=runtime,
         )
 
     # A plain view shows the background that the others are to hide.
     has_plain = params.augment.background == 0
     slots = train_slots(params.views, params.int8_views, has_plain=has_plain)
-    shown = _Train(model, params, stored(train, slots, "train"), weights, seed, train)
+    shown = _Train(model, params, stored(train, slots, "train"), weights, seed, train, runtime)
     asked = _NO_VAL
     if val is not None:
-        asked = _val_of(model, stored(val, plain_slots(params.int8_views), "val"))
+        asked = _val_of(model, stored(val, plain_slots(params.int8_views), "val"), runtime)
     # A head on maps is shown what the tail makes of the activations, which pooling would lose.
     is_pooled = not model.taps
     return [
@@ -277,7 +319,10 @@ def cached_phases(
 
 
 class _Train:
-    """Batches of both phases; an image shows its slots in turn, so that each is seen as often."""
+    """This process's share of the batches of both phases.
+
+    An image shows its slots in turn, so that each is seen as often.
+    """
 
     def __init__(
         self,
@@ -287,7 +332,9 @@ class _Train:
         weights: NDArray[np.float64] | None,
         seed: int,
         split: Split,
+        runtime: Runtime,
     ) -> None:
+        self._runtime = runtime
         self._model, self._stored, self._weights, self._seed = model, stored, weights, seed
         self._soft_targets, self._mates = split.soft_targets, split.mates
         self._batch_size = params.batch_size
@@ -308,13 +355,13 @@ class _Train:
     def embeddings(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
         # Once, and only when a head is trained: a run that goes on with its tail does not need it.
         if self._embedded is None:
-            self._embedded = _embed_all(self._model, self._stored, self._head_slots)
-        for rows in self._rows(epoch, 0):
+            self._embedded = _embed_all(self._model, self._stored, self._head_slots, self._runtime)
+        for rows in map(self._runtime.share, self._rows(epoch, 0)):
             slots = self._turn(epoch, rows, len(self._head_slots))
             yield self._embedded[rows, slots], self._truth[rows, self._head_slots[slots]]
 
     def activations(self, epoch: int) -> Iterator[tuple[Tensor, Tensor]]:
-        for rows in self._rows(epoch, 1):
+        for rows in map(self._runtime.share, self._rows(epoch, 1)):
             slots = self._turn(epoch, rows, self._n_slots)
             yield self._stored.take(rows, slots), self._truth[rows, slots]
 
@@ -346,22 +393,26 @@ class _Val:
 _NO_VAL = _Val(None, None, np.empty(0, dtype=np.int64))
 
 
-def _val_of(model: Classifier, stored: Activations) -> _Val:
+def _val_of(model: Classifier, stored: Activations, runtime: Runtime) -> _Val:
     every_slot = np.arange(len(stored.slots))
     rows, slots = _all_rows(len(stored.values), every_slot)
 
     # As of the train split: a tail does not need it.
     @cache
     def features() -> Tensor:
-        return _embed_all(model, stored, every_slot)
+        return _embed_all(model, stored, every_slot, runtime)
 
     def of_head() -> Tensor:
         outputs: Tensor = model.head(features().flatten(0, 1).to(device_of(model)))
         return outputs
 
     def of_tail() -> Tensor:
+        return runtime.spread(np.arange(len(rows)), answers)
+
+    def answers(chosen: NDArray[np.int64]) -> Tensor:
         parts = [
-            model.tail(stored.take(*part).to(device_of(model))) for part in _parts(rows, slots)
+            model.tail(stored.take(*part).to(device_of(model)))
+            for part in _parts(rows[chosen], slots[chosen])
         ]
         return torch.cat(parts)
 
@@ -380,17 +431,25 @@ def _all_rows(n_images: int, slots: NDArray[np.int64]) -> tuple[NDArray[np.int64
     return np.repeat(np.arange(n_images), len(slots)), np.tile(slots, n_images)
 
 
-def _embed_all(model: Classifier, activations: Activations, slots: NDArray[np.int64]) -> Tensor:
+def _embed_all(
+    model: Classifier, activations: Activations, slots: NDArray[np.int64], runtime: Runtime
+) -> Tensor:
     """(n_images, n_slots, n_features) through the tail as it stands."""
     was_training = model.training
     model.eval()
     n_images = len(activations.values)
-    with torch.inference_mode():
+    rows, each_slot = _all_rows(n_images, slots)
+
+    def embeddings(chosen: NDArray[np.int64]) -> Tensor:
         parts = [
             model.embed(activations.take(*part).to(device_of(model))).cpu()
-            for part in _parts(*_all_rows(n_images, slots))
+            for part in _parts(rows[chosen], each_slot[chosen])
         ]
+        return torch.cat(parts)
+
+    with torch.inference_mode():
+        embedded = runtime.spread(np.arange(len(rows)), embeddings)
     model.train(was_training)
     # Out of inference mode, so that a loss on top of them may keep gradients.
-    embedded = torch.cat(parts).clone()
+    embedded = embedded.clone()
     return embedded.reshape(n_images, len(slots), -1)

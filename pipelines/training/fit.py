@@ -13,7 +13,7 @@ import io
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from itertools import repeat
 from pathlib import Path
@@ -244,13 +244,15 @@ class Phase:
 
     Attributes:
         modules: what is trained, each with its share of the learning rate.
-        batches: of an epoch: inputs and their truth; the same for the same epoch.
+        batches: of an epoch: inputs and their truth, of this process's share of each batch; the
+            same for the same epoch.
         n_batches: of every epoch.
-        val_outputs: (n, ...) for the val split; None without one: the last epoch is kept.
+        val_outputs: (n, ...) for the val split, each process doing its share; None without one:
+            the last epoch is kept.
         val_truth: (n, ...) to go with them.
         train_mode: puts the network into the state in which this phase trains it.
-        soft_targets: of an epoch: for each of its batches a teacher's probabilities, (n,
-            n_classes); None without a teacher.
+        soft_targets: of an epoch: for each of its batches, as a whole, a teacher's probabilities,
+            (n, n_classes); None without a teacher.
     """
 
     name: str
@@ -314,9 +316,9 @@ def fit(
             f"params.yaml: train.monitor: expected one of {', '.join(values)} "
             f"(got {params.monitor!r})."
         )
-    state, optimizer_state = _resume(model, checkpoint_dir, key)
-    # All go on from the same epoch: none trains on before each has read.
-    runtime.barrier()
+    # All go on from the primary's epoch, whatever lies on their own disks.
+    found = runtime.told(lambda: load_checkpoint(checkpoint_dir, key))
+    state, optimizer_state = _resume(model, found)
     if state.history:
         _LOG.info("%s: going on after epoch %d", what, state.history[-1].epoch)
     for log in state.history:
@@ -329,6 +331,7 @@ def fit(
             if state.best:
                 model.load_state_dict(state.best)
         phase.train_mode()
+        phase = replace(phase, forward=runtime.parallel(model, phase.forward))
         groups = parameter_groups(phase.modules, phase.params.learning_rate, params.weight_decay)
         optimizer = make_optimizer(groups, params)
         if optimizer_state:
@@ -345,7 +348,7 @@ def fit(
                 what,
                 runtime,
             )
-            measured = partial(_val_values, phase, criterion, values)
+            measured = partial(_val_values, phase, criterion, values, runtime)
             log = _close_epoch(model, phase, state, params, optimizer, train_loss, measured)
             _LOG.info("%s: %s", what, log)
             on_epoch(log)
@@ -375,8 +378,9 @@ def _train_epoch(
 ) -> float:
     phase.train_mode()
     generator = np.random.default_rng([*seed, state.epoch, 1])
-    # Dropout draws from torch's global generator; its state must not outlive the epoch.
-    torch.manual_seed(int(generator.integers(2**31)))
+    # Dropout draws from torch's global generator; its state must not outlive the epoch. Processes
+    # have different pictures, and so draw differently.
+    torch.manual_seed(int(generator.integers(2**31)) + runtime.rank)
     n_steps = phase.n_batches * phase.params.epochs
     total, n_images = 0.0, 0
     batches = phase.batches(state.epoch)
@@ -388,19 +392,21 @@ def _train_epoch(
         factor = rate_factor(step, n_steps, phase.params.schedule, phase.params.warmup_fraction)
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
-        targets = criterion.targets(truth)
+        targets = runtime.gathered(criterion.targets(truth))
         n_own = targets.shape[1] if soft_targets is not None else None
         if soft_targets is not None:
             # Beside the labels, so that mixup blends both alike.
             targets = torch.cat([targets, soft_targets], dim=1)
         if params.mixup_alpha > 0:
-            inputs, targets = mixed(inputs, targets, params.mixup_alpha, generator)
+            whole, targets = mixed(runtime.gathered(inputs), targets, params.mixup_alpha, generator)
+            inputs = whole[runtime.share(np.arange(len(whole)))]
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=runtime.device.type == "cuda"):
             outputs = phase.forward(inputs.to(runtime.device))
+        outputs = runtime.gathered(outputs.float())
         targets = targets.to(runtime.device)
-        loss = criterion.loss(outputs.float(), targets[:, :n_own] if n_own else targets)
+        loss = criterion.loss(outputs, targets[:, :n_own] if n_own else targets)
         if params.distill is not None:
-            loss = distilled(loss, outputs.float(), targets[:, n_own:], params.distill)
+            loss = distilled(loss, outputs, targets[:, n_own:], params.distill)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(
@@ -409,11 +415,9 @@ def _train_epoch(
         optimizer.step()
         if params.ema_decay > 0:
             update_average(model, state.average, params.ema_decay, step)
-        total += loss.item() * len(truth)
-        n_images += len(truth)
-    sums = torch.tensor([total, n_images], dtype=torch.float64, device=runtime.device)
-    loss_of_all, n_of_all = map(float, runtime.reduce(sums))
-    return loss_of_all / max(n_of_all, 1)
+        total += loss.item() * len(targets)
+        n_images += len(targets)
+    return total / max(n_images, 1)
 
 
 def _close_epoch(
@@ -456,11 +460,15 @@ def _close_epoch(
     return log
 
 
-def _val_values(phase: Phase, criterion: Criterion, names: Sequence[str]) -> dict[str, float]:
+def _val_values(
+    phase: Phase, criterion: Criterion, names: Sequence[str], runtime: Runtime
+) -> dict[str, float]:
     if phase.val_outputs is None:
         return dict.fromkeys(names, math.nan)
     with torch.inference_mode():
-        return criterion.measured(phase.val_outputs().float().cpu(), phase.val_truth)
+        outputs = phase.val_outputs().float().cpu()
+        # One verdict, so that all stop, and keep, the same epoch.
+        return runtime.told(lambda: criterion.measured(outputs, phase.val_truth))
 
 
 def _checkpoint(model: nn.Module, state: _State, optimizer: torch.optim.Optimizer) -> Checkpoint:
@@ -476,8 +484,7 @@ def _checkpoint(model: nn.Module, state: _State, optimizer: torch.optim.Optimize
     )
 
 
-def _resume(model: nn.Module, checkpoint_dir: Path, key: str) -> tuple[_State, dict[str, Tensor]]:
-    found = load_checkpoint(checkpoint_dir, key)
+def _resume(model: nn.Module, found: Checkpoint | None) -> tuple[_State, dict[str, Tensor]]:
     # Version 0.1 wrote rows of another form: nothing is lost by starting anew.
     if found is None or any("val" not in row for row in found.progress["history"]):
         return _State(), {}

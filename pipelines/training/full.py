@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -25,6 +26,7 @@ from pipelines.training.batches import (
     trained_modules,
 )
 from pipelines.training.fit import Phase
+from pipelines.training.runtime import Runtime, shown
 
 
 def full_phases(
@@ -36,6 +38,7 @@ def full_phases(
     *,
     seed: int,
     what: str,
+    runtime: Runtime,
 ) -> list[Phase]:
     """Phases on images through the whole network; the second trains every layer.
 
@@ -63,7 +66,7 @@ def full_phases(
             order = order_of(phase, epoch)
             # No view is shown twice: those of the second phase follow on those of the first.
             number = 1 + phase * params.head_phase.epochs + epoch
-            return _batches(train, order, number, params.batch_size, normalise)
+            return _batches(train, order, number, params.batch_size, normalise, runtime)
 
         return batches
 
@@ -71,7 +74,7 @@ def full_phases(
         outputs: Tensor = model(pixels)[0]
         return outputs
 
-    val_outputs = None if val is None else partial(outputs_of, model, val, normalise)
+    val_outputs = None if val is None else partial(outputs_of, model, val, normalise, runtime)
     val_truth = np.empty(0) if val is None else val.plain_truth()
     n_batches = len(chunks(np.arange(len(train.truth)), params.batch_size))
     return [
@@ -102,16 +105,29 @@ def full_phases(
     ]
 
 
-def outputs_of(model: Classifier, split: Split, normalise: Callable[[Tensor], Tensor]) -> Tensor:
+def outputs_of(
+    model: Classifier,
+    split: Split,
+    normalise: Callable[[Tensor], Tensor],
+    runtime: Runtime | None = None,
+) -> Tensor:
     """Answers to the plain views of a split, (n, ...) float32 on the CPU.
 
     The network stays in the mode that it is in.
+
+    Args:
+        runtime: whose processes share the work; None for this one alone.
     """
-    parts = [
-        model(normalise(torch.from_numpy(batch)).to(device_of(model)))[0].float().cpu()
-        for batch in split.pictures.batches(EVAL_BATCH)
-    ]
-    return torch.cat(parts)
+
+    def answers(rows: NDArray[np.int64]) -> Tensor:
+        pictures = replace(split.pictures, entries=[split.pictures.entries[i] for i in rows])
+        parts = [
+            model(normalise(torch.from_numpy(batch)).to(device_of(model)))[0].float().cpu()
+            for batch in pictures.batches(EVAL_BATCH)
+        ]
+        return torch.cat(parts)
+
+    return (runtime or Runtime()).spread(np.arange(len(split.pictures.entries)), answers)
 
 
 def _batches(
@@ -120,15 +136,18 @@ def _batches(
     number: int,
     batch_size: int,
     normalise: Callable[[Tensor], Tensor],
+    runtime: Runtime,
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """View ``number`` of the images in ``order``, decoded ahead."""
+    """View ``number`` of this process's share of the images in ``order``, decoded ahead."""
     entries = train.pictures.entries
 
     def view(row: np.int64) -> tuple[NDArray[np.uint8], NDArray[Any]]:
         one = train.pictures.views(entries[int(row)], [number], plain=False)[0]
         return one, train.truth_in(int(row), [number])[0]
 
-    shown = ordered_map(view, order, window=2 * batch_size)
-    for rows in chunks(order, batch_size):
-        batch, truth = map(np.stack, zip(*(next(shown) for _ in rows), strict=True))
-        yield normalise(torch.from_numpy(batch)), torch.from_numpy(truth)
+    shares = [(runtime.share(rows), rows) for rows in chunks(order, batch_size)]
+    to_show = [shown(own, rows) for own, rows in shares]
+    views = ordered_map(view, np.concatenate(to_show), window=2 * batch_size)
+    for (own, _), rows in zip(shares, to_show, strict=True):
+        batch, truth = map(np.stack, zip(*(next(views) for _ in rows), strict=True))
+        yield normalise(torch.from_numpy(batch))[: len(own)], torch.from_numpy(truth)[: len(own)]

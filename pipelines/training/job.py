@@ -94,19 +94,28 @@ def phases_of(
     val: Split | None,
     seed: int,
     paths: Paths,
+    runtime: Runtime | None = None,
 ) -> list[Phase]:
     """The phases of the strategy that params name; runs the frozen trunk where there is one.
+
+    Args:
+        runtime: whose processes share the work; None for this one alone.
 
     Raises:
         ConfigError: if the activations would not fit into ``max_cache_bytes``.
     """
+    runtime = runtime or Runtime()
     if params.strategy == "full":
         expected = backbone(params.backbone, params.width).input
         normalised = partial(normalise, mean=expected.mean, std=expected.std)
-        return full_phases(model, params, train, val, normalised, seed=seed, what=task)
-    trunks = frozen_trunks(model, params, train.pictures, seed, paths)
+        return full_phases(
+            model, params, train, val, normalised, seed=seed, what=task, runtime=runtime
+        )
+    # The primary's: another machine may round its int8 otherwise, and name other activations.
+    trunks = runtime.told(lambda: frozen_trunks(model, params, train.pictures, seed, paths))
+    cache_dir = paths.activations_dir
     return cached_phases(
-        model, params, train, val, trunks, paths.activations_dir, seed=seed, what=task
+        model, params, train, val, trunks, cache_dir, seed=seed, what=task, runtime=runtime
     )
 
 
@@ -283,6 +292,7 @@ def train(
         WeightsError: if pretrained weights cannot be had.
         CorruptImageError: if an image changed since `prepare`.
         StorageError: if the disk is full, or the folder holds anything but a float model.
+        RanksError: if processes disagree in what they train on.
 
     Example:
         In a project in which `fieldlens prepare weld_defect` has run::
@@ -376,7 +386,8 @@ def _begin(
         if job.params.distill is not None:
             labels, temperature = data.summary.labels, job.params.distill.temperature
             images = taught(images, labels, teachers, temperature, paths.teachers_dir, normalise)
-        phases = phases_of(what, model, job.params, images, val, job.seed, paths)
+    runtime.check_same(_origin(job, data, weights, teachers))
+    phases = phases_of(what, model, job.params, images, val, job.seed, paths, runtime)
     return model, weights, phases
 
 
@@ -421,6 +432,20 @@ def _check_taught(missing: Sequence[str], data: Data) -> None:
 def _params_sha256(job: Job) -> str:
     text = json.dumps({"seed": job.seed, **job.params.model_dump(mode="json")}, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()
+
+
+def _origin(
+    job: Job, data: Data, weights: LoadedWeights | None, teachers: Sequence[Teacher]
+) -> dict[str, str]:
+    """What all processes of a training must have in common, by its name for the user."""
+    return {
+        "the sha256 of params.yaml's train section and seed": _params_sha256(job),
+        "the sha256 of manifest.csv's images and splits": content_sha256(data.entries),
+        "the sha256 of the pretrained weights": weights.sha256 if weights else "none",
+        "the sha256 of the teachers": "/".join(teacher.sha256 for teacher in teachers) or "none",
+        "how images are read": repr(data.summary.reading),
+        "torch's version": torch.__version__,
+    }
 
 
 def _training_key(

@@ -1,19 +1,24 @@
-"""`fieldlens train tiny` as one of torchrun's processes; prints what it wrote below the root."""
+"""`fieldlens train tiny` as one of torchrun's processes; prints what it wrote below the root.
+
+Arguments: the root; and, to kill a process, its rank and the epoch in which it goes.
+"""
 
 from __future__ import annotations
 
 import json
 import os
+import signal
 import sys
 
 from pipelines import cli
+from pipelines.training import fit
 
 _WRITING = os.O_WRONLY | os.O_RDWR
 #: Audit events (https://docs.python.org/3/library/audit_events.html) of a change on disk.
 _CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink"}
 
 
-def main(root: str) -> int:
+def main(root: str, rank: str = "none", epoch: str = "0") -> int:
     written = []
 
     def note(event: str, arguments: tuple[object, ...]) -> None:
@@ -23,11 +28,26 @@ def main(root: str) -> int:
             paths = [str(each) for each in arguments[:2] if str(each).startswith(root)]
             written.extend(os.path.relpath(path, root) for path in paths)
 
+    if os.environ.get("RANK") == rank:
+        _die_in(int(epoch))
     sys.addaudithook(note)
     code = cli.main(["train", "tiny", "--root", root])
-    sys.stdout.write(json.dumps({"written": written, "has_mlflow": "mlflow" in sys.modules}))
+    told = {"written": written, "has_mlflow": "mlflow" in sys.modules}
+    sys.stdout.write(json.dumps({"rank": os.environ.get("RANK", "0"), **told}) + "\n")
     return code
 
 
+def _die_in(epoch: int) -> None:
+    train_epoch, begun = fit._train_epoch, []
+
+    def dying(*arguments: object) -> float:
+        begun.append(1)
+        if len(begun) == epoch:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return train_epoch(*arguments)
+
+    fit._train_epoch = dying
+
+
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1]))
+    sys.exit(main(*sys.argv[1:]))

@@ -216,12 +216,11 @@ def phases_of(splits, trunk, normalise, tmp_path):
     train, val = splits
 
     def make(strategy, net, params, trunks=None, val=val):
+        same = {"seed": 5, "what": "tiny", "runtime": Runtime()}
         if strategy == "full":
-            return full_phases(net, params, train, val, normalise, seed=5, what="tiny")
+            return full_phases(net, params, train, val, normalise, **same)
         trunks = trunks or {"fp32": trunk}
-        return cached_phases(
-            net, params, train, val, trunks, tmp_path / "cache", seed=5, what="tiny"
-        )
+        return cached_phases(net, params, train, val, trunks, tmp_path / "cache", **same)
 
     return make
 

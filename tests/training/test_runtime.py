@@ -4,22 +4,31 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import csv
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from torch import nn
 
 from pipelines import locks
 from pipelines.commands import stage
+from pipelines.commands import train as train_command
 from pipelines.config.params import load_params
-from pipelines.errors import BusyError, ConfigError
+from pipelines.data.workers import n_workers
+from pipelines.errors import BusyError, ConfigError, RanksError
+from pipelines.kinds.train import KINDS
 from pipelines.paths import Paths
+from pipelines.training.batches import chunks, epoch_order
 from pipelines.training.runtime import Runtime, rank_and_world, this_process
+from pipelines.training.shared import share_norms
 from tests.file_tree import results
 from tests.mlflow_server import closed_port
 
@@ -29,7 +38,7 @@ RANKS = Path(__file__).with_name("ranks.py")
 
 @pytest.fixture(autouse=True)
 def _alone(monkeypatch):
-    for name in ("RANK", "WORLD_SIZE", "MASTER_ADDR"):
+    for name in ("RANK", "WORLD_SIZE", "LOCAL_WORLD_SIZE", "MASTER_ADDR"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -54,7 +63,6 @@ def test_torch_computes_the_same_each_time_and_fills_nothing_in_vain(monkeypatch
         torch.use_deterministic_algorithms(False)
         torch.set_num_threads(n_threads)
     assert (runtime.rank, runtime.world, runtime.is_primary) == (0, 1, True)
-    assert runtime.reduce(torch.tensor([2.5])).item() == 2.5
 
 
 @pytest.mark.parametrize("rank", [-1, 2])
@@ -67,9 +75,10 @@ def test_a_rank_that_there_is_not_is_refused(rank, monkeypatch):
 
 
 @pytest.mark.parametrize("rank", [0, 1])
-def test_the_primary_goes_first(rank):
+def test_the_primary_goes_first(rank, monkeypatch):
     order = []
-    runtime = Runtime(rank, 2, barrier=lambda: order.append("barrier"))
+    monkeypatch.setattr(Runtime, "everyones", lambda self, value: order.append("barrier"))
+    runtime = Runtime(rank, 2)
     with runtime.primary_first():
         order.append("block")
     assert order == (["barrier", "block"] if rank else ["block", "barrier"])
@@ -100,60 +109,250 @@ def test_of_one_training_the_primary_alone_holds_the_lock(
     assert ran == [verb] * (not is_refused)
 
 
-def start(root: Path, rank: int, world: int, port: int) -> subprocess.Popen[str]:
+@pytest.mark.parametrize("world", [1, 2, 3, 7])
+@pytest.mark.parametrize(("n_images", "batch_size"), [(1, 2), (2, 8), (9, 7), (40, 8), (41, 8)])
+def test_every_image_is_drawn_once_an_epoch_whatever_the_number_of_processes(
+    world, n_images, batch_size
+):
+    order = epoch_order(n_images, np.random.default_rng(1), None)
+    ranks = [Runtime(rank, world) for rank in range(world)]
+    seen = []
+    for rows in chunks(order, batch_size):
+        shares = [runtime.share(rows) for runtime in ranks]
+        sizes = [len(share) for share in shares]
+        assert max(sizes) - min(sizes) <= 1
+        # A batch is the same pictures in the same order, so that its loss is the same sum.
+        assert np.concatenate(shares).tolist() == rows.tolist()
+        seen += rows.tolist()
+    assert sorted(seen) == list(range(n_images))
+
+
+def test_each_process_of_a_machine_has_its_part_of_the_cores(monkeypatch):
+    monkeypatch.delenv("FIELDLENS_WORKERS", raising=False)
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    for n_here, expected in [("", 8), ("1", 8), ("2", 4), ("3", 2), ("16", 1), ("0", 8), ("x", 8)]:
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", n_here)
+        assert n_workers() == expected
+    monkeypatch.setenv("FIELDLENS_WORKERS", "5")
+    assert n_workers() == 5
+
+
+def test_processes_that_train_on_something_else_are_refused_by_name(monkeypatch):
+    theirs = {"params": "a" * 64, "images": "b" * 64}
+    monkeypatch.setattr(
+        Runtime, "everyones", lambda self, value: [value, {**theirs, "images": "c" * 64}]
+    )
+    with pytest.raises(
+        RanksError, match=r"rank 1 of 2: images is cccccccccccc and not bbbb"
+    ) as err:
+        Runtime(0, 2).check_same(theirs)
+    assert "params is" not in str(err.value)
+
+
+def test_more_processes_than_gpus_are_refused(monkeypatch):
+    started_as(monkeypatch, "2", "3")
+    monkeypatch.setenv("LOCAL_RANK", "2")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    n_threads = torch.get_num_threads()
+    try:
+        with pytest.raises(ConfigError, match=r"rank 2 of 3: this machine has 2 GPUs.*per-node 2"):
+            this_process(n_threads)
+    finally:
+        torch.use_deterministic_algorithms(False)
+
+
+def test_norms_that_cannot_be_shared_are_refused():
+    class NormAndMore(nn.BatchNorm2d):
+        pass
+
+    model = nn.Sequential(nn.Conv2d(3, 4, 1), NormAndMore(4))
+    with pytest.raises(ConfigError, match=r"weights: none .* 1 \(NormAndMore\) cannot share"):
+        share_norms(model)
+    # Where statistics stay, any norm will do.
+    share_norms(model.eval())
+
+
+@pytest.mark.parametrize(
+    ("err", "world", "expected"),
+    [
+        (RuntimeError("[gloo/pair.cc:553] Connection closed by peer"), 2, RanksError),
+        (RuntimeError("mat1 and mat2 shapes cannot be multiplied"), 2, RuntimeError),
+        (RuntimeError("Connection closed by peer"), 1, RuntimeError),
+    ],
+)
+def test_a_lost_process_is_told_in_one_line(err, world, expected):
+    before = signal.getsignal(signal.SIGTERM)
+    try:
+        with pytest.raises(expected) as told, Runtime(0, world).together("tiny"):
+            raise err
+    finally:
+        signal.signal(signal.SIGTERM, before)
+    if expected is RanksError:
+        assert "rank 0 of 2 has lost another process" in str(told.value)
+        assert "run the same command again" in str(told.value)
+
+
+def test_what_all_have_found_the_primary_says_first(monkeypatch, tmp_path):
+    waited = []
+    monkeypatch.setattr("pipelines.commands.train.time.sleep", waited.append)
+    arguments = argparse.Namespace(verb="train", task="nowhere", recipe=None, out=None)
+    for rank in ("0", "1"):
+        started_as(monkeypatch, rank, "2")
+        with pytest.raises(ConfigError):
+            train_command.main(arguments, settings(tmp_path))
+    assert len(waited) == 1
+
+
+# -- with torchrun --------------------------------------------------------------------------------
+def torchrun(n: int, script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
         "GLOO_SOCKET_IFNAME": "lo",
         "FIELDLENS_WORKERS": "1",
-        # What torchrun sets.
-        "RANK": str(rank),
-        "WORLD_SIZE": str(world),
-        "MASTER_ADDR": "127.0.0.1",
-        "MASTER_PORT": str(port),
+        "OMP_NUM_THREADS": "1",
     }
-    return subprocess.Popen(
-        [sys.executable, str(RANKS), str(root)],
+    command = ["-m", "torch.distributed.run", "--nproc-per-node", str(n), "--master-port"]
+    return subprocess.run(
+        [sys.executable, *command, str(closed_port()), str(script), *arguments],
         env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
+        timeout=600,
     )
 
 
-def said(process: subprocess.Popen[str]) -> dict:
-    out, err = process.communicate(timeout=300)
-    assert process.returncode == 0, err
-    return json.loads(out.splitlines()[-1])
+def said(run: subprocess.CompletedProcess[str]) -> list[dict]:
+    """What each process printed, by its rank."""
+    assert run.returncode == 0, run.stderr
+    told = [json.loads(line) for line in run.stdout.splitlines() if line.startswith("{")]
+    return sorted(told, key=lambda each: each["rank"])
+
+
+def curve(paths: Paths) -> list[list[float]]:
+    """Losses and val values of history.csv."""
+    rows = csv.DictReader(paths.task("tiny").history.read_text().splitlines())
+    return [[float(row[name]) for name in ("train_loss", "val_loss")] for row in rows]
+
+
+@pytest.fixture
+def tiny_task(tracked_project, train_params):
+    """The tiny project with its params; its batch norms move, and so are shared."""
+
+    def make(strategy: str, **train) -> Paths:
+        phase = {"epochs": 2, "schedule": "constant", "warmup_fraction": 0.0}
+        params = train_params(
+            strategy=strategy,
+            backbone="mobilenet_v2",
+            optimizer="sgd",
+            views=1,
+            head_phase=phase,
+            # From random weights, each step of the tail blows roundings up: one epoch of them.
+            tail_phase={**phase, "learning_rate": 0.001, "epochs": 1},
+            **train,
+        )
+        settings(tracked_project.root, **params.model_dump(mode="json"))
+        files = tracked_project.task("tiny")
+        summary = {"labels": ["red_tile", "green_tile", "blue_tile"], "data_source": "sample"}
+        files.prepare_summary.write_text(json.dumps(summary))
+        return tracked_project
+
+    return make
+
+
+@pytest.mark.slow
+def test_every_kind_has_one_loss_curve_whatever_the_number_of_processes(tmp_path):
+    """Three processes, of which one has no picture of the last batch."""
+    run = torchrun(3, Path(__file__).with_name("shared_loss.py"), str(tmp_path))
+    assert run.returncode == 0, run.stderr
+    found = json.loads(run.stdout.splitlines()[-1])
+    assert len(found) == 1 + len(KINDS) + 2
+    alone, shared = found.pop("norms")
+    assert shared == pytest.approx(alone, rel=1e-9, abs=1e-9)
+    for name, (alone, shared) in found.items():
+        assert max(alone[:-1]) - min(alone[:-1]) > 1e-3, f"{name}: nothing is learned"
+        # Roundings grow with each step of a network that starts from random weights.
+        assert shared == pytest.approx(alone, rel=2e-4), name
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("strategy", ["cached", "full"])
-def test_two_processes_leave_what_one_leaves_and_only_the_primary_writes(
-    strategy, tracked_project, train_params, tmp_path
-):
-    short = {"epochs": 1}
-    params = train_params(
-        strategy=strategy, views=1, refit=True, head_phase=short, tail_phase=short
-    )
-    settings(tracked_project.root, **params.model_dump(mode="json"))
-    files = tracked_project.task("tiny")
-    summary = {"labels": ["red_tile", "green_tile", "blue_tile"], "data_source": "sample"}
-    files.prepare_summary.write_text(json.dumps(summary))
-    alone = Paths(Path(shutil.copytree(tracked_project.root, tmp_path / "alone")))
-    port = closed_port()
-    single = start(alone.root, 0, 1, port)
-    ranks = [start(tracked_project.root, rank, 2, port) for rank in range(2)]
-    said(single)
-    primary, other = map(said, ranks)
-    assert other == {"written": [], "has_mlflow": False}
+def test_two_processes_train_as_one_does_and_only_the_primary_writes(strategy, tiny_task, tmp_path):
+    shared = tiny_task(strategy, refit=True)
+    alone = Paths(Path(shutil.copytree(shared.root, tmp_path / "alone")))
+    one_of_one = Paths(Path(shutil.copytree(shared.root, tmp_path / "one")))
+    said(torchrun(1, RANKS, str(one_of_one.root)))
+    single = [sys.executable, str(RANKS), str(alone.root)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "FIELDLENS_WORKERS": "1"}
+    subprocess.run(single, env=environment, check=True, capture_output=True)
+    primary, other = said(torchrun(2, RANKS, str(shared.root)))
+    # One of torchrun's is the plain training.
+    assert results(one_of_one) == results(alone)
+    assert np.array(curve(shared)) == pytest.approx(np.array(curve(alone)), rel=1e-3)
+    activations = {path for path in other["written"] if "values.npy" in path}
+    assert set(other["written"]) == activations
+    assert bool(activations) == (strategy == "cached")
+    assert not other["has_mlflow"]
     for written in ("models/tiny/float", "reports/tiny/history.csv", ".cache/checkpoints/tiny"):
         assert any(written in path for path in primary["written"]), written
-    assert results(tracked_project) == results(alone)
 
     from mlflow import MlflowClient
 
-    client = MlflowClient(tracking_uri=f"sqlite:///{tracked_project.mlflow_db}")
+    client = MlflowClient(tracking_uri=f"sqlite:///{shared.mlflow_db}")
     (run,) = client.search_runs([e.experiment_id for e in client.search_experiments()])
     assert run.info.status == "FINISHED"
-    assert run.data.metrics["epoch"] == 2
+    assert run.data.metrics["epoch"] == 3
+
+
+@pytest.mark.slow
+def test_a_killed_process_ends_all_and_another_number_goes_on_from_the_checkpoint(
+    tiny_task, tmp_path
+):
+    paths = tiny_task("full")
+    untouched = Paths(Path(shutil.copytree(paths.root, tmp_path / "untouched")))
+    said(torchrun(1, RANKS, str(untouched.root)))
+    killed = torchrun(2, RANKS, str(paths.root), "1", "3")
+    assert killed.returncode != 0
+    (line,) = [line for line in killed.stderr.splitlines() if line.startswith("fieldlens: ")]
+    assert "rank 0 of 2 has lost another process" in line
+    assert not paths.task("tiny").history.exists()
+    said(run := torchrun(1, RANKS, str(paths.root)))
+    assert "going on after epoch 2" in run.stderr
+    assert np.array(curve(paths)) == pytest.approx(np.array(curve(untouched)), rel=1e-3)
+
+
+@pytest.mark.slow
+def test_processes_that_disagree_end_with_one_line(tiny_task, tmp_path):
+    paths = tiny_task("full")
+    other = Paths(Path(shutil.copytree(paths.root, tmp_path / "other")))
+    text = (other.root / "params.yaml").read_text().replace('"seed": 7', '"seed": 8')
+    (other.root / "params.yaml").write_text(text)
+    port = str(closed_port())
+    ranks = [
+        subprocess.Popen(
+            [sys.executable, str(RANKS), str(each.root)],
+            env={
+                **os.environ,
+                "PYTHONPATH": str(ROOT),
+                "GLOO_SOCKET_IFNAME": "lo",
+                "FIELDLENS_WORKERS": "1",
+                # What torchrun sets.
+                "RANK": str(rank),
+                "WORLD_SIZE": "2",
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": port,
+            },
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+        for rank, each in enumerate((paths, other))
+    ]
+    for process in ranks:
+        _, err = process.communicate(timeout=300)
+        assert process.returncode == 2
+        (line,) = err.splitlines()
+        assert "rank 1 of 2: the sha256 of params.yaml's train section and seed is" in line
+    for each in (paths, other):
+        assert not each.task("tiny").float_dir.exists()

@@ -94,8 +94,10 @@ class BoxHead(nn.Module):
         for smooth, says, level in zip(self.smooth, self.says, levels, strict=True):
             values = says(smooth(level))
             # (n, shapes * values, h, w) to (n, h * w * shapes, values)
-            n = values.shape[0]
-            said.append(values.permute(0, 2, 3, 1).reshape(n, -1, self.n_values))
+            n, _, h, w = values.shape
+            # -1 says nothing of no picture, as one of several processes may have.
+            n_places = -1 if n else h * w * N_SHAPES
+            said.append(values.permute(0, 2, 3, 1).reshape(n, n_places, self.n_values))
         sizes = [(int(level.shape[2]), int(level.shape[3])) for level in levels]
         scale, shift = self.frame(sizes)
         return torch.cat(said, dim=1) / scale - shift

@@ -168,6 +168,9 @@ class BoxLoss:
 
     def targets(self, truth: Tensor) -> Tensor:
         """(n, places, 5): the corners of each place's box, and its label: -1 none, -2 unsaid."""
+        if not len(truth):
+            # Of a small batch, one of several processes may have no picture.
+            return torch.empty(0, len(self.places), 5)
         return torch.stack([self._targets(one) for one in truth])
 
     def _targets(self, truth: Tensor) -> Tensor:
