@@ -53,7 +53,7 @@ _SEED = 20261128
 #: The student's own settings, whatever the task's model is.
 _STUDENT = {"backbone": "mobilenet_v2", "image_px": 160}
 _SLOW = {"epochs": 6, "learning_rate": 1e-4}
-_NO_TAIL, _TAIL = {"epochs": 0}, {"epochs": 20, "learning_rate": 1e-3}
+_NO_TAIL, _TAIL = {"epochs": 0}, {"epochs": 12, "learning_rate": 1e-3}
 
 
 def main() -> int:
@@ -73,15 +73,15 @@ def ways(temperature: float) -> dict[str, Mapping[str, Any]]:
     half = {"distill": by_teacher["distill"] | {"weight": 0.5}}
     head = _STUDENT | {"head_phase": _SLOW, "tail_phase": _NO_TAIL}
     tail = _STUDENT | {"head_phase": _SLOW, "tail_phase": _TAIL}
-    deep = tail | {"cut": 5, "views": 12, "tail_phase": _TAIL | {"epochs": 40}}
+    deep = tail | {"cut": 7, "tail_phase": _TAIL | {"epochs": 24}}
     return {
         "student, head": head,
         "student, head, teacher 0.5": head | half,
         "student, head, teacher 1": head | by_teacher,
         "student, tail": tail,
         "student, tail, teacher 1": tail | by_teacher,
-        "student, from block 5": deep,
-        "student, from block 5, teacher 1": deep | by_teacher,
+        "student, from block 7": deep,
+        "student, from block 7, teacher 1": deep | by_teacher,
     }
 
 
