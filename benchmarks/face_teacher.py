@@ -73,15 +73,12 @@ def ways(temperature: float) -> dict[str, Mapping[str, Any]]:
     half = {"distill": by_teacher["distill"] | {"weight": 0.5}}
     head = _STUDENT | {"head_phase": _SLOW, "tail_phase": _NO_TAIL}
     tail = _STUDENT | {"head_phase": _SLOW, "tail_phase": _TAIL}
-    deep = tail | {"cut": 7, "tail_phase": _TAIL | {"epochs": 24}}
     return {
         "student, head": head,
         "student, head, teacher 0.5": head | half,
         "student, head, teacher 1": head | by_teacher,
         "student, tail": tail,
         "student, tail, teacher 1": tail | by_teacher,
-        "student, from block 7": deep,
-        "student, from block 7, teacher 1": deep | by_teacher,
     }
 
 
@@ -141,8 +138,8 @@ def compare(arguments: argparse.Namespace) -> None:
     table(["vectors", "EER"], [[name, _shown(each, "")] for name, each in shown.items()])
     rows = []
     for name in found:
-        alone, _, with_teacher = name.rpartition(", teacher")
-        if with_teacher:
+        alone, has_teacher, _ = name.rpartition(", teacher")
+        if has_teacher:
             gain = drop_interval(draws, rates[alone], rates[name])
             rows.append([name, _shown(gain), _shown(_gain(draws, found[name], found[alone]))])
     table(["beside the same without a teacher", "EER less by", "MAP@R more by"], rows)
