@@ -2,8 +2,10 @@
 
 A graph model is a JSON file, which names the operations and the shape of each weight, and binary
 files with the weights one behind the other. What is read here is what a network's trunk is made
-of: convolutions with their bias, batch norms folded into both. Which activations stand between
-them is not read: that is for the network that takes the weights, and for its test.
+of: convolutions with their bias, batch norms folded into both. Where a converter left a norm's
+factor or its summand an operation of its own, right behind the convolution, it is folded here.
+Which activations stand between them is not read: that is for the network that takes the weights,
+and for its test.
 
 References:
     TensorFlow.js, "graph-model" of tfjs-core's ``io.ModelJSON``; tf.nn.conv2d and
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from graphlib import TopologicalSorter
 from typing import TYPE_CHECKING, Any
 
@@ -51,6 +53,10 @@ class Convolution:
     kernel: NDArray[np.float32]
     bias: NDArray[np.float32] | None
 
+    def with_inputs_reversed(self) -> Convolution:
+        """The same for inputs whose channels come the other way round."""
+        return replace(self, kernel=np.ascontiguousarray(self.kernel[:, ::-1]))
+
 
 def convolutions_of(document: bytes, weights: bytes, scopes: tuple[str, ...]) -> list[Convolution]:
     """The convolutions of a graph model in the order in which they run.
@@ -67,12 +73,12 @@ def convolutions_of(document: bytes, weights: bytes, scopes: tuple[str, ...]) ->
         model = json.loads(document)
         arrays = dict(_arrays(model["weightsManifest"], weights))
         nodes = {node["name"]: node for node in model["modelTopology"]["node"]}
-        wanted = [
-            node
+        behind = _behind(nodes)
+        return [
+            _with_norm(_convolution(node, arrays), behind, arrays)
             for node in _in_order(nodes)
             if node["op"] in _AXES and node["name"].startswith(scopes)
         ]
-        return [_convolution(node, arrays) for node in wanted]
     except (ValueError, KeyError, TypeError, IndexError) as err:
         raise SourceError(f"this is no graph model of TensorFlow.js ({err!r})") from err
 
@@ -99,6 +105,38 @@ def _in_order(nodes: Mapping[str, Any]) -> Iterator[Any]:
         for name, node in nodes.items()
     }
     return (nodes[name] for name in TopologicalSorter(read).static_order())
+
+
+def _behind(nodes: Mapping[str, Any]) -> dict[str, list[Any]]:
+    """By name of an operation, those that read it first."""
+    found: dict[str, list[Any]] = {}
+    for node in nodes.values():
+        if node.get("input"):
+            found.setdefault(node["input"][0].partition(":")[0], []).append(node)
+    return found
+
+
+def _with_norm(
+    convolution: Convolution, behind: Mapping[str, list[Any]], arrays: Mapping[str, NDArray[Any]]
+) -> Convolution:
+    """A convolution, and the factor and the summand a channel that alone read what it gives."""
+    kernel, bias = convolution.kernel, convolution.bias
+    last = convolution.name
+    while len(readers := behind.get(last, [])) == 1:
+        node = readers[0]
+        values = arrays.get(node["input"][-1])
+        if node["op"] not in ("Mul", "Add", "AddV2", "BiasAdd") or values is None:
+            break
+        if values.shape != kernel.shape[:1]:
+            break
+        values = values.astype(np.float32)
+        if node["op"] == "Mul":
+            kernel = kernel * values[:, np.newaxis, np.newaxis, np.newaxis]
+            bias = None if bias is None else bias * values
+        else:
+            bias = values if bias is None else bias + values
+        last = node["name"]
+    return replace(convolution, kernel=kernel, bias=bias)
 
 
 def _convolution(node: Mapping[str, Any], arrays: Mapping[str, NDArray[Any]]) -> Convolution:

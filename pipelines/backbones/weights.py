@@ -197,6 +197,8 @@ class NpmMember:
     #: Of our batch norms, which stand where the graph has the bias that its own were folded into.
     eps: float
     licence: str
+    #: Whether its first convolution reads blue first, as OpenCV does: ours reads red first.
+    is_bgr: bool = False
 
     @property
     def title(self) -> str:
@@ -231,9 +233,10 @@ class NpmMember:
 
         try:
             document = path.with_suffix(".json").read_bytes()
-            return as_state(
-                convolutions_of(document, path.read_bytes(), self.scopes), names, self.eps
-            )
+            found = convolutions_of(document, path.read_bytes(), self.scopes)
+            if self.is_bgr:
+                found[0] = found[0].with_inputs_reversed()
+            return as_state(found, names, self.eps)
         except SourceError as err:
             raise Miss(str(err)) from err
 

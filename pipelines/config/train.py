@@ -36,13 +36,14 @@ class DistillParams(Strict):
 
     #: A folder of a float model (model.json and weights.safetensors), or an .npz of logits by image
     #: path, relative to the project; or a list of such, whose softened probabilities are averaged.
-    #: It knows the same labels.
+    #: It knows the same labels. Of an embedding: a backbone's name, a float model that is one, or
+    #: an .npz of vectors; of a list, cosines are averaged.
     teacher: Annotated[
         tuple[Annotated[str, Field(min_length=1)], ...],
         BeforeValidator(lambda value: [value] if isinstance(value, str) else value),
         Field(min_length=1, strict=False),
     ]
-    #: By which the logits of both are divided.
+    #: By which the logits of both are divided; of an embedding, likeness to the others of a batch.
     temperature: Annotated[float, Field(ge=1, le=100, strict=False)]
     #: Of the teacher's part of the loss; the task's own has the rest. 0 is to train without one.
     weight: Share

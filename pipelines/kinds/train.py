@@ -65,6 +65,25 @@ class BeginsWithData(Protocol):
         """
 
 
+@runtime_checkable
+class TaughtByVectors(Protocol):
+    """A criterion whose teachers give vectors, and no probabilities of labels."""
+
+    def related(
+        self, outputs: Tensor, vectors: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        """What network and teacher say of the same batch, in a form that can be compared.
+
+        Args:
+            outputs: (n, ...) of the head, float32.
+            vectors: (n, d) of the teacher, of unit length.
+            temperature: of the distillation, at least 1.
+
+        Returns:
+            (n, m) the network's logits, and (n, m) the teacher's probabilities at the temperature.
+        """
+
+
 class TrainedKind(Protocol):
     """A kind, as far as training must know it."""
 
@@ -72,6 +91,8 @@ class TrainedKind(Protocol):
     values: tuple[str, ...]
     #: Whether the truth has a place in the picture, so that a view moves it.
     has_place: bool
+    #: What a teacher gives of a picture: ``probabilities`` or ``vectors``; None: there are none.
+    taught_by: str | None
 
     def network(
         self,

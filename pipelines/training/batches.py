@@ -33,7 +33,8 @@ class Split:
         truth: (n, ...) of the kind.
         in_view: of a kind whose truth has a place: as `TrainedKind.in_view`. None: no view moves
             it.
-        soft_targets: a teacher's probabilities, (n, n_classes) float32; None without one.
+        soft_targets: a teacher's probabilities, (n, n_classes), or vectors of unit length, (n, d),
+            float32; None without one.
         mates: as `TrainedKind.mates`.
     """
 

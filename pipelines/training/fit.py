@@ -27,7 +27,7 @@ from torch.nn import functional
 
 from pipelines.config.train import DistillParams, PhaseParams, TrainParams
 from pipelines.errors import ConfigError
-from pipelines.kinds.train import Criterion
+from pipelines.kinds.train import Criterion, TaughtByVectors
 from pipelines.progress import track
 from pipelines.training.checkpoints import (
     Checkpoint,
@@ -251,8 +251,8 @@ class Phase:
             the last epoch is kept.
         val_truth: (n, ...) to go with them.
         train_mode: puts the network into the state in which this phase trains it.
-        soft_targets: of an epoch: for each of its batches, as a whole, a teacher's probabilities,
-            (n, n_classes); None without a teacher.
+        soft_targets: of an epoch: for each of its batches, as a whole, what a teacher says, as in
+            `Split`; None without a teacher.
     """
 
     name: str
@@ -393,20 +393,24 @@ def _train_epoch(
         for group in optimizer.param_groups:
             group["lr"] = group["peak_lr"] * factor
         targets = runtime.gathered(criterion.targets(truth))
-        n_own = targets.shape[1] if soft_targets is not None else None
-        if soft_targets is not None:
-            # Beside the labels, so that mixup blends both alike.
-            targets = torch.cat([targets, soft_targets], dim=1)
         if params.mixup_alpha > 0:
+            n_own = None if soft_targets is None else targets.shape[1]
+            if soft_targets is not None:
+                # Beside the labels, so that mixup blends both alike.
+                targets = torch.cat([targets, soft_targets], dim=1)
             whole, targets = mixed(runtime.gathered(inputs), targets, params.mixup_alpha, generator)
             inputs = whole[runtime.share(np.arange(len(whole)))]
+            if soft_targets is not None:
+                targets, soft_targets = targets[:, :n_own], targets[:, n_own:]
         with torch.autocast("cuda", dtype=torch.bfloat16, enabled=runtime.device.type == "cuda"):
             outputs = phase.forward(inputs.to(runtime.device))
         outputs = runtime.gathered(outputs.float())
-        targets = targets.to(runtime.device)
-        loss = criterion.loss(outputs, targets[:, :n_own] if n_own else targets)
-        if params.distill is not None:
-            loss = distilled(loss, outputs, targets[:, n_own:], params.distill)
+        loss = criterion.loss(outputs, targets.to(runtime.device))
+        if params.distill is not None and soft_targets is not None:
+            own, theirs = outputs, soft_targets.to(runtime.device)
+            if isinstance(criterion, TaughtByVectors):
+                own, theirs = criterion.related(own, theirs, params.distill.temperature)
+            loss = distilled(loss, own, theirs, params.distill)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()  # type: ignore[no-untyped-call]
         nn.utils.clip_grad_norm_(

@@ -26,7 +26,7 @@ from pipelines.backbones.heads import Classifier
 from pipelines.backbones.spec import Input, backbone
 from pipelines.backbones.weights import LoadedWeights
 from pipelines.card import DEFAULT_KIND
-from pipelines.config.train import TrainParams
+from pipelines.config.train import DistillParams, TrainParams
 from pipelines.data import manifest
 from pipelines.data.loaders import Pictures, calibration_batches, stratified_sample
 from pipelines.data.manifest import (
@@ -56,7 +56,13 @@ from pipelines.training.float_model import FloatModel, check_folder, save_float_
 from pipelines.training.full import full_phases
 from pipelines.training.runtime import Runtime, this_process
 from pipelines.training.start import start_model
-from pipelines.training.teachers import Teacher, read_teachers, taught
+from pipelines.training.teachers import (
+    Teacher,
+    read_teachers,
+    read_vector_teachers,
+    taught,
+    taught_by_vectors,
+)
 
 if TYPE_CHECKING:
     from pipelines.config.params import Params
@@ -288,7 +294,7 @@ def train(
     Raises:
         DataError: if a label has no image to train on.
         ConfigError: if the backbone or the optimiser is unknown, the cache bound too small, or a
-            teacher not there or of other labels.
+            teacher not there, of another kind or of other labels.
         WeightsError: if pretrained weights cannot be had.
         CorruptImageError: if an image changed since `prepare`.
         StorageError: if the disk is full, or the folder holds anything but a float model.
@@ -322,7 +328,7 @@ def train(
     train_split, val = data.split("train", job), data.split("val", job)
     kind, labels = KINDS[data.summary.kind], data.summary.labels
     _check_taught(kind.untaught(train_split.truth, labels), data)
-    teachers = _teachers(job, data)
+    teachers = _teachers(job, data, paths)
     model, weights, phases = _begin(job, what, data, train_split, val, paths, runtime, teachers)
     key = _training_key(job, data, weights, teachers)
     observer.begun(key, model)
@@ -384,8 +390,7 @@ def _begin(
         model, weights = start_model(job.params, len(made.labels), job.seed, paths, made.kind)
         model.to(runtime.device)
         if job.params.distill is not None:
-            labels, temperature = data.summary.labels, job.params.distill.temperature
-            images = taught(images, labels, teachers, temperature, paths.teachers_dir, normalise)
+            images = _taught(images, made, job.params.distill, teachers, paths)
     runtime.check_same(_origin(job, data, weights, teachers))
     phases = phases_of(what, model, job.params, images, val, job.seed, paths, runtime)
     return model, weights, phases
@@ -405,17 +410,33 @@ def _embeddings(model: Classifier, images: Split, params: TrainParams) -> NDArra
     return torch.cat(parts).float().cpu().numpy()
 
 
-def _teachers(job: Job, data: Data) -> list[Teacher]:
-    distill = job.params.distill
+def _teachers(job: Job, data: Data, paths: Paths) -> list[Teacher]:
+    distill, made = job.params.distill, data.summary
     if distill is None:
         return []
-    if data.summary.kind != DEFAULT_KIND:
+    taught_by = KINDS[made.kind].taught_by
+    if taught_by is None:
         raise ConfigError(
-            f"params.yaml: train.distill: a teacher's probabilities teach a classification; "
-            f"{job.task} is of kind {data.summary.kind!r}. Leave distill out."
+            f"params.yaml: train.distill: a teacher gives probabilities of labels or a vector; "
+            f"{job.task} is of kind {made.kind!r}, which learns from neither. Leave distill out."
         )
-    data_sha256 = content_sha256(data.entries)
-    return read_teachers(distill, data.summary.labels, data_sha256, data.files.root)
+    data_sha256, root = content_sha256(data.entries), data.files.root
+    if taught_by == "vectors":
+        return read_vector_teachers(job.params, made.kind, made.reading, data_sha256, paths, root)
+    return read_teachers(distill, made.labels, data_sha256, root)
+
+
+def _taught(
+    images: Split,
+    made: Prepared,
+    distill: DistillParams,
+    teachers: Sequence[Teacher],
+    paths: Paths,
+) -> Split:
+    if KINDS[made.kind].taught_by == "vectors":
+        return taught_by_vectors(images, teachers, paths.teachers_dir, normalise)
+    temperature = distill.temperature
+    return taught(images, made.labels, teachers, temperature, paths.teachers_dir, normalise)
 
 
 def _check_taught(missing: Sequence[str], data: Data) -> None:

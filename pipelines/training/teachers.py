@@ -1,9 +1,12 @@
-"""Teachers of a distillation: float models and files of logits, asked once a picture.
+"""Teachers of a distillation: networks and files of what they said, asked once a picture.
 
 A teacher sees the plain view of each train picture, at its own resolution, once and for all epochs
 and both strategies. To show it each random view would cost `full` a pass through it every epoch,
 and files of logits know pictures, not views. What was answered is kept in ``.cache/teachers``, a
 file a teacher and set of pictures, of the same form as a file of logits that a user brings.
+
+A classification is taught by probabilities of its labels, an embedding by vectors: those of a float
+model of its kind, or what a backbone makes of a picture by its pretrained weights.
 
 References:
     Beyer et al. 2022, "Knowledge distillation: a good teacher is patient and consistent": over
@@ -23,15 +26,23 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional
 
 from pipelines.atomic import file_sha256, write_bytes
-from pipelines.backbones.heads import Classifier
-from pipelines.config.train import DistillParams
+from pipelines.backbones.heads import Classifier, make_network
+from pipelines.backbones.spec import backbone, backbones
+from pipelines.backbones.weights import load_imagenet
+from pipelines.card import DEFAULT_KIND
+from pipelines.config.train import DistillParams, TrainParams
 from pipelines.data.loaders import Pictures
+from pipelines.data.manifest import preprocess_of
+from pipelines.data.pixel_range import Reading
+from pipelines.data.preprocess import Preprocess
 from pipelines.errors import ConfigError, DataError, PipelineError
+from pipelines.paths import Paths
 from pipelines.training.batches import Split
-from pipelines.training.float_model import FloatModel, load_float_model
+from pipelines.training.float_model import load_float_model
 from pipelines.training.full import outputs_of
 
 _LOG = logging.getLogger(__name__)
@@ -106,6 +117,25 @@ def read_logits(path: Path) -> Logits:
 
 
 @dataclass(frozen=True, slots=True)
+class Asked:
+    """A network that answers.
+
+    Attributes:
+        preprocess: the plain view that it takes.
+        mean: RGB, of pixels in [0, 1], as std.
+        labels: in the order of its outputs; None where these are a vector.
+        data_sha256: of the images and splits that it was trained on; None if not on a task's.
+    """
+
+    model: Classifier
+    preprocess: Preprocess
+    mean: Sequence[float]
+    std: Sequence[float]
+    labels: Sequence[str] | None
+    data_sha256: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Teacher:
     """A network, or the logits that are known of one.
 
@@ -116,18 +146,13 @@ class Teacher:
 
     name: str
     sha256: str
-    source: Logits | tuple[FloatModel, Classifier]
-
-    @property
-    def labels(self) -> Sequence[str]:
-        """What it tells apart, in the order of its logits."""
-        return self.source.labels if isinstance(self.source, Logits) else self.source[0].labels
+    source: Logits | Asked
 
 
 def read_teachers(
     params: DistillParams, labels: Sequence[str], data_sha256: str, root: Path
 ) -> list[Teacher]:
-    """The teachers that params name.
+    """The teachers of a classification that params name.
 
     A warning tells of one that was trained on another split: test pictures of this one may have
     been among its own, and what it says would carry them over.
@@ -138,41 +163,95 @@ def read_teachers(
         root: what relative names are relative to.
 
     Raises:
-        ConfigError: if a teacher is not there, or has other labels.
+        ConfigError: if a teacher is not there, or of another kind, or has other labels.
         BundleError: if a float model is damaged.
         DataError: if a file of logits is.
     """
     teachers = []
     for name in params.teacher:
-        teacher = _read(name, root / name)
-        if sorted(teacher.labels) != sorted(labels):
+        teacher = _read(name, root / name, DEFAULT_KIND)
+        known = teacher.source.labels or ()
+        if sorted(known) != sorted(labels):
             raise ConfigError(
                 f"params.yaml: train.distill.teacher: {name} has the labels "
-                f"{', '.join(teacher.labels)}; expected {', '.join(labels)}. Name a teacher of the "
+                f"{', '.join(known)}; expected {', '.join(labels)}. Name a teacher of the "
                 f"same labels."
             )
-        meta = None if isinstance(teacher.source, Logits) else teacher.source[0]
-        if meta is not None and meta.data_sha256 != data_sha256:
-            _LOG.warning(
-                "teacher %s was trained on other images or another split: it may have seen what "
-                "is tested here",
-                name,
-            )
+        _warn_of_others(teacher, data_sha256)
         teachers.append(teacher)
     return teachers
 
 
-def _read(name: str, path: Path) -> Teacher:
+def read_vector_teachers(
+    params: TrainParams, kind: str, reading: Reading, data_sha256: str, paths: Paths, root: Path
+) -> list[Teacher]:
+    """The teachers of vectors that params name.
+
+    Args:
+        params: name them, and say what a view takes away: a backbone sees the student's, at the
+            side that its weights were trained at.
+        kind: of the task, and of a teacher that is a float model.
+        data_sha256: as for `read_teachers`, as root.
+        paths: of pretrained weights.
+
+    Raises:
+        ConfigError: if a teacher is not there, or of another kind.
+        WeightsError: if a backbone's weights cannot be had.
+        BundleError: if a float model is damaged.
+        DataError: if a file of vectors is.
+    """
+    assert params.distill is not None
+    teachers = []
+    for name in params.distill.teacher:
+        if name in backbones():
+            teacher = _of_backbone(name, params, reading, paths)
+        else:
+            teacher = _read(name, root / name, kind)
+        _warn_of_others(teacher, data_sha256)
+        teachers.append(teacher)
+    return teachers
+
+
+def _of_backbone(name: str, params: TrainParams, reading: Reading, paths: Paths) -> Teacher:
+    network = backbone(name)
+    weights = load_imagenet(name, paths.weights_dir)
+    model = make_network(network, nn.Identity, cut=None, seed=0)
+    model.blocks.load_state_dict(weights.tensors)
+    expected = network.input
+    seen = params.model_copy(update={"image_px": expected.px})
+    preprocess = preprocess_of(seen, reading, expected.interpolation)
+    asked = Asked(model.eval(), preprocess, expected.mean, expected.std, None, None)
+    return Teacher(name, weights.sha256, asked)
+
+
+def _warn_of_others(teacher: Teacher, data_sha256: str) -> None:
+    if isinstance(teacher.source, Asked) and teacher.source.data_sha256 not in (None, data_sha256):
+        _LOG.warning(
+            "teacher %s was trained on other images or another split: it may have seen what "
+            "is tested here",
+            teacher.name,
+        )
+
+
+def _read(name: str, path: Path, kind: str) -> Teacher:
     if path.suffix == ".npz" and path.is_file():
         return Teacher(name, file_sha256(path), read_logits(path))
     if not (path / "model.json").is_file():
+        of_backbone = "" if kind == DEFAULT_KIND else "the name of a backbone with weights, or "
         raise ConfigError(
-            f"params.yaml: train.distill.teacher: there is no teacher {name}. Expected a folder "
-            f"with model.json and weights.safetensors, or an .npz of logits. Train it first, or "
-            f"set train.distill to null."
+            f"params.yaml: train.distill.teacher: there is no teacher {name}. Expected "
+            f"{of_backbone}a folder with model.json and weights.safetensors, or an .npz of "
+            f"logits. Train it first, or set train.distill to null."
         )
     meta, model, sha256 = load_float_model(path)
-    return Teacher(name, sha256, (meta, model))
+    if meta.kind != kind:
+        raise ConfigError(
+            f"params.yaml: train.distill.teacher: {name} is of kind {meta.kind!r}; expected "
+            f"{kind!r}. Name a teacher of the task's kind."
+        )
+    labels = meta.labels if kind == DEFAULT_KIND else None
+    asked = Asked(model, meta.preprocess, meta.mean, meta.std, labels, meta.data_sha256)
+    return Teacher(name, sha256, asked)
 
 
 def taught(
@@ -199,12 +278,30 @@ def taught(
     return replace(split, soft_targets=softened.mean(dim=0))
 
 
+def taught_by_vectors(
+    split: Split, teachers: Sequence[Teacher], cache_dir: Path, normalise: Normalise
+) -> Split:
+    """A split with its teachers' vectors, side by side: cosines are the mean of the teachers'.
+
+    Raises:
+        DataError: if a file of vectors lacks a picture.
+        CorruptImageError: if an image changed since `prepare`.
+        StorageError: if the disk is full.
+    """
+    paths = [entry.path for entry in split.pictures.entries]
+    found = [(teacher, _answers(teacher, split, cache_dir, normalise)) for teacher in teachers]
+    vectors = [
+        functional.normalize(torch.from_numpy(each.of(paths, each.labels, teacher.name)), dim=1)
+        for teacher, each in found
+    ]
+    return replace(split, soft_targets=torch.cat(vectors, dim=1) / len(vectors) ** 0.5)
+
+
 def _answers(teacher: Teacher, split: Split, cache_dir: Path, normalise: Normalise) -> Logits:
     if isinstance(teacher.source, Logits):
         return teacher.source
-    meta, model = teacher.source
-    own = split.pictures
-    pictures = Pictures(own.raw_dir, own.entries, meta.preprocess, None, own.seed)
+    asked, own = teacher.source, split.pictures
+    pictures = Pictures(own.raw_dir, own.entries, asked.preprocess, None, own.seed)
     digest = hashlib.sha256(f"{teacher.sha256} {pictures.preprocess} {torch.__version__}".encode())
     for entry in own.entries:
         digest.update(f"{entry.path}\t{entry.sha256}\n".encode())
@@ -216,11 +313,14 @@ def _answers(teacher: Teacher, split: Split, cache_dir: Path, normalise: Normali
             _LOG.warning("%s: cannot be read, and is made anew", kept)
     _LOG.info("%d pictures through the teacher %s", len(own.entries), teacher.name)
     with torch.inference_mode():
-        logits = outputs_of(
-            model,
+        outputs = outputs_of(
+            asked.model,
             Split(pictures, split.truth),
-            lambda pixels: normalise(pixels, meta.mean, meta.std),
+            lambda pixels: normalise(pixels, asked.mean, asked.std),
         )
-    found = Logits([entry.path for entry in own.entries], list(meta.labels), logits.numpy())
+    logits = outputs.numpy()
+    # The numbers of a vector have no names but their places.
+    labels = list(asked.labels or map(str, range(logits.shape[1])))
+    found = Logits([entry.path for entry in own.entries], labels, logits)
     write_bytes(kept, found.to_bytes())
     return found

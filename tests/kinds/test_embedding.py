@@ -118,6 +118,19 @@ def test_loss_is_that_of_the_definition():
     assert loss == pytest.approx(np.mean(of_each))
 
 
+def test_what_a_teacher_says_of_a_batch_is_how_like_each_is_to_the_others():
+    outputs = torch.tensor([[3.0, 0], [0, 2], [4, 4]])
+    vectors = torch.tensor([[1.0, 0, 0], [0.6, 0.8, 0], [0, 0, 1]])
+    own, theirs = Contrastive(0.1).related(outputs, vectors, 2.0)
+    half = 0.5**0.5 / 0.1
+    torch.testing.assert_close(own, torch.tensor([[0, half], [0, half], [half, half]]))
+    logits = torch.tensor([[0.6, 0], [0.6, 0], [0, 0]]) / 0.1 / 2
+    torch.testing.assert_close(theirs, logits.softmax(dim=1))
+    # Whatever its length, a student that sees likeness as its teacher does has nothing to learn.
+    own, theirs = Contrastive(0.1).related(7 * vectors, vectors, 2.0)
+    torch.testing.assert_close((own / 2).softmax(dim=1), theirs)
+
+
 def test_batch_of_strangers_teaches_nothing_and_breaks_nothing():
     outputs = torch.randn(4, 3, requires_grad=True)
     loss = Contrastive(0.1).loss(outputs, torch.arange(4))

@@ -14,12 +14,21 @@ from torch.nn import functional
 
 from pipelines.data.manifest import content_sha256, in_split
 from pipelines.errors import ConfigError, DataError
+from pipelines.kinds.embedding.train import Contrastive
+from pipelines.kinds.embedding.truth import known_of, written
 from pipelines.paths import Paths
 from pipelines.training import fit
 from pipelines.training.float_model import load_float_model
-from pipelines.training.job import Data, Job, Observer, normalise, train
+from pipelines.training.job import Data, Job, Observer, _teachers, normalise, train
 from pipelines.training.runtime import Runtime
-from pipelines.training.teachers import Logits, read_logits, read_teachers, taught
+from pipelines.training.teachers import (
+    Logits,
+    read_logits,
+    read_teachers,
+    read_vector_teachers,
+    taught,
+    taught_by_vectors,
+)
 from tests.training.toy import same
 
 LABELS = ["red_tile", "green_tile", "blue_tile"]
@@ -234,6 +243,101 @@ def test_another_teacher_of_the_same_name_is_another_training(data, file_of, job
         file_of(scale=scale)
         run(job_of(distill=distill()), data, observer=Watch())
     assert keys[0] == keys[1] != keys[2]
+
+
+# -- vectors --------------------------------------------------------------------------------------
+@pytest.fixture
+def persons(data) -> Data:
+    """The same pictures as those of an embedding: a colour is an identity."""
+    entries = [replace(e, truth=written(e.label, e.path)) for e in data.entries]
+    summary = replace(data.summary, kind="embedding", labels=("picture",))
+    return replace(data, entries=entries, summary=summary)
+
+
+@pytest.fixture
+def person_job(job_of):
+    def make(**changes) -> Job:
+        none = {"label_smoothing": 0.0, "balance": "none", "mixup_alpha": 0.0}
+        return job_of(**none, monitor="val_loss", **changes)
+
+    return make
+
+
+@pytest.fixture
+def backbone_weights(monkeypatch, tmp_path):
+    """Drawn ones in the place of MobileNetV1's, which are no one's to fetch here."""
+    from pipelines.backbones.spec import backbone
+    from pipelines.backbones.weights import LoadedWeights
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        drawn = torch.nn.ModuleList(backbone("mobilenet_v1").build()).state_dict()
+    made = LoadedWeights(drawn, "drawn", "f" * 64, "none")
+    monkeypatch.setattr("pipelines.training.teachers.load_imagenet", lambda *_: made)
+
+
+def vectors_of(data: Data, job: Job) -> torch.Tensor:
+    root, split = data.files.root, data.split("train", job)
+    made = data.summary
+    teachers = read_vector_teachers(job.params, made.kind, made.reading, "", Paths(root), root)
+    return taught_by_vectors(split, teachers, root / "kept", normalise).soft_targets
+
+
+def test_a_backbone_by_name_gives_unit_vectors_once_at_its_own_side(
+    persons, person_job, backbone_weights, monkeypatch
+):
+    job = person_job(distill=distill("mobilenet_v1"))
+    found = vectors_of(persons, job)
+    assert found.shape == (12, 1024)
+    torch.testing.assert_close(found.norm(dim=1), torch.ones(12))
+    [kept] = (persons.files.root / "kept").iterdir()
+    monkeypatch.setattr("pipelines.training.teachers.outputs_of", lambda *_: pytest.fail("asked"))
+    torch.testing.assert_close(vectors_of(persons, job), found)
+    # What it said is a teacher itself; of two, cosines are the mean.
+    two = vectors_of(persons, person_job(distill=distill(["mobilenet_v1", str(kept)])))
+    torch.testing.assert_close(two @ two.T, found @ found.T)
+
+
+@pytest.mark.parametrize("strategy", ["full", "cached"])
+def test_each_picture_gets_its_own_teachers_vector(strategy, persons, person_job, monkeypatch):
+    """Of every batch the vectors are those of the identities in it, which tell them apart."""
+    axis = {label: place for place, label in enumerate(LABELS)}
+    entries = [e for e in persons.entries if e.split != "test"]
+    said = np.eye(3, dtype=np.float32)[[axis[e.label] for e in entries]]
+    teacher = Logits([e.path for e in entries], ["0", "1", "2"], 3 * said).to_bytes()
+    (persons.files.root / "t.npz").write_bytes(teacher)
+    alone = run(person_job(strategy=strategy), persons)
+    seen, truths = [], []
+    own, targets = Contrastive.related, Contrastive.targets
+    monkeypatch.setattr(Contrastive, "related", lambda *all_: (seen.append(all_[2]), own(*all_))[1])
+    monkeypatch.setattr(
+        Contrastive, "targets", lambda *all_: (truths.append(all_[1][:, 0]), targets(*all_))[1]
+    )
+    beside = run(person_job(strategy=strategy, distill=distill(weight=0.0)), persons)
+    assert beside.history == alone.history
+    place_of = {int(known_of([e])[0, 0]): axis[e.label] for e in persons.entries}
+    # Two batches an epoch of 12 train images, four epochs.
+    assert [len(vectors) for vectors in seen] == [8, 4] * 4
+    for vectors, who in zip(seen, truths, strict=True):
+        expected = [place_of[number] for number in who.tolist()]
+        assert torch.equal(vectors, torch.eye(3)[expected])
+    led = run(person_job(strategy=strategy, distill=distill(weight=1.0)), persons)
+    assert not same(led.model, alone.model)
+
+
+def test_teachers_of_another_kind_are_refused(data, persons, job_of, person_job):
+    run(job_of(), data, data.files.root / "classes")
+    said = refused(persons, person_job(distill=distill("classes")), ConfigError)
+    assert "classes is of kind 'classification'; expected 'embedding'" in said
+    run(person_job(), persons, data.files.root / "vectors")
+    said = refused(data, job_of(distill=distill("vectors")), ConfigError)
+    assert "vectors is of kind 'embedding'; expected 'classification'" in said
+    said = refused(persons, person_job(distill=distill("none")), ConfigError)
+    assert "there is no teacher none. Expected the name of a backbone with weights, or a" in said
+    masks = replace(data, summary=replace(data.summary, kind="segmentation"))
+    job = job_of(distill=distill("classes"))
+    with pytest.raises(ConfigError, match="tiny is of kind 'segmentation', which learns from neit"):
+        _teachers(job, masks, Paths(data.files.root))
 
 
 # -- params ---------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pipelines.backbones.spec import BackboneSpec, Input, Padding, Pretrained
-from pipelines.backbones.weights import TimmFile
+from pipelines.backbones.weights import NpmMember, TimmFile
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,6 +73,37 @@ mobilenet_v1 = BackboneSpec(
                 ),
             ),
         ),
+    },
+)
+
+# The trunk of HSE-FaceRec (github.com/av-savchenko/HSE_FaceRec_tf, whose author states no licence),
+# trained on VGGFace2 to tell persons apart, with a head for age and sex that is left. The package
+# is under MIT. The graph reads BGR with these means.
+mobilenet_v1_faces = BackboneSpec(
+    name="mobilenet_v1_faces",
+    family="mobilenet_v1",
+    build=_build,
+    licence="Apache-2.0",
+    widths={
+        1.0: Pretrained(
+            input=Input(
+                mean=(123.68 / 255, 116.779 / 255, 103.939 / 255),
+                std=(1 / 255,) * 3,
+                padding="same",
+            ),
+            weights=(
+                NpmMember(
+                    "@vladmandic/human@3.3.6",
+                    "models/faceres.bin",
+                    "2c7d2d62b76c97528b736527aa09d310ea71743c9e3e79fb6c62d4b2d73af79b",
+                    "5b83d49c0385d2e68a05122441b94226313677cae9fcc40b9587ad50079eb4df",
+                    scopes=("conv",),
+                    eps=_EPS,
+                    licence="NOASSERTION",
+                    is_bgr=True,
+                ),
+            ),
+        )
     },
 )
 

@@ -26,6 +26,7 @@ class TrainedClassification:
 
     values: tuple[str, ...] = ("val_loss", "val_accuracy", "val_macro_f1")
     has_place: bool = False
+    taught_by: str | None = "probabilities"
 
     def network(
         self,

@@ -64,6 +64,7 @@ class TrainedDetection:
 
     values: tuple[str, ...] = ("val_loss", "val_ap50")
     has_place: bool = True
+    taught_by: str | None = None
 
     def network(
         self,

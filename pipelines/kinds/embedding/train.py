@@ -46,6 +46,7 @@ class TrainedEmbedding:
 
     values: tuple[str, ...] = ("val_loss", "val_recall_at_1", "val_map_at_r")
     has_place: bool = False
+    taught_by: str | None = "vectors"
 
     def network(
         self,
@@ -182,6 +183,24 @@ class Contrastive:
         of_each = -(log_shares * is_same).sum(dim=1) / n_same.clamp(min=1)
         return of_each.sum() / (n_same > 0).sum().clamp(min=1)
 
+    def related(
+        self, outputs: Tensor, vectors: Tensor, temperature: float
+    ) -> tuple[Tensor, Tensor]:
+        """(n, n - 1) how like each picture is to the others of the batch.
+
+        So a teacher's vectors may have any length, and no projection of either side is learned.
+
+        References:
+            Passalis and Tefas 2018, "Learning deep representations with probabilistic knowledge
+            transfer": the divergence of conditional probabilities over a batch, cosines its kernel;
+            here a softmax of them, as in the loss.
+        """
+        own, theirs = (
+            _without_itself(unit @ unit.T / self.temperature)
+            for unit in (functional.normalize(outputs, dim=1), vectors)
+        )
+        return own, (theirs / temperature).softmax(dim=1)
+
     def measured(self, outputs: Tensor, truth: NDArray[np.int64]) -> dict[str, float]:
         """The loss over all of val as one batch; recall at 1 and MAP@R within it, 0 if undefined.
 
@@ -194,6 +213,12 @@ class Contrastive:
             "val_recall_at_1": _mean(recall_at(distance, truth, 1)),
             "val_map_at_r": _mean(map_at_r(distance, truth)),
         }
+
+
+def _without_itself(square: Tensor) -> Tensor:
+    """(n, n - 1) of (n, n): each row without its entry of the diagonal."""
+    is_other = ~torch.eye(len(square), dtype=torch.bool, device=square.device)
+    return square[is_other].reshape(len(square), -1)
 
 
 def _mean(values: NDArray[np.float64]) -> float:

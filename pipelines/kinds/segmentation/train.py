@@ -34,6 +34,7 @@ class TrainedSegmentation:
 
     values: tuple[str, ...] = ("val_loss", "val_dice")
     has_place: bool = True
+    taught_by: str | None = None
 
     def network(
         self,
