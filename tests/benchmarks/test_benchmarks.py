@@ -377,14 +377,24 @@ SMALL = {
     "training": ("--task", "weld_defect", "--epochs", "1", "--once"),
 }
 #: Parts of other scripts, and one that makes a clone (it has its test above).
-ELSEWHERE = {"memory", "report", "timed_fit", "repro"}
+ELSEWHERE = {"memory", "peer_loop", "report", "timed_fit", "repro"}
 #: Without a model, or with one that is copied; tested one by one below, and `prepare` above.
-MODELLESS = {"backbones", "clocks", "last_stage", "near_duplicates", "prepare"}
+MODELLESS = {
+    "backbones",
+    "clocks",
+    "face_finders",
+    "last_stage",
+    "near_duplicates",
+    "prepare",
+    "ranks",
+}
+#: Its teacher's weights are in no wheel; run by hand.
+BY_HAND = {"face_teacher"}
 
 
 def test_every_script_is_run_by_a_test():
     scripts = {path.stem for path in FOLDER.glob("*.py")}
-    assert scripts == set(SMALL) | ELSEWHERE | MODELLESS
+    assert scripts == set(SMALL) | ELSEWHERE | MODELLESS | BY_HAND
 
 
 @pytest.mark.slow
@@ -455,6 +465,17 @@ def test_near_duplicates_counts_pairs_and_copies(tmp_path):
     assert before >= 60
     assert after <= 4
     assert copies.count(" of 2") == 13
+
+
+@pytest.mark.slow
+@pytest.mark.model
+def test_ranks_times_each_phase(models_root):
+    asked = ("--task", "weld_defect", "--strategy", "full", "--epochs", "1", "--image-px", "32")
+    done = run("ranks", "--root", str(models_root), *asked)
+    assert done.returncode == 0, done.stderr[-2000:]
+    title, *lines = done.stdout.splitlines()
+    assert title.startswith("weld_defect, full, 1 processes, ")
+    assert [line.split(":")[0] for line in lines] == ["before", "head", "tail", "train losses"]
 
 
 def test_face_finders_counts_faces_and_false_boxes(tmp_path):

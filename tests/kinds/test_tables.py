@@ -10,8 +10,6 @@ from apps.phone_site import KINDS as PAGE_KINDS
 from pipelines.serving.kinds import KINDS
 from tests.kinds.point import TABLES
 
-#: The page offers no task of these; tests/golden/ says what it must decode.
-NOT_ON_PHONE = {"embedding"}
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -32,6 +30,5 @@ def test_phone_page_knows_them_with_the_same_outputs():
     found = re.findall(r'^  \["(\w+)", \{ outputs: \[(.+?)\]', text, re.MULTILINE)
     assert found
     outputs = {name: tuple(re.findall(r"\w+", listed.lower())) for name, listed in found}
-    on_phone = {name: kind.outputs for name, kind in KINDS.items() if name not in NOT_ON_PHONE}
-    assert outputs == on_phone
+    assert outputs == {name: kind.outputs for name, kind in KINDS.items()}
     assert set(outputs) == PAGE_KINDS

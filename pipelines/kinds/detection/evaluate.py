@@ -198,7 +198,7 @@ class TestedDetection:
         for tested in sides:
             (key,) = tested.found
             values.append(_values(tested, key, labels, draws))
-            off.append(_off(tested, tested.found[key], len(labels)))
+            off.append(np.abs(_off(tested, tested.found[key], len(labels))).mean(axis=1))
         found = {name: gain_of(draws, values[0][name], values[1][name]) for name in values[0]}
         most = _ANY[1]
         found["counting_error"] = gain_of_means(draws, off[0], off[1], (-most, most))
