@@ -58,7 +58,7 @@ repro: $(READY) $(WEIGHTS)  ## run the stages that are out of date, from images 
 test test-slow test-all: export OMP_WAIT_POLICY := PASSIVE
 test test-slow test-all: export OPENBLAS_NUM_THREADS := 1
 
-test: $(READY)  ## quick tests: no network, no trained model, two to three minutes
+test: $(READY)  ## quick tests: no network, no trained model, four to five minutes
 	python -m pytest -q $(XDIST) --dist worksteal -m "not slow and not network"
 
 test-slow: $(READY) $(WEIGHTS) apps/phone/dist/index.html  ## slow tests: browser, phone page, faults, hostile files, on the models of `make repro`
