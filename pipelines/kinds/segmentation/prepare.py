@@ -45,10 +45,10 @@ class PreparedSegmentation:
     def records(self, raw_dir: Path, card: DatasetCard, *, is_whole: bool = True) -> list[Record]:
         """The pictures with their masks; groups, sources and splits stand in records.csv."""
         check_fetched(raw_dir, card)
-        files = files_of(raw_dir)
-        listed = None if _has_masks(raw_dir, files) else read_outlines(raw_dir, files)
+        files, rows = files_of(raw_dir), listed_files(raw_dir)
+        listed = None if _has_masks(files, rows) else read_outlines(raw_dir, files)
         if listed is None:
-            images, masks = _of_files(raw_dir, card)
+            images, masks = _of_files(raw_dir, files, rows, card)
         else:
             images, masks = _of_outlines(raw_dir, listed, card)
         shares = zip(*(mask.shares for mask in masks), strict=True)
@@ -80,8 +80,10 @@ class PreparedSegmentation:
         return (record.label, size) if size else (record.label,)
 
 
-def _of_files(raw_dir: Path, card: DatasetCard) -> tuple[list[Labelled], list[MaskFile]]:
-    images, mask_of = _paired(raw_dir)
+def _of_files(
+    raw_dir: Path, files: Sequence[File], rows: Sequence[Labelled], card: DatasetCard
+) -> tuple[list[Labelled], list[MaskFile]]:
+    images, mask_of = _paired(raw_dir, files, rows)
     reading = reading_of(card)
 
     def examined(image: Labelled) -> MaskFile:
@@ -108,10 +110,10 @@ def _of_files(raw_dir: Path, card: DatasetCard) -> tuple[list[Labelled], list[Ma
     return images, [replace(mask, path=first[mask.sha256]) for mask in masks]
 
 
-def _has_masks(raw_dir: Path, files: Sequence[File]) -> bool:
+def _has_masks(files: Sequence[File], rows: Sequence[Labelled]) -> bool:
     """Whether masks are files, which then speak for the folder."""
     return any(file.kind == "image" and is_mask(file.path) for file in files) or any(
-        row.cells.get("mask", "").strip() for row in listed_files(raw_dir)
+        row.cells.get("mask", "").strip() for row in rows
     )
 
 
@@ -160,17 +162,19 @@ def _check_size(mask: NDArray[np.uint8], where: str, seen: Glance, picture: str)
         )
 
 
-def _paired(raw_dir: Path) -> tuple[list[Labelled], dict[str, str]]:
+def _paired(
+    raw_dir: Path, files: Sequence[File], rows: Sequence[Labelled]
+) -> tuple[list[Labelled], dict[str, str]]:
     """The pictures, and by path the mask of each.
 
     Raises:
         DataError: if a picture has no mask, a mask no picture, or one of them two.
     """
-    files = [file.path for file in files_of(raw_dir) if file.kind == "image"]
-    masks = [path for path in files if is_mask(path)]
-    images = listed_files(raw_dir) or [
+    paths = [file.path for file in files if file.kind == "image"]
+    masks = [path for path in paths if is_mask(path)]
+    images = list(rows) or [
         Labelled(str(path), "", "", "", None, str(raw_dir / path))
-        for path in files
+        for path in paths
         if not is_mask(path)
     ]
     if not images:
@@ -181,7 +185,7 @@ def _paired(raw_dir: Path) -> tuple[list[Labelled], dict[str, str]]:
     by_key: dict[tuple[str, ...], list[str]] = defaultdict(list)
     for path in masks:
         by_key[key_of(path)].append(str(path))
-    there = set(map(str, files))
+    there = set(map(str, paths))
     mask_of, without = dict[str, str](), list[str]()
     for image in images:
         stated = image.cells.get("mask", "").strip()
