@@ -23,17 +23,10 @@ _PALE: Colour = (0.93, 0.9, 0.9)
 _INK: Colour = (0.3, 0.24, 0.36)
 
 
-def paint(
-    label: str, subject: np.random.Generator, shot: np.random.Generator, side_px: int
-) -> Image.Image:
-    """A field in which there is what the label says."""
-    return paint_marked(label, subject, shot, side_px)[0]
-
-
 def paint_marked(
     label: str, subject: np.random.Generator, shot: np.random.Generator, side_px: int
 ) -> tuple[Image.Image, Marks]:
-    """The same, with a box around each cell and platelet.
+    """A field in which there is what the label says, with a box around each cell and platelet.
 
     The subject draws the smear, its stain and how large cells are; the shot draws the field.
     """

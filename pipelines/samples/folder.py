@@ -14,7 +14,6 @@ import io
 import json
 import logging
 import re
-import sys
 import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
@@ -113,14 +112,17 @@ def load_mask_painter(task: str) -> Painter | None:
 
 
 def load_painter(task: str) -> Painter:
-    """``paint`` of ``pipelines.samples.<task>``.
+    """``paint`` of ``pipelines.samples.<task>``, or what its ``paint_marked`` paints.
 
     Raises:
         ConfigError: if the task has none.
     """
     name = f"pipelines.samples.{task}"
     try:
-        paint = getattr(importlib.import_module(name), "paint", None)
+        module = importlib.import_module(name)
+        paint = getattr(module, "paint", None)
+        if paint is None and (mark := getattr(module, "paint_marked", None)) is not None:
+            return lambda *given: mark(*given)[0]
     except ModuleNotFoundError as err:
         # A painter that is there and misses one of its own imports is a bug, and stays a traceback.
         if err.name != name:
@@ -143,8 +145,8 @@ def painted_names(card: DatasetCard) -> tuple[str, ...]:
     """
     if card.labels:
         return card.labels
-    painter = load_painter(card.task)
-    names = getattr(sys.modules[painter.__module__], "IDENTITIES", ())
+    load_painter(card.task)
+    names = getattr(importlib.import_module(f"pipelines.samples.{card.task}"), "IDENTITIES", ())
     if not names:
         raise ConfigError(
             f"pipelines/samples/{card.task}.py: expected IDENTITIES, names of what it paints, "

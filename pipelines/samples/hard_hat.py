@@ -38,17 +38,10 @@ _MAX_PEOPLE = 4
 _EMPTY_SHARE = 0.05
 
 
-def paint(
-    label: str, subject: np.random.Generator, shot: np.random.Generator, side_px: int
-) -> Image.Image:
-    """A site in which somebody is as the label says."""
-    return paint_marked(label, subject, shot, side_px)[0]
-
-
 def paint_marked(
     label: str, subject: np.random.Generator, shot: np.random.Generator, side_px: int
 ) -> tuple[Image.Image, Marks]:
-    """The same, with the boxes of heads and of what is worn.
+    """A site in which somebody is as the label says, with the boxes of heads and of what is worn.
 
     The subject draws site and crew; the shot draws who is there, what they wear, light and camera.
     """

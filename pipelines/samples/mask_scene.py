@@ -33,17 +33,10 @@ _EMPTY_SHARE = 0.05
 _BEHIND_SHARE = 0.12
 
 
-def paint(
-    label: str, subject: np.random.Generator, shot: np.random.Generator, side_px: int
-) -> Image.Image:
-    """A room in which somebody is as the label says."""
-    return paint_marked(label, subject, shot, side_px)[0]
-
-
 def paint_marked(
     label: str, subject: np.random.Generator, shot: np.random.Generator, side_px: int
 ) -> tuple[Image.Image, Marks]:
-    """The same, with the boxes of faces.
+    """A room in which somebody is as the label says, with the boxes of faces.
 
     The subject draws the room and who waits there; the shot draws who is seen and how, light and
     camera.

@@ -36,17 +36,12 @@ _MAX_THINGS = 3
 _EMPTY_SHARE = 0.05
 
 
-def paint(
-    label: str, subject: np.random.Generator, shot: np.random.Generator, side_px: int
-) -> Image.Image:
-    """A street on which somebody or something is as the label says."""
-    return paint_marked(label, subject, shot, side_px)[0]
-
-
 def paint_marked(
     label: str, subject: np.random.Generator, shot: np.random.Generator, side_px: int
 ) -> tuple[Image.Image, Marks]:
-    """The same, with boxes: around rider and scooter, and around a bicycle and who sits on it.
+    """A street on which somebody or something is as the label says, with boxes.
+
+    They are around rider and scooter, and around a bicycle and who sits on it.
 
     The subject draws the street and its people; the shot draws who comes along, light and camera.
     """

@@ -24,17 +24,10 @@ _EMPTY_SHARE = 0.05
 _FLAW_SHARE = 0.35
 
 
-def paint(
-    label: str, subject: np.random.Generator, shot: np.random.Generator, side_px: int
-) -> Image.Image:
-    """Plates of which one is as the label says."""
-    return paint_marked(label, subject, shot, side_px)[0]
-
-
 def paint_marked(
     label: str, subject: np.random.Generator, shot: np.random.Generator, side_px: int
 ) -> tuple[Image.Image, Marks]:
-    """The same, with the boxes of beads and of flaws.
+    """Plates of which one is as the label says, with the boxes of beads and of flaws.
 
     The subject draws the table, the metal and which way the plates lie; the shot draws the beads,
     their flaws, light and camera.

@@ -56,7 +56,9 @@ def test_somebody_is_as_the_label_says_and_boxes_are_of_faces(label):
 def test_same_person_is_painted_with_the_mask_alone_changed():
     masked, bare = (
         np.asarray(
-            mask_scene.paint(label, np.random.default_rng(1), np.random.default_rng(3), 128)
+            mask_scene.paint_marked(label, np.random.default_rng(1), np.random.default_rng(3), 128)[
+                0
+            ]
         ).astype(int)
         for label in ("with_mask", "without_mask")
     )
