@@ -92,6 +92,28 @@ def stated_of(folder: Path, paths: Container[str]) -> dict[str, Labelled]:
     return found
 
 
+def known_label(
+    name: str, label_of: Callable[[str], str | None], labels: Sequence[str], marked: str
+) -> str:
+    """The card's label of a category.
+
+    Args:
+        label_of: from the name of a category to a label of the card.
+        labels: of the card.
+        marked: where something of it stands, for the message, e.g. ``a.json: 'b.jpg' has a box``.
+
+    Raises:
+        DataError: if the card does not know it.
+    """
+    label = label_of(name)
+    if label is None:
+        raise DataError(
+            f"{marked} of the category {name!r}, which the card does not know. Expected one of "
+            f"{', '.join(labels)}, or a source_names entry in the card."
+        )
+    return label
+
+
 # -- COCO -----------------------------------------------------------------------------------------
 @dataclass(slots=True)
 class Listed(Generic[Mark]):

@@ -20,7 +20,16 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 from xml.etree import ElementTree
 
-from pipelines.data.annotations import ODD, Corners, Places, Sizes, read_coco, sizes_of, turn_of
+from pipelines.data.annotations import (
+    ODD,
+    Corners,
+    Places,
+    Sizes,
+    known_label,
+    read_coco,
+    sizes_of,
+    turn_of,
+)
 from pipelines.data.tree import File, suffix_of
 from pipelines.errors import DataError
 from pipelines.kinds.detection.boxes import MAX_BOXES, Marked
@@ -301,14 +310,9 @@ def checked(
             f"{MAX_BOXES} an image. Cut it into parts."
         )
     _check_units(picture)
+    whose = f"{picture.where}: {picture.path!r}"
     for name, corners in picture.boxes:
-        label = label_of(name)
-        if label is None:
-            raise DataError(
-                f"{picture.where}: {picture.path!r} has a box of the category {name!r}, which the "
-                f"card does not know. Expected one of {', '.join(expected)}, or a source_names "
-                f"entry in the card."
-            )
+        label = known_label(name, label_of, expected, f"{whose} has a box")
         placed = turn(corners)
         cut = _cut(placed, None if sizes is None else sizes.upright)
         if cut is None:

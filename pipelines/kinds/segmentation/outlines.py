@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from pipelines.data.annotations import Listed, read_coco, sizes_of, turn_of
+from pipelines.data.annotations import Listed, known_label, read_coco, sizes_of, turn_of
 from pipelines.data.tree import File
 from pipelines.errors import DataError
 
@@ -80,12 +80,7 @@ def drawn_mask(
     turn = turn_of(listed.path, listed.size, listed.where, sizes)
     mask = np.zeros((height, width), dtype=np.uint8)
     for name, parts in listed.marks:
-        label = label_of(name)
-        if label is None:
-            raise DataError(
-                f"{whose} has an outline of the category {name!r}, which the card does not know. "
-                f"Expected one of {', '.join(labels)}, or a source_names entry in the card."
-            )
+        label = known_label(name, label_of, labels, f"{whose} has an outline")
         of = f"{whose}, an outline of {name!r}"
         if isinstance(parts, Mapping):
             mask[_of_runs(parts, mask.shape, of)] = 1 + labels.index(label)
