@@ -24,6 +24,15 @@ def spoilt(data: bytes, draw: np.random.Generator, n_bytes: int) -> bytes:
     return bytes(changed)
 
 
+def damaged(name: str, sound: bytes, seed: int, n: int, most_bytes: int) -> Named:
+    """The bytes themselves; then so often with a few drawn anew, at most so many, and cut."""
+    draw = np.random.default_rng(seed)
+    yield f"sound/{name}", sound
+    for number in range(n):
+        yield f"{name}/flip-{number}", spoilt(sound, draw, 1 + number % most_bytes)
+        yield f"{name}/cut-{number}", sound[: len(sound) * number // n]
+
+
 def flipped(data: bytes, draw: np.random.Generator, n_bits: int, reach: int) -> bytes:
     """The bytes with so many bits turned over, all of them among the first ``reach`` bytes."""
     changed = bytearray(data)

@@ -15,7 +15,7 @@ import zlib
 import numpy as np
 from inflate64 import Deflater
 
-from tests.hostile.changes import Named, patched, spoilt
+from tests.hostile.changes import Named, damaged, patched, spoilt
 
 _NAMES = (
     *("../evil.jpg", "/evil.jpg", "a/../../evil.jpg", "..\\evil.jpg", "C:\\evil.jpg"),
@@ -180,12 +180,7 @@ def merges(levels: int) -> str:
 
 def yamls(sound: str) -> Named:
     """Hostile cards: made of a sound one, and whole ones."""
-    data = sound.encode()
-    draw = np.random.default_rng(9)
-    yield "sound/yaml", data
-    for number in range(30):
-        yield f"yaml/flip-{number}", spoilt(data, draw, 1 + number % 5)
-        yield f"yaml/cut-{number}", data[: len(data) * number // 30]
+    yield from damaged("yaml", sound.encode(), 9, 30, 5)
     texts = {
         "laughs": laughs(12),
         "laughs-in-a-key": f"{laughs(9)}\ntask: *a8\n",
@@ -229,12 +224,7 @@ def yamls(sound: str) -> Named:
 
 def jsons(sound: str) -> Named:
     """Hostile bundle.json files, made of a sound one."""
-    data = sound.encode()
-    draw = np.random.default_rng(10)
-    yield "sound/json", data
-    for number in range(40):
-        yield f"json/flip-{number}", spoilt(data, draw, 1 + number % 4)
-        yield f"json/cut-{number}", data[: len(data) * number // 40]
+    yield from damaged("json", sound.encode(), 10, 40, 4)
     document = json.loads(sound)
     for key in document:
         for number, value in enumerate((None, [], {}, -1, 1e308, "x" * 100_000, [[[]]])):

@@ -18,7 +18,7 @@ from pipelines.kinds.prepare import PreparedKind
 from pipelines.kinds.segmentation.prepare import PreparedSegmentation
 from pipelines.serving.bundle import read_bundle
 from pipelines.serving.gallery import Gallery, Picture, gallery_text, read_gallery
-from tests.hostile.changes import Named, spoilt
+from tests.hostile.changes import Named, damaged
 from tests.hostile.hostile_files import jsons
 from tests.image_files import encode
 from tests.serving import test_detection, test_embedding, test_segmentation
@@ -33,12 +33,7 @@ Door = Callable[[bytes], object]
 
 def changed(name: str, sound: str, others: Mapping[str, str]) -> Named:
     """Texts made of a sound one: cut, spoilt, with a number for another; and whole ones."""
-    data = sound.encode()
-    draw = np.random.default_rng(11)
-    yield f"sound/{name}", data
-    for number in range(60):
-        yield f"{name}/flip-{number}", spoilt(data, draw, 1 + number % 4)
-        yield f"{name}/cut-{number}", data[: len(data) * number // 60]
+    yield from damaged(name, sound.encode(), 11, 60, 4)
     for number, value in enumerate(
         ("nan", "inf", "-1", "1e308", "9" * 5_000, "0x1", "", "\u0661", "1_0", "\0", "\ud800")
     ):
@@ -150,11 +145,7 @@ def masks() -> Named:
     shape = np.zeros(SIZE[::-1], np.uint8)
     shape[10:30, 20:40] = 255
     sound = encode(Image.fromarray(shape), "PNG")
-    draw = np.random.default_rng(12)
-    yield "sound/mask", sound
-    for number in range(60):
-        yield f"mask/flip-{number}", spoilt(sound, draw, 1 + number % 4)
-        yield f"mask/cut-{number}", sound[: len(sound) * number // 60]
+    yield from damaged("mask", sound, 12, 60, 4)
     picture = Image.fromarray(shape)
     for mode in ("1", "P", "RGB", "RGBA", "LA", "I;16"):
         yield f"mask/mode-{mode}", encode(picture.convert(mode), "PNG")

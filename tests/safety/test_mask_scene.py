@@ -9,6 +9,7 @@ from pipelines.kinds.detection.boxes import of_text
 from pipelines.kinds.detection.prepare import NOTHING, PreparedDetection
 from pipelines.samples import mask_scene
 from tests.published_set import PATHS
+from tests.samples.scenes import is_mostly_inside, scenes
 
 CARD = load_card(PATHS.task("mask_scene").card)
 VOC = (
@@ -38,19 +39,10 @@ def test_published_annotations_are_read(tmp_path):
 
 @pytest.mark.parametrize("label", CARD.labels)
 def test_somebody_is_as_the_label_says_and_boxes_are_of_faces(label):
-    n_empty = 0
-    for shot in range(40):
-        generators = (np.random.default_rng(each) for each in (shot // 4, shot))
-        _, marks = mask_scene.paint_marked(label, *generators, 64)
-        names = [name for name, _ in marks]
-        assert set(names) <= set(CARD.labels)
-        n_empty += not names
-        assert not names or label in names
-        for _, (x0, y0, x1, y1) in marks:
-            inside = (min(x1, 1) - max(x0, 0)) * (min(y1, 1) - max(y0, 0))
-            assert inside > 0.5 * (x1 - x0) * (y1 - y0)
-            assert 0.15 < y1 - y0 < 0.4
-    assert 0 < n_empty < 8
+    for marks in scenes(mask_scene.paint_marked, CARD, label, 64):
+        for _, corners in marks:
+            assert is_mostly_inside(corners)
+            assert 0.15 < corners[3] - corners[1] < 0.4
 
 
 def test_same_person_is_painted_with_the_mask_alone_changed():

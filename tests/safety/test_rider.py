@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 
 from pipelines.card import SampleSource, load_card
@@ -9,24 +8,15 @@ from pipelines.kinds.detection.prepare import NOTHING, PreparedDetection
 from pipelines.samples import rider
 from pipelines.samples.folder import load_marker, load_painter, write_sample
 from tests.published_set import PATHS
+from tests.samples.scenes import is_mostly_inside, scenes
 
 CARD = load_card(PATHS.task("rider").card)
 
 
 @pytest.mark.parametrize("label", CARD.labels)
 def test_somebody_is_as_the_label_says_and_boxes_lie_in_the_picture(label):
-    n_empty = 0
-    for shot in range(40):
-        generators = (np.random.default_rng(each) for each in (shot // 4, shot))
-        _, marks = rider.paint_marked(label, *generators, 96)
-        names = [name for name, _ in marks]
-        assert set(names) <= set(CARD.labels)
-        n_empty += not names
-        assert not names or label in names
-        for _, (x0, y0, x1, y1) in marks:
-            inside = (min(x1, 1) - max(x0, 0)) * (min(y1, 1) - max(y0, 0))
-            assert inside > 0.5 * (x1 - x0) * (y1 - y0)
-    assert 0 < n_empty < 8
+    for marks in scenes(rider.paint_marked, CARD, label, 96):
+        assert all(is_mostly_inside(corners) for _, corners in marks)
 
 
 def test_painted_folder_has_boxes_that_prepare_reads(tmp_path):
