@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from pipelines.kinds.shown import LABEL, NOWHERE, Figure, Shown, Table, abstention, of_label, served
+from pipelines.metrics.detection import SIZES
 
-_SIZED, _SIZES = "served.by_size", ("small", "medium", "large")
+_SIZED = "served.by_size"
 
 SHOWN = Shown(
     title="Detection",
@@ -39,8 +40,8 @@ SHOWN = Shown(
             "AP of boxes by the true area in px of the picture: small below 32 x 32, medium below "
             "96 x 96, large above. Test split, served file.",
             {
-                **{f"AP, {size}": Figure(f"{_SIZED}.{size}.ap", f"ap.{size}") for size in _SIZES},
-                **{f"{size} boxes": Figure(f"{_SIZED}.{size}.n") for size in _SIZES},
+                **{f"AP, {size}": Figure(f"{_SIZED}.{size}.ap", f"ap.{size}") for size in SIZES},
+                **{f"{size} boxes": Figure(f"{_SIZED}.{size}.n") for size in SIZES},
             },
         ),
         Table(
