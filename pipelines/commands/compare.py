@@ -19,8 +19,6 @@ from pipelines.columns import shown, table
 from pipelines.commands.answer import Answer
 from pipelines.data.manifest import read_manifest
 from pipelines.errors import ConfigError, DataError, MissingDataError
-from pipelines.kinds.evaluate import KINDS, answered
-from pipelines.kinds.report import KINDS as SHOWN
 from pipelines.metrics.intervals import draw
 from pipelines.metrics.predictions import Comparison, Predictions, compare, parse_predictions
 from pipelines.paths import Paths
@@ -28,7 +26,6 @@ from pipelines.serving.bundle import Bundle
 from pipelines.serving.predictor import Predictor
 from pipelines.serving.sessions import Precision
 from pipelines.serving.trust import Interval
-from pipelines.stages.evaluate import test_split
 from pipelines.validation.external import ERRORS, words_of
 
 _FILE = "predictions.csv"
@@ -201,6 +198,11 @@ def _bundle_file(paths: Paths, name: str) -> Path | None:
 
 
 def _of_models(paths: Paths, arguments: argparse.Namespace, first: Path, second: Path) -> Answer:
+    # Two tables of labels are compared without what runs a model and draws.
+    from pipelines.kinds.evaluate import KINDS, answered
+    from pipelines.kinds.report import KINDS as SHOWN
+    from pipelines.stages.evaluate import test_split
+
     n_threads = os.cpu_count() or 1
     wanted = (arguments.precision, arguments.precision_b or arguments.precision)
     one, other = (
