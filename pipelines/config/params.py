@@ -20,6 +20,7 @@ from pipelines.config.export import ExportParams
 from pipelines.config.fetch import FetchParams
 from pipelines.config.gate import GateParams
 from pipelines.config.prepare import PrepareParams
+from pipelines.config.search import SearchParams
 from pipelines.config.train import TrainParams
 from pipelines.errors import ConfigError
 from pipelines.strict_yaml import Strict, read_yaml, validate
@@ -40,6 +41,7 @@ class RealParams(Strict):
     evaluate: dict[str, Any] = Field(default_factory=dict)
     gate: dict[str, Any] = Field(default_factory=dict)
     board: dict[str, Any] = Field(default_factory=dict)
+    search: dict[str, Any] = Field(default_factory=dict)
 
     @property
     def sections(self) -> dict[str, dict[str, Any]]:
@@ -60,6 +62,8 @@ class TaskParams(Strict):
     gate: GateParams
     #: Of `fieldlens board`; no stage of the pipeline takes it.
     board: BoardParams = BoardParams()
+    #: Of `fieldlens search`; no stage of the pipeline takes it.
+    search: SearchParams = SearchParams()
 
 
 class Params(Strict):
