@@ -92,6 +92,8 @@ class TaskPaths:
     board_front = _Place("reports/{task}/board/front.csv")
     #: Accuracy against latency, and latency against multiply-adds.
     board_figure = _Place("reports/{task}/board/board.png")
+    #: What `search` writes: tables and figures; below ``candidates`` what was measured.
+    search_dir = _Place("reports/{task}/search")
     #: One row a quantisation candidate that `export` tried, with what it reached.
     quantization = _Place("reports/{task}/quantization.csv")
     #: Metrics of the test split, in Git.
@@ -108,6 +110,8 @@ class TaskPaths:
     lock = _Place(".cache/locks/{task}.lock")
     #: The checkpoint of a training that has not finished.
     checkpoint_dir = _Place(".cache/checkpoints/{task}")
+    #: The supernet of a search, trained or half so.
+    supernet_dir = _Place(".cache/search/{task}")
     #: The checkpoint of the training on train and val together; goes with the other.
     refit_checkpoint_dir = _Place(".cache/checkpoints/{task}/refit")
 

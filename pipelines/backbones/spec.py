@@ -35,6 +35,7 @@ from pathlib import Path
 from types import MappingProxyType, ModuleType
 from typing import TYPE_CHECKING, Literal
 
+from pipelines.backbones.architecture import is_line
 from pipelines.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -113,6 +114,8 @@ class BackboneSpec:
             may be the last.
         licence: SPDX identifier of the network's code.
         widths: by width multiplier (the paper's alpha), those that there are.
+        inherits: the backbone that its weights are cut out of, so that all of it must be trained,
+            its norms' statistics too; None for one with weights of its own.
     """
 
     name: str
@@ -120,6 +123,7 @@ class BackboneSpec:
     build: Callable[[float, Padding], list[nn.Module]]
     licence: str
     widths: Mapping[float, Pretrained]
+    inherits: str | None = None
 
     def at(self, width: float) -> Backbone:
         """The network of one width.
@@ -318,9 +322,17 @@ def all_widths() -> list[Backbone]:
 def backbone(name: str, width: float = 1.0) -> Backbone:
     """The backbone of that name and width.
 
+    Args:
+        name: of an entry, or a line that describes a network (`pipelines.backbones.architecture`).
+        width: multiplier of its channels.
+
     Raises:
         ConfigError: if there is none; lists those that are.
     """
+    if is_line(name):
+        from pipelines.backbones.families.searched import described
+
+        return described(name).at(width)
     known = backbones()
     if name not in known:
         raise ConfigError(

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from functools import cached_property
 from math import prod
 
+import numpy as np
+
 from pipelines.backbones.architecture import BASES, MULTIPLE, SQUEEZES, Architecture, Stage
 from pipelines.config.search import SpaceParams
 
@@ -112,6 +114,15 @@ class Space:
             stages.append(Stage(**{**whole, **own}))
         image_px = choice.get(PX, max(self.params.image_px))
         return Network(Architecture(self.base.base, tuple(stages)), int(image_px))
+
+    def random(self, generator: np.random.Generator) -> Network:
+        """A network, each option as likely."""
+        return self.network(
+            {
+                each.name: each.options[generator.integers(len(each.options))]
+                for each in self.decisions
+            }
+        )
 
     def choice(self, network: Network) -> dict[str, str | int | float]:
         """By which choices a network is made; the inverse of `network`."""

@@ -133,7 +133,14 @@ class PreprocessSpec(_Part):
 
 
 def title_of(backbone: str, width: float) -> str:
-    """A backbone's name, and its width where that is not 1."""
+    """A backbone's name, and its width where that is not 1.
+
+    Of one that a line of text describes, the base's name and the beginning of the line's hash: the
+    line itself is too long to be read.
+    """
+    base, _, stages = backbone.partition("-")
+    if stages:
+        return f"{base}-{hashlib.sha256(backbone.encode()).hexdigest()[:6]}"
     return backbone + (f" x{width:g}" if width != 1 else "")
 
 

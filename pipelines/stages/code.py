@@ -20,6 +20,7 @@ from functools import cache
 from pathlib import Path
 
 from pipelines.atomic import new_folder, write_text
+from pipelines.backbones.architecture import is_line, parse
 from pipelines.config.params import load_params
 from pipelines.paths import Paths
 
@@ -78,6 +79,10 @@ def run(paths: Paths) -> None:
     with new_folder(paths.backbone_code_dir) as folder:
         for name in backbone_files(paths.root):
             write_text(folder / f"{name}.txt", backbone_code(name, paths.root))
+        for name in {section.train.backbone for section in tasks.values()}:
+            if is_line(name):
+                code = backbone_code(parse(name).base, paths.root)
+                write_text(folder / f"{name}.txt", code)
 
 
 def board_code(backbone: str, root: Path) -> str:

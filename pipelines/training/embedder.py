@@ -42,6 +42,9 @@ def embedder(params: TrainParams, seed: int, paths: Paths) -> ort.InferenceSessi
         ConfigError: if the backbone is unknown.
         WeightsError: if the weights cannot be had.
     """
+    # A network that is cut out of another knows nothing before it is trained.
+    whole = backbone(params.backbone, params.width).spec.inherits or params.backbone
+    params = params.model_copy(update={"backbone": whole})
     kept = kept_at(params, seed, paths)
     if not kept.is_file():
         model = _export(params, seed, paths)

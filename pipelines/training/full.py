@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pipelines.backbones.heads import Classifier
+from pipelines.backbones.spec import backbone
 from pipelines.config.train import TrainParams
 from pipelines.data.workers import ordered_map
 from pipelines.training.batches import (
@@ -48,6 +49,8 @@ def full_phases(
         ConfigError: if images are to be weighted by source and sources cannot help.
     """
     weights = draw_weights(train, params.balance, what)
+    # The statistics of its norms are those of a larger network.
+    is_inherited = backbone(params.backbone, params.width).spec.inherits is not None
 
     def order_of(phase: int, epoch: int) -> NDArray[np.int64]:
         generator = np.random.default_rng([seed, phase, epoch, 2])
@@ -87,7 +90,7 @@ def full_phases(
             forward=forward,
             val_outputs=val_outputs,
             val_truth=val_truth,
-            train_mode=partial(train_from, model, len(model.blocks), train_norms=False),
+            train_mode=partial(train_from, model, len(model.blocks), train_norms=is_inherited),
             soft_targets=soft_targets_of(0),
         ),
         Phase(
@@ -99,7 +102,9 @@ def full_phases(
             forward=forward,
             val_outputs=val_outputs,
             val_truth=val_truth,
-            train_mode=partial(train_from, model, 0, train_norms=params.weights == "none"),
+            train_mode=partial(
+                train_from, model, 0, train_norms=is_inherited or params.weights == "none"
+            ),
             soft_targets=soft_targets_of(1),
         ),
     ]

@@ -108,11 +108,19 @@ def phases_of(
         runtime: whose processes share the work; None for this one alone.
 
     Raises:
-        ConfigError: if the activations would not fit into ``max_cache_bytes``.
+        ConfigError: if the activations would not fit into ``max_cache_bytes``, or a trunk that must
+            be trained would be frozen.
     """
     runtime = runtime or Runtime()
+    network = backbone(params.backbone, params.width)
+    if network.spec.inherits and params.strategy == "cached":
+        raise ConfigError(
+            f"params.yaml: {task}: train.strategy: {network.title} is cut out of "
+            f"{network.spec.inherits}, so that all of it must be trained; cached would freeze "
+            f"a part. Expected full."
+        )
     if params.strategy == "full":
-        expected = backbone(params.backbone, params.width).input
+        expected = network.input
         normalised = partial(normalise, mean=expected.mean, std=expected.std)
         return full_phases(
             model, params, train, val, normalised, seed=seed, what=task, runtime=runtime
@@ -503,7 +511,9 @@ def _meta(
 ) -> FloatModel:
     params, summary = job.params, data.summary
     preprocess = preprocess_of(params, summary.reading)
-    expected = backbone(params.backbone, params.width).input
+    network = backbone(params.backbone, params.width)
+    expected = network.input
+    is_folded = weights is not None and not network.spec.inherits
     entries = {split: in_split(data.entries, split) for split in SPLITS}
     return FloatModel(
         task=job.task,
@@ -515,8 +525,8 @@ def _meta(
         cut=model.cut,
         hidden=params.head.hidden,
         dropout=params.head.dropout,
-        is_folded=weights is not None,
-        unfolded=batch_norms_of(model) if weights else (),
+        is_folded=is_folded,
+        unfolded=batch_norms_of(model) if is_folded else (),
         resize_px=preprocess.resize_px,
         image_px=preprocess.crop_px,
         interpolation=preprocess.interpolation,

@@ -21,7 +21,8 @@ def start_model(
 ) -> tuple[Classifier, LoadedWeights | None]:
     """The network before its first step.
 
-    The seed draws what is not pretrained. Pretrained norms are folded (ADR 0011).
+    The seed draws what is not pretrained. Pretrained norms are folded (ADR 0011); those of a
+    network whose weights are cut out of another's are not: their statistics are the other's.
 
     Returns:
         The network, and where its weights come from; None where it starts from nothing.
@@ -31,7 +32,8 @@ def start_model(
         WeightsError: if the weights cannot be had.
     """
     # Said before the weights are fetched, and not by a kernel in the middle of a training.
-    backbone(params.backbone, params.width).shapes(params.image_px)
+    network = backbone(params.backbone, params.width)
+    network.shapes(params.image_px)
     head = params.head
     model = KINDS[kind].network(
         params.backbone, params.width, n_labels, head.hidden, head.dropout, params.cut, seed
@@ -40,4 +42,4 @@ def start_model(
         return model, None
     weights = load_imagenet(params.backbone, paths.weights_dir, params.width)
     model.blocks.load_state_dict(weights.tensors)
-    return fold_batch_norms(model), weights
+    return (model if network.spec.inherits else fold_batch_norms(model)), weights
