@@ -130,6 +130,7 @@ def objective_of(task: str, params: Params, paths: Paths) -> Objective:
         train=section.train,
         export=section.export,
         board=section.board,
+        search=section.search,
         seed=params.seed,
         data=Data.read(files),
         paths=paths,

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from pipelines.config.board import Side
-from pipelines.strict_yaml import NotNegative, Strict
+from pipelines.strict_yaml import NotNegative, Positive, Share, Strict
 
 Controller = Literal["reinforce", "tpe", "nsga2", "random"]
 
@@ -58,9 +58,24 @@ class WarmUpParams(Strict):
     batch_size: Annotated[int, Field(ge=2)] = 32
     #: Random networks a step, beside the largest and the smallest.
     n_random: Annotated[int, Field(ge=0, le=8)] = 2
-    learning_rate: Annotated[float, Field(gt=0, strict=False)] = 1e-3
+    learning_rate: Positive = 1e-3
     #: Of what a trained model of the task says, in the loss of the largest network; 0 asks none.
-    teacher_weight: Annotated[float, Field(ge=0, le=1, strict=False)] = 0.5
+    teacher_weight: Share = 0.5
+
+
+class FinalistParams(Strict):
+    """How a network that a line describes is trained: all of it, on images.
+
+    Sides, views, optimiser and the rest are the task's own.
+    """
+
+    epochs: Annotated[int, Field(ge=1)] = 10
+    learning_rate: Positive = 1e-3
+    warmup_fraction: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.1
+    #: Factor of the learning rate from each block to the one before it.
+    layer_decay: Annotated[float, Field(gt=0, le=1, strict=False)] = 0.95
+    #: Of what the task's own trained model says, in the loss; 0 asks none.
+    teacher_weight: Share = 0.5
 
 
 class SearchParams(Strict):
@@ -76,8 +91,7 @@ class SearchParams(Strict):
     elites: Annotated[int, Field(ge=1)] = 20
     #: The best of these, which are trained as the task trains, exported and tested.
     finalists: Annotated[int, Field(ge=0)] = 3
-    #: Epochs of a finalist's training.
-    epochs: Annotated[int, Field(ge=1)] = 8
+    finalist: FinalistParams = FinalistParams()
     #: Val images that a candidate is asked about; 0 for all.
     val_images: Annotated[int, Field(ge=0)] = 0
     #: Train images by which a candidate's batch norms are estimated anew.

@@ -25,6 +25,7 @@ from pipelines.data.manifest import Entry, content_sha256, in_split
 from pipelines.data.workers import ordered_map
 from pipelines.paths import Paths
 from pipelines.search.cells import key_of
+from pipelines.search.objective import own_teacher
 from pipelines.search.space import Network, Space
 from pipelines.search.supernet import TEMPERATURE, HeadShape, Lesson, Supernet, warm_up
 from pipelines.training.batches import Split
@@ -199,26 +200,19 @@ class Worth:
         """The task's own trained model, if it is asked for and there."""
         if not self.search.warm_up.teacher_weight:
             return []
-        if not self.data.files.float_meta.is_file():
+        own = own_teacher(self.data)
+        if own is None:
             _LOG.warning(
                 "%s: has no trained model yet, so that the supernet learns from labels alone; "
                 "`dvc repro train@%s` makes one",
                 *(self.task, self.task),
             )
             return []
-        return read_teachers(
-            self._distilled,
-            self.data.summary.labels,
-            content_sha256(self.data.entries),
-            self.data.files.root,
-        )
-
-    @property
-    def _distilled(self) -> DistillParams:
-        own = self.data.files.float_dir.relative_to(self.data.files.root).as_posix()
-        return DistillParams(
+        asked = DistillParams(
             teacher=(own,), temperature=TEMPERATURE, weight=self.search.warm_up.teacher_weight
         )
+        data_sha256 = content_sha256(self.data.entries)
+        return read_teachers(asked, self.data.summary.labels, data_sha256, self.data.files.root)
 
     @cached_property
     def _soft_targets(self) -> Tensor | None:

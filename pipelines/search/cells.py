@@ -33,8 +33,8 @@ class Cell(_Part):
 
     @property
     def name(self) -> str:
-        """For a file: ``mobilenet_v2-x0.5-160px``."""
-        return f"{self.backbone}-x{self.width:g}-{self.image_px}px"
+        """For a file: ``mobilenet_v2-x0.5-160px``; a line of text by the beginning of its hash."""
+        return f"{title_of(self.backbone, 1)}-x{self.width:g}-{self.image_px}px"
 
     @property
     def title(self) -> str:

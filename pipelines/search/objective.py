@@ -17,12 +17,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pipelines.atomic import write_bytes
+from pipelines.atomic import file_sha256, write_bytes
 from pipelines.backbones.cost import Cost, cost
 from pipelines.backbones.heads import make_classifier
 from pipelines.backbones.spec import backbone
 from pipelines.config.board import BoardParams, ReferenceParams
 from pipelines.config.export import ExportParams
+from pipelines.config.search import SearchParams
 from pipelines.config.train import TrainParams
 from pipelines.data.loaders import Pictures
 from pipelines.data.manifest import class_index_of, content_sha256, in_split
@@ -42,6 +43,7 @@ from pipelines.metrics.intervals import (
 )
 from pipelines.paths import CellPaths, Paths
 from pipelines.search.cells import PRECISIONS, Cell, CellResult, Variant, key_of
+from pipelines.search.supernet import TEMPERATURE
 from pipelines.serving.classification import LOGITS_NAME
 from pipelines.serving.predictor import processor_name
 from pipelines.serving.sessions import Precision, make_session
@@ -65,6 +67,7 @@ class Objective:
         train: its section; backbone, width, side and refit are the cell's and the board's.
         export: its section; how large a file may be does not count.
         board: its section.
+        search: its section, which says how a network is trained that a line describes.
         seed: of the run.
         data: the prepared set.
         paths: of the project: weights, activations and checkpoints.
@@ -75,6 +78,7 @@ class Objective:
     train: TrainParams
     export: ExportParams
     board: BoardParams
+    search: SearchParams
     seed: int
     data: Data
     paths: Paths
@@ -115,8 +119,37 @@ class Objective:
         if cell.backbone != self.train.backbone:
             # A number of a block of another network.
             section["cut"] = None
+        if backbone(cell.backbone, cell.width).spec.inherits:
+            section |= self._of_inherited()
         own = cell.model_dump() | {"refit": self.board.refit}
         return TrainParams.model_validate(section | own)
+
+    def _of_inherited(self) -> dict[str, object]:
+        """What a network needs whose weights are cut out of another's: all of it is trained.
+
+        It learns from the task's own model, where there is one.
+        """
+        own = self.search.finalist
+        kept = {"schedule": "cosine", "patience": 0}
+        found: dict[str, object] = {
+            "strategy": "full",
+            "head_phase": {"epochs": 0, "learning_rate": own.learning_rate, "warmup_fraction": 0.0}
+            | kept,
+            "tail_phase": {
+                "epochs": own.epochs,
+                "learning_rate": own.learning_rate,
+                "warmup_fraction": own.warmup_fraction,
+            }
+            | kept,
+            "layer_decay": own.layer_decay,
+        }
+        if own.teacher_weight and (teacher := own_teacher(self.data)) is not None:
+            found["distill"] = {
+                "teacher": [teacher],
+                "temperature": TEMPERATURE,
+                "weight": own.teacher_weight,
+            }
+        return found
 
     def key(self, cell: Cell, code: str) -> str:
         """A hash of all that a cell's result depends on, but for the machine.
@@ -124,9 +157,11 @@ class Objective:
         Args:
             code: stands for the code that the result is made by.
         """
+        params = self.params_of(cell)
+        taught_by = [file_sha256(self.data.files.float_weights)] if params.distill else []
         return key_of(
             [
-                self.params_of(cell).model_dump(mode="json"),
+                params.model_dump(mode="json"),
                 self.export.model_dump(mode="json"),
                 self.board.model_dump(mode="json", include={"resamples", "reference"}),
                 self.seed,
@@ -134,6 +169,7 @@ class Objective:
                 repr(self.data.summary.reading),
                 self.data.summary.labels,
                 code,
+                *taught_by,
             ]
         )
 
@@ -185,6 +221,13 @@ class Objective:
             lambda: reference.run(None, feed),
         )
         return {precision: found[precision] for precision in sessions}
+
+
+def own_teacher(data: Data) -> str | None:
+    """The task's trained model as `train.distill` names it; None where it is not there."""
+    files = data.files
+    there = files.float_meta.is_file()
+    return files.float_dir.relative_to(files.root).as_posix() if there else None
 
 
 def reference_onnx(asked: ReferenceParams, folder: Path) -> bytes:
