@@ -15,8 +15,9 @@ References:
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
 from math import sqrt
 from typing import Literal
 
@@ -25,12 +26,12 @@ import onnx
 from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from pipelines.backbones.architecture import Block
+from pipelines.backbones.architecture import Block, Stage
 from pipelines.backbones.spec import IMAGENET_MEAN, IMAGENET_STD
 from pipelines.export.exact_sums import make_stem_exact
 from pipelines.export.graphs import RELU6_TOP
 from pipelines.export.onnx_export import INPUT_NAME
-from pipelines.search.space import Network
+from pipelines.search.space import PX, Network, Space
 from pipelines.serving.answer import EMBEDDING_NAME
 from pipelines.serving.classification import LOGITS_NAME
 from pipelines.serving.sessions import Precision
@@ -87,6 +88,16 @@ class Part:
         )
 
     @property
+    def name(self) -> str:
+        """For a table and a file: ``ir_k3_s1_i24_h144_c24_se6_56px``."""
+        squeezed = f"_se{self.n_squeezed}" if self.n_squeezed else ""
+        inner = f"_{self.hidden_px}px" if self.operator == HEAD else ""
+        return (
+            f"{self.operator}_k{self.kernel}_s{self.stride}_i{self.in_channels}_h{self.hidden}"
+            f"_c{self.channels}{squeezed}_{self.in_px}px{inner}"
+        )
+
+    @property
     def out_px(self) -> int:
         """Side of the maps that it gives."""
         return 1 if self.operator == HEAD else -(-self.in_px // self.stride)
@@ -118,11 +129,66 @@ def parts_of(network: Network, n_classes: int) -> Iterator[Part]:
         part = Part.of_block(block, px)
         if part.kernel > 1:
             # What the last convolution with a kernel reads (`graphs.with_inner_features`).
-            is_depthwise = part.operator in ("ds", "ir")
-            inner = (part.hidden if is_depthwise else part.in_channels, px)
+            inner = _inner(part)
         px, channels = part.out_px, part.channels
         yield part
     yield head_of(channels, px, *inner, n_classes)
+
+
+def all_parts(space: Space, n_classes: int) -> list[Part]:
+    """Each part that any network of a space has, once.
+
+    By stage and its options, since networks are too many; what a stage reads is what the one before
+    may give.
+    """
+    options = {each.name: each.options for each in space.decisions}
+    found: dict[Part, None] = {}
+    for px in options.get(PX, (space.smallest.image_px,)):
+        side, incoming, inner = int(px), [3], [(0, 0)]
+        for index, stage in enumerate(space.base.stages):
+            made = list(_parts_of_stage(index, stage, options, incoming, side))
+            found |= dict.fromkeys(made)
+            side, incoming = made[0].out_px, list(dict.fromkeys(part.channels for part in made))
+            if stage.kernel > 1:
+                inner = list(dict.fromkeys(_inner(part) for part in made))
+        found |= dict.fromkeys(
+            head_of(channels, side, *each, n_classes) for channels in incoming for each in inner
+        )
+    return list(found)
+
+
+def _parts_of_stage(
+    index: int,
+    stage: Stage,
+    options: Mapping[str, Sequence[str | int | float]],
+    incoming: Sequence[int],
+    in_px: int,
+) -> Iterator[Part]:
+    """First the blocks that read what the stage reads, then those that read what it gives."""
+    names = ("operator", "kernel", "squeeze", "channels", "expansion")
+    choices = [options.get(f"s{index}.{name}", (getattr(stage, name),)) for name in names]
+    repeats = options.get(f"s{index}.repeats", (stage.repeats,))
+    for block in range(min(2, max(int(each) for each in repeats))):
+        px = in_px if block == 0 else -(-in_px // stage.stride)
+        for values in product(*choices):
+            own = replace(stage, **dict(zip(names, values, strict=True)))
+            for channels in incoming if block == 0 else [own.channels]:
+                yield Part(
+                    operator=own.operator,
+                    kernel=own.kernel,
+                    stride=own.stride if block == 0 else 1,
+                    in_channels=channels,
+                    hidden=channels * own.expansion,
+                    channels=own.channels,
+                    n_squeezed=round(channels * own.squeeze),
+                    in_px=px,
+                )
+
+
+def _inner(part: Part) -> tuple[int, int]:
+    """Channels and side of what the convolution with a kernel reads."""
+    is_depthwise = part.operator in ("ds", "ir")
+    return (part.hidden if is_depthwise else part.in_channels, part.in_px)
 
 
 def head_of(in_channels: int, in_px: int, hidden: int, hidden_px: int, n_classes: int) -> Part:
@@ -138,7 +204,8 @@ def network_onnx(network: Network, n_classes: int, precision: Precision) -> byte
     for block in blocks:
         value = writer.block(block, value)
     writer.head(head, value, writer.inner)
-    return writer.to_bytes()
+    # The exporter knows MobileNetV2's stem, which has no excitation.
+    return writer.to_bytes(has_exact_stem=precision == "int8" and not blocks[1].n_squeezed)
 
 
 def part_onnx(part: Part, precision: Precision) -> bytes:
@@ -375,12 +442,12 @@ class _Writer:
     def _output(self, name: str, kind: int, shape: Sequence[int | str]) -> None:
         self._outputs.append(helper.make_tensor_value_info(name, kind, shape))
 
-    def to_bytes(self) -> bytes:
+    def to_bytes(self, *, has_exact_stem: bool = False) -> bytes:
         """The file."""
         graph = helper.make_graph(
             self._nodes, "network", self._inputs, self._outputs, self._constants
         )
-        if self._is_int8:
+        if has_exact_stem:
             make_stem_exact(graph)
         proto = helper.make_model(
             graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION

@@ -1,23 +1,36 @@
-"""How long networks take: by this machine's clock."""
+"""How long networks take: by this machine's clock, or by a table of blocks from elsewhere.
+
+Both compare with the same reference, the space's base at the task's side, in the precision that is
+searched in, so that a ratio means the same. A search goes where a clock errs: what has been refused
+here must have no reward (docs/experiments/search.md).
+"""
 
 from __future__ import annotations
 
+import hashlib
+import logging
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Literal, Protocol
 
 import numpy as np
+import onnxruntime as ort
 
+from pipelines.errors import ConfigError
 from pipelines.export.latency import against_reference
-from pipelines.search.graphs import network_onnx
-from pipelines.search.space import Network, Space
-from pipelines.serving.sessions import Precision, make_unvetted_session
+from pipelines.search.block_table import Scope, Sum, Table, read_table, write_table
+from pipelines.search.graphs import Part, network_onnx, part_onnx
+from pipelines.search.space import Network
+from pipelines.serving.predictor import processor_name
+from pipelines.serving.sessions import make_unvetted_session
 
-#: Networks that are timed in turn with one reference.
-_AT_ONCE = 8
+_LOG = logging.getLogger(__name__)
+
+#: Files that are timed in turn with one reference: networks, and blocks, which take less.
+_NETWORKS_AT_ONCE, _PARTS_AT_ONCE = 8, 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +39,7 @@ class Measured:
 
     Attributes:
         ms: of one picture, on one thread.
-        ratio: to the reference's, the base at the task's side.
+        ratio: to the reference's.
         gap: between two passes, as a share of the smaller; 0 of a table.
         source: where it is from.
         refused: why it is no measurement; empty where it is one.
@@ -44,44 +57,116 @@ class Measured:
         return not self.refused
 
 
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """What latencies are asked for.
-
-    Attributes:
-        space: of all networks that may be asked about.
-        image_px: side at which the space's base is the reference.
-        n_classes: of the head.
-        precision: of the files.
-    """
-
-    space: Space
-    image_px: int
-    n_classes: int
-    precision: Precision
-
-    @property
-    def reference(self) -> Network:
-        """What all are compared with."""
-        return self.space.base_at(self.image_px)
-
-
 class LatencySource(Protocol):
     """Whatever tells networks' latencies."""
 
-    scope: Scope
+    @property
+    def scope(self) -> Scope:
+        """What it is asked for."""
+
+    @property
+    def reference_ms(self) -> float:
+        """Of the reference."""
 
     def measure(self, networks: Sequence[Network]) -> list[Measured]:
         """One for each network, in order."""
-        ...
 
 
-class ThisMachine:
-    """ONNX Runtime here, on one thread, in turns with the reference.
+def lowest(source: LatencySource) -> Measured:
+    """The latency of the space's smallest network.
+
+    Raises:
+        ConfigError: if it cannot be measured.
+    """
+    (found,) = source.measure([source.scope.space.smallest])
+    if found.refused:
+        raise ConfigError(
+            f"the latency of the smallest network of the space: {found.refused}. Try again when "
+            f"this machine has less else to do."
+        )
+    return found
+
+
+def check_target(source: LatencySource, target: float) -> None:
+    """Nothing, if some network of the space can be as quick as that.
 
     Args:
-        folder: keeps the table of blocks.
+        target: as a share of the reference's latency.
+
+    Raises:
+        ConfigError: if the smallest one is slower.
+    """
+    least = lowest(source)
+    if least.ratio > target:
+        raise ConfigError(
+            f"params.yaml: search.reward: the target of {target:.3g} of the reference's latency "
+            f"({target * source.reference_ms:.3g} ms) is below the smallest network of the space, "
+            f"which takes {least.ratio:.3g} of it ({least.ms:.3g} ms). Raise target, or give "
+            f"search.space smaller image_px, widths or expansions."
+        )
+
+
+# -- a table from elsewhere -----------------------------------------------------------------------
+@dataclass(frozen=True)
+class DeviceTable:
+    """Another device, by what its blocks take."""
+
+    scope: Scope
+    sum: Sum
+
+    @classmethod
+    def read(cls, path: Path, scope: Scope) -> DeviceTable:
+        """A table that has all blocks which a search of that scope may ask about.
+
+        Raises:
+            ConfigError: as `read_table`; if it lacks a block; or if its whole networks contradict
+                the sums of their blocks.
+        """
+        table = read_table(path, scope.precision)
+        lacking = [part for part in scope.parts if scope.key(part) not in table]
+        if lacking:
+            raise ConfigError(
+                f"{path}: {len(lacking):,} of the {len(scope.parts):,} blocks that the space may "
+                f"choose have no row; the first is {scope.key(lacking[0])}. Write the files with "
+                f"`fieldlens search TASK --write-blocks FOLDER`, measure {scope.key(lacking[0])}"
+                f".onnx and give it a row, or take its option out of search.space."
+            )
+        found = Sum.fitted(scope, table)
+        if found.scale <= 0:
+            raise ConfigError(
+                f"{path}: the {found.n_anchors} whole networks do not take longer where the sum of "
+                f"their blocks does (scale {found.scale:.2f}). Expected milliseconds of one device "
+                f"in every row; measure both again."
+            )
+        return cls(scope, found)
+
+    @cached_property
+    def reference_ms(self) -> float:
+        """Of the reference, by the table."""
+        return self.sum.ms(self.scope.reference)
+
+    def measure(self, networks: Sequence[Network]) -> list[Measured]:
+        """What the table says; nothing is run."""
+        return [
+            Measured(ms=ms, ratio=ms / self.reference_ms, gap=0.0, source="table")
+            for ms in (self.sum.ms(each) for each in networks)
+        ]
+
+
+# -- this machine ---------------------------------------------------------------------------------
+class ThisMachine:
+    """ONNX Runtime here, on one thread, in turns with the reference, and doubted by a table.
+
+    Of each block that networks have a latency is kept, measured when it is first met. A network
+    that differs from the sum of its blocks is measured again, with its blocks, and then refused.
+    How a sum becomes a latency is found on the scope's whole networks, so that a network's answer
+    depends on no other's.
+
+    Args:
+        scope: what is asked for.
+        folder: keeps the table, a file a processor, runtime and scope.
         table_gap: by which a network may differ from the sum of its blocks, as a share of it.
+        clock: in seconds.
     """
 
     def __init__(
@@ -92,33 +177,90 @@ class ThisMachine:
         clock: Callable[[], float] = time.thread_time,
     ) -> None:
         self.scope = scope
-        self._folder = folder
         self._table_gap = table_gap
         self._clock = clock
+        said = repr((processor_name(), ort.__version__, scope.image_px, scope.n_classes))
+        key = hashlib.sha256(said.encode()).hexdigest()[:12]
+        self.table_path = folder / f"{scope.precision}-{scope.image_px}px-{key}.csv"
 
     def measure(self, networks: Sequence[Network]) -> list[Measured]:
-        """Each network beside the reference; refused where two passes do not agree."""
-        return [found for some in _batches(networks) for found in self._measure(some)]
+        """Each beside the reference; refused where passes, or the table, do not agree."""
+        return [
+            each
+            for start in range(0, len(networks), _NETWORKS_AT_ONCE)
+            for each in self._checked(networks[start : start + _NETWORKS_AT_ONCE])
+        ]
 
     @cached_property
-    def _reference_call(self) -> Callable[[], object]:
-        return self._call(self.scope.reference)
+    def reference_ms(self) -> float:
+        """Of the reference, when it was first measured here; later ratios are to the same."""
+        return self._table[self.scope.key(self.scope.reference)]
 
-    def _call(self, network: Network) -> Callable[[], object]:
-        session = make_unvetted_session(
-            network_onnx(network, self.scope.n_classes, self.scope.precision)
+    @cached_property
+    def sum(self) -> Sum:
+        """Of the blocks that have been met, fitted to the scope's whole networks."""
+        anchors = self.scope.anchors
+        self._fill([part for each in anchors for part in self.scope.parts_of(each)])
+        for start in range(0, len(anchors), _NETWORKS_AT_ONCE):
+            some = [
+                each
+                for each in anchors[start : start + _NETWORKS_AT_ONCE]
+                if self.scope.key(each) not in self._table
+            ]
+            for network, found in zip(some, self._timed(some), strict=True):
+                if found.is_steady:
+                    self._table[self.scope.key(network)] = found.ratio * self.reference_ms
+        self._keep()
+        fitted = Sum.fitted(self.scope, self._table)
+        _LOG.info(
+            "a latency is %.3f ms and %.2f of its blocks' sum, by %d networks",
+            fitted.offset,
+            fitted.scale,
+            fitted.n_anchors,
         )
-        given = session.get_inputs()[0]
-        shape = [size if isinstance(size, int) else 1 for size in given.shape]
-        pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        return lambda: session.run(None, {given.name: pixels})
+        return fitted
 
-    def _measure(self, networks: Sequence[Network]) -> list[Measured]:
-        calls = {str(index): self._call(each) for index, each in enumerate(networks)}
-        found = against_reference(calls, self._reference_call, clock=self._clock)
+    def _checked(self, networks: Sequence[Network]) -> list[Measured]:
+        found = self._timed(networks)
+        expected = self.sum
+        self._fill([part for each in networks for part in self.scope.parts_of(each)])
+        doubted = [
+            index
+            for index, each in enumerate(found)
+            if self._doubt(each, expected, networks[index])
+        ]
+        if doubted:
+            again = [networks[index] for index in doubted]
+            self._fill([part for each in again for part in self.scope.parts_of(each)], anew=True)
+            for index, each in zip(doubted, self._timed(again), strict=True):
+                found[index] = self._judged(each, expected, networks[index])
+        return found
+
+    def _doubt(self, found: Measured, expected: Sum, network: Network) -> str:
+        if found.refused:
+            return found.refused
+        ratio = expected.ms(network) / self.reference_ms
+        if abs(found.ratio / ratio - 1) <= self._table_gap:
+            return ""
+        return f"measured as {found.ratio:.2f} of the reference, its blocks say {ratio:.2f}"
+
+    def _judged(self, found: Measured, expected: Sum, network: Network) -> Measured:
+        return Measured(
+            ms=found.ms,
+            ratio=found.ratio,
+            gap=found.gap,
+            source="clock",
+            refused=self._doubt(found, expected, network),
+        )
+
+    def _timed(self, networks: Sequence[Network]) -> list[Measured]:
+        scope = self.scope
+        files = [network_onnx(each, scope.n_classes, scope.precision) for each in networks]
+        calls = {str(index): _asking(data) for index, data in enumerate(files)}
+        found = against_reference(calls, self._reference, clock=self._clock) if calls else {}
         return [
             Measured(
-                ms=each.ms,
+                ms=each.ratio * self.reference_ms,
                 ratio=each.ratio,
                 gap=each.gap,
                 source="clock",
@@ -127,7 +269,46 @@ class ThisMachine:
             for each in (found[name] for name in calls)
         ]
 
+    # -- the table --------------------------------------------------------------------------------
+    @cached_property
+    def _reference(self) -> Callable[[], object]:
+        scope = self.scope
+        return _asking(network_onnx(scope.reference, scope.n_classes, scope.precision))
 
-def _batches(networks: Sequence[Network]) -> Iterator[Sequence[Network]]:
-    for start in range(0, len(networks), _AT_ONCE):
-        yield networks[start : start + _AT_ONCE]
+    @cached_property
+    def _table(self) -> Table:
+        """As it was kept; the reference's own latency is its first row."""
+        if self.table_path.is_file():
+            return read_table(self.table_path, self.scope.precision)
+        own = against_reference({"own": self._reference}, self._reference, clock=self._clock)
+        return {self.scope.key(self.scope.reference): own["own"].reference_ms}
+
+    def _fill(self, parts: Sequence[Part], *, anew: bool = False) -> None:
+        """Measure the blocks that the table does not have, or all that are given."""
+        table, scope = self._table, self.scope
+        wanted = [part for part in dict.fromkeys(parts) if anew or scope.key(part) not in table]
+        for start in range(0, len(wanted), _PARTS_AT_ONCE):
+            some = wanted[start : start + _PARTS_AT_ONCE]
+            calls = {scope.key(part): _asking(part_onnx(part, scope.precision)) for part in some}
+            found = against_reference(calls, self._reference, clock=self._clock)
+            table |= {name: each.ratio * self.reference_ms for name, each in found.items()}
+        if wanted:
+            self._keep()
+
+    def _keep(self) -> None:
+        write_table(self.table_path, self._table)
+
+
+def _asking(data: bytes) -> Callable[[], object]:
+    """A run of a file on noise."""
+    session = make_unvetted_session(data)
+    rng = np.random.default_rng(0)
+    feed = {}
+    for given in session.get_inputs():
+        shape = [size if isinstance(size, int) else 1 for size in given.shape]
+        feed[given.name] = (
+            rng.integers(0, 256, shape, dtype=np.uint8)
+            if given.type == "tensor(uint8)"
+            else rng.random(shape, dtype=np.float32)
+        )
+    return lambda: session.run(None, feed)
