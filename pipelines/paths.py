@@ -94,6 +94,14 @@ class TaskPaths:
     board_figure = _Place("reports/{task}/board/board.png")
     #: What `search` writes: tables and figures; below ``candidates`` what was measured.
     search_dir = _Place("reports/{task}/search")
+    #: A line a network that a search has asked about.
+    search_candidates = _Place("reports/{task}/search/candidates.jsonl")
+    #: Accuracy against latency of what was asked about.
+    search_front = _Place("reports/{task}/search/front.png")
+    #: The reward by the number of candidates.
+    search_rewards = _Place("reports/{task}/search/rewards.png")
+    #: What a search has come to, for people.
+    search_page = _Place("reports/{task}/search/SEARCH.md")
     #: One row a quantisation candidate that `export` tried, with what it reached.
     quantization = _Place("reports/{task}/quantization.csv")
     #: Metrics of the test split, in Git.

@@ -58,7 +58,8 @@ class WarmUpParams(Strict):
     batch_size: Annotated[int, Field(ge=2)] = 32
     #: Random networks a step, beside the largest and the smallest.
     n_random: Annotated[int, Field(ge=0, le=8)] = 2
-    learning_rate: Positive = 1e-3
+    #: Of the blocks; the head's is ten times that.
+    learning_rate: Positive = 2e-4
     #: Of what a trained model of the task says, in the loss of the largest network; 0 asks none.
     teacher_weight: Share = 0.5
 

@@ -6,43 +6,38 @@ checkpoint, the study from its records, finalists from their cells (docs/adr/003
 
 from __future__ import annotations
 
-import logging
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
-import numpy as np
-
-from pipelines.config.search import Controller, SearchParams
-from pipelines.data.manifest import in_split
-from pipelines.errors import ConfigError
+from pipelines.atomic import file_sha256
+from pipelines.config.search import Controller, RewardParams
 from pipelines.search.accuracy import Worth
-from pipelines.search.board import gain, run_cells
-from pipelines.search.cells import Cell, CellResult
+from pipelines.search.block_table import Scope
+from pipelines.search.board import gain, is_sound, run_cells
+from pipelines.search.cells import Cell, cells_of, read_record
 from pipelines.search.cells import Record as CellRecord
 from pipelines.search.choice import Row, rows_of
 from pipelines.search.elites import elites
-from pipelines.search.latency import LatencySource, Measured, Scope, ThisMachine
+from pipelines.search.latency import DeviceTable, LatencySource, Measured, ThisMachine, check_target
 from pipelines.search.objective import Objective
 from pipelines.search.records import Records, Score
-from pipelines.search.space import Network, Space
-from pipelines.search.study import Candidate, baselines_of, run_study
+from pipelines.search.reward import reward_of
+from pipelines.search.space import Network
+from pipelines.search.study import Candidate, run_study
 from pipelines.serving.predictor import processor_name
 from pipelines.serving.trust import Interval
-
-_LOG = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """A network's score: its worth in the supernet and its latency; plain values that may cross to another process.
+    """A network's score, as a function; plain values that may cross to another process.
 
     Attributes:
-        worth: accuracy on val.
+        worth: accuracy on val, in the supernet.
         scope: what latencies are asked for.
-        folder: where tables of blocks are kept.
+        folder: where the table of this machine's blocks is kept.
         device_table: block latencies that were measured elsewhere; None to measure here.
     """
 
@@ -52,16 +47,269 @@ class Evaluation:
     device_table: Path | None
 
     def __call__(self, network: Network) -> Score:
-        """What a network is worth and costs."""
-        measured = self.latency.measure([network])[0]
+        """What a network is worth and costs.
+
+        Raises:
+            PipelineError: as supernet and tables say.
+        """
+        (found,) = self.latency.measure([network])
         return Score(
             accuracy=self.worth(network),
-            ratio=measured.ratio,
-            ms=measured.ms,
-            refusal=measured.refused or None,
+            ratio=found.ratio,
+            ms=found.ms,
+            refusal=found.refused or None,
         )
 
     @cached_property
     def latency(self) -> LatencySource:
-        """Whatever tells latencies."""
+        """This machine's clock, or the table of another device.
+
+        Raises:
+            ConfigError: if the table cannot be used.
+        """
+        if self.device_table is not None:
+            return DeviceTable.read(self.device_table, self.scope)
         return ThisMachine(self.scope, self.folder, self.worth.search.table_gap)
+
+
+@dataclass(frozen=True, slots=True)
+class Elite:
+    """A candidate whose latency has been measured again.
+
+    Attributes:
+        candidate: as it was searched.
+        again: the second measurement.
+        reward: by the mean of both; None where the second was refused.
+    """
+
+    candidate: Candidate
+    again: Measured
+    reward: float | None
+
+    @property
+    def ratio(self) -> float:
+        """Mean of both measurements."""
+        assert self.candidate.score is not None  # it has a reward
+        return (self.candidate.score.ratio + self.again.ratio) / 2
+
+
+@dataclass(frozen=True, slots=True)
+class Finalist:
+    """A network that was trained as the task trains, exported and tested, in int8.
+
+    Attributes:
+        row: of the board.
+        ratio: its latency to that of the base as the task has it.
+        gain: of accuracy over the base, in pairs, on the same test images.
+    """
+
+    row: Row
+    ratio: float | None
+    gain: Interval
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What a search has come to.
+
+    Attributes:
+        candidates: in their order, baselines first.
+        elites: highest reward first.
+        finalists: that were trained; the base, as the task has it, is not among them.
+        rows: of the board: finalists, the base at two sides, and whatever the board had.
+        failed: cells without a result.
+    """
+
+    candidates: Sequence[Candidate]
+    elites: Sequence[Elite]
+    finalists: Sequence[Finalist]
+    rows: Sequence[Row]
+    failed: Sequence[CellRecord]
+
+
+#: Runs a study: what `study.run_study` does, here or on a cluster.
+Engine = Callable[..., list[Candidate]]
+
+
+@dataclass(frozen=True)
+class Search:
+    """A task's search.
+
+    Attributes:
+        objective: trains and measures finalists; its sections are the task's.
+        evaluation: scores candidates.
+        code: stands for the code that scores are made by.
+        cell_code: by backbone, what stands for the code that its cells are made by.
+        engine: runs the study.
+    """
+
+    objective: Objective
+    evaluation: Evaluation
+    code: str
+    cell_code: Callable[[str], str]
+    engine: Engine = run_study
+
+    def __call__(
+        self,
+        controller: Controller,
+        *,
+        seed: int,
+        retry: bool = False,
+        told: Callable[[Candidate], None] = lambda candidate: None,
+    ) -> Outcome:
+        """Look, measure the best again, and train the best of these.
+
+        Args:
+            controller: who proposes.
+            seed: of the controller.
+            retry: evaluate those again that failed, or whose latency was refused.
+            told: hears of each candidate once it is kept.
+
+        Raises:
+            ConfigError: if no network of the space is as quick as the target.
+            PipelineError: as supernet, tables and trainings say.
+            StorageError: if the disk is full.
+        """
+        asked = self.objective.search
+        candidates = self.study(controller, seed=seed, retry=retry, told=told)
+        found = self.measured_again(candidates)
+        chosen = [each.candidate.network for each in found if each.reward is not None]
+        return self._finished(candidates, found, chosen[: asked.finalists])
+
+    def study(
+        self,
+        controller: Controller,
+        *,
+        seed: int,
+        retry: bool = False,
+        told: Callable[[Candidate], None] = lambda candidate: None,
+    ) -> list[Candidate]:
+        """Candidates of one controller and seed; what is known already is not evaluated again.
+
+        Raises:
+            ConfigError: if no network of the space is as quick as the target.
+            PipelineError: as supernet and tables say.
+            StorageError: if the disk is full.
+        """
+        asked, worth = self.objective.search, self.evaluation.worth
+        # Before the supernet, which takes minutes.
+        check_target(self.evaluation.latency, self._target)
+        # Once, here, and not in each process that evaluates.
+        _ = worth.supernet
+        return self.engine(
+            worth.space,
+            self.evaluation,
+            self.records,
+            controller,
+            asked.candidates,
+            reward=asked.reward,
+            seed=seed,
+            retry=retry,
+            told=told,
+        )
+
+    @cached_property
+    def records(self) -> Records:
+        """What has been found out about networks of this search, whoever asked."""
+        evaluation = self.evaluation
+        table = evaluation.device_table
+        device = processor_name() if table is None else file_sha256(table)
+        asked = self.objective.search
+        made_of = [
+            evaluation.worth.key,
+            self.code,
+            asked.precision,
+            asked.table_gap,
+            device,
+            evaluation.scope.image_px,
+        ]
+        files = self.objective.paths.task(self.objective.task)
+        return Records(files.search_candidates, made_of)
+
+    @property
+    def _target(self) -> float:
+        """As a share of the reference's latency."""
+        asked = self.objective.search.reward
+        if asked.target_ms is None:
+            return asked.target
+        return asked.target_ms / self.evaluation.latency.reference_ms
+
+    def measured_again(self, candidates: Sequence[Candidate]) -> list[Elite]:
+        """The best candidates and their front, each timed a second time, by the mean of both."""
+        asked = self.objective.search
+        chosen = elites(candidates, asked.elites)
+        again = self.evaluation.latency.measure([each.network for each in chosen])
+        found = [
+            Elite(each, measured, _reward_of_both(each, measured, asked.reward))
+            for each, measured in zip(chosen, again, strict=True)
+        ]
+        return sorted(found, key=lambda each: -1.0 if each.reward is None else -each.reward - 1)
+
+    # -- finalists --------------------------------------------------------------------------------
+    def _finished(
+        self, candidates: Sequence[Candidate], found: Sequence[Elite], networks: Sequence[Network]
+    ) -> Outcome:
+        objective = self.objective
+        files = objective.paths.task(objective.task)
+        base = self._base_cell(objective.train.image_px)
+        cells = [Cell(backbone=each.line, width=1.0, image_px=each.image_px) for each in networks]
+        beside = [base, *self._bases_beside(networks, candidates)] if cells else []
+
+        def key(cell: Cell) -> str:
+            return objective.key(cell, self.cell_code(cell.backbone))
+
+        def told(record: CellRecord) -> None:
+            if is_sound(record):
+                objective.forget(record.cell)
+
+        run = dict.fromkeys([*beside, *cells])
+        records = run_cells(
+            list(run), objective, key, lambda cell: files.board_cell(cell.name), told=told
+        )
+        others = [
+            record
+            for cell in cells_of(objective.board)
+            if cell not in run
+            and (record := read_record(files.board_cell(cell.name), key(cell))) is not None
+        ]
+        rows = rows_of(each.result for each in [*records, *others] if each.result is not None)
+        int8 = {row.result.cell: row for row in rows if row.precision == "int8"}
+        finalists = [
+            Finalist(row, _ratio(row, int8[base]), gain(objective, row, int8[base]))
+            for cell in cells
+            if base in int8 and (row := int8.get(cell)) is not None
+        ]
+        failed = [record for record in records if record.error is not None]
+        return Outcome(candidates, found, finalists, rows, failed)
+
+    def _base_cell(self, image_px: int) -> Cell:
+        return Cell(backbone=self.evaluation.worth.space.base.base, width=1.0, image_px=image_px)
+
+    def _bases_beside(
+        self, networks: Sequence[Network], candidates: Sequence[Candidate]
+    ) -> list[Cell]:
+        """The base at the side at which it is about as quick as the finalists."""
+        space = self.evaluation.worth.space
+        ratios = {each.network: each.score.ratio for each in candidates if each.score is not None}
+        bases = {
+            px: ratios[space.base_at(px)]
+            for px in space.params.image_px
+            if space.base_at(px) in ratios
+        }
+        if not bases:
+            return []
+        wanted = [ratios[each] for each in networks]
+        mean = sum(wanted) / len(wanted)
+        return [self._base_cell(min(bases, key=lambda px: abs(bases[px] - mean)))]
+
+
+def _reward_of_both(candidate: Candidate, again: Measured, params: RewardParams) -> float | None:
+    score = candidate.score
+    if again.refused or score is None:
+        return None
+    both = {"ratio": (score.ratio + again.ratio) / 2, "ms": (score.ms + again.ms) / 2}
+    return reward_of(score.model_copy(update=both), params)
+
+
+def _ratio(row: Row, base: Row) -> float | None:
+    return None if row.ms is None or base.ms is None else row.ms / base.ms

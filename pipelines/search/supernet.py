@@ -285,7 +285,7 @@ def warm_up(
 
 
 #: The head begins with nothing, and the blocks with what they know.
-_HEAD_RATE = 5.0
+_HEAD_RATE = 10.0
 #: Of all gradients together: a random network can be far off.
 _MAX_NORM = 5.0
 #: Share of the steps in which the rate rises.
