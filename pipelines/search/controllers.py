@@ -270,13 +270,14 @@ class _Learner:
 
     def step(self, batch: Sequence[_Rollout]) -> None:
         """One step up the expected reward, and a little towards doubt."""
-        rewards = torch.tensor([rollout.reward for rollout in batch])
+        # In double precision: where all are alike, a variance is a difference of large numbers.
+        rewards = torch.tensor([rollout.reward for rollout in batch], dtype=torch.float64)
         chosen = torch.tensor([rollout.chosen for rollout in batch])
         log = self.policy.log_probabilities(chosen)
         taken = log.gather(2, chosen.unsqueeze(2)).sum(dim=(1, 2))
         # Of what is no option too: its probability is 0, whatever stands for its logarithm.
         doubt = -(log.exp() * log.masked_fill(log.isinf(), 0.0)).sum(dim=2).mean()
-        loss = -(self._advantages(rewards) * taken).mean() - self._settings.entropy * doubt
+        loss = -(self._advantages(rewards).float() * taken).mean() - self._settings.entropy * doubt
         self._optimiser.zero_grad()
         loss.backward()  # type: ignore[no-untyped-call]
         self._optimiser.step()
