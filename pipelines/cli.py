@@ -49,6 +49,7 @@ examples:
   fieldlens compare reports/a reports/b              two models on the same test images
   fieldlens validate tomato_leaf ~/farm              a released model on images of another place
   fieldlens board tomato_leaf --max-ms 10            which network to ship, of those in 10 ms
+  fieldlens search tomato_leaf                       a network found for this task and device
   fieldlens app                                      all apps on this computer; --lan for phones
   fieldlens new rice_leaf --domain agriculture --from ~/rice    a task from a folder of your own
 
@@ -82,6 +83,7 @@ VERBS = {
     "cost": ("cost", "multiply-adds, parameters and memory of a backbone"),
     "weights": ("weights", "who has weights of a backbone; fetches, checks and takes in files"),
     "board": ("board", "many networks on one task: accuracy, size, latency, and which to ship"),
+    "search": ("search", "a network found for a task on a device, beside the known ones"),
     "doctor": ("doctor", "versions, weights, DVC, MLflow and bundles, and what to run next"),
     "workspace": ("workspace", "a second DVC workspace for folders of real images"),
 }

@@ -199,6 +199,8 @@ class Paths:
     face_model = _Place(".cache/weights/centerface.onnx")
     #: Models that `fieldlens app --registry` took from MLflow, laid out as a project's.
     registry_models_dir = _Place(".cache/registry")
+    #: Latencies of blocks of networks, a file a kind of processor.
+    latencies_dir = _Place(".cache/latencies")
     #: Frozen trunks as ONNX; tasks with the same backbone share them.
     trunks_dir = _Place(".cache/trunks")
     #: Activations of frozen trunks.

@@ -97,7 +97,7 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     answers = []
     for objective, chosen in asked:
         with locks.hold(paths.task(objective.task).lock, f"board {objective.task}"):
-            records = run_board(objective, chosen, _code_of(paths), retry=arguments.retry)
+            records = run_board(objective, chosen, code_of(paths), retry=arguments.retry)
         answers.append(_answer(objective, records, wishes))
     return Answer(
         "\n\n".join(answer.text for answer in answers),
@@ -137,7 +137,7 @@ def objective_of(task: str, params: Params, paths: Paths) -> Objective:
     )
 
 
-def _code_of(paths: Paths) -> Callable[[str], str]:
+def code_of(paths: Paths) -> Callable[[str], str]:
     """By backbone, what stands for the code that its cells are made by."""
     from pipelines.stages.code import board_code
 

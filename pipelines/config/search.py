@@ -29,7 +29,7 @@ class SpaceParams(Strict):
     )
     #: Shares of the base's channels.
     widths: tuple[Annotated[float, Field(gt=0, le=1, strict=False)], ...] = Field(
-        default=(0.5, 0.75, 1.0), strict=False, min_length=1
+        default=(0.75, 1.0), strict=False, min_length=1
     )
     #: How many blocks of a stage may be left out; one stays.
     fewer_blocks: Annotated[int, Field(ge=0, le=3)] = 2
@@ -54,12 +54,11 @@ class RewardParams(Strict):
 class WarmUpParams(Strict):
     """The supernet's training: the largest, the smallest and some random networks a step."""
 
-    steps: Annotated[int, Field(ge=1)] = 120
+    steps: Annotated[int, Field(ge=1)] = 200
     batch_size: Annotated[int, Field(ge=2)] = 32
     #: Random networks a step, beside the largest and the smallest.
     n_random: Annotated[int, Field(ge=0, le=8)] = 2
-    #: Of the blocks; the head's is ten times that.
-    learning_rate: Positive = 2e-4
+    learning_rate: Positive = 0.03
     #: Of what a trained model of the task says, in the loss of the largest network; 0 asks none.
     teacher_weight: Share = 0.5
 

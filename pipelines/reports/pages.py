@@ -351,6 +351,15 @@ def real_results_markdown(results: Sequence[TaskResult], publishers: Mapping[str
     return _markdown("real_results.md.jinja", results=results, publishers=publishers)
 
 
+def search_markdown(**values: Any) -> str:
+    """What a search found (`pipelines.reports.search`).
+
+    Args:
+        values: as templates/search.md.jinja names them.
+    """
+    return _markdown("search.md.jinja", **values)
+
+
 def run_markdown(bundle: Bundle, metrics: Mapping[str, Any]) -> str:
     """What MLflow shows beside a run: its test figures with what they mean nothing without.
 

@@ -84,7 +84,7 @@ def run_board(
         def told(record: Record) -> None:
             if is_sound(record):
                 objective.forget(record.cell)
-            _tell(parent, objective.task, record)
+            tell_cell(parent, objective.task, record)
 
         found = run_cells(cells, objective, key, file, retry=retry, told=told)
         _write(files, known())
@@ -147,8 +147,8 @@ def _record_of(cell: Cell, objective: Callable[[Cell], CellResult], key: str) ->
         return Record(key=key, cell=cell, error=error)
 
 
-def _tell(parent: runs.Run, task: str, record: Record) -> None:
-    """A child run of the board; what MLflow has been told already is not told again."""
+def tell_cell(parent: runs.Run, task: str, record: Record) -> None:
+    """A child run of a board; what MLflow has been told already is not told again."""
     metrics: dict[str, object] = {}
     if record.result is not None:
         variants = record.result.model_dump()["variants"]

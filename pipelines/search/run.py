@@ -87,10 +87,24 @@ class Elite:
     reward: float | None
 
     @property
-    def ratio(self) -> float:
-        """Mean of both measurements."""
+    def network(self) -> Network:
+        """Which."""
+        return self.candidate.network
+
+    @property
+    def accuracy(self) -> float:
+        """Of val, in the supernet."""
+        return self._score.accuracy
+
+    @property
+    def ratios(self) -> tuple[float, float]:
+        """Of both measurements, that of the search first."""
+        return self._score.ratio, self.again.ratio
+
+    @property
+    def _score(self) -> Score:
         assert self.candidate.score is not None  # it has a reward
-        return (self.candidate.score.ratio + self.again.ratio) / 2
+        return self.candidate.score
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,19 +123,15 @@ class Finalist:
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
-    """What a search has come to.
+class Trained:
+    """What the finalists of a search have come to.
 
     Attributes:
-        candidates: in their order, baselines first.
-        elites: highest reward first.
         finalists: that were trained; the base, as the task has it, is not among them.
         rows: of the board: finalists, the base at two sides, and whatever the board had.
         failed: cells without a result.
     """
 
-    candidates: Sequence[Candidate]
-    elites: Sequence[Elite]
     finalists: Sequence[Finalist]
     rows: Sequence[Row]
     failed: Sequence[CellRecord]
@@ -149,33 +159,6 @@ class Search:
     cell_code: Callable[[str], str]
     engine: Engine = run_study
 
-    def __call__(
-        self,
-        controller: Controller,
-        *,
-        seed: int,
-        retry: bool = False,
-        told: Callable[[Candidate], None] = lambda candidate: None,
-    ) -> Outcome:
-        """Look, measure the best again, and train the best of these.
-
-        Args:
-            controller: who proposes.
-            seed: of the controller.
-            retry: evaluate those again that failed, or whose latency was refused.
-            told: hears of each candidate once it is kept.
-
-        Raises:
-            ConfigError: if no network of the space is as quick as the target.
-            PipelineError: as supernet, tables and trainings say.
-            StorageError: if the disk is full.
-        """
-        asked = self.objective.search
-        candidates = self.study(controller, seed=seed, retry=retry, told=told)
-        found = self.measured_again(candidates)
-        chosen = [each.candidate.network for each in found if each.reward is not None]
-        return self._finished(candidates, found, chosen[: asked.finalists])
-
     def study(
         self,
         controller: Controller,
@@ -185,6 +168,12 @@ class Search:
         told: Callable[[Candidate], None] = lambda candidate: None,
     ) -> list[Candidate]:
         """Candidates of one controller and seed; what is known already is not evaluated again.
+
+        Args:
+            controller: who proposes.
+            seed: of the controller.
+            retry: evaluate those again that failed, or whose latency was refused.
+            told: hears of each candidate once it is kept.
 
         Raises:
             ConfigError: if no network of the space is as quick as the target.
@@ -246,10 +235,25 @@ class Search:
         return sorted(found, key=lambda each: -1.0 if each.reward is None else -each.reward - 1)
 
     # -- finalists --------------------------------------------------------------------------------
-    def _finished(
-        self, candidates: Sequence[Candidate], found: Sequence[Elite], networks: Sequence[Network]
-    ) -> Outcome:
+    def trained(
+        self,
+        candidates: Sequence[Candidate],
+        found: Sequence[Elite],
+        told: Callable[[CellRecord], None] = lambda record: None,
+    ) -> Trained:
+        """Train the best of the elites, export and test them, beside the base.
+
+        Args:
+            candidates: of all studies; they know how quick the base is at each side.
+            found: as `measured_again` gives them.
+            told: hears of each cell once it is kept.
+
+        Raises:
+            StorageError: if the disk is full.
+        """
         objective = self.objective
+        sound = [each.network for each in found if each.reward is not None]
+        networks = sound[: objective.search.finalists]
         files = objective.paths.task(objective.task)
         base = self._base_cell(objective.train.image_px)
         cells = [Cell(backbone=each.line, width=1.0, image_px=each.image_px) for each in networks]
@@ -258,13 +262,14 @@ class Search:
         def key(cell: Cell) -> str:
             return objective.key(cell, self.cell_code(cell.backbone))
 
-        def told(record: CellRecord) -> None:
+        def done(record: CellRecord) -> None:
             if is_sound(record):
                 objective.forget(record.cell)
+            told(record)
 
         run = dict.fromkeys([*beside, *cells])
         records = run_cells(
-            list(run), objective, key, lambda cell: files.board_cell(cell.name), told=told
+            list(run), objective, key, lambda cell: files.board_cell(cell.name), told=done
         )
         others = [
             record
@@ -280,7 +285,7 @@ class Search:
             if base in int8 and (row := int8.get(cell)) is not None
         ]
         failed = [record for record in records if record.error is not None]
-        return Outcome(candidates, found, finalists, rows, failed)
+        return Trained(finalists, rows, failed)
 
     def _base_cell(self, image_px: int) -> Cell:
         return Cell(backbone=self.evaluation.worth.space.base.base, width=1.0, image_px=image_px)

@@ -211,7 +211,8 @@ def sandwich(
     said = torch.softmax(logits.detach() / TEMPERATURE, dim=1)
     for each in others:
         # Its graph goes before the next one's is made: memory is that of one network.
-        _divergence(supernet.logits(each, lesson.pixels), said).backward()  # type: ignore[no-untyped-call]
+        apart = _divergence(supernet.logits(each, lesson.pixels), said) / len(others)
+        apart.backward()  # type: ignore[no-untyped-call]
     return float(loss.detach())
 
 
@@ -254,10 +255,8 @@ def warm_up(
         StorageError: if the disk is full.
     """
     trained = supernet.parameters()
-    heads = [t for name, t in supernet.tensors.items() if name.startswith(_HEAD)]
-    blocks = [t for t in trained if all(t is not head for head in heads)]
-    groups = [{"params": blocks}, {"params": heads}]
-    optimizer = torch.optim.AdamW(groups, lr=params.learning_rate)
+    # Adam makes steps of the same size for all, and undoes what was pretrained (ADR 0038).
+    optimizer = torch.optim.SGD(trained, lr=params.learning_rate, momentum=0.9, nesterov=True)
     done = 0
     if (kept := load_checkpoint(folder, key)) is not None:
         done = kept.epoch
@@ -266,9 +265,7 @@ def warm_up(
                 tensor.copy_(kept.model[name])
         restore_optimizer(optimizer, kept.optimizer)
     for step in track(range(done, params.steps), what, params.steps - done):
-        rates = (_rate(params, step), _HEAD_RATE * _rate(params, step))
-        for group, rate in zip(optimizer.param_groups, rates, strict=True):
-            group["lr"] = rate
+        optimizer.param_groups[0]["lr"] = _rate(params, step)
         generator = np.random.default_rng([seed, step, 7])
         image_px = int(generator.choice(sorted(space.params.image_px)))
         random = [space.random(generator).architecture for _ in range(params.n_random)]
@@ -284,8 +281,6 @@ def warm_up(
             save_checkpoint(folder, key, Checkpoint(0, step + 1, tensors, {}, {}, state))
 
 
-#: The head begins with nothing, and the blocks with what they know.
-_HEAD_RATE = 10.0
 #: Of all gradients together: a random network can be far off.
 _MAX_NORM = 5.0
 #: Share of the steps in which the rate rises.

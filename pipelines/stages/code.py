@@ -50,6 +50,8 @@ _FAMILIES, _KNOWN = "pipelines/backbones/families", "pipelines/backbones/weights
 _ENTRY = "BackboneSpec"
 #: Makes the cells of a board; what reads and shows them alters none.
 _OBJECTIVE = "pipelines/search/objective.py"
+#: Score the networks of a search.
+_SCORES = ("pipelines/search/accuracy.py", "pipelines/search/latency.py")
 #: Stages whose output is made by another stage's file too: the page shows what `evaluate` draws.
 _ALSO = {"report": ("evaluate",)}
 #: The list of a plain task; DVC warns of an empty file.
@@ -94,6 +96,15 @@ def board_code(backbone: str, root: Path) -> str:
     """
     own = backbone_code(backbone, root) if backbone in backbone_files(root) else ""
     return _lines(sorted(closure([_OBJECTIVE], root)), root) + own
+
+
+def search_code(root: Path) -> str:
+    """The code that the scores of a search are made by, a line a file.
+
+    Args:
+        root: holds ``pipelines``; where it does not, there is no line.
+    """
+    return _lines(sorted(closure(_SCORES, root)), root)
 
 
 def backbone_code(name: str, root: Path) -> str:

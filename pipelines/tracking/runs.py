@@ -376,11 +376,12 @@ def release(
 
 # -- board ----------------------------------------------------------------------------------------
 @contextmanager
-def board(paths: Paths, task: str, domain: str, *, key: str) -> Iterator[Run]:
+def board(paths: Paths, task: str, domain: str, *, key: str, name: str = "board") -> Iterator[Run]:
     """The run of a board, whose cells are its children; one that was killed is gone on with.
 
     Args:
         key: hash of all that the board's cells depend on.
+        name: of the run; a search's finalists are cells, too.
 
     Yields:
         The parent run. Its calls never raise because of MLflow.
@@ -388,7 +389,7 @@ def board(paths: Paths, task: str, domain: str, *, key: str) -> Iterator[Run]:
     tags = {"task": task, "domain": domain, _BOARD_TAG: key}
     tracker = Tracker(paths)
     found = tracker.newest_run(task, _BOARD_TAG, key)
-    with _at_work(tracker, task, "board", tags, found) as run:
+    with _at_work(tracker, task, name, tags, found) as run:
         yield run
 
 
