@@ -95,7 +95,7 @@ def test_mobilenet_v2_is_as_the_exporter_writes_it(tmp_path):
     for each in model.modules():
         # The exporter leaves out a bias of zeros.
         if isinstance(each, (torch.nn.BatchNorm2d, torch.nn.Linear)):
-            torch.nn.init.constant_(each.bias, 0.1)
+            torch.nn.init.normal_(each.bias, std=0.1)
     exported = classifier_onnx(model.eval(), PX, IMAGENET_MEAN, IMAGENET_STD)
     network = Network(MOBILENET_V2, PX)
     fp32 = network_onnx(network, N_CLASSES, "fp32")
