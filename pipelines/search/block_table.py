@@ -15,6 +15,7 @@ from __future__ import annotations
 import csv
 import io
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -24,6 +25,7 @@ from typing import get_args
 import numpy as np
 
 from pipelines.atomic import new_folder, write_text
+from pipelines.backbones.architecture import parse
 from pipelines.errors import ConfigError
 from pipelines.search.graphs import Part, all_parts, network_onnx, part_onnx, parts_of
 from pipelines.search.space import Network, Space
@@ -97,6 +99,17 @@ class Scope:
 
 
 Table = dict[str, float]
+_NETWORK = re.compile(r"(?P<line>[^@]+)@(?P<px>[1-9]\d{0,3})px-(?:fp32|int8)")
+
+
+def network_of(name: str) -> Network | None:
+    """The whole network that a row is about; None where it is a block's.
+
+    Raises:
+        ConfigError: if the network cannot be read.
+    """
+    match = _NETWORK.fullmatch(name)
+    return Network(parse(match["line"]), int(match["px"])) if match else None
 
 
 def read_table(path: Path, precision: Precision) -> Table:
@@ -147,6 +160,10 @@ def _checked_row(where: str, row: Sequence[str], precision: Precision) -> tuple[
             f"{where}: {name!r} names no block. Expected a file's name as `--write-blocks` gives "
             f"it, without .onnx, such as ir_k3_s1_i24_h144_c24_56px-{precision}."
         )
+    try:
+        network_of(name)
+    except ConfigError as err:
+        raise ConfigError(f"{where}: names no network: {err}") from err
     if measured_in != precision:
         raise ConfigError(
             f"{where}: {name} was measured in {measured_in}, and this search asks for {precision}. "
@@ -190,25 +207,32 @@ class Sum:
 
     @classmethod
     def fitted(cls, scope: Scope, table: Mapping[str, float]) -> Sum:
-        """With the offset and scale that fit the scope's whole networks of the table best.
+        """With the offset and scale that fit the table's whole networks best.
 
         Least squares of the errors as shares of the latency; with one network, a scale alone; with
         none, the plain sum.
         """
         plain = cls(scope, table)
-        whole = [each for each in scope.anchors if scope.key(each) in table]
+        rows = [(network, ms) for name, ms in table.items() if (network := network_of(name))]
+        # A table of a larger space knows networks that this one has not, and they tell as much.
+        whole = [(plain.ms(each), ms) for each, ms in rows if plain.knows(each)]
         if not whole:
             return plain
-        times = np.array([table[scope.key(each)] for each in whole])
-        sums = np.array([plain.ms(each) for each in whole])
+        sums, times = np.array(whole).T
         columns = [sums / times] if len(whole) == 1 else [1 / times, sums / times]
         *offset, scale = np.linalg.lstsq(np.stack(columns, 1), np.ones(len(whole)))[0]
         return cls(scope, table, float(sum(offset)), float(scale), len(whole))
 
     def ms(self, network: Network) -> float:
         """Of one picture."""
-        names = (self.scope.key(part) for part in self.scope.parts_of(network))
-        return self.offset + self.scale * sum(self.table[name] for name in names)
+        return self.offset + self.scale * sum(self.table[name] for name in self._rows_of(network))
+
+    def knows(self, network: Network) -> bool:
+        """Whether the table has all of its parts."""
+        return all(name in self.table for name in self._rows_of(network))
+
+    def _rows_of(self, network: Network) -> list[str]:
+        return [self.scope.key(part) for part in self.scope.parts_of(network)]
 
 
 def write_blocks(scope: Scope, folder: Path) -> str:
