@@ -96,6 +96,8 @@ class TaskPaths:
     search_dir = _Place("reports/{task}/search")
     #: A line a network that a search has asked about.
     search_candidates = _Place("reports/{task}/search/candidates.jsonl")
+    #: A line a network of these whose latency was measured again.
+    search_elites = _Place("reports/{task}/search/elites.jsonl")
     #: Accuracy against latency of what was asked about.
     search_front = _Place("reports/{task}/search/front.png")
     #: The reward by the number of candidates.

@@ -85,6 +85,8 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
 
         return Answer(write_blocks(scope, arguments.write_blocks))
     search = _search(objective, scope, arguments.device_table, paths)
+    # A table that cannot be used is told of before the supernet is trained.
+    _ = search.evaluation.latency
     controllers = arguments.controllers or [objective.search.controller]
     with locks.hold(paths.task(objective.task).lock, f"search {objective.task}"):
         return _run(
@@ -151,7 +153,7 @@ def _run(search: Search, controllers: Sequence[Controller], n_seeds: int, *, ret
         }
         every = [each for found in studies.values() for study in found for each in study]
         searched = time.monotonic()
-        elites = search.measured_again(every)
+        elites = search.measured_again(every, retry=retry)
         trained = search.trained(
             every, elites, told=lambda record: tell_cell(parent, objective.task, record)
         )

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from pipelines.atomic import file_sha256
 from pipelines.config.search import Controller, RewardParams
+from pipelines.paths import TaskPaths
 from pipelines.search.accuracy import Worth
 from pipelines.search.block_table import Scope
 from pipelines.search.board import gain, is_sound, run_cells
@@ -78,12 +79,12 @@ class Elite:
 
     Attributes:
         candidate: as it was searched.
-        again: the second measurement.
+        again: the same with the second latency.
         reward: by the mean of both; None where the second was refused.
     """
 
     candidate: Candidate
-    again: Measured
+    again: Score
     reward: float | None
 
     @property
@@ -200,11 +201,19 @@ class Search:
     @cached_property
     def records(self) -> Records:
         """What has been found out about networks of this search, whoever asked."""
+        return Records(self._files.search_candidates, self._made_of)
+
+    @property
+    def _files(self) -> TaskPaths:
+        return self.objective.paths.task(self.objective.task)
+
+    @property
+    def _made_of(self) -> list[object]:
         evaluation = self.evaluation
         table = evaluation.device_table
         device = processor_name() if table is None else file_sha256(table)
         asked = self.objective.search
-        made_of = [
+        return [
             evaluation.worth.key,
             self.code,
             asked.precision,
@@ -212,8 +221,6 @@ class Search:
             device,
             evaluation.scope.image_px,
         ]
-        files = self.objective.paths.task(self.objective.task)
-        return Records(files.search_candidates, made_of)
 
     @property
     def _target(self) -> float:
@@ -223,16 +230,40 @@ class Search:
             return asked.target
         return asked.target_ms / self.evaluation.latency.reference_ms
 
-    def measured_again(self, candidates: Sequence[Candidate]) -> list[Elite]:
-        """The best candidates and their front, each timed a second time, by the mean of both."""
+    def measured_again(
+        self, candidates: Sequence[Candidate], *, retry: bool = False
+    ) -> list[Elite]:
+        """The best candidates and their front, each timed a second time, best by both first.
+
+        Args:
+            candidates: of all studies.
+            retry: time those once more whose second latency was refused.
+
+        Raises:
+            StorageError: if the disk is full.
+        """
         asked = self.objective.search
-        chosen = elites(candidates, asked.elites)
-        again = self.evaluation.latency.measure([each.network for each in chosen])
-        found = [
-            Elite(each, measured, _reward_of_both(each, measured, asked.reward))
-            for each, measured in zip(chosen, again, strict=True)
+        kept = Records(self._files.search_elites, self._made_of)
+        scores = {
+            each.network: each.score
+            for each in elites(candidates, asked.elites)
+            if each.score is not None
+        }
+        wanted = [
+            network
+            for network in scores
+            if (record := kept.get(network)) is None or (retry and not record.is_sound)
         ]
-        return sorted(found, key=lambda each: -1.0 if each.reward is None else -each.reward - 1)
+        for network, found in zip(wanted, self.evaluation.latency.measure(wanted), strict=True):
+            kept.add(network, _with_latency(scores[network], found), None, 0.0)
+        timed = []
+        for each in elites(candidates, asked.elites):
+            record = kept.get(each.network)
+            assert record is not None  # just now at the latest
+            assert record.score is not None
+            reward = _reward_of_both(each, record.score, asked.reward)
+            timed.append(Elite(each, record.score, reward))
+        return sorted(timed, key=lambda each: -1.0 if each.reward is None else -each.reward - 1)
 
     # -- finalists --------------------------------------------------------------------------------
     def trained(
@@ -251,10 +282,9 @@ class Search:
         Raises:
             StorageError: if the disk is full.
         """
-        objective = self.objective
+        objective, files = self.objective, self._files
         sound = [each.network for each in found if each.reward is not None]
         networks = sound[: objective.search.finalists]
-        files = objective.paths.task(objective.task)
         base = self._base_cell(objective.train.image_px)
         cells = [Cell(backbone=each.line, width=1.0, image_px=each.image_px) for each in networks]
         beside = [base, *self._bases_beside(networks, candidates)] if cells else []
@@ -308,9 +338,14 @@ class Search:
         return [self._base_cell(min(bases, key=lambda px: abs(bases[px] - mean)))]
 
 
-def _reward_of_both(candidate: Candidate, again: Measured, params: RewardParams) -> float | None:
+def _with_latency(score: Score, found: Measured) -> Score:
+    own = {"ratio": found.ratio, "ms": found.ms, "refusal": found.refused or None}
+    return score.model_copy(update=own)
+
+
+def _reward_of_both(candidate: Candidate, again: Score, params: RewardParams) -> float | None:
     score = candidate.score
-    if again.refused or score is None:
+    if again.refusal is not None or score is None:
         return None
     both = {"ratio": (score.ratio + again.ratio) / 2, "ms": (score.ms + again.ms) / 2}
     return reward_of(score.model_copy(update=both), params)

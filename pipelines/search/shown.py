@@ -35,7 +35,7 @@ def fronts(studies: Studies, elites: Sequence[Elite], params: RewardParams, titl
         [
             Again(title_of(each.network), each.accuracy, each.ratios)
             for each in elites
-            if not each.again.refused
+            if each.again.refusal is None
         ],
         [
             Spot(each.score.accuracy, each.score.ratio, each.baseline)

@@ -46,15 +46,20 @@ def described(line: str) -> BackboneSpec:
         widths={
             1.0: Pretrained(
                 input=of_base.input,
-                weights=tuple(Inherited(each, architecture) for each in of_base.weights),
+                weights=tuple(inherited(each, line) for each in of_base.weights),
             )
         },
         inherits=architecture.base,
     )
 
 
+def inherited(provider: Provider, line: str) -> Provider:
+    """What a network takes of the weights that its base's provider gives."""
+    return _Inherited(provider, parse(line))
+
+
 @dataclass(frozen=True, slots=True)
-class Inherited:
+class _Inherited:
     """A provider of the base's weights, and what a network takes of them."""
 
     provider: Provider

@@ -1,0 +1,165 @@
+"""`fieldlens search`: from a prepared task to finalists on the board, and each bad question."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from pipelines import cli
+from pipelines.backbones.by_hand import import_file
+from pipelines.backbones.spec import backbone
+from pipelines.export.latency import Latency
+from pipelines.paths import Paths
+from pipelines.search import latency as clock
+from pipelines.search.accuracy import Worth
+from pipelines.search.objective import Objective
+from tests.backbones.toy_family import as_pretrained
+from tests.file_tree import file_tree
+from tests.tiny_board import make_project, result, variant, with_toy
+
+SEARCH = {
+    "space": {"image_px": [32], "squeeze": False},
+    "warm_up": {"steps": 2, "batch_size": 4, "n_random": 1},
+    "candidates": 4,
+    "elites": 2,
+    "finalists": 1,
+    "norm_images": 8,
+    "finalist": {"epochs": 1},
+    "precision": "fp32",
+}
+
+
+@pytest.fixture
+def project(tiny_project: Paths, tmp_path, monkeypatch) -> Paths:
+    """The tiny task, prepared, with weights of MobileNetV2 that somebody has put there."""
+    monkeypatch.setenv("FIELDLENS_WORKERS", "1")
+    monkeypatch.setenv("FIELDLENS_TRACKING", "off")
+    with_toy(monkeypatch, tmp_path / "weights")
+    make_project(tiny_project)
+    document = json.loads(tiny_project.params.read_text())
+    document["tasks"]["tiny"]["search"] = SEARCH
+    document["tasks"]["tiny"]["train"]["weights"] = "imagenet"
+    tiny_project.params.write_text(json.dumps(document))
+    base = backbone("mobilenet_v2")
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(1)
+        state = as_pretrained(base.build()).state_dict()
+    file = tmp_path / "v2.safetensors"
+    save_file(dict(state), file)
+    import_file(base, file, tiny_project.weights_dir, "CC0-1.0")
+    return tiny_project
+
+
+@pytest.fixture
+def search(project, capsys):
+    def ask(*arguments: str) -> tuple[int, str, str]:
+        code = cli.main(["search", "tiny", *arguments, "--root", str(project.root)])
+        said = capsys.readouterr()
+        complaints = [line for line in said.err.splitlines() if line.startswith("fieldlens:")]
+        return code, said.out, "\n".join(complaints)
+
+    return ask
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Worth and latency of networks are made up, by what they are; finalists' figures too."""
+    asked: list[str] = []
+
+    def worth(_self, network) -> float:
+        asked.append(network.line)
+        return 0.5 + sum(map(ord, network.line)) % 100 / 300
+
+    def timed(calls, _reference, **_more) -> dict[str, Latency]:
+        return {
+            name: Latency(1.0, 1.0, 0.6 + 0.01 * index, 0.0, 2, is_steady=True)
+            for index, name in enumerate(calls)
+        }
+
+    def cell(_objective, cell):
+        asked.append(cell.title)
+        ratio = 0.5 if "-" in cell.backbone else 1.0
+        return result(cell, variant(0.9, ratio, 8.0), variant(0.9, ratio / 2, 2.0))
+
+    monkeypatch.setattr(Worth, "__call__", worth)
+    monkeypatch.setattr(Worth, "supernet", None)
+    monkeypatch.setattr(clock, "against_reference", timed)
+    for writes in ("network_onnx", "part_onnx", "_asking"):
+        monkeypatch.setattr(clock, writes, lambda *_: b"")
+    monkeypatch.setattr(clock.ThisMachine, "_doubt", lambda *_: "")
+    monkeypatch.setattr(Objective, "__call__", cell)
+    return asked
+
+
+def test_answer_names_the_best_and_the_lines_of_params(search, quick, project):
+    code, out, err = search()
+    assert (code, err) == (0, "")
+    assert "BEST CANDIDATES" in out
+    assert "FINALISTS" in out
+    assert "takes 0.50 of the base's time, and no loss is shown" in out
+    line = out.split("backbone: ")[1].splitlines()[0]
+    assert backbone(line).spec.inherits == "mobilenet_v2"
+    page = project.task("tiny").search_page.read_text()
+    assert line in page
+    assert f"backbone: {line}" in page
+    for figure in (project.task("tiny").search_front, project.task("tiny").search_rewards):
+        assert figure.read_bytes()[:4] == b"\x89PNG"
+
+
+def test_second_call_asks_nothing_and_says_the_same(search, quick):
+    first = search()
+    n_asked = len(quick)
+    assert n_asked > 5
+    assert search() == first
+    assert len(quick) == n_asked
+
+
+def test_controllers_share_what_is_known(search, quick, project):
+    assert search()[0] == 0
+    n_asked = len(quick)
+    code, out, _ = search("--controllers", "reinforce", "random", "--seeds", "2")
+    assert code == 0
+    assert "asked by reinforce, random;" in out
+    # The first study of reinforce, and the baselines of all, have records.
+    assert len(quick) - n_asked <= 3 * SEARCH["candidates"] + 3
+
+
+@pytest.mark.parametrize(
+    ("section", "options", "says"),
+    [
+        ({}, ("--seeds", "0"), "--seeds: expected a number from 1 (got 0)."),
+        ({"reward": {"target": 0.1}}, (), "is below the smallest network of the space"),
+        ({}, ("--device-table", "nowhere.csv"), "nowhere.csv"),
+        ({"candidates": 0}, (), "search.candidates"),
+    ],
+)
+def test_bad_question_is_told_before_anything_is_made(
+    section, options, says, search, quick, project
+):
+    document = json.loads(project.params.read_text())
+    document["tasks"]["tiny"]["search"] |= section
+    project.params.write_text(json.dumps(document))
+    before = file_tree(project.root)
+    code, out, err = search(*options)
+    assert (code, out) == (2, "")
+    assert says in err
+    assert err.count("\n") == 0
+    assert not quick
+    made = {name for name in set(file_tree(project.root)) - set(before) if ".cache" not in name}
+    assert not made
+
+
+@pytest.mark.slow
+def test_search_from_the_supernet_to_a_board(search, project, monkeypatch):
+    """Nothing is made up but how steady the clock is: a test's machine has much else to do."""
+    monkeypatch.setattr(clock.ThisMachine, "_doubt", lambda *_: "")
+    code, out, err = search()
+    assert code == 0, err
+    assert "FINALISTS" in out
+    cells = list(project.task("tiny").board_dir.glob("cells/mobilenet_v2-*"))
+    # The base, and a finalist by the beginning of its line's hash.
+    assert len(cells) == 2
+    assert search()[1] == out
