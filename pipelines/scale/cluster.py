@@ -5,9 +5,10 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from typing import Any, NamedTuple
 
 from pipelines.errors import ConfigError
@@ -31,6 +32,7 @@ def joined(n_workers: int | None, address: str | None) -> Iterator[Cluster]:
     """Ray, connected; where it was started here it is ended.
 
     Work for which there is no processor would wait for ever without a word, so a shortage is told.
+    Ray prints what it has to say of lost processes; here it goes to stderr, as all that is printed.
 
     Args:
         n_workers: processors that shall be free; None for as many as are.
@@ -40,6 +42,8 @@ def joined(n_workers: int | None, address: str | None) -> Iterator[Cluster]:
         ConfigError: if Ray is not installed, the address does not answer, runs another version, or
             has fewer free processors than workers.
     """
+    if address is not None:
+        _answers(address)
     # Ray reports its use to its makers otherwise.
     os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     try:
@@ -48,8 +52,6 @@ def joined(n_workers: int | None, address: str | None) -> Iterator[Cluster]:
         raise ConfigError(
             "--engine ray: ray is not installed. Run pip install 'fieldlens[scale]'."
         ) from err
-    if address is not None:
-        _answers(address)
     own = {"include_dashboard": False} if address is None else {}
     try:
         ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **own)
@@ -60,7 +62,8 @@ def joined(n_workers: int | None, address: str | None) -> Iterator[Cluster]:
             f"version of Ray and Python, and its token in RAY_AUTH_TOKEN."
         ) from err
     try:
-        yield Cluster(ray, _free(ray, n_workers))
+        with redirect_stdout(sys.stderr):
+            yield Cluster(ray, _free(ray, n_workers))
     finally:
         ray.shutdown()
 
