@@ -80,3 +80,13 @@ class GateError(PipelineError):
     """A model misses a floor or a bound, and is not released: metric, value, bound."""
 
     exit_code = 3
+
+
+#: Of the line that stands for an error among many.
+_MAX_CHARACTERS = 400
+
+
+def in_one_line(err: BaseException) -> str:
+    """An error that is one of many, in a record; what is no `PipelineError` is named."""
+    words = " ".join(str(err).split())[:_MAX_CHARACTERS]
+    return words if isinstance(err, PipelineError) else f"{type(err).__name__}: {words}"

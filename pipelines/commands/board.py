@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Sequence
-from functools import cache
+from contextlib import AbstractContextManager
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 from pipelines import locks
 from pipelines.columns import table
+from pipelines.commands import engines
 from pipelines.commands.answer import Answer
 from pipelines.errors import ConfigError
 from pipelines.paths import Paths
 
 if TYPE_CHECKING:
     from pipelines.config.params import Params
+    from pipelines.search.board import Engine
     from pipelines.search.cells import Record
     from pipelines.search.choice import Choice, Row, Wishes
     from pipelines.search.objective import Objective
@@ -30,7 +33,19 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     cells.add_argument("--widths", nargs="+", type=float, default=[], metavar="W")
     cells.add_argument("--image-px", nargs="+", type=int, default=[], metavar="PX")
     cells.add_argument(
-        "--retry", action="store_true", help="try those again that failed, or had no steady latency"
+        "--retry",
+        action="store_true",
+        help="try those again that failed, were stopped, or had no steady latency",
+    )
+    engine = parser.add_argument_group("by what they are trained")
+    engines.add_arguments(engine, local="one cell after another")
+    engine.add_argument(
+        "--workers", type=int, metavar="N", help="of Ray: cells at a time, one a free processor"
+    )
+    engine.add_argument(
+        "--stop-early",
+        action="store_true",
+        help="of Ray: end trainings that are behind the others by the val split",
     )
     wishes = parser.add_argument_group("which one to ship")
     wishes.add_argument("--max-ms", type=_positive, metavar="MS", help="one picture, one thread")
@@ -80,6 +95,10 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     from pipelines.search.cells import cells_of, restricted
     from pipelines.search.choice import Wishes
 
+    _check_engine(arguments)
+    if engines.is_ray(arguments):
+        # Its processes stand in other folders.
+        paths = Paths(paths.root.absolute())
     params = load_params(paths.params)
     wishes = Wishes(arguments.max_ms, arguments.max_mb, dict(arguments.min_recall))
     asked = []
@@ -97,13 +116,48 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     answers = []
     for objective, chosen in asked:
         with locks.hold(paths.task(objective.task).lock, f"board {objective.task}"):
-            records = run_board(objective, chosen, code_of(paths), retry=arguments.retry)
+            records = run_board(
+                objective,
+                chosen,
+                code_of(paths),
+                retry=arguments.retry,
+                engine=_engine(arguments, objective),
+            )
         answers.append(_answer(objective, records, wishes))
     return Answer(
         "\n\n".join(answer.text for answer in answers),
         tuple(line for answer in answers for line in answer.complaints),
         max(answer.exit_code for answer in answers),
     )
+
+
+def _check_engine(arguments: argparse.Namespace) -> None:
+    if not engines.is_ray(arguments):
+        for option in ("workers", "stop_early"):
+            if getattr(arguments, option):
+                raise ConfigError(
+                    f"--{option.replace('_', '-')}: is of Ray. Add --engine ray, or leave it out: "
+                    f"without, one cell is trained after another, to its end."
+                )
+    if arguments.workers is not None and arguments.workers < 1:
+        raise ConfigError(f"--workers: expected at least 1 (got {arguments.workers}).")
+    if arguments.retry and arguments.stop_early:
+        raise ConfigError(
+            "--retry: trains cells that were stopped to their end. Leave out --stop-early, or this."
+        )
+
+
+def _engine(
+    arguments: argparse.Namespace, objective: Objective
+) -> Callable[[], AbstractContextManager[Engine]]:
+    from pipelines.search.board import in_this_process
+
+    if not engines.is_ray(arguments):
+        return in_this_process
+    from pipelines.scale.boards import halving_of, ray_engine
+
+    halving = halving_of(objective.train) if arguments.stop_early else None
+    return partial(ray_engine, arguments.workers, arguments.address, halving)
 
 
 def objective_of(task: str, params: Params, paths: Paths) -> Objective:
@@ -158,12 +212,17 @@ def _answer(objective: Objective, records: Sequence[Record], wishes: Wishes) -> 
 
     task = objective.task
     rows = rows_of(record.result for record in records if record.result is not None)
-    failed = [record for record in records if record.error is not None]
     complaints = [
         f"{task}: {each.cell.title} has failed: {each.error} (--retry tries it again.)"
-        for each in failed
+        for each in records
+        if each.error is not None
     ]
-    if len(failed) == len(records):
+    complaints += [
+        f"{task}: {each.cell.title} was {each.stopped}. (--retry trains it to its end.)"
+        for each in records
+        if each.stopped is not None
+    ]
+    if len(complaints) == len(records):
         return Answer("", tuple(complaints), exit_code=2)
     front = front_of(rows)
     processors = dict.fromkeys(row.result.processor for row in rows)

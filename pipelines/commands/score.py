@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import get_args
 
 from pipelines.columns import shown
+from pipelines.commands import engines
 from pipelines.commands.answer import Answer
 from pipelines.commands.predict import SAMPLE_WARNING, find_bundle
 from pipelines.data.workers import n_workers
@@ -59,13 +60,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"pictures that are kept together when it is killed (default: {_PART})",
     )
-    parser.add_argument(
-        "--engine",
-        choices=("local", "ray"),
-        help="local: processes of this machine; ray: a cluster (default: local, or ray where an "
-        "--address is given)",
-    )
-    parser.add_argument("--address", metavar="HOST:PORT", help="of a Ray cluster that runs")
+    engines.add_arguments(parser, local="processes of this machine")
     parser.add_argument("--overwrite", action="store_true", help="replace FILE")
 
 
@@ -96,7 +91,7 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
 
 
 def _engine(arguments: argparse.Namespace) -> Callable[[Job, list[Part], int], Iterator[Part]]:
-    if arguments.engine == "ray" or arguments.address is not None:
+    if engines.is_ray(arguments):
         return partial(on_ray.score_parts, address=arguments.address)
     return score_parts
 
@@ -110,8 +105,7 @@ def _check(arguments: argparse.Namespace, workers: int) -> None:
             f"--out: {shown(str(out))} is there already. Name another file, or replace it by "
             f"--overwrite."
         )
-    if arguments.engine == "local" and arguments.address is not None:
-        raise ConfigError("--address: is of a Ray cluster. Leave out --engine local, or this.")
+    engines.is_ray(arguments)
     for option, value in (("--workers", workers), ("--part", arguments.part)):
         if value < 1:
             raise ConfigError(f"{option}: expected at least 1 (got {value}).")

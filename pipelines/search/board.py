@@ -1,7 +1,7 @@
 """Runs the cells of a board; what has been done is kept, and a cell fails alone.
 
-A plain loop: a grid has no next question that depends on the last answer. A search that samples
-takes the same objective (docs/adr/0029).
+In a plain loop, or as trials of Ray Tune (`pipelines.scale.sweeps`): who runs cells is an `Engine`,
+and what is kept, told and written is the same (docs/adr/0029, 0039).
 """
 
 from __future__ import annotations
@@ -11,13 +11,15 @@ import hashlib
 import io
 import logging
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
 from pipelines.atomic import write_bytes, write_text
 from pipelines.data.manifest import class_index_of, in_split
-from pipelines.errors import PipelineError
+from pipelines.errors import in_one_line
 from pipelines.metrics.intervals import accuracies, draw, paired
 from pipelines.paths import TaskPaths
 from pipelines.plots.board import Point, board_figure
@@ -25,6 +27,7 @@ from pipelines.search.cells import (
     PRECISIONS,
     Cell,
     CellResult,
+    Outcome,
     Record,
     cells_of,
     key_of,
@@ -35,15 +38,58 @@ from pipelines.search.choice import Row, front_of, rank_correlation, rows_of
 from pipelines.search.objective import Objective
 from pipelines.serving.trust import Interval
 from pipelines.tracking import runs
+from pipelines.training.job import Observer
 
 _LOG = logging.getLogger(__name__)
 
-#: Of an error's line.
-_MAX_WORDS = 400
+
+class CellFunction(Protocol):
+    """Trains and measures a cell."""
+
+    def __call__(self, cell: Cell, observer: Observer | None = None) -> CellResult:
+        """As `Objective` does."""
+
+
+class Engine(Protocol):
+    """Runs cells."""
+
+    def __call__(
+        self,
+        objective: CellFunction,
+        cells: Sequence[Cell],
+        begun: Callable[[Cell], None],
+        done: Callable[[Outcome], None],
+    ) -> None:
+        """Run each, and say when it begins and what has become of it; in any order.
+
+        What `done` raises ends the board.
+        """
+
+
+def in_turn(
+    objective: CellFunction,
+    cells: Sequence[Cell],
+    begun: Callable[[Cell], None],
+    done: Callable[[Outcome], None],
+) -> None:
+    """One cell after another."""
+    for cell in cells:
+        begun(cell)
+        done(_outcome_of(cell, objective))
+
+
+def in_this_process() -> AbstractContextManager[Engine]:
+    """The engine that needs no other process."""
+    return nullcontext(in_turn)
 
 
 def run_board(
-    objective: Objective, cells: Sequence[Cell], code_of: Callable[[str], str], *, retry: bool
+    objective: Objective,
+    cells: Sequence[Cell],
+    code_of: Callable[[str], str],
+    *,
+    retry: bool,
+    engine: Callable[[], AbstractContextManager[Engine]] = in_this_process,
 ) -> list[Record]:
     """Run those cells of a task that have no result, and write tables and figure.
 
@@ -53,7 +99,8 @@ def run_board(
     Args:
         cells: that are asked for.
         code_of: by backbone, what stands for the code that its cells are made by.
-        retry: run those again that failed, or whose latency was refused.
+        retry: run those again that failed or were stopped, or whose latency was refused.
+        engine: opened where there is something to run.
 
     Returns:
         A record of each cell, in their order.
@@ -79,14 +126,17 @@ def run_board(
     if is_done and _is_written(files, board_csv(known())):
         return there
     board_key = key_of([key(cell) for cell in cells])
-    with runs.board(objective.paths, objective.task, objective.domain, key=board_key) as parent:
+    with (
+        engine() as run,
+        runs.board(objective.paths, objective.task, objective.domain, key=board_key) as parent,
+    ):
 
         def told(record: Record) -> None:
             if is_sound(record):
                 objective.forget(record.cell)
             tell_cell(parent, objective.task, record)
 
-        found = run_cells(cells, objective, key, file, retry=retry, told=told)
+        found = run_cells(cells, objective, key, file, run, retry=retry, told=told)
         _write(files, known())
         parent.artifact(files.board_dir)
     return found
@@ -94,39 +144,54 @@ def run_board(
 
 def run_cells(
     cells: Sequence[Cell],
-    objective: Callable[[Cell], CellResult],
+    objective: CellFunction,
     key_of: Callable[[Cell], str],
     file_of: Callable[[Cell], Path],
+    engine: Engine = in_turn,
     *,
     retry: bool = False,
     told: Callable[[Record], None] = lambda record: None,
 ) -> list[Record]:
     """A record of each cell, from its file where there is one of the same key.
 
-    A board that was killed goes on with the cell at which it was.
+    A board that was killed goes on with the cells at which it was.
 
     Args:
         cells: in the order in which they run.
         objective: trains and measures one.
         key_of: hash of all that its result depends on.
         file_of: where its record is kept.
-        retry: run those again that failed, or whose latency was refused.
+        engine: runs those that are missing.
+        retry: run those again that failed or were stopped, or whose latency was refused.
         told: hears of each record once it is kept.
 
     Raises:
         StorageError: if a record cannot be written.
     """
-    records = []
-    for number, cell in enumerate(cells, start=1):
-        key, file = key_of(cell), file_of(cell)
-        record = read_record(file, key)
-        if record is None or (retry and not is_sound(record)):
-            _LOG.info("cell %d of %d: %s", number, len(cells), cell.title)
-            record = _record_of(cell, objective, key)
-            write_record(file, record)
+    records: dict[Cell, Record] = {}
+    for cell in cells:
+        record = read_record(file_of(cell), key_of(cell))
+        if record is not None and not (retry and not is_sound(record)):
+            told(record)
+            records[cell] = record
+
+    def begun(cell: Cell) -> None:
+        _LOG.info("cell %d of %d: %s", cells.index(cell) + 1, len(cells), cell.title)
+
+    def done(outcome: Outcome) -> None:
+        if outcome.error is not None:
+            _LOG.warning("%s has failed: %s", outcome.cell.title, outcome.error)
+        if outcome.stopped is not None:
+            _LOG.info("%s %s", outcome.cell.title, outcome.stopped)
+        record = Record(key=key_of(outcome.cell), **dict(outcome))
+        write_record(file_of(record.cell), record)
         told(record)
-        records.append(record)
-    return records
+        records[record.cell] = record
+
+    missing = [cell for cell in cells if cell not in records]
+    if missing:
+        engine(objective, missing, begun, done)
+    return [records[cell] for cell in cells]
 
 
 def is_sound(record: Record) -> bool:
@@ -136,15 +201,12 @@ def is_sound(record: Record) -> bool:
     )
 
 
-def _record_of(cell: Cell, objective: Callable[[Cell], CellResult], key: str) -> Record:
+def _outcome_of(cell: Cell, objective: CellFunction) -> Outcome:
     try:
-        return Record(key=key, cell=cell, result=objective(cell))
+        return Outcome(cell=cell, result=objective(cell))
     except Exception as err:  # noqa: BLE001 (whatever ends one cell must not end the board)
-        words = " ".join(str(err).split())[:_MAX_WORDS]
-        error = words if isinstance(err, PipelineError) else f"{type(err).__name__}: {words}"
-        _LOG.warning("%s has failed: %s", cell.title, error)
         _LOG.debug("the error came from here", exc_info=True)
-        return Record(key=key, cell=cell, error=error)
+        return Outcome(cell=cell, error=in_one_line(err))
 
 
 def tell_cell(parent: runs.Run, task: str, record: Record) -> None:
@@ -166,7 +228,8 @@ def tell_cell(parent: runs.Run, task: str, record: Record) -> None:
         key=hashlib.sha256(record.model_dump_json().encode()).hexdigest(),
         params=record.cell.model_dump(),
         metrics=metrics,
-        error=record.error,
+        why_none=record.why_none,
+        was_stopped=record.stopped is not None,
     )
 
 
@@ -225,14 +288,14 @@ def _rows(records: Iterable[Record]) -> list[Row]:
 
 
 def board_csv(records: Sequence[Record]) -> str:
-    """One row a file of a network, and one a cell that failed."""
+    """One row a file of a network, and one a cell that failed or was stopped."""
     rows = _rows(records)
     front = front_of(rows)
     lines = [_line(row, is_on_front=row in front) for row in rows]
     lines += [
-        {**record.cell.model_dump(), "error": record.error}
+        {**record.cell.model_dump(), "error": record.why_none}
         for record in records
-        if record.error is not None
+        if record.result is None
     ]
     return _csv(lines)
 

@@ -75,13 +75,25 @@ class CellResult(_Part):
     processor: str
 
 
-class Record(_Part):
-    """A cell's file: its result, or why there is none; and of what it was made."""
+class Outcome(_Part):
+    """What has become of a cell: one of result, error and stopped."""
 
-    key: str
     cell: Cell
     result: CellResult | None = None
     error: str | None = None
+    #: Why its training was ended before its time, as `--stop-early` asks.
+    stopped: str | None = None
+
+    @property
+    def why_none(self) -> str | None:
+        """Why there is no result; None if there is one."""
+        return self.stopped or self.error
+
+
+class Record(Outcome):
+    """A cell's file: what has become of it, and of what it was made."""
+
+    key: str
 
 
 def cells_of(params: BoardParams) -> list[Cell]:

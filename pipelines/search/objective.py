@@ -48,7 +48,7 @@ from pipelines.serving.classification import LOGITS_NAME
 from pipelines.serving.predictor import processor_name
 from pipelines.serving.sessions import Precision, make_session
 from pipelines.training.exported import exported, pictures
-from pipelines.training.job import Data, Job, train
+from pipelines.training.job import Data, Job, Observer, train
 
 _LOG = logging.getLogger(__name__)
 
@@ -83,8 +83,11 @@ class Objective:
     data: Data
     paths: Paths
 
-    def __call__(self, cell: Cell) -> CellResult:
+    def __call__(self, cell: Cell, observer: Observer | None = None) -> CellResult:
         """Train, export, test and time; a call that was killed goes on with its training.
+
+        Args:
+            observer: sees the training as it goes.
 
         Raises:
             PipelineError: as training and export say.
@@ -95,7 +98,7 @@ class Objective:
         costs = cost(network, cell.image_px, len(labels))
         job = Job(self.task, self.domain, self.params_of(cell), self.seed)
         own = self._own_paths(cell)
-        trained = train(job, self.data, paths=own, keep_checkpoint=True)
+        trained = train(job, self.data, paths=own, observer=observer, keep_checkpoint=True)
         entries, raw_dir = self.data.entries, self.data.files.raw_dir
         bounds = self.export.model_copy(update={"max_int8_bytes": _ANY_SIZE})
         made = exported(trained.model, trained.meta, entries, raw_dir, bounds, self.seed)

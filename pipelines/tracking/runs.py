@@ -401,7 +401,8 @@ def record_cell(
     key: str,
     params: Mapping[str, object],
     metrics: Mapping[str, object],
-    error: str | None,
+    why_none: str | None,
+    was_stopped: bool,
 ) -> None:
     """A child run of a board, unless it has been recorded before.
 
@@ -412,7 +413,8 @@ def record_cell(
         key: hash of all that is recorded.
         params: what the cell is.
         metrics: nested mappings become dotted names.
-        error: why there are none; ends the run as failed.
+        why_none: why there are none; ends the run as failed.
+        was_stopped: ends it as killed instead.
     """
     if parent.run_id is None:
         return
@@ -421,11 +423,11 @@ def record_cell(
     if found is not None and found.info.status != "RUNNING":
         return
     tags = {"task": task, _PARENT_TAG: parent.run_id, _CELL_TAG: own}
-    if error is not None:
-        tags["fieldlens.error"] = error
+    if why_none is not None:
+        tags["fieldlens.error"] = why_none
     is_new = found is None
     run_id = tracker.new_run(task, name, tags) if found is None else found.info.run_id
     run = Run(tracker, run_id, name, is_new=is_new)
     run.params(params)
     run.epoch(0, metrics)
-    run.close("FINISHED" if error is None else "FAILED")
+    run.close("FINISHED" if why_none is None else "KILLED" if was_stopped else "FAILED")

@@ -150,6 +150,25 @@ def test_usage(arguments, board, capsys):
     assert f"argument {arguments[0]}: expected a" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--engine", "local", "--address", "127.0.0.1:1"], "--address: is of a Ray cluster"),
+        (["--workers", "2"], "--workers: is of Ray. Add --engine ray, or leave it out"),
+        (["--stop-early"], "--stop-early: is of Ray. Add --engine ray, or leave it out"),
+        (["--engine", "ray", "--workers", "0"], "--workers: expected at least 1 (got 0)"),
+        (["--engine", "ray", "--stop-early", "--retry"], "--retry: trains cells that were stopped"),
+        (["--address", "127.0.0.1:1"], "--address: nothing answers at 127.0.0.1:1"),
+    ],
+)
+def test_engine_that_cannot_be_is_one_line_and_nothing_is_written(arguments, says, board, project):
+    code, out, err = board(*arguments)
+    assert (code, out) == (2, "")
+    assert says in err
+    assert err.count("\n") == 0
+    assert not project.task("tiny").board_dir.exists()
+
+
 def test_only_the_cells_that_are_named_are_asked(board, project):
     code, out, _ = board("--widths", "0.5", "--max-mb", "10")
     assert code == 0

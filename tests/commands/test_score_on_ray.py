@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -14,6 +13,7 @@ import pytest
 
 from tests.loopback import closed_port
 from tests.processes import ROOT
+from tests.ray_nodes import two_nodes
 
 pytest.importorskip("ray", reason="the extra scale is not installed")
 pytestmark = pytest.mark.slow
@@ -39,26 +39,10 @@ def pictures(tmp_path, colour_images) -> Path:
 
 
 @pytest.fixture
-def cluster(monkeypatch) -> Iterator[str]:
-    """Two nodes of a processor each on this machine; the address of the first."""
-    monkeypatch.setenv("RAY_AUTH_MODE", "token")
-    monkeypatch.setenv("RAY_AUTH_TOKEN", "0123456789abcdef" * 4)
-    port = closed_port()
-    environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
-    ray = str(Path(sys.executable).with_name("ray"))
-    common = [ray, "start", "--num-cpus=1", "--block"]
-    head = [*common, "--head", f"--port={port}", "--include-dashboard=false"]
-    started = [subprocess.Popen(head, env=environment, start_new_session=True)]
-    try:
-        time.sleep(8)
-        other = [*common, f"--address=127.0.0.1:{port}"]
-        started.append(subprocess.Popen(other, env=environment, start_new_session=True))
-        time.sleep(8)
-        yield f"127.0.0.1:{port}"
-    finally:
-        for process in reversed(started):
-            process.terminate()
-            process.wait(60)
+def cluster(tmp_path, monkeypatch) -> Iterator[str]:
+    """The address of two nodes of a processor each."""
+    with two_nodes(tmp_path, monkeypatch) as nodes:
+        yield nodes.address
 
 
 def test_a_cluster_gives_the_bytes_of_one_process(

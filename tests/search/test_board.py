@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -16,8 +17,8 @@ from pipelines.commands.board import objective_of
 from pipelines.config.params import load_params
 from pipelines.errors import WeightsError
 from pipelines.paths import Paths
-from pipelines.search.board import is_sound, run_board
-from pipelines.search.cells import Cell, cells_of
+from pipelines.search.board import in_this_process, is_sound, run_board
+from pipelines.search.cells import Cell, Outcome, cells_of
 from pipelines.search.objective import Objective
 from tests.file_tree import file_tree
 from tests.tiny_board import make_project, result, variant
@@ -35,7 +36,7 @@ class Bench:
         monkeypatch.setattr(Objective, "__call__", self._call(), raising=True)
 
     def _call(self):
-        def call(_objective: Objective, cell: Cell):
+        def call(_objective: Objective, cell: Cell, _observer=None):
             self.ran.append(cell.width)
             if cell.width in self.instead:
                 raise self.instead[cell.width]
@@ -50,9 +51,10 @@ def bench(monkeypatch) -> Bench:
     return Bench(monkeypatch)
 
 
-def run(project: Paths, code: str = "code", *, retry: bool = False):
+def run(project: Paths, code: str = "code", *, retry: bool = False, engine=in_this_process):
     objective = objective_of("tiny", load_params(project.params), project)
-    return run_board(objective, cells_of(objective.board), lambda _: code, retry=retry)
+    cells = cells_of(objective.board)
+    return run_board(objective, cells, lambda _: code, retry=retry, engine=engine)
 
 
 def test_board_that_was_ended_goes_on_with_the_cell_at_which_it_was(project, bench):
@@ -144,6 +146,34 @@ def test_tables_show_what_is_known_of_the_section_whichever_cells_were_asked_for
     assert front == [row for row in rows if row["is_on_front"] == "1"] != []
 
 
+def stops_the_wide(objective, cells, begun, done):
+    """An engine that goes from the end, and stops one."""
+    for cell in reversed(cells):
+        begun(cell)
+        if cell.width == 1.0:
+            done(Outcome(cell=cell, stopped="stopped after epoch 3: val_loss 0.9 is too high"))
+        else:
+            done(Outcome(cell=cell, result=objective(cell)))
+
+
+def test_a_cell_that_an_engine_stopped_says_so_and_runs_whole_when_that_is_asked(project, bench):
+    checkpoint = project.cache_dir / "boards" / "tiny" / "toy-x1-32px" / "checkpoint"
+    checkpoint.mkdir(parents=True)
+    stopped, sound = run(project, engine=lambda: nullcontext(stops_the_wide))
+    assert (stopped.cell.width, sound.cell.width) == (1.0, 0.5)
+    assert (stopped.result, stopped.error, is_sound(stopped)) == (None, None, False)
+    with project.task("tiny").board.open(newline="") as stream:
+        rows = {row["width"]: row for row in csv.DictReader(stream)}
+    assert rows["1.0"]["error"].startswith("stopped after epoch 3")
+    assert rows["1.0"]["accuracy"] == ""
+    assert checkpoint.is_dir(), "its training goes on where it was stopped"
+    assert run(project) == [stopped, sound]
+    assert bench.ran == [0.5]
+    assert all(map(is_sound, run(project, retry=True)))
+    assert bench.ran == [0.5, 1.0]
+    assert not checkpoint.exists()
+
+
 @pytest.mark.slow
 def test_mlflow_has_a_run_a_board_with_a_child_a_cell(project, bench, mlflow_template, monkeypatch):
     import shutil
@@ -184,6 +214,9 @@ def test_mlflow_has_a_run_a_board_with_a_child_a_cell(project, bench, mlflow_tem
         "toy-x1-32px": 1,
         "toy-x0.5-32px": 2,
     }
+    # One that an engine stopped has not failed.
+    run(project, "other code", engine=lambda: nullcontext(stops_the_wide))
+    assert sorted(each.info.status for each in found()["toy-x1-32px"]) == ["FINISHED", "KILLED"]
 
 
 _CHILD = """
