@@ -6,11 +6,14 @@ import argparse
 import math
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, get_args
 
 from pipelines import locks
 from pipelines.columns import table
+from pipelines.commands import engines
 from pipelines.commands.answer import Answer
 from pipelines.commands.board import code_of, objective_of
 from pipelines.config.search import Controller
@@ -52,6 +55,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="FOLDER",
         help="write the blocks to be measured there, and the table to fill; search nothing",
     )
+    engine = parser.add_argument_group("by what candidates are asked and finalists trained")
+    engines.add_arguments(engine, local="one after another")
+    engine.add_argument(
+        "--workers", type=int, metavar="N", help="of Ray: networks at a time, one a free processor"
+    )
     compared = parser.add_argument_group("to compare controllers", "on the same supernet")
     compared.add_argument(
         "--controllers",
@@ -77,6 +85,9 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
 
     if arguments.seeds < 1:
         raise ConfigError(f"--seeds: expected a number from 1 (got {arguments.seeds}).")
+    if engines.is_ray(arguments):
+        # Its processes stand in other folders.
+        paths = Paths(paths.root.absolute())
     params = load_params(paths.params)
     objective = objective_of(arguments.task, params, paths)
     scope = _scope(objective)
@@ -84,7 +95,7 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
         from pipelines.search.block_table import write_blocks
 
         return Answer(write_blocks(scope, arguments.write_blocks))
-    search = _search(objective, scope, arguments.device_table, paths)
+    search = _search(objective, scope, arguments, paths)
     # A table that cannot be used is told of before the supernet is trained.
     _ = search.evaluation.latency
     controllers = arguments.controllers or [objective.search.controller]
@@ -107,9 +118,12 @@ def _scope(objective: Objective) -> Scope:
     )
 
 
-def _search(objective: Objective, scope: Scope, device_table: Path | None, paths: Paths) -> Search:
+def _search(
+    objective: Objective, scope: Scope, arguments: argparse.Namespace, paths: Paths
+) -> Search:
     from pipelines.search.accuracy import Worth
     from pipelines.search.run import Evaluation, Search
+    from pipelines.serving.predictor import processor_name
     from pipelines.stages.code import search_code
 
     worth = Worth(
@@ -120,8 +134,25 @@ def _search(objective: Objective, scope: Scope, device_table: Path | None, paths
         objective.data,
         paths,
     )
-    evaluation = Evaluation(worth, scope, paths.latencies_dir, device_table)
-    return Search(objective, evaluation, search_code(paths.root), code_of(paths))
+    table = arguments.device_table
+    evaluation = Evaluation(
+        worth,
+        scope,
+        paths.latencies_dir,
+        table if table is None else table.absolute(),
+        processor_name(),
+    )
+    search = Search(objective, evaluation, search_code(paths.root), code_of(paths))
+    if not engines.is_ray(arguments):
+        return search
+    from pipelines.scale import boards, searches
+
+    cluster = arguments.workers, arguments.address
+    return replace(
+        search,
+        engine=partial(searches.ray_engine, *cluster),
+        cells=partial(boards.ray_engine, *cluster),
+    )
 
 
 def _run(search: Search, controllers: Sequence[Controller], n_seeds: int, *, retry: bool) -> Answer:

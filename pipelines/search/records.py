@@ -14,6 +14,7 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from pipelines.atomic import storage_errors
+from pipelines.backbones.architecture import parse
 from pipelines.search.cells import key_of
 from pipelines.search.space import Network
 
@@ -90,6 +91,15 @@ class Records:
     def get(self, network: Network) -> Record | None:
         """What is known of a network; of several lines the last."""
         return self._by_key.get(self.key(network))
+
+    @property
+    def networks(self) -> list[Network]:
+        """Those about which something is known, in the order in which they were asked."""
+        every = {
+            key: Network(parse(record.line), record.image_px)
+            for key, record in self._by_key.items()
+        }
+        return [network for key, network in every.items() if self.key(network) == key]
 
     def add(
         self, network: Network, score: Score | None, error: str | None, seconds: float

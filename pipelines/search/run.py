@@ -7,16 +7,20 @@ checkpoint, the study from its records, finalists from their cells (docs/adr/003
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from pipelines.atomic import file_sha256
 from pipelines.config.search import Controller, RewardParams
+from pipelines.errors import PipelineError
 from pipelines.paths import TaskPaths
 from pipelines.search.accuracy import Worth
 from pipelines.search.block_table import Scope
+from pipelines.search.board import Engine as CellEngine
 from pipelines.search.board import gain, is_sound, run_cells
+from pipelines.search.board import in_this_process as cells_in_this_process
 from pipelines.search.cells import Cell, cells_of, read_record
 from pipelines.search.cells import Record as CellRecord
 from pipelines.search.choice import Row, rows_of
@@ -40,12 +44,14 @@ class Evaluation:
         scope: what latencies are asked for.
         folder: where the table of this machine's blocks is kept.
         device_table: block latencies that were measured elsewhere; None to measure here.
+        processor: whose latencies are searched for; another's are an error.
     """
 
     worth: Worth
     scope: Scope
     folder: Path
     device_table: Path | None
+    processor: str
 
     def __call__(self, network: Network) -> Score:
         """What a network is worth and costs.
@@ -53,6 +59,11 @@ class Evaluation:
         Raises:
             PipelineError: as supernet and tables say.
         """
+        if self.device_table is None and processor_name() != self.processor:
+            raise PipelineError(
+                f"latency on {processor_name()} does not compare with that on {self.processor}. "
+                f"Search on nodes that are alike, or with --device-table."
+            )
         (found,) = self.latency.measure([network])
         return Score(
             accuracy=self.worth(network),
@@ -142,6 +153,11 @@ class Trained:
 Engine = Callable[..., list[Candidate]]
 
 
+def in_this_process() -> AbstractContextManager[Engine]:
+    """The engine that needs no other process."""
+    return nullcontext(run_study)
+
+
 @dataclass(frozen=True)
 class Search:
     """A task's search.
@@ -151,14 +167,16 @@ class Search:
         evaluation: scores candidates.
         code: stands for the code that scores are made by.
         cell_code: by backbone, what stands for the code that its cells are made by.
-        engine: runs the study.
+        engine: opened where a study is run.
+        cells: opened where finalists are trained.
     """
 
     objective: Objective
     evaluation: Evaluation
     code: str
     cell_code: Callable[[str], str]
-    engine: Engine = run_study
+    engine: Callable[[], AbstractContextManager[Engine]] = in_this_process
+    cells: Callable[[], AbstractContextManager[CellEngine]] = cells_in_this_process
 
     def study(
         self,
@@ -186,17 +204,18 @@ class Search:
         check_target(self.evaluation.latency, self._target)
         # Once, here, and not in each process that evaluates.
         _ = worth.supernet
-        return self.engine(
-            worth.space,
-            self.evaluation,
-            self.records,
-            controller,
-            asked.candidates,
-            reward=asked.reward,
-            seed=seed,
-            retry=retry,
-            told=told,
-        )
+        with self.engine() as run:
+            return run(
+                worth.space,
+                self.evaluation,
+                self.records,
+                controller,
+                asked.candidates,
+                reward=asked.reward,
+                seed=seed,
+                retry=retry,
+                told=told,
+            )
 
     @cached_property
     def records(self) -> Records:
@@ -211,7 +230,7 @@ class Search:
     def _made_of(self) -> list[object]:
         evaluation = self.evaluation
         table = evaluation.device_table
-        device = processor_name() if table is None else file_sha256(table)
+        device = evaluation.processor if table is None else file_sha256(table)
         asked = self.objective.search
         return [
             evaluation.worth.key,
@@ -298,9 +317,15 @@ class Search:
             told(record)
 
         run = dict.fromkeys([*beside, *cells])
-        records = run_cells(
-            list(run), objective, key, lambda cell: files.board_cell(cell.name), told=done
-        )
+        with self.cells() as engine:
+            records = run_cells(
+                list(run),
+                objective,
+                key,
+                lambda cell: files.board_cell(cell.name),
+                engine,
+                told=done,
+            )
         others = [
             record
             for cell in cells_of(objective.board)
