@@ -86,7 +86,7 @@ class ReinforceSettings:
     hidden: int = 32
     batch: int = 5
     learning_rate: float = 0.02
-    entropy: float = 0.02
+    entropy: float = 0.1
     decay: float = 0.8
 
 
