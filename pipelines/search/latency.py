@@ -280,7 +280,7 @@ class ThisMachine:
         return self._session(self.scope.reference)
 
     def _session(self, network: Network) -> Callable[[], object]:
-        return _asking(network_onnx(network, self.scope.n_classes, self.scope.precision))
+        return asking(network_onnx(network, self.scope.n_classes, self.scope.precision))
 
     @cached_property
     def _table(self) -> Table:
@@ -298,7 +298,7 @@ class ThisMachine:
         wanted = [part for part in dict.fromkeys(parts) if anew or scope.key(part) not in table]
         for start in range(0, len(wanted), _PARTS_AT_ONCE):
             some = wanted[start : start + _PARTS_AT_ONCE]
-            calls = {scope.key(part): _asking(part_onnx(part, scope.precision)) for part in some}
+            calls = {scope.key(part): asking(part_onnx(part, scope.precision)) for part in some}
             found = against_reference(calls, self._reference, clock=self._clock)
             table |= {name: each.ratio * self.reference_ms for name, each in found.items()}
         if wanted:
@@ -308,8 +308,8 @@ class ThisMachine:
         write_table(self.table_path, self._table)
 
 
-def _asking(data: bytes) -> Callable[[], object]:
-    """A run of a file on noise."""
+def asking(data: bytes) -> Callable[[], object]:
+    """A run of a file on noise, one picture, on one thread."""
     session = make_unvetted_session(data)
     rng = np.random.default_rng(0)
     feed = {}

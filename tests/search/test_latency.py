@@ -59,7 +59,7 @@ class Fake:
         self._told = told
         monkeypatch.setattr(latency, "network_onnx", lambda network, *_: network)
         monkeypatch.setattr(latency, "part_onnx", lambda part, *_: part)
-        monkeypatch.setattr(latency, "_asking", self._asking)
+        monkeypatch.setattr(latency, "asking", self._asking)
 
     def _asking(self, what: Network | Part) -> Callable[[], None]:
         times = self.asked.count(what)
