@@ -116,6 +116,7 @@ class BackboneSpec:
         widths: by width multiplier (the paper's alpha), those that there are.
         inherits: the backbone that its weights are cut out of, so that all of it must be trained,
             its norms' statistics too; None for one with weights of its own.
+        cut_out: by which a provider of that backbone's weights becomes one of its own.
     """
 
     name: str
@@ -124,6 +125,7 @@ class BackboneSpec:
     licence: str
     widths: Mapping[float, Pretrained]
     inherits: str | None = None
+    cut_out: Callable[[Provider], Provider] = lambda provider: provider
 
     def at(self, width: float) -> Backbone:
         """The network of one width.
@@ -330,9 +332,8 @@ def backbone(name: str, width: float = 1.0) -> Backbone:
         ConfigError: if there is none; lists those that are.
     """
     if is_line(name):
-        from pipelines.backbones.families.searched import described
-
-        return described(name).at(width)
+        spec: BackboneSpec = importlib.import_module(f"{_FAMILIES}.searched").described(name)
+        return spec.at(width)
     known = backbones()
     if name not in known:
         raise ConfigError(

@@ -474,12 +474,8 @@ def providers_of(network: Backbone, weights_dir: Path) -> list[Provider]:
         weights_dir: where imported files are kept; ``FIELDLENS_WEIGHTS`` is looked at too.
     """
     if network.spec.inherits is not None:
-        from pipelines.backbones.families.searched import inherited
-
-        return [
-            inherited(provider, network.spec.name)
-            for provider in providers_of(backbone(network.spec.inherits), weights_dir)
-        ]
+        whole = providers_of(backbone(network.spec.inherits), weights_dir)
+        return [network.spec.cut_out(provider) for provider in whole]
     for folder in _folders(weights_dir):
         # A newer file takes the place of an older one, which an interrupted import leaves.
         files = folder.glob(imported_name(network, "*"))

@@ -48,6 +48,8 @@ FINDING = ("fetch", "prepare")
 #: Holds the entries of backbones, and what a list of theirs leaves out: it stands in the stages'.
 _FAMILIES, _KNOWN = "pipelines/backbones/families", "pipelines/backbones/weights.py"
 _ENTRY = "BackboneSpec"
+#: Builds what lines of text describe.
+_SEARCHED = f"{_FAMILIES}/searched.py"
 #: Makes the cells of a board; what reads and shows them alters none.
 _OBJECTIVE = "pipelines/search/objective.py"
 #: Score the networks of a search.
@@ -83,8 +85,7 @@ def run(paths: Paths) -> None:
             write_text(folder / f"{name}.txt", backbone_code(name, paths.root))
         for name in {section.train.backbone for section in tasks.values()}:
             if is_line(name):
-                code = backbone_code(parse(name).base, paths.root)
-                write_text(folder / f"{name}.txt", code)
+                write_text(folder / f"{name}.txt", backbone_code(name, paths.root))
 
 
 def board_code(backbone: str, root: Path) -> str:
@@ -94,7 +95,8 @@ def board_code(backbone: str, root: Path) -> str:
         backbone: of the cell.
         root: holds ``pipelines``; where it does not, there is no line.
     """
-    own = backbone_code(backbone, root) if backbone in backbone_files(root) else ""
+    base = parse(backbone).base if is_line(backbone) else backbone
+    own = backbone_code(backbone, root) if base in backbone_files(root) else ""
     return _lines(sorted(closure([_OBJECTIVE], root)), root) + own
 
 
@@ -111,9 +113,12 @@ def backbone_code(name: str, root: Path) -> str:
     """The code of a backbone that no stage's list has, a line a file.
 
     Args:
-        name: of its entry.
+        name: of its entry, or a line that describes it: then its base's code is among it.
         root: holds ``pipelines``.
     """
+    if is_line(name):
+        own = closure([_SEARCHED], root) - closure([_KNOWN], root)
+        return _lines(sorted(own), root) + backbone_code(parse(name).base, root)
     family = backbone_files(root)[name]
     found = closure([family], root) - closure([_KNOWN], root)
     hashes = {file: code_sha256(root / file) for file in sorted(found - {family})}

@@ -8,12 +8,15 @@ import sys
 
 import pytest
 
+from pipelines.backbones.architecture import MOBILENET_V2
 from tests.processes import ROOT
 
 FILES = sorted((ROOT / "pipelines/backbones/families").glob("*.py"))
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_large_no_squeeze", "nasnet_mobile"])
+@pytest.mark.parametrize(
+    "name", ["mobilenet_v3_large_no_squeeze", "nasnet_mobile", MOBILENET_V2.line]
+)
 def test_a_network_can_be_the_first_that_is_built(name):
     """torchvision and timm cannot be imported before the operators that they lack are declared."""
     code = f"from pipelines.backbones.spec import backbone; backbone({name!r}).build()"
@@ -34,4 +37,5 @@ def test_torchvision_and_timm_are_imported_only_where_those_two_are_built(file):
     assert not names & {"torchvision", "timm"} or file.stem in {
         "mobilenet_v3",
         "nasnet",
+        "searched",
     }

@@ -87,7 +87,7 @@ def quick(monkeypatch):
     monkeypatch.setattr(Worth, "__call__", worth)
     monkeypatch.setattr(Worth, "supernet", None)
     monkeypatch.setattr(clock, "against_reference", timed)
-    for writes in ("network_onnx", "part_onnx", "_asking"):
+    for writes in ("network_onnx", "part_onnx", "asking"):
         monkeypatch.setattr(clock, writes, lambda *_: b"")
     monkeypatch.setattr(clock.ThisMachine, "_doubt", lambda *_: "")
     monkeypatch.setattr(Objective, "__call__", cell)

@@ -65,6 +65,8 @@ def test_ray_of_another_version_is_told(ray):
 @pytest.mark.parametrize(
     ("address", "words"),
     [(f"127.0.0.1:{closed_port()}", "nothing answers at"), ("there", "expected HOST:PORT")],
+    # The same in every process of the tests.
+    ids=["silent", "no_port"],
 )
 def test_an_address_is_tried_first(address, words):
     with pytest.raises(ConfigError, match=f"--address: {words}"), joined(1, address):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from pipelines.backbones.architecture import MOBILENET_V2
 from pipelines.config.params import load_params
 from pipelines.paths import Paths
 from pipelines.stages import code
@@ -224,6 +225,21 @@ def test_entries_that_are_read_are_those_that_are_run():
     assert code.backbone_files(ROOT) == {
         name: f"pipelines/backbones/families/{spec.family}.py" for name, spec in backbones().items()
     }
+
+
+def test_a_line_has_the_list_of_its_base_and_of_what_cuts_it_out():
+    line = MOBILENET_V2.line.replace("c1280", "c960")
+    files = {each.split()[1] for each in code.backbone_code(line, ROOT).splitlines()}
+    assert {
+        "pipelines/backbones/families/searched.py",
+        "pipelines/backbones/families/mobilenet_v2.py",
+        "pipelines/backbones/inherit.py",
+    } <= files
+    assert set(code.backbone_code("mobilenet_v2", ROOT).splitlines()) < set(
+        code.backbone_code(line, ROOT).splitlines()
+    )
+    assert line not in code.board_code("mobilenet_v2", ROOT)
+    assert code.board_code(line, ROOT) != code.board_code("mobilenet_v2", ROOT)
 
 
 def test_no_stage_lists_a_family():

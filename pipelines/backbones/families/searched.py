@@ -33,6 +33,9 @@ def described(line: str) -> BackboneSpec:
     base = backbones()[architecture.base]
     of_base = base.widths[1.0]
 
+    def cut_out(provider: Provider) -> Provider:
+        return _Inherited(provider, architecture)
+
     def build(_width: float, padding: Padding) -> list[nn.Module]:
         if padding != "symmetric":
             raise ConfigError(f"{line}: expected a base that pads alike on both sides.")
@@ -46,16 +49,12 @@ def described(line: str) -> BackboneSpec:
         widths={
             1.0: Pretrained(
                 input=of_base.input,
-                weights=tuple(inherited(each, line) for each in of_base.weights),
+                weights=tuple(map(cut_out, of_base.weights)),
             )
         },
         inherits=architecture.base,
+        cut_out=cut_out,
     )
-
-
-def inherited(provider: Provider, line: str) -> Provider:
-    """What a network takes of the weights that its base's provider gives."""
-    return _Inherited(provider, parse(line))
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,6 +109,7 @@ def _block(block: Block) -> nn.Module:
     from pipelines.backbones.layers import Residual
     from pipelines.backbones.spec import torchvision_models
 
+    # The door first: it lets torchvision be imported.
     torchvision_models()
     from torchvision.ops.misc import Conv2dNormActivation, SqueezeExcitation
 
