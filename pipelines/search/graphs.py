@@ -290,8 +290,9 @@ class _Writer:
         if value.scale is None:
             self._output(value.name, TensorProto.FLOAT, [1, value.channels, px, px])
             return
-        # What dequantised it has no reader.
+        # What dequantised it, by a scale and a zero of its own, has no reader.
         self._nodes.pop()
+        del self._constants[-2:]
         last = self._node("Transpose", [value.byte_name], perm=[0, 2, 3, 1])
         self._output(last, TensorProto.UINT8, [1, px, px, value.channels])
 

@@ -21,6 +21,7 @@ import onnxruntime as ort
 
 from pipelines.errors import ConfigError
 from pipelines.export.latency import against_reference
+from pipelines.search import graphs
 from pipelines.search.block_table import Scope, Sum, Table, read_table, write_table
 from pipelines.search.graphs import Part, network_onnx, part_onnx
 from pipelines.search.space import Network
@@ -190,7 +191,9 @@ class ThisMachine:
         self._table_gap = table_gap
         self._clock = clock
         said = repr((processor_name(), ort.__version__, scope.image_px, scope.n_classes))
-        key = hashlib.sha256(said.encode()).hexdigest()[:12]
+        # Files that are written otherwise are other blocks.
+        writer = Path(graphs.__file__).read_bytes()
+        key = hashlib.sha256(said.encode() + writer).hexdigest()[:12]
         self.table_path = folder / f"{scope.precision}-{scope.image_px}px-{key}.csv"
 
     def measure(self, networks: Sequence[Network]) -> list[Measured]:
