@@ -113,6 +113,7 @@ def _compare(
         ]
         curves[controller] = [each.rewards for each in runs]
         rows.append([controller, str(len(runs)), *_cells(runs)])
+    rows.append(["best baseline", "", *_baseline_cells(space, reward, surrogates), "", "", ""])
     table(
         [
             "controller",
@@ -166,6 +167,23 @@ def _cells(runs: Sequence[Run]) -> list[str]:
         f"{mean(each.n_different for each in runs):.0f}",
         f"{mean(each.ms for each in runs):.1f}",
     ]
+
+
+def _baseline_cells(
+    space: Space, reward: RewardParams, surrogates: Sequence[MadeUp | Fitted]
+) -> list[str]:
+    """What no search is needed for: of each surrogate the best of what is known beforehand."""
+    from pipelines.search.reward import reward_of
+    from pipelines.search.study import baselines_of
+
+    found = []
+    for surrogate in surrogates:
+        both = [
+            (reward_of(surrogate(each), reward), reward_of(surrogate.without_luck(each), reward))
+            for each in baselines_of(space).values()
+        ]
+        found.append(max((seen or 0.0, plain or 0.0) for seen, plain in both))
+    return [_spread([seen for seen, _ in found]), _spread([plain for _, plain in found])]
 
 
 def _spread(values: Sequence[float]) -> str:

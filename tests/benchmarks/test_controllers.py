@@ -76,5 +76,9 @@ def test_controllers_are_compared_at_equal_budget(bench, capsys, tmp_path):
     )
     bench._compare(SPACE, RewardParams(), [bench.MadeUp(SPACE, 1, 0.01)], asked)
     rows = [row.split(" | ") for row in capsys.readouterr().out.strip().splitlines()[2:]]
-    assert [row[:2] for row in rows] == [["| reinforce", "2"], ["| random", "2"]]
+    assert [row[:2] for row in rows] == [
+        ["| reinforce", "2"],
+        ["| random", "2"],
+        ["| best baseline", ""],
+    ]
     assert figure.read_bytes().startswith(b"\x89PNG")
