@@ -133,7 +133,7 @@ def test_questions_listed_and_sampled_trials_stopped_and_processes_killed(tmp_pa
 
 _BOARD = """
 import sys
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from pipelines.commands.board import objective_of
 from pipelines.config.params import load_params
@@ -147,7 +147,9 @@ whole = objective_of("tiny", load_params(paths.params), paths)
 values = {name: getattr(whole, name) for name in whole.__dataclass_fields__}
 engine = partial(ray_engine, 2, address)
 cells = cells_of(whole.board)
-run_board(ToyObjective(**values, marks=marks), cells, lambda _: "code", retry=False, engine=engine)
+# As the command has it: nothing that could be pickled.
+code_of = cache(lambda _: "code")
+run_board(ToyObjective(**values, marks=marks), cells, code_of, retry=False, engine=engine)
 """
 
 
