@@ -250,6 +250,10 @@ class _Watch:
         self._ended: list[Trial] = []
         self._looked = self._worked = self._said = time.monotonic()
 
+    def __getstate__(self) -> dict[str, object]:
+        """Nothing: Tune keeps its callbacks for a restoration that never comes."""
+        return {}
+
     def _question(self, trial: Any) -> Question:
         if self._asked is None:
             return dict(trial.config)

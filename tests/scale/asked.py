@@ -67,7 +67,7 @@ def waits(question: dict[str, Any]) -> dict[str, object]:
 
 
 def _wait_for(file: Path) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 600
     while not file.exists() and time.monotonic() < until:
         time.sleep(0.05)
 

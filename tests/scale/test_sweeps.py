@@ -7,6 +7,8 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -133,7 +135,7 @@ def test_questions_listed_and_sampled_trials_stopped_and_processes_killed(tmp_pa
 
 _BOARD = """
 import sys
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from pipelines.commands.board import objective_of
 from pipelines.config.params import load_params
@@ -147,18 +149,32 @@ whole = objective_of("tiny", load_params(paths.params), paths)
 values = {name: getattr(whole, name) for name in whole.__dataclass_fields__}
 engine = partial(ray_engine, 2, address)
 cells = cells_of(whole.board)
-run_board(ToyObjective(**values, marks=marks), cells, lambda _: "code", retry=False, engine=engine)
+# As the command has it: nothing that could be pickled.
+code_of = cache(lambda _: "code")
+run_board(ToyObjective(**values, marks=marks), cells, code_of, retry=False, engine=engine)
 """
 
 
+@contextmanager
+def started(command: list[str], **how: Any) -> Iterator[subprocess.Popen[str]]:
+    """A command at work, killed at the end if it still is."""
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, **how) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
+
+
 def wait_for(file: Path, process: subprocess.Popen[str]) -> None:
-    until = time.monotonic() + 120
+    until = time.monotonic() + 300
     while not file.exists():
         assert process.poll() is None, process.communicate()
         assert time.monotonic() < until, f"no {file.name}"
         time.sleep(0.05)
 
 
+# It starts eight processes of Ray and of the command: minutes, where others work beside it.
+@pytest.mark.timeout(1200)
 @needs_ray
 def test_a_board_on_two_nodes_whose_driver_is_killed_and_a_node_that_is_lost(
     tiny_project, tmp_path, monkeypatch
@@ -170,48 +186,34 @@ def test_a_board_on_two_nodes_whose_driver_is_killed_and_a_node_that_is_lost(
     with two_nodes(tmp_path, monkeypatch) as nodes:
         environ = {**os.environ, "PYTHONPATH": str(ROOT), "FIELDLENS_TRACKING": "off"}
         board = [sys.executable, "-c", _BOARD, str(project.root), str(marks), nodes.address]
-        driver = subprocess.Popen(
-            board,
-            cwd=ROOT,
-            env=environ,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            text=True,
-        )
-        wait_for(wide, driver)
-        # The narrow one has its processor still.
-        short = [*CLI, "board", "tiny", "--root", project.root, "--address", nodes.address]
-        for asked, says in (
-            (3, "--workers: 3 asked, but the cluster has 2 processors."),
-            (2, "--workers: 2 asked, but of the cluster's 2 processors 1 are free."),
-        ):
-            refused = ran(*short, "--workers", asked, environ=environ, code=2)
-            assert refused.stderr.startswith(f"fieldlens: {says}")
-        driver.kill()
-        driver.communicate()
+        with started(board, env=environ, stderr=subprocess.STDOUT) as driver:
+            wait_for(wide, driver)
+            # The narrow one has its processor still.
+            short = [*CLI, "board", "tiny", "--root", project.root, "--address", nodes.address]
+            for asked, says in (
+                (3, "--workers: 3 asked, but the cluster has 2 processors."),
+                (2, "--workers: 2 asked, but of the cluster's 2 processors 1 are free."),
+            ):
+                refused = ran(*short, "--workers", asked, environ=environ, code=2)
+                assert refused.stderr.startswith(f"fieldlens: {says}")
         assert not narrow.exists()
         assert not files.board.exists()
         kept = wide.stat().st_mtime_ns
         (marks / "go").touch()
-        ran(*board, environ=environ)
+        ran(*board, environ=environ, timeout_s=900)
         assert (marks / "begun").read_text().split() == ["1.0", "0.5", "0.5"]
         assert wide.stat().st_mtime_ns == kept
         assert files.board.is_file()
 
         (marks / "go").unlink()
         asked = [{"x": x, "marks": str(marks)} for x in (1, 2)]
-        sweep = subprocess.Popen(
-            command_of(("waits", asked, None), address=nodes.address),
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for x in (1, 2):
-            wait_for(marks / f"at_{x}", sweep)
-        nodes.second.terminate()
-        nodes.second.wait(60)
-        (marks / "go").touch()
-        said, _ = sweep.communicate(timeout=120)
+        with started(command_of(("waits", asked, None), address=nodes.address)) as sweep:
+            for x in (1, 2):
+                wait_for(marks / f"at_{x}", sweep)
+            nodes.second.terminate()
+            nodes.second.wait(60)
+            (marks / "go").touch()
+            said, _ = sweep.communicate(timeout=300)
         [found] = json.loads(said)
         assert sorted(answer["y"] for _, answer, *_ in found) == [1, 2]
     # The same objective in this process gives the same, but for the clock.
