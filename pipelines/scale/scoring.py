@@ -184,23 +184,26 @@ def parts_of(
     return found
 
 
-def score_parts(job: Job, parts: Sequence[Part], n_workers: int) -> Iterator[Part]:
+def score_parts(
+    job: Job, parts: Sequence[Part], n_workers: int, scorer: type[Scorer] = Scorer
+) -> Iterator[Part]:
     """Each part, after it has been answered; in no order where there are several workers.
 
     Args:
         n_workers: processes; 1 works in this one.
+        scorer: what answers a part, made once a process.
 
     Raises:
         PipelineError: if a worker was ended from outside; what is done is kept.
     """
     if n_workers == 1 or len(parts) < 2:
-        scorer = Scorer(job)
+        here = scorer(job)
         for part in parts:
-            scorer(part.inputs, part.target)
+            here(part.inputs, part.target)
             yield part
         return
     pool = ProcessPoolExecutor(
-        n_workers, mp_context=get_context("spawn"), initializer=_start, initargs=(job,)
+        n_workers, mp_context=get_context("spawn"), initializer=_start, initargs=(scorer, job)
     )
     waiting: dict[Future[None], Part] = {}
     left = iter(parts)
@@ -226,9 +229,9 @@ def score_parts(job: Job, parts: Sequence[Part], n_workers: int) -> Iterator[Par
 _SCORER: Scorer | None = None
 
 
-def _start(job: Job) -> None:
+def _start(scorer: type[Scorer], job: Job) -> None:
     global _SCORER
-    _SCORER = Scorer(job)
+    _SCORER = scorer(job)
 
 
 def _score(part: Part) -> None:
