@@ -13,7 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from pipelines.data.tree import IMAGE_SUFFIXES, files_of, passed_over, suffix_of
-from pipelines.errors import ConfigError, CorruptImageError, PipelineError, SourceError
+from pipelines.errors import ConfigError, CorruptImageError, SourceError
 from pipelines.sources.stores import is_store, open_store
 
 #: The column of a table that names pictures.
@@ -77,23 +77,36 @@ def read_input(each: Input, *, anonymous: bool = False) -> Path | bytes:
     """What a predictor takes: the path, or the bytes of an object in a store.
 
     Raises:
-        CorruptImageError: if the object cannot be read, or is larger than any picture.
+        CorruptImageError: if there is no name, or none that a file can have, or if the object
+            cannot be read, or is larger than any picture.
     """
+    if not each.name or "\0" in each.name:
+        raise CorruptImageError(each.name, "a name with a NUL in it" if each.name else "no name")
     if not is_store(each.location):
         return Path(each.location)
     try:
-        scheme, _, path = each.location.partition("://")
-        fs = _store(f"{scheme}://{path.partition('/')[0]}", anonymous)
+        path = each.location.partition("://")[2]
+        fs = _store(_root(each.location), anonymous)
         size = fs.info(path)["size"]
         if size is not None and size > _MAX_BYTES:
             raise CorruptImageError(each.name, f"{size:,} bytes; a picture has at most 256 MiB")
         content: bytes = fs.cat_file(path)
-    except PipelineError:
+    except CorruptImageError:
         raise
     except Exception as err:
+        if isinstance(err.__cause__, ImportError):
+            # Of that store no picture can be read.
+            raise
         # Each store's library has errors of its own; one object that cannot be read is a row.
         raise CorruptImageError(each.name, f"cannot be read: {type(err).__name__}") from err
     return content
+
+
+def _root(location: str) -> str:
+    """The bucket, host or repository of an address."""
+    scheme, _, path = location.partition("://")
+    n_parts = 1 if scheme != "hf" else 3 if path.startswith(("datasets/", "spaces/")) else 2
+    return f"{scheme}://{'/'.join(path.split('/')[:n_parts])}"
 
 
 @cache
@@ -127,7 +140,7 @@ def _names(table: Path) -> Iterator[str]:
         with table.open(encoding="utf-8-sig", newline="") as stream:
             rows = csv.DictReader(stream)
             _check_columns(table, rows.fieldnames or [])
-            yield from (row[PATH_COLUMN] for row in rows if row[PATH_COLUMN])
+            yield from (row[PATH_COLUMN] or "" for row in rows)
     except (UnicodeDecodeError, csv.Error) as err:
         raise ConfigError(
             f"{table}: is no table ({err}). Expected CSV in UTF-8, or a file called *.parquet."
@@ -142,7 +155,13 @@ def _names_of_parquet(table: Path) -> Iterator[str]:
         with ParquetFile(table) as file:
             _check_columns(table, file.schema_arrow.names)
             for batch in file.iter_batches(_ROWS, columns=[PATH_COLUMN]):
-                yield from (str(name) for name in batch.column(0).to_pylist() if name)
+                names = batch.column(0).to_pylist()
+                if any(not isinstance(name, str | None) for name in names):
+                    raise ConfigError(
+                        f"{table}: the column {PATH_COLUMN!r} holds {batch.column(0).type}. "
+                        f"Expected text, the paths of pictures."
+                    )
+                yield from (name or "" for name in names)
     except pyarrow.ArrowInvalid as err:
         raise ConfigError(f"{table}: is no Parquet file ({err}).") from err
 

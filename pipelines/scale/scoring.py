@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
+from functools import cache, partial
 from itertools import islice
 from multiprocessing import get_context
 from pathlib import Path
@@ -226,17 +227,18 @@ def score_parts(
 
 
 #: Of a worker process.
-_SCORER: Scorer | None = None
+_SCORER: Callable[[], Scorer] | None = None
 
 
 def _start(scorer: type[Scorer], job: Job) -> None:
+    # Made with the first part: what fails while a process starts, a pool takes for its end.
     global _SCORER
-    _SCORER = scorer(job)
+    _SCORER = cache(partial(scorer, job))
 
 
 def _score(part: Part) -> None:
     assert _SCORER is not None  # `_start` has run in this process
-    _SCORER(part.inputs, part.target)
+    _SCORER()(part.inputs, part.target)
 
 
 # -- the whole ------------------------------------------------------------------------------------

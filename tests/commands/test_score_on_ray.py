@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 
+from pipelines.serving.bundle import Artefact, read_bundle
 from tests.loopback import closed_port
 from tests.processes import ROOT
 
-pytest.importorskip("ray", reason="the extra scale is not installed")
+ray = pytest.importorskip("ray", reason="the extra scale is not installed")
 pytestmark = pytest.mark.slow
 
 
-def score(root: Path, source: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+def command_of(root: Path, source: Path, out: Path) -> list[str]:
     command = [sys.executable, "-m", "pipelines.cli", "score", "toy", str(source)]
-    command += ["--root", str(root), "--out", str(out), "--part", "3", *more]
+    return [*command, "--root", str(root), "--out", str(out), "--part", "3"]
+
+
+def score(root: Path, source: Path, out: Path, *more: str) -> subprocess.CompletedProcess[str]:
+    command = [*command_of(root, source, out), *more]
     return subprocess.run(
         command, cwd=ROOT, capture_output=True, text=True, check=False, timeout=250
     )
@@ -86,6 +94,98 @@ def test_a_cluster_of_this_machine_is_started_and_ended(
     there = score(toy_project, pictures, tmp_path / "ray.csv", "--workers", "1", "--engine", "ray")
     assert there.returncode == 0, there.stderr
     assert len((tmp_path / "ray.csv").read_text().splitlines()) == 12
+
+
+@pytest.mark.parametrize("times", [1, 100])
+def test_a_worker_that_is_killed_is_made_anew_but_not_for_ever(
+    toy_project, toy_bundle, colour_images, tmp_path, times
+):
+    folder = tmp_path / "many"
+    folder.mkdir()
+    for number in range(2000):
+        os.link(colour_images["green"], folder / f"{number:04d}.png")
+    out = tmp_path / "answers.csv"
+    parts, command = tmp_path / "answers.csv.parts", command_of(toy_project, folder, out)
+    process = subprocess.Popen(
+        [*command, "--engine", "ray", "--workers", "1"], cwd=ROOT, stderr=subprocess.PIPE, text=True
+    )
+    until = time.monotonic() + 150
+    killed = set[int]()
+    while process.poll() is None and len(killed) < times and time.monotonic() < until:
+        for worker in workers_of(process.pid) - killed:
+            if killed or len(list(parts.glob("[0-9]*"))) > 1:
+                os.kill(worker, signal.SIGKILL)
+                killed.add(worker)
+        time.sleep(0.02)
+    _, err = process.communicate(timeout=150)
+    if times == 1:
+        assert process.returncode == 0, err
+    else:
+        assert process.returncode == 2
+        assert "Ray lost what was at work" in err.splitlines()[-1]
+        assert not out.exists()
+        assert len(list(parts.glob("[0-9]*"))) > 1
+        again = subprocess.run([*command, "--workers", "1"], cwd=ROOT, check=False)
+        assert again.returncode == 0
+    assert len(killed) >= 1
+    assert len(out.read_text().splitlines()) == 2001
+
+
+def workers_of(pid: int) -> set[int]:
+    """Process ids of Ray's actors that answer, below a process."""
+    found = set()
+    # Each may end meanwhile.
+    with suppress(psutil.NoSuchProcess):
+        for child in psutil.Process(pid).children(recursive=True):
+            with suppress(psutil.NoSuchProcess):
+                if "MapWorker" in " ".join(child.cmdline()):
+                    found.add(child.pid)
+    return found
+
+
+def test_what_fails_in_an_actor_is_told_in_its_own_words(
+    toy_project, toy_bundle, pictures, tmp_path
+):
+    # The driver sees the hash of the bundle alone, and a session is made by the actor.
+    junk = Artefact.of("model_int8.onnx", "int8", b"no model")
+    bundle = read_bundle(toy_bundle)
+    others = tuple(each for each in bundle.artefacts if each.precision != "int8")
+    changed = bundle.model_copy(update={"artefacts": (*others, junk)})
+    toy_bundle.write_text(changed.to_json(), encoding="utf-8")
+    (toy_bundle.parent / junk.name).write_bytes(b"no model")
+    out = tmp_path / "answers.csv"
+    for engine in ("ray", "local"):
+        more = ("--precision", "int8", "--workers", "2", "--engine", engine)
+        there = score(toy_project, pictures, out, *more)
+        assert there.returncode == 2
+        assert "the model file was not loaded" in there.stderr.splitlines()[-1]
+        assert not out.exists()
+
+
+def test_a_cluster_of_another_version_is_told(toy_project, toy_bundle, pictures, tmp_path):
+    """A real head whose Ray says that it is another."""
+    port, environment = closed_port(), {**os.environ, "RAY_USAGE_STATS_ENABLED": "0"}
+    environment |= {"RAY_AUTH_MODE": "disabled"}
+    older = "import ray, sys; ray.__version__ = '2.0.0'; from ray.scripts.scripts import main; "
+    older += "sys.argv[0] = 'ray'; main()"
+    options = ["start", "--num-cpus=1", "--block", "--head", f"--port={port}"]
+    head = subprocess.Popen(
+        [sys.executable, "-c", older, *options, "--include-dashboard=false"],
+        env=environment,
+        start_new_session=True,
+    )
+    try:
+        time.sleep(8)
+        out = tmp_path / "ray.csv"
+        there = score(toy_project, pictures, out, "--address", f"127.0.0.1:{port}")
+    finally:
+        head.terminate()
+        head.wait(60)
+    assert there.returncode == 2
+    said = there.stderr.splitlines()[-1]
+    assert said.startswith(f"fieldlens: --address: 127.0.0.1:{port}: Ray {ray.__version__} cannot")
+    assert "2.0.0" in said
+    assert not out.exists()
 
 
 def test_an_address_that_answers_not_is_told_in_seconds(
