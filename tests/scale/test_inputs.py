@@ -6,6 +6,7 @@ import pytest
 
 from pipelines.errors import CorruptImageError
 from pipelines.scale.inputs import Input, read_input
+from tests.hub import COMMIT
 from tests.sources.test_stores import FILES, hub
 
 __all__ = ["hub"]
@@ -13,7 +14,7 @@ __all__ = ["hub"]
 
 def test_pictures_of_repositories_of_the_hub_are_read(hub):
     for path in ("plants/healthy/a.jpg", "other/d.jpg"):
-        address = f"hf://datasets/owner/plants/{path}"
+        address = f"hf://datasets/owner/plants@{COMMIT}/{path}"
         assert read_input(Input(address, address)) == FILES[path]
     for absent in (
         "hf://datasets/owner/absent/a.jpg",
