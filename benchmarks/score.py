@@ -30,7 +30,7 @@ from report import header, make_parser, run, say, table
 from pipelines.commands.predict import find_bundle
 from pipelines.paths import Paths
 from pipelines.scale import on_ray
-from pipelines.scale.inputs import Input, inputs_of
+from pipelines.scale.inputs import Inputs, inputs_of
 from pipelines.scale.scoring import Job, Part, join, parts_of, score_parts
 from pipelines.serving.bundle import read_bundle
 from pipelines.serving.predictor import Predictor
@@ -69,10 +69,11 @@ def measure(arguments: argparse.Namespace) -> None:
     """Take turns and print a line a way."""
     path = find_bundle(Paths(arguments.root.resolve()), arguments.task, None)
     job = Job(path, read_bundle(path).served.precision)
-    inputs = list(itertools.islice(itertools.cycle(inputs_of(arguments.source)), arguments.images))
-    n_files = len({each.location for each in inputs})
+    files = [each.location for each in inputs_of(arguments.source)]
+    names = list(itertools.islice(itertools.cycle(files), arguments.images))
+    inputs = Inputs(names, "")
     header(f"Scoring `{arguments.task}`: pictures a second")
-    say(f"{arguments.images:,} pictures, {n_files:,} files, in parts of {arguments.part}.", "")
+    say(f"{arguments.images:,} pictures, {len(files):,} files, in parts of {arguments.part}.", "")
     ways: dict[str, Callable[[], Run]] = {"plain loop": partial(_loop, job, inputs)}
     engines: dict[str, Engine] = {"": score_parts}
     if importlib.util.find_spec("ray") and not arguments.no_ray:
@@ -83,7 +84,7 @@ def measure(arguments: argparse.Namespace) -> None:
                 _scored, engine, n, job, inputs, arguments.part
             )
     # What is read lies in the cache of the disk from here on.
-    _loop(job, inputs[:n_files])
+    _loop(job, inputs[: len(files)])
     runs: dict[str, list[Run]] = {name: [] for name in ways}
     for _ in range(arguments.repeats):
         for name, way in ways.items():
@@ -91,7 +92,7 @@ def measure(arguments: argparse.Namespace) -> None:
     _print(runs, arguments.images)
 
 
-def _loop(job: Job, inputs: Sequence[Input]) -> Run:
+def _loop(job: Job, inputs: Inputs) -> Run:
     load, start, cpu_s = os.getloadavg()[0], time.perf_counter(), _cpu_s()
     predictor = Predictor.load(job.bundle, job.precision)
     loaded = time.perf_counter()
@@ -105,7 +106,7 @@ def _cpu_s() -> float:
     return sum(each.ru_utime + each.ru_stime for each in used)
 
 
-def _scored(engine: Engine, n: int, job: Job, inputs: Sequence[Input], size: int) -> Run:
+def _scored(engine: Engine, n: int, job: Job, inputs: Inputs, size: int) -> Run:
     load, cpu_s = os.getloadavg()[0], _cpu_s()
     with tempfile.TemporaryDirectory() as folder:
         start = time.perf_counter()

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, overload
 
 from pipelines.data.tree import IMAGE_SUFFIXES, files_of, passed_over, suffix_of
 from pipelines.errors import ConfigError, CorruptImageError, SourceError
@@ -38,7 +38,33 @@ class Input:
     location: str
 
 
-def inputs_of(source: str, images: Path | None = None, *, anonymous: bool = False) -> list[Input]:
+class Inputs(Sequence[Input]):
+    """Pictures in the order of a source, as their names alone: of a million, every byte counts.
+
+    Attributes:
+        base: where names that are no addresses begin.
+    """
+
+    def __init__(self, names: Sequence[str], base: str) -> None:
+        self._names, self.base = names, base
+
+    def __len__(self) -> int:
+        return len(self._names)
+
+    @overload
+    def __getitem__(self, at: int) -> Input: ...
+
+    @overload
+    def __getitem__(self, at: slice) -> Inputs: ...
+
+    def __getitem__(self, at: int | slice) -> Input | Inputs:
+        if isinstance(at, slice):
+            return Inputs(self._names[at], self.base)
+        name = self._names[at]
+        return Input(name, name if is_store(name) else str(Path(self.base, name)))
+
+
+def inputs_of(source: str, images: Path | None = None, *, anonymous: bool = False) -> Inputs:
     """The pictures that a source names, in its order; of a folder or a store by name.
 
     Args:
@@ -53,24 +79,19 @@ def inputs_of(source: str, images: Path | None = None, *, anonymous: bool = Fals
     """
     path = Path(source)
     if is_store(source):
-        found = list(_of_store(source, anonymous=anonymous))
+        base, names = Path(), list(_of_store(source, anonymous=anonymous))
     elif path.is_dir():
-        found = [
-            Input(str(file.path), str(path / file.path))
-            for file in files_of(path)
-            if file.kind == "image"
-        ]
+        base, names = path, [str(file.path) for file in files_of(path) if file.kind == "image"]
     elif path.is_file():
-        base = path.parent if images is None else images
-        found = [Input(name, name if is_store(name) else str(base / name)) for name in _names(path)]
+        base, names = path.parent if images is None else images, list(_names(path))
     else:
         raise ConfigError(
             f"{source}: there is nothing of that name. Expected a folder, a CSV or Parquet file "
             f"with a column {PATH_COLUMN!r}, or an address such as s3://bucket/folder."
         )
-    if not found:
+    if not names:
         raise ConfigError(f"{source}: names no picture, so there is nothing to score.")
-    return found
+    return Inputs(names, str(base))
 
 
 def read_input(each: Input, *, anonymous: bool = False) -> Path | bytes:
@@ -114,7 +135,7 @@ def _store(bucket: str, anonymous: bool) -> Any:
     return open_store(bucket, "score", anonymous=anonymous).fs
 
 
-def _of_store(source: str, *, anonymous: bool) -> Iterator[Input]:
+def _of_store(source: str, *, anonymous: bool) -> Iterator[str]:
     store = open_store(source, "score", anonymous=anonymous)
     scheme = source.partition("://")[0]
     try:
@@ -129,7 +150,7 @@ def _of_store(source: str, *, anonymous: bool) -> Iterator[Input]:
     for path in paths:
         below = PurePosixPath(path)
         if suffix_of(below) in IMAGE_SUFFIXES and passed_over(PurePosixPath(below.name)) is None:
-            yield Input(f"{scheme}://{path}", f"{scheme}://{path}")
+            yield f"{scheme}://{path}"
 
 
 def _names(table: Path) -> Iterator[str]:

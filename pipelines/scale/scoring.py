@@ -24,7 +24,7 @@ from pipelines.atomic import file_sha256, new_file
 from pipelines.columns import uncalculated
 from pipelines.errors import CorruptImageError, PipelineError
 from pipelines.scale import coco
-from pipelines.scale.inputs import Input, read_input
+from pipelines.scale.inputs import Input, Inputs, read_input
 from pipelines.serving.answer import Answer, ServedKind
 from pipelines.serving.bundle import Bundle
 from pipelines.serving.gallery import gallery_file
@@ -156,13 +156,11 @@ def write_rows(target: Path, rows: Sequence[Row], schema: pyarrow.Schema) -> Non
 class Part:
     """Pictures that are answered together, and where."""
 
-    inputs: tuple[Input, ...]
+    inputs: Inputs
     target: Path
 
 
-def parts_of(
-    inputs: Sequence[Input], bundle: Bundle, job: Job, folder: Path, size: int
-) -> list[Part]:
+def parts_of(inputs: Inputs, bundle: Bundle, job: Job, folder: Path, size: int) -> list[Part]:
     """The parts of a list of pictures, in its order.
 
     Args:
@@ -178,7 +176,7 @@ def parts_of(
         model.append(file_sha256(gallery))
     found = []
     for number, start in enumerate(range(0, len(inputs), size)):
-        chunk = tuple(inputs[start : start + size])
+        chunk = inputs[start : start + size]
         said = json.dumps([*model, [(i.name, i.location) for i in chunk]])
         key = hashlib.sha256(said.encode(errors="surrogateescape")).hexdigest()[:16]
         found.append(Part(chunk, folder / f"{number:06d}-{key}.parquet"))
