@@ -4,9 +4,10 @@ Real are the list (a Parquet file of names), the parts and their files, the proc
 into one file, and --answered-images pictures, each of which is read, decoded and answered. Of the
 million the answers are simulated: each worker decodes and answers each file once, and says the same
 again whenever its name comes. So the first run shows the machinery alone, the second what it is
-beside a model's work. Memory is resident memory, pages that processes share counted in each. Writes
-the samples as CSV, and the figure of them, beside each other. Needs a model, and a folder of its
-pictures:
+beside a model's work. Memory is resident memory, pages that processes share counted in each. Rates
+are told by the wall and by the workers' processor time, which other work beside hardly changes; the
+figure has the latter, over a twentieth of the run. Writes the samples as CSV, and the figure of
+them, beside each other. Needs a model, and a folder of its pictures:
 
     python benchmarks/million.py --root .real --task tomato_leaf --source pictures --out million
 """
@@ -21,7 +22,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TypeAlias
@@ -40,7 +41,7 @@ from pipelines.scale.inputs import Input, inputs_of
 from pipelines.scale.scoring import Job, Row, Scorer, join, parts_of, score_parts
 from pipelines.serving.bundle import read_bundle
 
-_EVERY_S = 1.0
+_EVERY_S = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +51,7 @@ class Sample:
     Attributes:
         phase: list, score or join.
         elapsed_s: since the command's begin.
+        workers_cpu_s: of the processor, by the workers that are there.
     """
 
     run: str
@@ -58,6 +60,7 @@ class Sample:
     n_done: int
     driver_mb: float
     workers_mb: float
+    workers_cpu_s: float
 
 
 Samples: TypeAlias = list[Sample]
@@ -91,7 +94,15 @@ class Watch:
         own, all_of = driver.memory_info().rss, tree_bytes(driver.pid)
         elapsed_s = round(time.perf_counter() - self._start, 2)
         sizes = (round(own / 2**20, 1), round((all_of - own) / 2**20, 1))
-        self.samples.append(Sample(self.name, self.phase, elapsed_s, self.n_done, *sizes))
+        cpu_s = 0.0
+        for child in driver.children():
+            # Each may end between the listing and the reading.
+            with suppress(psutil.NoSuchProcess):
+                used = child.cpu_times()
+                cpu_s += used.user + used.system
+        self.samples.append(
+            Sample(self.name, self.phase, elapsed_s, self.n_done, *sizes, round(cpu_s, 2))
+        )
 
 
 @contextmanager
@@ -139,14 +150,9 @@ def measure(arguments: argparse.Namespace) -> None:
         samples, n_bytes = scored(arguments, name, n, scorer)
         runs.append(samples)
         rows.append(_row(name, n, samples, n_bytes))
-    heads = ["run", "pictures", "listed, s", "scored, s", "images/s", "joined, s"]
-    heads += [
-        "driver after the list, MiB",
-        "at its end",
-        "workers after a tenth, MiB",
-        "at the end",
-    ]
-    table([*heads, "answers.parquet, MB"], rows)
+    heads = ["run", "pictures", "listed, s", "scored, s", "images/s", "processor, ms a picture"]
+    heads += ["joined, s", "driver with the list, MiB", "all after a tenth, MiB", "all at the end"]
+    table([*heads, "driver after the join", "answers.parquet, MB"], rows)
     flat = [asdict(sample) for sample in itertools.chain(*runs)]
     with arguments.out.with_suffix(".csv").open("w", encoding="utf-8", newline="") as stream:
         writer = csv.DictWriter(stream, [f.name for f in fields(Sample)], lineterminator="\n")
@@ -185,26 +191,33 @@ def _write_list(path: Path, source: str, n: int) -> None:
 
 
 def _row(name: str, n: int, samples: Samples, n_bytes: int) -> list[str]:
-    by_phase = {
-        phase: [sample for sample in samples if sample.phase == phase]
-        for phase in ("list", "score", "join")
-    }
-    scoring = by_phase["score"]
+    scoring = _at_work(samples)
+    joining = next(sample for sample in samples if sample.phase == "join")
     tenth = next(sample for sample in scoring if sample.n_done >= n / 10)
-    begin_s, end_s = by_phase["list"][-1].elapsed_s, scoring[-1].elapsed_s
+    begin_s = [sample for sample in samples if sample.phase == "list"][-1].elapsed_s
+    half = next(sample for sample in scoring if sample.n_done >= n / 2)
+    steady = (scoring[-1].n_done - half.n_done, scoring[-1].workers_cpu_s - half.workers_cpu_s)
     return [
         name,
         f"{n:,}",
         f"{begin_s:.0f}",
-        f"{end_s - begin_s:.0f}",
-        f"{n / (end_s - begin_s):,.0f}",
-        f"{samples[-1].elapsed_s - end_s:.1f}",
+        f"{joining.elapsed_s - begin_s:.0f}",
+        f"{n / (joining.elapsed_s - begin_s):,.0f}",
+        f"{steady[1] / steady[0] * 1000:.3f}",
+        f"{samples[-1].elapsed_s - joining.elapsed_s:.1f}",
         f"{scoring[0].driver_mb:.0f}",
+        f"{tenth.driver_mb + tenth.workers_mb:.0f}",
+        f"{scoring[-1].driver_mb + scoring[-1].workers_mb:.0f}",
         f"{samples[-1].driver_mb:.0f}",
-        f"{tenth.workers_mb:.0f}",
-        f"{scoring[-2].workers_mb:.0f}",
         f"{n_bytes / 1e6:.1f}",
     ]
+
+
+def _at_work(samples: Samples) -> Samples:
+    """Those of scoring, until the first worker has ended."""
+    scoring = [sample for sample in samples if sample.phase == "score"]
+    most = max(range(len(scoring)), key=lambda at: scoring[at].workers_cpu_s)
+    return scoring[: most + 1]
 
 
 def figure(runs: Sequence[Samples]) -> bytes:
@@ -217,7 +230,7 @@ def figure(runs: Sequence[Samples]) -> bytes:
         made = Figure(figsize=(10, 6))
         grid = made.subplots(2, len(runs), sharex="col", squeeze=False)
         for (memory, rate), samples in zip(grid.T, runs, strict=True):
-            scoring = [sample for sample in samples if sample.phase == "score"]
+            scoring = _at_work(samples)
             done = [sample.n_done / 1000 for sample in scoring]
             driver = [sample.driver_mb for sample in scoring]
             total = [sample.driver_mb + sample.workers_mb for sample in scoring]
@@ -225,16 +238,27 @@ def figure(runs: Sequence[Samples]) -> bytes:
             memory.plot(done, driver, color=ORANGE, ls="--", label="of which the driver")
             memory.set_ylim(0, 1.25 * max(total))
             memory.set_title(f"{scoring[-1].n_done:,} pictures, {samples[0].run}", fontsize=12)
-            # Over ten looks, since parts come at once.
-            steps = list(zip(scoring, scoring[10:], strict=False))
-            rates = [(b.n_done - a.n_done) / (b.elapsed_s - a.elapsed_s) for a, b in steps]
-            rate.plot([b.n_done / 1000 for _, b in steps], rates, color=GREY)
+            places, rates = _rates(scoring)
+            rate.plot(places, rates, color=GREY)
             rate.set_ylim(0, 1.25 * max(rates))
             rate.set_xlabel("thousand pictures done")
         grid[0][0].set_ylabel("memory, MiB")
-        grid[1][0].set_ylabel("images a second")
+        grid[1][0].set_ylabel("images a second of processor")
         grid[0][0].legend(loc="lower right")
         return png(made)
+
+
+def _rates(scoring: Samples) -> tuple[list[float], list[float]]:
+    """Thousands done, and pictures a second of the workers' processors over a twentieth before."""
+    places, rates = [], []
+    window = scoring[-1].n_done / 20
+    for at in scoring:
+        before = [each for each in scoring if each.n_done <= at.n_done - window]
+        if before:
+            last = before[-1]
+            places.append(at.n_done / 1000)
+            rates.append((at.n_done - last.n_done) / (at.workers_cpu_s - last.workers_cpu_s))
+    return places, rates
 
 
 if __name__ == "__main__":
