@@ -22,10 +22,10 @@ from pipelines.errors import ConfigError
 from pipelines.locks import hold
 from pipelines.paths import Paths
 from pipelines.progress import track
-from pipelines.scale import on_ray
+from pipelines.scale import coco, on_ray
 from pipelines.scale.inputs import inputs_of
 from pipelines.scale.scoring import FORMS, Job, Part, Scored, join, parts_of, score_parts
-from pipelines.serving.bundle import read_bundle
+from pipelines.serving.bundle import Bundle, read_bundle
 from pipelines.serving.sessions import Precision
 
 _PART = 500
@@ -40,7 +40,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "e.g. s3://bucket/folder",
     )
     parser.add_argument(
-        "--out", type=Path, required=True, metavar="FILE", help="answers.parquet or answers.csv"
+        "--out",
+        type=Path,
+        required=True,
+        metavar="FILE",
+        help="answers.parquet, answers.csv, or of boxes and masks answers.json (COCO)",
+    )
+    parser.add_argument(
+        "--all-boxes", action="store_true", help="in answers.json those too that do not count"
     )
     parser.add_argument("--bundle", type=Path, metavar="PATH", help="a bundle.json, or its folder")
     parser.add_argument(
@@ -74,12 +81,12 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
     path = find_bundle(paths, arguments.task, arguments.bundle)
     bundle = read_bundle(path)
     precision = arguments.precision or bundle.served.precision
+    job = Job(path, precision, anonymous=arguments.anonymous, boxes=_boxes(arguments, bundle))
     inputs = inputs_of(arguments.source, arguments.images, anonymous=arguments.anonymous)
     folder = out.with_name(f"{out.name}.parts")
     with hold(folder / ".lock", f"score into {out}"):
-        parts = parts_of(inputs, bundle, precision, folder, arguments.part)
+        parts = parts_of(inputs, bundle, job, folder, arguments.part)
         left = [part for part in parts if not part.target.is_file()]
-        job = Job(path, precision, anonymous=arguments.anonymous)
         what = f"{bundle.task}: scoring, in parts of {arguments.part}"
         for _ in track(_engine(arguments)(job, left, workers), what, len(left)):
             pass
@@ -88,6 +95,19 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
         shutil.rmtree(folder)
     notes = (SAMPLE_WARNING,) if bundle.is_sample else ()
     return Answer(_said(scored, out), notes)
+
+
+def _boxes(arguments: argparse.Namespace, bundle: Bundle) -> coco.Which | None:
+    if arguments.out.suffix.lower() != ".json":
+        if arguments.all_boxes:
+            raise ConfigError(
+                "--all-boxes: is of answers.json, where each box has its score. Name a file that "
+                "ends in .json, or leave it out."
+            )
+        return None
+    which: coco.Which = "all" if arguments.all_boxes else "counted"
+    coco.check(bundle, which)
+    return which
 
 
 def _engine(arguments: argparse.Namespace) -> Callable[[Job, list[Part], int], Iterator[Part]]:
@@ -99,7 +119,7 @@ def _engine(arguments: argparse.Namespace) -> Callable[[Job, list[Part], int], I
 def _check(arguments: argparse.Namespace, workers: int) -> None:
     out: Path = arguments.out
     if out.suffix.lower() not in FORMS:
-        raise ConfigError(f"--out: expected a name that ends in {' or '.join(FORMS)} (got {out}).")
+        raise ConfigError(f"--out: expected a name that ends in {', '.join(FORMS)} (got {out}).")
     if out.exists() and not arguments.overwrite:
         raise ConfigError(
             f"--out: {shown(str(out))} is there already. Name another file, or replace it by "

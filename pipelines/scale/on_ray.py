@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
+from functools import cache, partial
 from importlib import import_module
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from pipelines.scale.scoring import Job, Part, Scorer
 #: Of a core, reserved by an actor. Two that reserve all of two cores leave none to Ray Data's own
 #: tasks, and it waits for ever without a word (ray-project/ray#44687).
 _CPUS = 0.5
+#: Of a part whose worker died. Ray would go on for ever with a picture that ends each of them.
+_RETRIES = 3
 
 
 def score_parts(
@@ -33,7 +36,8 @@ def score_parts(
 
     Raises:
         ConfigError: as `cluster.joined` says.
-        PipelineError: if actors or nodes were lost; what is done is kept.
+        PipelineError: if actors or nodes were lost, or a part cannot be written; what is done is
+            kept.
     """
     if not parts:
         return
@@ -55,9 +59,12 @@ def score_parts(
             fn_constructor_args=[job],
             compute=ray.data.ActorPoolStrategy(size=min(n_workers, len(rows))),
             num_cpus=_CPUS,
+            max_task_retries=_RETRIES,
         )
         try:
             for row in data.iter_rows():
+                if row["error"]:
+                    raise PipelineError(row["error"])
                 yield by_target[row["target"]]
         except ray.exceptions.RayError as err:
             raise PipelineError(
@@ -68,9 +75,13 @@ def score_parts(
 
 class _Actor:
     def __init__(self, job: Job) -> None:
-        self._scorer = Scorer(job)
+        # What fails here, or is raised below, Ray wraps in words of its own.
+        self._scorer = cache(partial(Scorer, job))
 
     def __call__(self, row: dict[str, Any]) -> dict[str, str]:
         inputs = [Input(*each) for each in zip(row["names"], row["locations"], strict=True)]
-        self._scorer(inputs, Path(row["target"]))
-        return {"target": row["target"]}
+        try:
+            self._scorer()(inputs, Path(row["target"]))
+        except PipelineError as err:
+            return {"target": row["target"], "error": str(err)}
+        return {"target": row["target"], "error": ""}

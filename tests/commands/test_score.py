@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import os
 import shutil
@@ -172,8 +173,66 @@ def test_a_worker_that_is_killed_is_one_line_and_nothing_is_lost(
     assert pq.read_table(out).num_rows == 3000
 
 
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_a_full_disk_is_one_line_and_what_is_done_is_kept(
+    toy_project, toy_bundle, colour_images, tmp_path, workers
+):
+    """A limit on the size of a file stands for the disk."""
+    out, folder = tmp_path / "answers.csv", tmp_path / "many"
+    folder.mkdir()
+    for number in range(200):
+        # Names that no table makes shorter.
+        name = hashlib.sha256(bytes([number])).hexdigest()
+        os.link(colour_images["green"], folder / f"{name}.png")
+    limit = "import resource, sys; resource.setrlimit(resource.RLIMIT_FSIZE, (12000, 12000)); "
+    main = "from pipelines import cli; sys.exit(cli.main(sys.argv[1:]))"
+    options = ["score", "toy", str(folder), "--root", str(toy_project)]
+    options += ["--out", str(out), "--workers", str(workers)]
+
+    def limited(*more: str) -> str:
+        done = subprocess.run(
+            [sys.executable, "-c", limit + main, *options, *more],
+            cwd=ROOT,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert done.returncode == 2, done.stderr
+        assert len(done.stderr.splitlines()) == 1
+        assert not out.exists()
+        assert not list(tmp_path.rglob(".tmp-*"))
+        return done.stderr
+
+    assert "File too large" in limited("--part", "200")
+    assert not list(tmp_path.rglob("*.parquet"))
+    # The parts are there, and the file of them is not.
+    said = limited("--part", "50")
+    assert "answers.csv: cannot be written" in said
+    assert len(list(tmp_path.rglob("*.parquet"))) == 4
+    assert cli.main([*options, "--part", "50"]) == 0
+    assert len(out.read_text().splitlines()) == 201
+
+
+def test_whatever_stands_in_a_list_is_a_row(toy_project, toy_bundle, pictures, tmp_path):
+    (pictures / "folder.png").mkdir()
+    os.mkfifo(pictures / "pipe.png")
+    names = ["0_green.png", "0_green.png", "", "a\0b.png", "folder.png", "pipe.png", "/dev/zero"]
+    names += ["x" * 5000 + ".png", "nö.png", f"../{pictures.name}/1_red.png", "s3://", "hf://a"]
+    with (pictures / "names.csv").open("w", newline="") as stream:
+        csv.writer(stream).writerows([["path", "n"], *([name, "1"] for name in names)])
+    pq.write_table(pyarrow.table({"path": [name or None for name in names]}), pictures / "names.pq")
+    for table in ("names.csv", "names.pq"):
+        out = tmp_path / f"{table}.parquet"
+        assert score(toy_project, "toy", pictures / table, "--out", out, "--workers", 1) == 0
+        found = pq.read_table(out)
+        assert found["path"].to_pylist() == names
+        assert found["label"].to_pylist() == ["green"] * 2 + [None] * 7 + ["red"] + [None] * 2
+        is_told = [bool(error) for error in found["error"].to_pylist()]
+        assert is_told == [label is None for label in found["label"].to_pylist()]
+
+
 def test_objects_of_a_store_are_scored_without_a_file(
-    toy_project, toy_bundle, pictures, tmp_path, monkeypatch
+    toy_project, toy_bundle, pictures, tmp_path, monkeypatch, capsys
 ):
     boto3 = pytest.importorskip("boto3")
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
@@ -198,6 +257,13 @@ def test_objects_of_a_store_are_scored_without_a_file(
             f"s3://farm/day/{name}" for name in ("0_green.png", "bad.png", "below/=green.png")
         ]
         assert table["label"].to_pylist() == ["green", None, "green"]
+        capsys.readouterr()
+        for nowhere in ("s3://nobody/day", "s3://farm/night"):
+            assert score(toy_project, "toy", nowhere, "--out", tmp_path / "none.csv") == 2
+            said = capsys.readouterr().err.splitlines()
+            assert len(said) == 1
+            assert f"{nowhere}: " in said[0]
+            assert not (tmp_path / "none.csv.parts").exists()
     finally:
         server.stop()
 
@@ -212,6 +278,12 @@ def test_objects_of_a_store_are_scored_without_a_file(
             ["toy", "{tmp}/other.csv", "--out", "{tmp}/a.csv"],
             "expected a column 'path' (columns: a, b)",
         ),
+        (
+            ["toy", "{tmp}/nothing.csv", "--out", "{tmp}/a.csv"],
+            "expected a column 'path' (columns: none)",
+        ),
+        (["toy", "{tmp}/head.csv", "--out", "{tmp}/a.csv"], "names no picture"),
+        (["toy", "{tmp}/numbers.parquet", "--out", "{tmp}/a.csv"], "'path' holds int64. Expected"),
         (["toy", "{tmp}/bad.parquet", "--out", "{tmp}/a.csv"], "is no Parquet file"),
         (["toy", "{pictures}", "--out", "{tmp}/there.csv"], "is there already"),
         (
@@ -243,6 +315,9 @@ def test_bad_arguments_are_one_line_and_nothing_is_written(
 ):
     (tmp_path / "empty").mkdir()
     (tmp_path / "other.csv").write_text("a,b\n1,2\n")
+    (tmp_path / "nothing.csv").write_text("")
+    (tmp_path / "head.csv").write_text("path\n")
+    pq.write_table(pyarrow.table({"path": [1, 2]}), tmp_path / "numbers.parquet")
     (tmp_path / "bad.parquet").write_text("no table")
     (tmp_path / "there.csv").write_text("mine")
     before = sorted(tmp_path.iterdir())

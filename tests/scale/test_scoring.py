@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
 import pyarrow
 import pytest
 
-from pipelines.scale.scoring import schema_of, typed
+from pipelines.scale.scoring import Job, schema_of, typed
 from pipelines.serving.detection import ServedDetection
 from pipelines.serving.embedding import ServedEmbedding
 from pipelines.serving.segmentation import ServedSegmentation
@@ -45,6 +47,6 @@ def test_numbers_are_numbers_in_a_row_of_every_kind(kind, bundle, outputs, expec
     geometry = bundle.preprocess.build().geometry(size)
     row = typed(kind, kind.decode(outputs, bundle, geometry), bundle)
     assert {name: row[name] for name in expected} == expected
-    schema = schema_of(bundle, "int8")
+    schema = schema_of(bundle, Job(Path("bundle.json"), "int8"))
     assert set(row) < set(schema.names)
     assert pyarrow.Table.from_pylist([row], schema=schema).num_rows == 1
