@@ -223,7 +223,8 @@ def test_what_dies_in_the_middle_costs_the_tracking_and_nothing_else(
     finally:
         if is_alive(mlflow):
             os.killpg(mlflow, signal.SIGCONT)
-    assert took_s < 60
+    # Two tries of ten seconds each, on a machine that may be busy.
+    assert took_s < 120
     assert results(project) == results(untracked)
     (line,) = [each.getMessage() for each in caplog.records if "untracked" in each.getMessage()]
     assert server.uri in line
