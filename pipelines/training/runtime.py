@@ -16,13 +16,14 @@ import os
 import re
 import signal
 import socket
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipelines.errors import ConfigError, RanksError
+from pipelines.errors import ConfigError, RanksError, StorageError
 
 # torch takes seconds to load; who only asks whether this is the primary does without.
 if TYPE_CHECKING:
@@ -271,7 +272,15 @@ def this_process(n_threads: int) -> Runtime:
     Raises:
         ConfigError: if the environment names other processes and they cannot be met, or this
             machine has fewer GPUs than processes.
+        StorageError: if no temporary file can be made, as torch's own modules ask for.
     """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as err:
+        raise StorageError(
+            f"temporary files: {err.strerror}. Free space there, or name another folder by TMPDIR, "
+            f"then run the same command again."
+        ) from err
     import torch
     from torch import distributed
 

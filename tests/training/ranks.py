@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import sys
+import tempfile
 from collections.abc import Callable
 
 from pipelines import cli
@@ -45,6 +46,8 @@ def _kill() -> None:
 
 
 def _fill_disk() -> None:
+    # Temporary files are on another disk, where Python has looked already.
+    tempfile.gettempdir()
     # No file can grow any more, which to a program is the same (EFBIG for ENOSPC).
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
 

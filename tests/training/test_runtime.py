@@ -12,6 +12,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -25,7 +26,7 @@ from pipelines.commands import stage
 from pipelines.commands import train as train_command
 from pipelines.config.params import load_params
 from pipelines.data.workers import n_workers
-from pipelines.errors import BusyError, ConfigError, RanksError
+from pipelines.errors import BusyError, ConfigError, RanksError, StorageError
 from pipelines.kinds.train import KINDS
 from pipelines.paths import Paths
 from pipelines.training.batches import chunks, epoch_order
@@ -149,6 +150,13 @@ def test_processes_that_train_on_something_else_are_refused_by_name(monkeypatch)
     ) as err:
         Runtime(0, 2).check_same(theirs)
     assert "params is" not in str(err.value)
+
+
+def test_no_room_for_temporary_files_is_one_line(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
+    with pytest.raises(StorageError, match=r"No usable temporary directory .*/nowhere.*TMPDIR"):
+        this_process(1)
 
 
 def test_more_processes_than_gpus_are_refused(monkeypatch):
