@@ -331,6 +331,7 @@ def leftovers(root: Path) -> list[Path]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     ("rank", "fate", "expected"),
     [
@@ -356,6 +357,7 @@ def test_what_befalls_one_process_ends_all_and_another_number_goes_on_from_the_c
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 def test_a_full_disk_of_a_process_that_writes_nothing_costs_nothing(tiny_task, tmp_path):
     """It fills its rows of the activations, for which the primary has set bytes aside."""
     paths = tiny_task("cached")
@@ -376,6 +378,7 @@ def with_little_room(folder: Path) -> list[str]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("n", [1, 2])
 def test_a_disk_too_full_for_activations_is_one_line(n, tiny_task):
     paths = tiny_task("cached")
