@@ -49,6 +49,7 @@ _BY_HAND = {
     "grandalf": "GPL-2.0-only OR EPL-1.0",
     "inflate64": "LGPL-2.1-or-later",
     "pygit2": "GPL-2.0-only with a linking exception",
+    "psycopg2-binary": "LGPL-3.0-or-later with a linking exception",
     "python-dateutil": "Apache-2.0 OR BSD-3-Clause",
 }
 _UNKNOWN = "NOASSERTION"

@@ -15,9 +15,9 @@ from pipelines.config.params import load_params
 from pipelines.config.recipe import laid_over
 from pipelines.errors import ConfigError, PipelineError, StorageError
 from pipelines.paths import Paths, RecipePaths
-from pipelines.training.runtime import rank_and_world
+from pipelines.training.runtime import is_first_to_say, rank_and_world
 
-#: torchrun looks at its processes ten times a second, and ends them all with the first that fails.
+#: That long the others leave it to the primary to say why a training ends.
 _PRIMARY_SPEAKS_S = 3.0
 
 
@@ -49,12 +49,14 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
                 "--out: goes with --recipe alone; the task's own model goes to models/TASK/float."
             )
         return stage.main(arguments, paths)
-    except PipelineError:
+    except PipelineError as err:
         if rank_and_world()[0] > 0:
-            # What all processes have found the primary says, and torchrun ends the others
-            # meanwhile; what this one alone has found is said then.
+            # What all processes have found the primary says; what this one alone has found, or
+            # what is to be said where the primary is gone, is said then.
             time.sleep(_PRIMARY_SPEAKS_S)
-        raise
+        if is_first_to_say():
+            raise
+        return Answer(exit_code=err.exit_code)
 
 
 def _by_recipe(task: str, recipe: Path, out: Path | None, paths: Paths) -> Answer:

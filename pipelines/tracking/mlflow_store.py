@@ -66,9 +66,10 @@ class Tracker:
         go_quiet()
         for name, value in _ENVIRONMENT.items():
             os.environ.setdefault(name, value)
-        # Alembic tells each migration and urllib3 each retry; our one line says enough.
-        for name in ("alembic", "urllib3"):
-            logging.getLogger(name).setLevel(logging.ERROR)
+        # Alembic tells each migration, urllib3 each retry, MLflow what a database said, with a
+        # traceback; our one line says enough.
+        for name in ("alembic", "urllib3", "mlflow.store.db.utils"):
+            logging.getLogger(name).setLevel(logging.CRITICAL)
         failures: tuple[type[Exception], ...] = (ImportError,)
         try:
             # What MLflow warns of is between it and its own libraries.
@@ -80,7 +81,9 @@ class Tracker:
                 return action(self._client)
         except failures as err:
             self.is_on = False
-            reason = (str(err).strip().splitlines() or [type(err).__name__])[0]
+            # Of a database's error, its own words and not those of what stands before it.
+            words = str(getattr(err.__cause__, "orig", err)).strip()
+            reason = (words.splitlines() or [type(err).__name__])[0]
             line = f"MLflow at {self.uri} cannot be used ({reason:.300}): going on untracked."
             _LOG.warning("%s", re.sub(r"//[^/@\s]*@", "//", line))
             return None

@@ -11,9 +11,10 @@ from __future__ import annotations
 import hashlib
 import json
 import logging
+import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
@@ -25,7 +26,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pipelines.atomic import new_folder, write_text
+from pipelines.atomic import new_folder, storage_errors, write_text
 from pipelines.backbones.heads import Classifier
 from pipelines.config.train import TrainParams
 from pipelines.data.loaders import Pictures
@@ -165,7 +166,7 @@ def _file_to_fill(
     """
     if runtime.is_primary:
         _evict(folder.parent, budget_bytes)
-    with new_folder(folder) if runtime.is_primary else nullcontext() as made:
+    with new_folder(folder) if runtime.is_primary else storage_errors(folder) as made:
         file = runtime.told(lambda: _empty_file(made, shape))
         if not file.is_file():
             raise StorageError(
@@ -188,6 +189,11 @@ def _empty_file(folder: Path | None, shape: tuple[int, ...]) -> Path:
     assert folder is not None  # the primary alone makes it
     file = folder / "values.npy"
     np.lib.format.open_memmap(file, mode="w+", dtype=np.float16, shape=shape).flush()
+    # Its bytes are set aside now: where the disk is full, a write into mapped memory ends a process
+    # without a word (SIGBUS).
+    if hasattr(os, "posix_fallocate"):  # not on macOS
+        with file.open("r+b") as stream:
+            os.posix_fallocate(stream.fileno(), 0, file.stat().st_size)
     return file
 
 

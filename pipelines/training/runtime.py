@@ -15,13 +15,15 @@ import logging
 import os
 import re
 import signal
+import socket
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from pipelines.errors import ConfigError, RanksError
+from pipelines.errors import ConfigError, RanksError, StorageError
 
 # torch takes seconds to load; who only asks whether this is the primary does without.
 if TYPE_CHECKING:
@@ -32,6 +34,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+#: For the store, when a training ends in an error.
+_STORE_S = 5
 #: The primary may write, or wait for a slow disk, while the others wait for it.
 _PATIENCE = timedelta(days=1)
 
@@ -185,9 +189,8 @@ class Runtime:
             return
 
         def lost(reason: str) -> RanksError:
-            # This process ends now anyway, and has a line to say.
-            if self.is_primary:
-                signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            # This process ends now anyway, and may have a line to say.
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
             return RanksError(
                 f"{what}: rank {self.rank} of {self.world} has lost another process ({reason}). At "
                 f"most the epoch under way is lost: look at what the other one said, then run the "
@@ -195,20 +198,26 @@ class Runtime:
             )
 
         def end(*_: object) -> None:
-            raise lost("torchrun ends all")
+            signal.signal(signal.SIGTERM, signal.SIG_IGN)
+            raise _EndedError
 
         # torchrun waits half a minute after this signal: time to leave nothing half-written, and
-        # to say so. The others have nothing to tidy up.
-        before = signal.signal(signal.SIGTERM, end) if self.is_primary else None
+        # to say so. The others speak where the primary is the one that is gone.
+        before = signal.signal(signal.SIGTERM, end)
         try:
             yield
+        except _EndedError:
+            raise lost("torchrun ends all") from None
         except RuntimeError as err:
             if not _is_lost(err):
                 raise
             raise lost(_first_line(err)) from err
         else:
-            if before is not None:
-                signal.signal(signal.SIGTERM, before)
+            signal.signal(signal.SIGTERM, before)
+
+
+class _EndedError(BaseException):
+    """Of the signal's handler, wherever it finds the process: no library takes it for its own."""
 
 
 def shown(own: NDArray[np.int64], rows: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -233,6 +242,28 @@ def rank_and_world() -> tuple[int, int]:
     return int(rank), int(world)
 
 
+def is_first_to_say() -> bool:
+    """Whether no other process of this training has asked before: why it ends is said once.
+
+    They ask at the store by which they have met, and which torchrun keeps beyond their end. Where
+    something else has started them, each says it.
+    """
+    if os.environ.get("TORCHELASTIC_USE_AGENT_STORE") != "True":
+        return True
+    try:
+        place = os.environ["MASTER_ADDR"], int(os.environ["MASTER_PORT"])
+        # torch's own client would go on trying, and tell of each try.
+        socket.create_connection(place, timeout=_STORE_S).close()
+        from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+        store = TCPStore(*place, timeout=timedelta(seconds=_STORE_S))
+        n_asked: int = store.add(f"ends/{os.environ.get('TORCHELASTIC_RESTART_COUNT', '0')}", 1)
+        return n_asked == 1
+    except (KeyError, ValueError, OSError, RuntimeError):
+        # Nobody is left to ask.
+        return True
+
+
 def this_process(n_threads: int) -> Runtime:
     """This process, one of torchrun's or alone, on a GPU where there is one.
 
@@ -241,7 +272,15 @@ def this_process(n_threads: int) -> Runtime:
     Raises:
         ConfigError: if the environment names other processes and they cannot be met, or this
             machine has fewer GPUs than processes.
+        StorageError: if no temporary file can be made, as torch's own modules ask for.
     """
+    try:
+        tempfile.gettempdir()
+    except FileNotFoundError as err:
+        raise StorageError(
+            f"temporary files: {err.strerror}. Free space there, or name another folder by TMPDIR, "
+            f"then run the same command again."
+        ) from err
     import torch
     from torch import distributed
 

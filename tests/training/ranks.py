@@ -1,14 +1,18 @@
 """`fieldlens train tiny` as one of torchrun's processes; prints what it wrote below the root.
 
-Arguments: the root; and, to kill a process, its rank and the epoch in which it goes.
+Arguments: the root; and, for what befalls a process, its rank, the epoch, and whether it is killed
+or its disk is full from then on (epoch 0: from the start).
 """
 
 from __future__ import annotations
 
 import json
 import os
+import resource
 import signal
 import sys
+import tempfile
+from collections.abc import Callable
 
 from pipelines import cli
 from pipelines.training import fit
@@ -18,7 +22,7 @@ _WRITING = os.O_WRONLY | os.O_RDWR
 _CHANGES = {"os.mkdir", "os.rename", "os.remove", "os.rmdir", "os.link", "os.symlink"}
 
 
-def main(root: str, rank: str = "none", epoch: str = "0") -> int:
+def main(root: str, rank: str = "none", epoch: str = "0", fate: str = "killed") -> int:
     written = []
 
     def note(event: str, arguments: tuple[object, ...]) -> None:
@@ -29,7 +33,7 @@ def main(root: str, rank: str = "none", epoch: str = "0") -> int:
             written.extend(os.path.relpath(path, root) for path in paths)
 
     if os.environ.get("RANK") == rank:
-        _die_in(int(epoch))
+        _befall(int(epoch), FATES[fate])
     sys.addaudithook(note)
     code = cli.main(["train", "tiny", "--root", root])
     told = {"written": written, "has_mlflow": "mlflow" in sys.modules}
@@ -37,16 +41,33 @@ def main(root: str, rank: str = "none", epoch: str = "0") -> int:
     return code
 
 
-def _die_in(epoch: int) -> None:
+def _kill() -> None:
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _fill_disk() -> None:
+    # Temporary files are on another disk, where Python has looked already.
+    tempfile.gettempdir()
+    # No file can grow any more, which to a program is the same (EFBIG for ENOSPC).
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
+
+
+FATES = {"killed": _kill, "full": _fill_disk}
+
+
+def _befall(epoch: int, fate: Callable[[], None]) -> None:
+    if epoch == 0:
+        fate()
+        return
     train_epoch, begun = fit._train_epoch, []
 
-    def dying(*arguments: object) -> float:
+    def fated(*arguments: object) -> float:
         begun.append(1)
         if len(begun) == epoch:
-            os.kill(os.getpid(), signal.SIGKILL)
+            fate()
         return train_epoch(*arguments)
 
-    fit._train_epoch = dying
+    fit._train_epoch = fated
 
 
 if __name__ == "__main__":

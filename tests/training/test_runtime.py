@@ -7,10 +7,13 @@ import contextlib
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
+import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +26,7 @@ from pipelines.commands import stage
 from pipelines.commands import train as train_command
 from pipelines.config.params import load_params
 from pipelines.data.workers import n_workers
-from pipelines.errors import BusyError, ConfigError, RanksError
+from pipelines.errors import BusyError, ConfigError, RanksError, StorageError
 from pipelines.kinds.train import KINDS
 from pipelines.paths import Paths
 from pipelines.training.batches import chunks, epoch_order
@@ -149,6 +152,13 @@ def test_processes_that_train_on_something_else_are_refused_by_name(monkeypatch)
     assert "params is" not in str(err.value)
 
 
+def test_no_room_for_temporary_files_is_one_line(monkeypatch):
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    monkeypatch.setattr(tempfile, "_candidate_tempdir_list", lambda: ["/nowhere"])
+    with pytest.raises(StorageError, match=r"No usable temporary directory .*/nowhere.*TMPDIR"):
+        this_process(1)
+
+
 def test_more_processes_than_gpus_are_refused(monkeypatch):
     started_as(monkeypatch, "2", "3")
     monkeypatch.setenv("LOCAL_RANK", "2")
@@ -205,7 +215,9 @@ def test_what_all_have_found_the_primary_says_first(monkeypatch, tmp_path):
 
 
 # -- with torchrun --------------------------------------------------------------------------------
-def torchrun(n: int, script: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+def torchrun(
+    n: int, script: Path, *arguments: str, within: Sequence[str] = ()
+) -> subprocess.CompletedProcess[str]:
     environment = {
         **os.environ,
         "PYTHONPATH": str(ROOT),
@@ -215,7 +227,7 @@ def torchrun(n: int, script: Path, *arguments: str) -> subprocess.CompletedProce
     }
     command = ["-m", "torch.distributed.run", "--nproc-per-node", str(n), "--master-port"]
     return subprocess.run(
-        [sys.executable, *command, str(closed_port()), str(script), *arguments],
+        [*within, sys.executable, *command, str(closed_port()), str(script), *arguments],
         env=environment,
         capture_output=True,
         text=True,
@@ -305,29 +317,99 @@ def test_two_processes_train_as_one_does_and_only_the_primary_writes(strategy, t
     assert run.data.metrics["epoch"] == 3
 
 
+def only_line(run: subprocess.CompletedProcess[str]) -> str:
+    """What the processes of a training that ended with an error had to say, beside torchrun."""
+    assert run.returncode == 1
+    lines = [line for line in run.stderr.splitlines() if line.startswith("fieldlens: ")]
+    assert len(lines) == 1, run.stderr
+    assert run.stderr.count("Traceback") == 1, "torchrun's own alone"
+    return lines[0]
+
+
+def leftovers(root: Path) -> list[Path]:
+    return list(root.rglob(".tmp-*"))
+
+
 @pytest.mark.slow
-def test_a_killed_process_ends_all_and_another_number_goes_on_from_the_checkpoint(
-    tiny_task, tmp_path
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(
+    ("rank", "fate", "expected"),
+    [
+        ("1", "killed", "rank 0 of 2 has lost another process"),
+        ("0", "killed", "rank 1 of 2 has lost another process"),
+        ("0", "full", "checkpoint.safetensors: cannot be written (File too large)"),
+    ],
+)
+def test_what_befalls_one_process_ends_all_and_another_number_goes_on_from_the_checkpoint(
+    rank, fate, expected, tiny_task, tmp_path
 ):
     paths = tiny_task("full")
     untouched = Paths(Path(shutil.copytree(paths.root, tmp_path / "untouched")))
     said(torchrun(1, RANKS, str(untouched.root)))
-    killed = torchrun(2, RANKS, str(paths.root), "1", "3")
-    assert killed.returncode != 0
-    (line,) = [line for line in killed.stderr.splitlines() if line.startswith("fieldlens: ")]
-    assert "rank 0 of 2 has lost another process" in line
+    ended = torchrun(2, RANKS, str(paths.root), rank, "3", fate)
+    assert expected in only_line(ended)
     assert not paths.task("tiny").history.exists()
+    assert fate == "killed" or not leftovers(paths.root)
     said(run := torchrun(1, RANKS, str(paths.root)))
     assert "going on after epoch 2" in run.stderr
+    assert not leftovers(paths.root)
     assert np.array(curve(paths)) == pytest.approx(np.array(curve(untouched)), rel=1e-3)
 
 
 @pytest.mark.slow
-def test_processes_that_disagree_end_with_one_line(tiny_task, tmp_path):
+@pytest.mark.timeout(900)
+def test_a_full_disk_of_a_process_that_writes_nothing_costs_nothing(tiny_task, tmp_path):
+    """It fills its rows of the activations, for which the primary has set bytes aside."""
+    paths = tiny_task("cached")
+    untouched = Paths(Path(shutil.copytree(paths.root, tmp_path / "untouched")))
+    said(torchrun(2, RANKS, str(untouched.root)))
+    said(torchrun(2, RANKS, str(paths.root), "1", "0", "full"))
+    assert results(paths) == results(untouched)
+
+
+def with_little_room(folder: Path) -> list[str]:
+    """What a command is to begin with, to find a folder on a disk of its own of 16 kB."""
+    within = ["unshare", "--mount", *(["--map-root-user"] if os.getuid() else [])]
+    if subprocess.run([*within, "mount", "-t", "tmpfs", "none", "/mnt"], check=False).returncode:
+        pytest.skip("a file system cannot be mounted here")
+    folder.mkdir(parents=True)
+    script = f"mount -t tmpfs -o size=16k none '{folder}' && exec \"$@\""
+    return [*within, "bash", "-c", script, "bash"]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("n", [1, 2])
+def test_a_disk_too_full_for_activations_is_one_line(n, tiny_task):
+    paths = tiny_task("cached")
+    within = with_little_room(paths.activations_dir)
+    line = only_line(torchrun(n, RANKS, str(paths.root), within=within))
+    assert re.search(r"activations/\w+: cannot be written \(No space left on device\)", line)
+    assert not paths.task("tiny").float_dir.exists()
+    said(torchrun(n, RANKS, str(paths.root)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("file", "old", "new", "expected"),
+    [
+        ("params.yaml", '"seed": 7', '"seed": 8', "params.yaml's train section and seed"),
+        # A group is in another split.
+        (
+            "manifest.csv",
+            '"blue_tile-train-0","","train"',
+            '"blue_tile-train-0","","val"',
+            "manifest.csv's images and splits",
+        ),
+    ],
+)
+def test_processes_that_disagree_end_with_one_line(file, old, new, expected, tiny_task, tmp_path):
     paths = tiny_task("full")
     other = Paths(Path(shutil.copytree(paths.root, tmp_path / "other")))
-    text = (other.root / "params.yaml").read_text().replace('"seed": 7', '"seed": 8')
-    (other.root / "params.yaml").write_text(text)
+    (path,) = other.root.rglob(file)
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
     port = str(closed_port())
     ranks = [
         subprocess.Popen(
@@ -353,6 +435,6 @@ def test_processes_that_disagree_end_with_one_line(tiny_task, tmp_path):
         _, err = process.communicate(timeout=300)
         assert process.returncode == 2
         (line,) = err.splitlines()
-        assert "rank 1 of 2: the sha256 of params.yaml's train section and seed is" in line
+        assert f"rank 1 of 2: the sha256 of {expected} is" in line
     for each in (paths, other):
         assert not each.task("tiny").float_dir.exists()
