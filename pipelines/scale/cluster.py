@@ -15,6 +15,8 @@ from pipelines.errors import ConfigError
 
 #: Seconds in which a cluster takes a connection.
 _PATIENCE_S = 5.0
+#: Of what Ray says where it cannot join: the versions stand below its first line.
+_MAX_WORDS = 200
 #: Seconds in which the processors of a command that has just ended are free again.
 _FREED_S = 15.0
 
@@ -56,9 +58,10 @@ def joined(n_workers: int | None, address: str | None) -> Iterator[Cluster]:
     try:
         ray.init(address or "local", logging_level=logging.ERROR, log_to_driver=False, **own)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as err:
+        words = " ".join(str(err).split())[:_MAX_WORDS]
         raise ConfigError(
             f"--address: {address or 'this machine'}: Ray {ray.__version__} cannot join "
-            f"({first_line(err)}). Expected the address of a cluster that runs, of the same "
+            f"({words}). Expected the address of a cluster that runs, of the same "
             f"version of Ray and Python, and its token in RAY_AUTH_TOKEN."
         ) from err
     try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
 import subprocess
@@ -188,6 +189,7 @@ def test_a_cluster_of_another_version_is_told(toy_project, toy_bundle, pictures,
     said = there.stderr.splitlines()[-1]
     assert said.startswith(f"fieldlens: --address: 127.0.0.1:{port}: Ray {ray.__version__} cannot")
     assert "Version mismatch" in said
+    assert "2.0.0" in said
     assert not out.exists()
 
 

@@ -57,7 +57,7 @@ def test_ray_of_another_version_is_told(ray):
         raise RuntimeError("Version mismatch: The cluster was started with:\n    Ray: 2.0")
 
     ray.init = refuses
-    says = r"Ray 0 cannot join \(Version mismatch: The cluster was started with:\)"
+    says = r"Ray 0 cannot join \(Version mismatch: The cluster was started with: Ray: 2.0\)"
     with pytest.raises(ConfigError, match=says), joined(1, None):
         pass
 
