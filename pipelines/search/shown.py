@@ -12,6 +12,8 @@ from pipelines.search.run import Elite
 from pipelines.search.space import Network
 from pipelines.search.study import Candidate
 
+#: Elites with a name in the figure; more would lie upon each other.
+_N_NAMED = 10
 #: By controller, the candidates of each of its seeds.
 Studies = Mapping[Controller, Sequence[Sequence[Candidate]]]
 
@@ -34,7 +36,7 @@ def fronts(studies: Studies, elites: Sequence[Elite], params: RewardParams, titl
         },
         [
             Again(title_of(each.network), each.accuracy, each.ratios)
-            for each in elites
+            for each in elites[:_N_NAMED]
             if each.again.refusal is None
         ],
         [
