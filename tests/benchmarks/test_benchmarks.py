@@ -377,7 +377,7 @@ SMALL = {
     "training": ("--task", "weld_defect", "--epochs", "1", "--once"),
 }
 #: Parts of other scripts, and one that makes a clone (it has its test above).
-ELSEWHERE = {"memory", "peer_loop", "report", "timed_fit", "repro"}
+ELSEWHERE = {"controllers", "memory", "peer_loop", "report", "timed_fit", "repro"}
 #: Without a model, or with one that is copied; tested one by one below, and `prepare` above.
 MODELLESS = {
     "backbones",
@@ -387,9 +387,12 @@ MODELLESS = {
     "near_duplicates",
     "prepare",
     "ranks",
+    "score",
+    "search_latency",
 }
-#: Its teacher's weights are in no wheel; run by hand.
-BY_HAND = {"face_teacher"}
+#: A teacher's weights are in no wheel; a run of seconds has no curve; Ray is in an extra that tests
+#: do without.
+BY_HAND = {"face_teacher", "million", "sweeps"}
 
 
 def test_every_script_is_run_by_a_test():
@@ -405,6 +408,27 @@ def test_each_script_runs_small(script, models_root):
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.startswith("### ")
     assert table_rows(done.stdout)
+
+
+@pytest.mark.slow
+@pytest.mark.model
+def test_score_has_a_row_a_way(models_root, tmp_path):
+    for number in range(8):
+        Image.new("RGB", (64, 64), (30 * number, 90, 120)).save(tmp_path / f"{number}.png")
+    done = run(
+        "score",
+        *("--root", str(models_root), "--task", "weld_defect", "--source", str(tmp_path)),
+        *("--images", "40", "--part", "10", "--repeats", "1", "--no-ray"),
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert len(table_rows(done.stdout)) == 3
+
+
+@pytest.mark.slow
+def test_search_latency_has_a_row_a_precision():
+    done = run("search_latency", "--networks", "3", "--image-px", "64")
+    assert done.returncode == 0, done.stderr
+    assert any(row.startswith("| int8") for row in table_rows(done.stdout)), done.stdout
 
 
 @pytest.mark.slow
