@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pipelines.config.search import Controller, RewardParams
@@ -39,24 +40,7 @@ def ray_engine(n_workers: int | None, address: str | None) -> Iterator[Engine]:
         ConfigError: as `cluster.joined` says.
     """
     with joined(n_workers, address) as cluster:
-
-        def run(
-            space: Space,
-            evaluate: Evaluate,
-            records: Records,
-            controller: Controller,
-            n: int,
-            *,
-            reward: RewardParams,
-            seed: int,
-            retry: bool = False,
-            told: Callable[[Candidate], None] = lambda candidate: None,
-        ) -> list[Candidate]:
-            return _study(
-                cluster, space, evaluate, records, controller, n, reward, seed, retry, told
-            )
-
-        yield run
+        yield partial(_study, cluster)
 
 
 def _study(
@@ -66,10 +50,11 @@ def _study(
     records: Records,
     controller: Controller,
     n: int,
+    *,
     reward: RewardParams,
     seed: int,
-    retry: bool,
-    told: Callable[[Candidate], None],
+    retry: bool = False,
+    told: Callable[[Candidate], None] = lambda candidate: None,
 ) -> list[Candidate]:
     if len(OBJECTIVES[controller]) > 1:
         raise ConfigError(

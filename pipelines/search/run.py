@@ -11,6 +11,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
+from typing import Protocol
 
 from pipelines.atomic import file_sha256
 from pipelines.config.search import Controller, RewardParams
@@ -29,7 +30,7 @@ from pipelines.search.latency import DeviceTable, LatencySource, Measured, ThisM
 from pipelines.search.objective import Objective
 from pipelines.search.records import Records, Score
 from pipelines.search.reward import reward_of
-from pipelines.search.space import Network
+from pipelines.search.space import Network, Space
 from pipelines.search.study import Candidate, run_study
 from pipelines.serving.predictor import processor_name
 from pipelines.serving.trust import Interval
@@ -149,8 +150,23 @@ class Trained:
     failed: Sequence[CellRecord]
 
 
-#: Runs a study: what `study.run_study` does, here or on a cluster.
-Engine = Callable[..., list[Candidate]]
+class Engine(Protocol):
+    """Runs a study, here or on a cluster."""
+
+    def __call__(
+        self,
+        space: Space,
+        evaluate: Callable[[Network], Score],
+        records: Records,
+        controller: Controller,
+        n: int,
+        *,
+        reward: RewardParams,
+        seed: int,
+        retry: bool = False,
+        told: Callable[[Candidate], None] = lambda candidate: None,
+    ) -> list[Candidate]:
+        """As `study.run_study` does."""
 
 
 def in_this_process() -> AbstractContextManager[Engine]:

@@ -66,10 +66,10 @@ def study(folder, n: int, controller="reinforce", **more):
         records,
         controller,
         n,
-        RewardParams(),
-        1,
-        more.get("retry", False),
-        told.append,
+        reward=RewardParams(),
+        seed=1,
+        retry=more.get("retry", False),
+        told=told.append,
     )
     assert told == found
     return found
