@@ -152,6 +152,32 @@ def test_bad_question_is_told_before_anything_is_made(
     assert not made
 
 
+def test_table_of_another_device_is_written_filled_and_searched_by(search, project, tmp_path):
+    folder = tmp_path / "blocks"
+    assert search("--write-blocks", str(folder))[0] == 0
+    table = folder / "blocks.csv"
+    header, *rows = table.read_text().splitlines()
+    assert len(rows) > 50
+    # A device on which all blocks are alike: what has fewer of them is quicker.
+    whole = [f"{row.partition(',')[0]},{'' if '@' in row else 1.5}" for row in rows]
+    table.write_text("\n".join([header, *(row for row in whole if not row.endswith(","))]) + "\n")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Worth, "__call__", lambda *_: 0.5)
+        patch.setattr(Worth, "supernet", None)
+        patch.setattr(
+            Objective,
+            "__call__",
+            lambda _, cell: result(cell, variant(0.9, 1.0, 8.0), variant(0.9, 0.5, 2.0)),
+        )
+        code, out, err = search("--device-table", str(table))
+    assert code == 0, err
+    assert f"of the table {table}" in out
+    table.write_text("\n".join([header, *whole[1:]]) + "\n")
+    code, _, err = search("--device-table", str(table))
+    assert code == 2
+    assert err.count("\n") == 0
+
+
 @pytest.mark.slow
 def test_search_from_the_supernet_to_a_board(search, project, monkeypatch):
     """Nothing is made up but how steady the clock is: a test's machine has much else to do."""
