@@ -88,13 +88,16 @@ class Found:
 
     @cached_property
     def best(self) -> Finalist | None:
-        """The quickest finalist of which no loss is shown; None where there is none."""
+        """The most accurate finalist, of several the quickest; None where each is refused.
+
+        Not the quickest of which no loss is shown: the fewer test images, the less is shown.
+        """
         sound = [
             each
             for each in self.trained.finalists
-            if each.row.refusal is None and each.ratio is not None and each.gain.high >= 0
+            if each.row.refusal is None and each.ratio is not None
         ]
-        return min(sound, key=lambda each: each.ratio or 0.0, default=None)
+        return max(sound, key=lambda each: (each.row.accuracy, -(each.ratio or 0)), default=None)
 
     @cached_property
     def advice(self) -> list[str]:
@@ -102,14 +105,20 @@ class Found:
         best = self.best
         if best is None:
             return [
-                "No finalist holds: each is refused, or its loss of accuracy is shown. Ask for "
-                "more candidates or finalists, or for another target."
+                "Every finalist is refused. Ask for more candidates or finalists, or for another "
+                "target."
             ]
+        verdict = (
+            "a gain is shown"
+            if best.gain.low > 0
+            else "a loss is shown"
+            if best.gain.high < 0
+            else "neither gain nor loss is shown"
+        )
         return [
-            f"{best.row.result.cell.title} takes {best.ratio:.2f} of the base's time, and no loss "
-            f"is shown ({100 * best.gain.value:+.1f} points, 95 %, paired: "
-            f"{100 * best.gain.low:+.1f} to {100 * best.gain.high:+.1f}). To make it the task's "
-            f"network, in params.yaml:",
+            f"{best.row.result.cell.title} takes {best.ratio:.2f} of the base's time; {verdict} "
+            f"({100 * best.gain.value:+.1f} points, 95 %, paired: {100 * best.gain.low:+.1f} to "
+            f"{100 * best.gain.high:+.1f}). To make it the task's network, in params.yaml:",
             "",
             self.params_of(best),
         ]

@@ -99,7 +99,7 @@ def test_answer_names_the_best_and_the_lines_of_params(search, quick, project):
     assert (code, err) == (0, "")
     assert "BEST CANDIDATES" in out
     assert "FINALISTS" in out
-    assert "takes 0.50 of the base's time, and no loss is shown" in out
+    assert "takes 0.50 of the base's time; neither gain nor loss is shown" in out
     line = out.split("backbone: ")[1].splitlines()[0]
     assert backbone(line).spec.inherits == "mobilenet_v2"
     page = project.task("tiny").search_page.read_text()
