@@ -208,12 +208,13 @@ def _tells(parent: Run, controller: str, seed: int) -> Callable[[Candidate], Non
         nonlocal best
         if candidate.score is None or candidate.reward is None:
             return
-        best = max(best, candidate.reward)
+        # That of the base needed no search.
+        best = best if candidate.baseline else max(best, candidate.reward)
         values = {
             "accuracy": candidate.score.accuracy,
             "ratio": candidate.score.ratio,
             "reward": candidate.reward,
-            "best_reward": best,
+            **({} if candidate.baseline else {"best_reward": best}),
         }
         parent.epoch(candidate.number, {f"{controller}-{seed}": values})
 

@@ -18,6 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from pipelines.atomic import file_sha256, write_bytes
+from pipelines.backbones.architecture import is_line
 from pipelines.backbones.cost import Cost, cost
 from pipelines.backbones.heads import make_classifier
 from pipelines.backbones.spec import backbone
@@ -122,7 +123,7 @@ class Objective:
         if cell.backbone != self.train.backbone:
             # A number of a block of another network.
             section["cut"] = None
-        if backbone(cell.backbone, cell.width).spec.inherits:
+        if is_line(cell.backbone):
             section |= self._of_inherited()
         own = cell.model_dump() | {"refit": self.board.refit}
         return TrainParams.model_validate(section | own)
