@@ -201,7 +201,8 @@ def test_a_board_on_two_nodes_whose_driver_is_killed_and_a_node_that_is_lost(
         kept = wide.stat().st_mtime_ns
         (marks / "go").touch()
         ran(*board, environ=environ, timeout_s=900)
-        assert (marks / "begun").read_text().split() == ["1.0", "0.5", "0.5"]
+        # Both at once, in any order; then the narrow one again.
+        assert sorted((marks / "begun").read_text().split()) == ["0.5", "0.5", "1.0"]
         assert wide.stat().st_mtime_ns == kept
         assert files.board.is_file()
 
