@@ -69,7 +69,7 @@ class FinalistParams(Strict):
     Sides, views, optimiser and the rest are the task's own.
     """
 
-    epochs: Annotated[int, Field(ge=1)] = 10
+    epochs: Annotated[int, Field(ge=1)] = 16
     learning_rate: Positive = 1e-3
     warmup_fraction: Annotated[float, Field(ge=0, lt=1, strict=False)] = 0.1
     #: Factor of the learning rate from each block to the one before it.
@@ -90,7 +90,7 @@ class SearchParams(Strict):
     #: The best of them, whose latency is measured again.
     elites: Annotated[int, Field(ge=1)] = 20
     #: The best of these, which are trained as the task trains, exported and tested.
-    finalists: Annotated[int, Field(ge=0)] = 3
+    finalists: Annotated[int, Field(ge=0)] = 2
     finalist: FinalistParams = FinalistParams()
     #: Val images that a candidate is asked about; 0 for all.
     val_images: Annotated[int, Field(ge=0)] = 0
