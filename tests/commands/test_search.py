@@ -21,6 +21,7 @@ from tests.file_tree import file_tree
 from tests.tiny_board import make_project, result, variant, with_toy
 
 SEARCH = {
+    "controller": "reinforce",
     "space": {"image_px": [32], "squeeze": False},
     "warm_up": {"steps": 2, "batch_size": 4, "n_random": 1},
     "candidates": 4,
