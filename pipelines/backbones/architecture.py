@@ -67,6 +67,26 @@ class Stage:
             f"_c{self.channels}{squeeze}"
         )
 
+    def block(self, number: int, index: int, in_channels: int) -> Block:
+        """One of its blocks.
+
+        Args:
+            number: of the stage.
+            index: of the block within it.
+            in_channels: of what it reads.
+        """
+        return Block(
+            stage=number,
+            index=index,
+            operator=self.operator,
+            kernel=self.kernel,
+            stride=self.stride if index == 0 else 1,
+            in_channels=in_channels,
+            hidden=in_channels * self.expansion,
+            channels=self.channels,
+            squeeze=self.squeeze,
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Block:
@@ -100,10 +120,12 @@ class Block:
     @property
     def has_shortcut(self) -> bool:
         """Whether its input is added to its output."""
-        return self.operator in ("ir", "er") and (self.stride, self.in_channels) == (
-            1,
-            self.channels,
-        )
+        return has_shortcut(self.operator, self.stride, self.in_channels, self.channels)
+
+
+def has_shortcut(operator: str, stride: int, in_channels: int, channels: int) -> bool:
+    """Whether a block adds its input to its output: where both have one shape."""
+    return operator in ("ir", "er") and stride == 1 and in_channels == channels
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,17 +151,7 @@ class Architecture:
         channels = 3
         for number, stage in enumerate(self.stages):
             for index in range(stage.repeats):
-                yield Block(
-                    stage=number,
-                    index=index,
-                    operator=stage.operator,
-                    kernel=stage.kernel,
-                    stride=stage.stride if index == 0 else 1,
-                    in_channels=channels,
-                    hidden=channels * stage.expansion,
-                    channels=stage.channels,
-                    squeeze=stage.squeeze,
-                )
+                yield stage.block(number, index, channels)
                 channels = stage.channels
 
 

@@ -39,9 +39,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     engine = parser.add_argument_group("by what they are trained")
     engines.add_arguments(engine, local="one cell after another")
-    engine.add_argument(
-        "--workers", type=int, metavar="N", help="of Ray: cells at a time, one a free processor"
-    )
+    engines.add_workers(engine, what="cells")
     engine.add_argument(
         "--stop-early",
         action="store_true",
@@ -132,15 +130,7 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
 
 
 def _check_engine(arguments: argparse.Namespace) -> None:
-    if not engines.is_ray(arguments):
-        for option in ("workers", "stop_early"):
-            if getattr(arguments, option):
-                raise ConfigError(
-                    f"--{option.replace('_', '-')}: is of Ray. Add --engine ray, or leave it out: "
-                    f"without, one cell is trained after another, to its end."
-                )
-    if arguments.workers is not None and arguments.workers < 1:
-        raise ConfigError(f"--workers: expected at least 1 (got {arguments.workers}).")
+    engines.check(arguments, "stop_early")
     if arguments.retry and arguments.stop_early:
         raise ConfigError(
             "--retry: trains cells that were stopped to their end. Leave out --stop-early, or this."

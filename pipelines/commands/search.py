@@ -57,9 +57,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     engine = parser.add_argument_group("by what candidates are asked and finalists trained")
     engines.add_arguments(engine, local="one after another")
-    engine.add_argument(
-        "--workers", type=int, metavar="N", help="of Ray: networks at a time, one a free processor"
-    )
+    engines.add_workers(engine, what="networks")
     compared = parser.add_argument_group("to compare controllers", "on the same supernet")
     compared.add_argument(
         "--controllers",
@@ -85,6 +83,7 @@ def main(arguments: argparse.Namespace, paths: Paths) -> Answer:
 
     if arguments.seeds < 1:
         raise ConfigError(f"--seeds: expected a number from 1 (got {arguments.seeds}).")
+    engines.check(arguments)
     if engines.is_ray(arguments):
         # Its processes stand in other folders.
         paths = Paths(paths.root.absolute())
@@ -159,6 +158,7 @@ def _run(search: Search, controllers: Sequence[Controller], n_seeds: int, *, ret
     from pipelines.reports.search import Found, write
     from pipelines.search.board import tell_cell
     from pipelines.search.cells import key_of
+    from pipelines.search.shown import every
     from pipelines.tracking import runs
 
     objective = search.objective
@@ -182,11 +182,11 @@ def _run(search: Search, controllers: Sequence[Controller], n_seeds: int, *, ret
             ]
             for controller in controllers
         }
-        every = [each for found in studies.values() for study in found for each in study]
+        candidates = every(studies)
         searched = time.monotonic()
-        elites = search.measured_again(every, retry=retry)
+        elites = search.measured_again(candidates, retry=retry)
         trained = search.trained(
-            every, elites, told=lambda record: tell_cell(parent, objective.task, record)
+            candidates, elites, told=lambda record: tell_cell(parent, objective.task, record)
         )
         found = Found(
             search,

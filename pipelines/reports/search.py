@@ -53,8 +53,7 @@ class Found:
     def head(self) -> str:
         """What was asked, in a sentence or two."""
         asked, scope = self.search.objective.search, self.search.evaluation.scope
-        seeds = [study for found in self.studies.values() for study in found]
-        n_asked = len({each.network for study in seeds for each in study})
+        n_asked = len({each.network for each in shown.every(self.studies)})
         aim = asked.reward
         target = (
             f"{aim.target:g} of the reference's latency"
@@ -152,20 +151,13 @@ def write(found: Found) -> None:
     named = found.elites[0].network.architecture if found.elites else base
     if best is not None:
         named = parse(best.row.result.cell.backbone)
+    records = {each.network: each.record for each in shown.every(found.studies)}
     write_text(
         files.search_page,
         search_markdown(
             found=found,
             title_of=shown.title_of,
-            seconds=sum(
-                record.seconds
-                for record in {
-                    each.network: each.record
-                    for seeds in found.studies.values()
-                    for study in seeds
-                    for each in study
-                }.values()
-            ),
+            seconds=sum(record.seconds for record in records.values()),
             line=named.line,
             differences=shown.differences(named, base),
         ),

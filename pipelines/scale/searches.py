@@ -68,8 +68,8 @@ def _study(
     def keep(network: Network) -> None:
         record = records.get(network)
         assert record is not None  # its caller has seen to it
-        value = reward_of(record.score, reward) if record.score else None
-        found.append(Candidate(len(found), network, record, value, named.get(network, "")))
+        baseline = named.get(network, "")
+        found.append(Candidate.of(len(found), network, record, reward, baseline))
         told(found[-1])
 
     def done(trial: Trial) -> None:

@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 import torch
@@ -19,22 +19,30 @@ from torch import Tensor
 
 from pipelines.backbones.spec import Input, backbone
 from pipelines.config.search import SearchParams
-from pipelines.config.train import DistillParams, TrainParams
+from pipelines.config.train import TrainParams
 from pipelines.data.loaders import stratified_sample
-from pipelines.data.manifest import Entry, content_sha256, in_split
+from pipelines.data.manifest import Entry, class_index_of, content_sha256, in_split
 from pipelines.data.workers import ordered_map
 from pipelines.paths import Paths
 from pipelines.search.cells import key_of
 from pipelines.search.objective import own_teacher
 from pipelines.search.space import Network, Space
-from pipelines.search.supernet import TEMPERATURE, HeadShape, Lesson, Supernet, warm_up
+from pipelines.search.supernet import TEMPERATURE, HeadShape, Lesson, Supernet, by_teacher, warm_up
 from pipelines.training.batches import Split
 from pipelines.training.job import Data, normalise, open_split
 from pipelines.training.teachers import Teacher, read_teachers, taught
 
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
 _LOG = logging.getLogger(__name__)
 #: Pictures that are asked about together.
 _BATCH = 32
+
+
+def fields_of(instance: DataclassInstance) -> dict[str, object]:
+    """What a dataclass was made of, without what it has found out since."""
+    return {each.name: getattr(instance, each.name) for each in fields(instance)}
 
 
 @dataclass(frozen=True)
@@ -56,6 +64,10 @@ class Worth:
     seed: int
     data: Data
     paths: Paths
+
+    def __getstate__(self) -> dict[str, object]:
+        """Its fields: whoever takes it over reads the supernet and the pictures anew."""
+        return fields_of(self)
 
     def __call__(self, network: Network) -> float:
         """Share of the val images that a network of the supernet answers right, in [0, 1].
@@ -159,8 +171,7 @@ class Worth:
 
     @cached_property
     def _val_index(self) -> Tensor:
-        labels = self.data.summary.labels
-        return torch.tensor([labels.index(entry.label) for entry in self._val_entries])
+        return self._class_index(self._val_entries)
 
     # -- lessons ----------------------------------------------------------------------------------
     def _lesson(self, step: int, image_px: int) -> Lesson:
@@ -170,7 +181,7 @@ class Worth:
         epoch, batch = divmod(step, n_batches)
         order = np.random.default_rng([self.seed, epoch, 8]).permutation(len(entries))
         rows = order[batch * size : (batch + 1) * size]
-        pictures = self._train_splits(image_px).pictures
+        pictures = self._split(entries, image_px).pictures
         views = ordered_map(
             lambda row: pictures.views(entries[int(row)], [epoch + 1], plain=False)[0],
             rows,
@@ -189,11 +200,10 @@ class Worth:
 
     @cached_property
     def _train_index(self) -> Tensor:
-        labels = self.data.summary.labels
-        return torch.tensor([labels.index(entry.label) for entry in self._train_entries])
+        return self._class_index(self._train_entries)
 
-    def _train_splits(self, image_px: int) -> Split:
-        return self._split(self._train_entries, image_px)
+    def _class_index(self, entries: Sequence[Entry]) -> Tensor:
+        return torch.from_numpy(class_index_of(entries, self.data.summary.labels))
 
     @cached_property
     def _teachers(self) -> list[Teacher]:
@@ -208,9 +218,7 @@ class Worth:
                 *(self.task, self.task),
             )
             return []
-        asked = DistillParams(
-            teacher=(own,), temperature=TEMPERATURE, weight=self.search.warm_up.teacher_weight
-        )
+        asked = by_teacher(self.search.warm_up.teacher_weight, own)
         data_sha256 = content_sha256(self.data.entries)
         return read_teachers(asked, self.data.summary.labels, data_sha256, self.data.files.root)
 

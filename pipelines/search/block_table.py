@@ -74,12 +74,7 @@ class Scope:
         """
         space = self.space
         rng = np.random.default_rng(0)
-        drawn = [
-            space.network(
-                {d.name: d.options[rng.integers(len(d.options))] for d in space.decisions}
-            )
-            for _ in range(_N_RANDOM)
-        ]
+        drawn = [space.random(rng) for _ in range(_N_RANDOM)]
         sides = sorted({self.image_px, *(part.in_px for part in self.parts if part.is_first)})
         bases = [space.base_at(px) for px in sides]
         return tuple(dict.fromkeys([*bases, space.smallest, space.largest, *drawn]))

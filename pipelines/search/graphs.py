@@ -26,7 +26,7 @@ import onnx
 from numpy.typing import ArrayLike, NDArray
 from onnx import TensorProto, helper, numpy_helper
 
-from pipelines.backbones.architecture import Block, Stage
+from pipelines.backbones.architecture import Block, Stage, has_shortcut
 from pipelines.backbones.spec import IMAGENET_MEAN, IMAGENET_STD
 from pipelines.export.exact_sums import make_stem_exact
 from pipelines.export.graphs import RELU6_TOP
@@ -115,10 +115,7 @@ class Part:
     @property
     def has_shortcut(self) -> bool:
         """Whether its input is added to its output."""
-        return self.operator in ("ir", "er") and (self.stride, self.in_channels) == (
-            1,
-            self.channels,
-        )
+        return has_shortcut(self.operator, self.stride, self.in_channels, self.channels)
 
 
 def parts_of(network: Network, n_classes: int) -> Iterator[Part]:
@@ -173,16 +170,7 @@ def _parts_of_stage(
         for values in product(*choices):
             own = replace(stage, **dict(zip(names, values, strict=True)))
             for channels in incoming if block == 0 else [own.channels]:
-                yield Part(
-                    operator=own.operator,
-                    kernel=own.kernel,
-                    stride=own.stride if block == 0 else 1,
-                    in_channels=channels,
-                    hidden=channels * own.expansion,
-                    channels=own.channels,
-                    n_squeezed=round(channels * own.squeeze),
-                    in_px=px,
-                )
+                yield Part.of_block(own.block(index, block, channels), px)
 
 
 def _inner(part: Part) -> tuple[int, int]:

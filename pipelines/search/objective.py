@@ -44,7 +44,7 @@ from pipelines.metrics.intervals import (
 )
 from pipelines.paths import CellPaths, Paths
 from pipelines.search.cells import PRECISIONS, Cell, CellResult, Variant, key_of
-from pipelines.search.supernet import TEMPERATURE
+from pipelines.search.supernet import by_teacher
 from pipelines.serving.classification import LOGITS_NAME
 from pipelines.serving.predictor import processor_name
 from pipelines.serving.sessions import Precision, make_session
@@ -148,11 +148,7 @@ class Objective:
             "layer_decay": own.layer_decay,
         }
         if own.teacher_weight and (teacher := own_teacher(self.data)) is not None:
-            found["distill"] = {
-                "teacher": [teacher],
-                "temperature": TEMPERATURE,
-                "weight": own.teacher_weight,
-            }
+            found["distill"] = by_teacher(own.teacher_weight, teacher).model_dump()
         return found
 
     def key(self, cell: Cell, code: str) -> str:

@@ -17,12 +17,13 @@ from pipelines.atomic import file_sha256
 from pipelines.config.search import Controller, RewardParams
 from pipelines.errors import PipelineError
 from pipelines.paths import TaskPaths
-from pipelines.search.accuracy import Worth
+from pipelines.search.accuracy import Worth, fields_of
 from pipelines.search.block_table import Scope
+from pipelines.search.board import CellFunction, gain, is_sound, run_cells
 from pipelines.search.board import Engine as CellEngine
-from pipelines.search.board import gain, is_sound, run_cells
 from pipelines.search.board import in_this_process as cells_in_this_process
 from pipelines.search.cells import Cell, cells_of, read_record
+from pipelines.search.cells import Outcome as CellOutcome
 from pipelines.search.cells import Record as CellRecord
 from pipelines.search.choice import Row, rows_of
 from pipelines.search.elites import elites
@@ -53,6 +54,10 @@ class Evaluation:
     folder: Path
     device_table: Path | None
     processor: str
+
+    def __getstate__(self) -> dict[str, object]:
+        """Its fields: sessions do not cross, and whoever takes it over opens its own."""
+        return fields_of(self)
 
     def __call__(self, network: Network) -> Score:
         """What a network is worth and costs.
@@ -279,26 +284,16 @@ class Search:
         """
         asked = self.objective.search
         kept = Records(self._files.search_elites, self._made_of)
-        scores = {
-            each.network: each.score
-            for each in elites(candidates, asked.elites)
-            if each.score is not None
-        }
-        wanted = [
-            network
-            for network in scores
-            if (record := kept.get(network)) is None or (retry and not record.is_sound)
-        ]
-        for network in wanted:
-            # By itself, as in the study: what else runs in turn leaves other caches behind.
-            (found,) = self.evaluation.latency.measure([network])
-            kept.add(network, _with_latency(scores[network], found), None, 0.0)
         timed = []
         for each in elites(candidates, asked.elites):
+            assert each.score is not None  # it has a reward
             record = kept.get(each.network)
-            assert record is not None  # just now at the latest
-            assert record.score is not None
-            reward = _reward_of_both(each, record.score, asked.reward)
+            if record is None or (retry and not record.is_sound):
+                # By itself, as in the study: what else runs in turn leaves other caches behind.
+                (found,) = self.evaluation.latency.measure([each.network])
+                record = kept.add(each.network, _with_latency(each.score, found), None, 0.0)
+            assert record.score is not None  # what is kept here has one
+            reward = _reward_of_both(each.score, record.score, asked.reward)
             timed.append(Elite(each, record.score, reward))
         return sorted(timed, key=lambda each: -1.0 if each.reward is None else -each.reward - 1)
 
@@ -334,21 +329,25 @@ class Search:
                 objective.forget(record.cell)
             told(record)
 
-        run = dict.fromkeys([*beside, *cells])
-        with self.cells() as engine:
-            records = run_cells(
-                list(run),
-                objective,
-                key,
-                lambda cell: files.board_cell(cell.name),
-                engine,
-                told=done,
-            )
+        def engine(
+            objective: CellFunction,
+            cells: Sequence[Cell],
+            begun: Callable[[Cell], None],
+            done: Callable[[CellOutcome], None],
+        ) -> None:
+            # Opened where there is something to run: on a cluster that takes seconds.
+            with self.cells() as run:
+                run(objective, cells, begun, done)
+
+        def file(cell: Cell) -> Path:
+            return files.board_cell(cell.name)
+
+        asked = dict.fromkeys([*beside, *cells])
+        records = run_cells(list(asked), objective, key, file, engine, told=done)
         others = [
             record
             for cell in cells_of(objective.board)
-            if cell not in run
-            and (record := read_record(files.board_cell(cell.name), key(cell))) is not None
+            if cell not in asked and (record := read_record(file(cell), key(cell))) is not None
         ]
         rows = rows_of(each.result for each in [*records, *others] if each.result is not None)
         int8 = {row.result.cell: row for row in rows if row.precision == "int8"}
@@ -386,9 +385,8 @@ def _with_latency(score: Score, found: Measured) -> Score:
     return score.model_copy(update=own)
 
 
-def _reward_of_both(candidate: Candidate, again: Score, params: RewardParams) -> float | None:
-    score = candidate.score
-    if again.refusal is not None or score is None:
+def _reward_of_both(score: Score, again: Score, params: RewardParams) -> float | None:
+    if again.refusal is not None:
         return None
     both = {"ratio": (score.ratio + again.ratio) / 2, "ms": (score.ms + again.ms) / 2}
     return reward_of(score.model_copy(update=both), params)

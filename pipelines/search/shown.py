@@ -29,8 +29,8 @@ def fronts(studies: Studies, elites: Sequence[Elite], params: RewardParams, titl
         {
             controller: [
                 Spot(each.score.accuracy, each.score.ratio)
-                for each in proposed(seeds)
-                if each.score is not None and each.score.refusal is None
+                for each in every({controller: seeds})
+                if not each.baseline and each.score is not None and each.score.refusal is None
             ]
             for controller, seeds in studies.items()
         },
@@ -64,15 +64,14 @@ def rewards(studies: Studies, title: str) -> bytes:
     )
 
 
-def proposed(seeds: Sequence[Sequence[Candidate]]) -> list[Candidate]:
-    """What a controller asked about."""
-    return [each for candidates in seeds for each in candidates if not each.baseline]
+def every(studies: Studies) -> list[Candidate]:
+    """Of all studies, one after another."""
+    return [each for seeds in studies.values() for found in seeds for each in found]
 
 
 def baselines(studies: Studies) -> list[Candidate]:
     """What nobody had to propose, each once."""
-    every = (each for seeds in studies.values() for found in seeds for each in found)
-    return list({each.baseline: each for each in every if each.baseline}.values())
+    return list({each.baseline: each for each in every(studies) if each.baseline}.values())
 
 
 def differences(found: Architecture, base: Architecture) -> list[tuple[str, str]]:

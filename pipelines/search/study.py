@@ -17,7 +17,7 @@ import optuna
 from optuna.trial import TrialState
 
 from pipelines.config.search import Controller, RewardParams
-from pipelines.errors import PipelineError
+from pipelines.errors import in_one_line
 from pipelines.progress import track
 from pipelines.search.controllers import OBJECTIVES, distributions, sampler, told_values
 from pipelines.search.records import Record, Records, Score
@@ -25,9 +25,6 @@ from pipelines.search.reward import reward_of
 from pipelines.search.space import Network, Space
 
 _LOG = logging.getLogger(__name__)
-
-#: Of an error's line.
-_MAX_WORDS = 400
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +44,14 @@ class Candidate:
     record: Record
     reward: float | None
     baseline: str = ""
+
+    @classmethod
+    def of(
+        cls, number: int, network: Network, record: Record, params: RewardParams, baseline: str = ""
+    ) -> Candidate:
+        """With the reward that params give for its score."""
+        value = reward_of(record.score, params) if record.score else None
+        return cls(number, network, record, value, baseline)
 
     @property
     def score(self) -> Score | None:
@@ -109,24 +114,20 @@ def run_study(
         if record is None or (is_again and record.key not in retried):
             record = _evaluated(network, evaluate, records)
             retried.add(record.key)
-        value = reward_of(record.score, reward) if record.score else None
-        candidate = Candidate(len(found), network, record, value, baseline)
+        candidate = Candidate.of(len(found), network, record, reward, baseline)
         _say_if_best(candidate, found)
         found.append(candidate)
         told(candidate)
         return candidate
 
-    total = len(named) + n
-    for number in track(range(total), f"{controller}: candidates", total):
-        if number < len(named):
-            name, network = list(named.items())[number]
+    to_ask = [*named.items(), *([("", None)] * n)]
+    for name, network in track(to_ask, f"{controller}: candidates", len(to_ask)):
+        if network is not None:
             choice = space.choice(network)
             if not all(choice[key] in each.choices for key, each in asked.items()):
                 keep(network, name)
                 continue
             study.enqueue_trial(choice)
-        else:
-            name = ""
         trial = study.ask(asked)
         candidate = keep(space.network(trial.params), name)
         if candidate.score is None or candidate.reward is None:
@@ -154,11 +155,7 @@ def _evaluated(network: Network, evaluate: Callable[[Network], Score], records: 
     try:
         score, error = evaluate(network), None
     except Exception as err:  # noqa: BLE001 (whatever ends one network must not end the search)
-        words = " ".join(str(err).split())[:_MAX_WORDS]
-        score, error = (
-            None,
-            words if isinstance(err, PipelineError) else f"{type(err).__name__}: {words}",
-        )
+        score, error = None, in_one_line(err)
         _LOG.warning("%s at %d px has failed: %s", network.line, network.image_px, error)
         _LOG.debug("the error came from here", exc_info=True)
     return records.add(network, score, error, time.monotonic() - start)

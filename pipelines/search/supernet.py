@@ -17,7 +17,6 @@ References:
 from __future__ import annotations
 
 import logging
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -34,6 +33,7 @@ from pipelines.backbones.heads import Classifier, make_classifier
 from pipelines.backbones.inherit import sliced, whole
 from pipelines.backbones.weights import load_imagenet
 from pipelines.config.search import WarmUpParams
+from pipelines.config.train import DistillParams
 from pipelines.progress import track
 from pipelines.search.space import Space
 from pipelines.training.checkpoints import (
@@ -43,6 +43,7 @@ from pipelines.training.checkpoints import (
     restore_optimizer,
     save_checkpoint,
 )
+from pipelines.training.fit import distilled, rate_factor
 
 _LOG = logging.getLogger(__name__)
 
@@ -183,6 +184,11 @@ class Lesson:
 TEMPERATURE = 2.0
 
 
+def by_teacher(weight: float, name: str = "supernet") -> DistillParams:
+    """How a network of a search learns from another that has such a weight in its loss."""
+    return DistillParams(teacher=(name,), temperature=TEMPERATURE, weight=weight)
+
+
 def sandwich(
     supernet: Supernet,
     networks: Sequence[Architecture],
@@ -205,25 +211,15 @@ def sandwich(
     logits = supernet.logits(largest, lesson.pixels)
     loss = functional.cross_entropy(logits, lesson.class_index, label_smoothing=label_smoothing)
     if lesson.soft_targets is not None:
-        taught = _divergence(logits, lesson.soft_targets)
-        loss = (1 - params.teacher_weight) * loss + params.teacher_weight * taught
+        loss = distilled(loss, logits, lesson.soft_targets, by_teacher(params.teacher_weight))
     loss.backward()  # type: ignore[no-untyped-call]
     said = torch.softmax(logits.detach() / TEMPERATURE, dim=1)
     for each in others:
         # Its graph goes before the next one's is made: memory is that of one network.
-        apart = _divergence(supernet.logits(each, lesson.pixels), said) / len(others)
+        own = supernet.logits(each, lesson.pixels)
+        apart = distilled(own.new_zeros(()), own, said, by_teacher(1.0)) / len(others)
         apart.backward()  # type: ignore[no-untyped-call]
     return float(loss.detach())
-
-
-def _divergence(logits: Tensor, said: Tensor) -> Tensor:
-    """How far answers are from what another says, as large as a loss of labels is.
-
-    References:
-        Hinton, Vinyals and Dean 2015, section 2 (the square of the temperature).
-    """
-    own = functional.log_softmax(logits / TEMPERATURE, dim=1)
-    return TEMPERATURE**2 * functional.kl_div(own, said, reduction="batchmean")
 
 
 def warm_up(
@@ -265,7 +261,8 @@ def warm_up(
                 tensor.copy_(kept.model[name])
         restore_optimizer(optimizer, kept.optimizer)
     for step in track(range(done, params.steps), what, params.steps - done):
-        optimizer.param_groups[0]["lr"] = _rate(params, step)
+        factor = rate_factor(step, params.steps, "cosine", _RISE)
+        optimizer.param_groups[0]["lr"] = params.learning_rate * factor
         generator = np.random.default_rng([seed, step, 7])
         image_px = int(generator.choice(sorted(space.params.image_px)))
         random = [space.random(generator).architecture for _ in range(params.n_random)]
@@ -287,12 +284,3 @@ _MAX_NORM = 5.0
 _RISE = 0.1
 #: Steps between two checkpoints.
 _STEPS_KEPT = 10
-
-
-def _rate(params: WarmUpParams, step: int) -> float:
-    """A rise, then half a cosine down to 0."""
-    n_rising = max(1, round(_RISE * params.steps))
-    if step < n_rising:
-        return params.learning_rate * (step + 1) / n_rising
-    left = (step - n_rising) / max(1, params.steps - n_rising)
-    return params.learning_rate * 0.5 * (1 + math.cos(math.pi * left))

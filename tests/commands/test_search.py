@@ -5,32 +5,17 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
-from safetensors.torch import save_file
 
 from pipelines import cli
-from pipelines.backbones.by_hand import import_file
 from pipelines.backbones.spec import backbone
 from pipelines.export.latency import Latency
 from pipelines.paths import Paths
 from pipelines.search import latency as clock
 from pipelines.search.accuracy import Worth
 from pipelines.search.objective import Objective
-from tests.backbones.toy_family import as_pretrained
 from tests.file_tree import file_tree
-from tests.tiny_board import make_project, result, variant, with_toy
-
-SEARCH = {
-    "controller": "reinforce",
-    "space": {"image_px": [32], "squeeze": False},
-    "warm_up": {"steps": 2, "batch_size": 4, "n_random": 1},
-    "candidates": 4,
-    "elites": 2,
-    "finalists": 1,
-    "norm_images": 8,
-    "finalist": {"epochs": 1},
-    "precision": "fp32",
-}
+from tests.tiny_board import result, variant, with_toy
+from tests.tiny_search import SEARCH, make_search
 
 
 @pytest.fixture
@@ -39,19 +24,7 @@ def project(tiny_project: Paths, tmp_path, monkeypatch) -> Paths:
     monkeypatch.setenv("FIELDLENS_WORKERS", "1")
     monkeypatch.setenv("FIELDLENS_TRACKING", "off")
     with_toy(monkeypatch, tmp_path / "weights")
-    make_project(tiny_project)
-    document = json.loads(tiny_project.params.read_text())
-    document["tasks"]["tiny"]["search"] = SEARCH
-    document["tasks"]["tiny"]["train"]["weights"] = "imagenet"
-    tiny_project.params.write_text(json.dumps(document))
-    base = backbone("mobilenet_v2")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(1)
-        state = as_pretrained(base.build()).state_dict()
-    file = tmp_path / "v2.safetensors"
-    save_file(dict(state), file)
-    import_file(base, file, tiny_project.weights_dir, "CC0-1.0")
-    return tiny_project
+    return make_search(tiny_project, tmp_path)
 
 
 @pytest.fixture

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -17,9 +18,10 @@ from pipelines.scale import searches
 from pipelines.scale.sweeps import Sampled, Trial
 from pipelines.search.records import Records
 from pipelines.search.study import baselines_of
-from tests.processes import ROOT
+from tests.processes import CLI, ROOT, ran
 from tests.scale import toy_search
 from tests.scale.test_sweeps import needs_ray
+from tests.tiny_search import make_search
 
 CLUSTER = SimpleNamespace(ray=None, n_workers=1)
 
@@ -115,3 +117,23 @@ def test_search_on_ray(tmp_path):
         assert n_baselines == len(set(baselines_of(toy_search.SPACE).values()))
         assert n_proposed == expected
         assert errors == ["ValueError: the smallest has failed"]
+
+
+@pytest.mark.timeout(900)
+@needs_ray
+def test_whole_search_on_ray(tiny_project, tmp_path):
+    """From the supernet, made here, to finalists trained there."""
+    known = {"backbones": {"mobilenet_v2": [1.0]}, "image_px": [32]}
+    reference = {"backbone": "mobilenet_v2", "image_px": 64}
+    project = make_search(tiny_project, tmp_path, **known, reference=reference)
+    # Another's work on this machine is no fault of the search.
+    document = json.loads(project.params.read_text())
+    document["tasks"]["tiny"]["search"]["table_gap"] = 100.0
+    project.params.write_text(json.dumps(document))
+    environ = {**os.environ, "PYTHONPATH": str(ROOT), "FIELDLENS_TRACKING": "off"}
+    asked = [*CLI, "search", "tiny", "--root", project.root, "--engine", "ray", "--workers", "1"]
+    done = ran(*asked, environ=environ, timeout_s=800)
+    assert "BEST CANDIDATES" in done.stdout
+    assert "FINALISTS" in done.stdout
+    cells = project.task("tiny").board_dir / "cells"
+    assert len(list(cells.glob("mobilenet_v2-*"))) == 2

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import fields, replace
 from multiprocessing.reduction import ForkingPickler
 
 import pytest
@@ -13,6 +13,8 @@ from pipelines.data.manifest import in_split
 from pipelines.errors import WeightsError
 from pipelines.paths import Paths
 from pipelines.search.accuracy import Worth
+from pipelines.search.block_table import Scope
+from pipelines.search.run import Evaluation
 from pipelines.search.space import Space
 
 SEARCH = SearchParams.model_validate(
@@ -86,9 +88,18 @@ def test_key_changes_with_what_answers_depend_on_alone(worth):
     assert replace(worth, seed=8).key != key()
 
 
-def test_worth_may_cross_to_another_process(worth):
-    there = ForkingPickler.loads(ForkingPickler.dumps(worth))
-    assert there.key == worth.key
+@pytest.mark.parametrize("is_used", [False, True])
+def test_what_scores_may_cross_to_another_process(is_used, worth, tmp_path):
+    """Before its first use and after: the command itself asks for the smallest latency."""
+    space = Space.of(SEARCH.space)
+    evaluation = Evaluation(worth, Scope(space, 64, 3, "fp32"), tmp_path, None, "some processor")
+    if is_used:
+        worth.__dict__["supernet"] = evaluation.latency.__dict__["session"] = lambda: "no value"
+        assert worth._lesson(0, 32).soft_targets is None
+    there = ForkingPickler.loads(ForkingPickler.dumps(evaluation))
+    assert there == evaluation
+    assert there.worth.key == worth.key
+    assert set(vars(there)) == {each.name for each in fields(Evaluation)}
 
 
 def test_supernet_of_a_search_begins_with_pretrained_weights(worth, monkeypatch):

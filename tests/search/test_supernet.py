@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -138,12 +137,3 @@ def test_norms_take_the_mean_of_batches():
     estimate_norms(norm, batches)
     assert norm.running_mean.item() == pytest.approx(2.0)
     assert not norm.training
-
-
-def test_rate_rises_then_falls_to_nothing():
-    params = WarmUpParams(steps=50, learning_rate=0.1)
-    rates = np.array([module._rate(params, step) for step in range(50)])
-    assert rates[4] == pytest.approx(0.1)
-    assert (np.diff(rates[:5]) > 0).all()
-    assert (np.diff(rates[5:]) < 0).all()
-    assert 0 < rates[-1] < 0.001
