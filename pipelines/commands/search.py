@@ -186,7 +186,10 @@ def _run(search: Search, controllers: Sequence[Controller], n_seeds: int, *, ret
         searched = time.monotonic()
         elites = search.measured_again(candidates, retry=retry)
         trained = search.trained(
-            candidates, elites, told=lambda record: tell_cell(parent, objective.task, record)
+            candidates,
+            elites,
+            retry=retry,
+            told=lambda record: tell_cell(parent, objective.task, record),
         )
         found = Found(
             search,

@@ -302,6 +302,8 @@ class Search:
         self,
         candidates: Sequence[Candidate],
         found: Sequence[Elite],
+        *,
+        retry: bool = False,
         told: Callable[[CellRecord], None] = lambda record: None,
     ) -> Trained:
         """Train the best of the elites, export and test them, beside the base.
@@ -309,6 +311,7 @@ class Search:
         Args:
             candidates: of all studies; they know how quick the base is at each side.
             found: as `measured_again` gives them.
+            retry: train those again that failed, or whose latency was refused.
             told: hears of each cell once it is kept.
 
         Raises:
@@ -343,7 +346,7 @@ class Search:
             return files.board_cell(cell.name)
 
         asked = dict.fromkeys([*beside, *cells])
-        records = run_cells(list(asked), objective, key, file, engine, told=done)
+        records = run_cells(list(asked), objective, key, file, engine, retry=retry, told=done)
         others = [
             record
             for cell in cells_of(objective.board)

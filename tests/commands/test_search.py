@@ -91,6 +91,28 @@ def test_second_call_asks_nothing_and_says_the_same(search, quick):
     assert len(quick) == n_asked
 
 
+def test_finalist_that_failed_is_told_and_trained_again_when_that_is_wished(
+    search, quick, monkeypatch
+):
+    sound, n_tried = Objective.__call__, []
+
+    def fails(objective, cell, *more):
+        n_tried.append(cell)
+        if "-" in cell.backbone:
+            raise ValueError("no memory left")
+        return sound(objective, cell)
+
+    monkeypatch.setattr(Objective, "__call__", fails)
+    code, _, err = search()
+    assert code == 2
+    assert "has failed: ValueError: no memory left (run it again with --retry.)" in err
+    n_first = len(n_tried)
+    assert search()[0] == 2
+    assert len(n_tried) == n_first
+    monkeypatch.setattr(Objective, "__call__", lambda objective, cell, *_: sound(objective, cell))
+    assert search("--retry")[0] == 0
+
+
 def test_controllers_share_what_is_known(search, quick, project):
     assert search()[0] == 0
     n_asked = len(quick)
